@@ -1,0 +1,57 @@
+"""Checks of the chapter on inverse design."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import numpy as np
+
+from ..search.oracle import Target
+from .base import Check
+
+
+@cache
+def _values() -> np.ndarray:
+    """(943, 2) lattice constants and formation energies of CubicGAN's crystals."""
+    from .. import datasets
+    from ..descriptors.symmetry_sites import SPACE_GROUPS, find_sites
+
+    cubic = datasets.load("oqmd_icsd").select(nelements=3, space_groups=list(SPACE_GROUPS))
+    sites, kept = find_sites(cubic.crystals)
+    energy = cubic.table["formation_energy"].to_numpy()[kept]
+    return np.stack([sites.length, energy], axis=1)
+
+
+def _hits(target: Target) -> int:
+    return int(target.hit(_values()).sum())
+
+
+def calls_for_one_hit(candidates: int, hits: int, *, chance: float) -> float:
+    """Fewest random calls, none repeated, that find a hit with at least this probability."""
+    miss = 1.0
+    for calls in range(1, candidates + 1):
+        miss *= max(candidates - hits - calls + 1, 0) / (candidates - calls + 1)
+        if 1.0 - miss >= chance:
+            return calls
+    return math.inf
+
+
+def _calls() -> float:
+    target = Target(length=6.2, energy=-0.3)
+    return calls_for_one_hit(len(_values()), _hits(target), chance=0.95)
+
+
+CHECKS = {
+    "inverse_design.1": Check(
+        lambda: _hits(Target(length=4.0, energy=-2.5, length_window=0.15, energy_window=0.25)),
+        "Count rows of the whole table, all splits, for which both differences are inside their "
+        "windows at once.",
+    ),
+    "inverse_design.2": Check(
+        _calls,
+        "No candidate is asked about twice, so the chance to miss again shrinks with every call: "
+        "multiply (N - K) / N, (N - K - 1) / (N - 1), and so on, until the product "
+        "is at most 0.05.",
+    ),
+}

@@ -1,0 +1,200 @@
+"""The periodic table as arrays: symbols, properties, formulas.
+
+Values come from pymatgen's periodic table (MIT licence); `data/elements/make_elements.py` wrote the
+file that is read here, so that nothing here needs pymatgen.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Mapping
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..runtime import InputError, data_path, lookup
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+N_COLUMNS = 119  # index = atomic number; index 0 is padding
+
+
+@cache
+def _rows() -> list[dict[str, str]]:
+    with data_path("elements", "elements.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+SYMBOLS: tuple[str, ...] = ("", *(row["symbol"] for row in _rows()))
+_NUMBERS = {symbol: z for z, symbol in enumerate(SYMBOLS) if symbol}
+
+# Columns that the published CubicGAN uses, in its order (util.py of MilesZhao/CubicGAN, commit
+# 7034d84); PGCGM uses the same 23. "number" is the atomic number itself.
+FEATURE_SETS: dict[str, tuple[str, ...]] = {
+    "cubicgan": (
+        "number",
+        "electronegativity",
+        "row",
+        "group",
+        "mass",
+        "atomic_radius",
+        "mendeleev_number",
+        "ionic_radius",
+        "cationic_radius",
+        "anionic_radius",
+        "ionic_radius_sum",
+        "oxidation_max",
+        "oxidation_min",
+        "oxidation_mean",
+        "oxidation_common_mean",
+        "is_noble_gas",
+        "is_transition_metal",
+        "is_post_transition_metal",
+        "is_metalloid",
+        "is_alkali",
+        "is_alkaline",
+        "is_halogen",
+        "molar_volume",
+    )
+}
+
+
+def number(symbol: str) -> int:
+    """Atomic number of a symbol.
+
+    Raises:
+        UnknownNameError: no such element.
+    """
+    return _NUMBERS[lookup("element", symbol, _NUMBERS)]
+
+
+@cache
+def column(name: str) -> np.ndarray:
+    """(119,) float64 array of a property; index = atomic number, NaN where there is no value.
+
+    Raises:
+        UnknownNameError: no such property.
+    """
+    known = [key for key in _rows()[0] if key != "symbol"]
+    lookup("element property", name, known)
+    values = np.array([math.nan, *(float(row[name] or "nan") for row in _rows())])
+    values.setflags(write=False)
+    return values
+
+
+def table() -> pd.DataFrame:
+    """The whole table, indexed by atomic number, in the units of `data/elements/README.md`."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"symbol": SYMBOLS[1:]}, index=pd.RangeIndex(1, N_COLUMNS, name="number"))
+    for name in _rows()[0]:
+        if name not in ("number", "symbol"):
+            frame[name] = column(name)[1:]
+    return frame
+
+
+@cache
+def features(name: str = "cubicgan") -> np.ndarray:
+    """(119, 23) float32 raw feature table of a published model; row = atomic number.
+
+    A property that an element lacks is filled with the mean over the elements that have it.
+    Scale the rows that you use with `minmax`.
+
+    Raises:
+        UnknownNameError: no such feature set.
+    """
+    columns = [column(key) for key in FEATURE_SETS[lookup("feature set", name, FEATURE_SETS)]]
+    raw = np.stack(columns, axis=1)  # (119, features)
+    filled = np.where(np.isnan(raw), np.nanmean(raw[1:], axis=0), raw)
+    filled[0] = 0.0
+    filled.setflags(write=False)
+    return filled.astype(np.float32)
+
+
+def minmax(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Scale each column to [0, 1] over ``rows``; a constant column becomes 0."""
+    low, high = values[rows].min(0), values[rows].max(0)
+    return (values - low) / np.where(high > low, high - low, 1.0)
+
+
+# ---- formulas
+
+_ELEMENTAL = {"O": "O2", "N": "N2", "F": "F2", "Cl": "Cl2", "H": "H2"}
+_SPECIAL = {
+    "LiO": "Li2O2",
+    "NaO": "Na2O2",
+    "KO": "K2O2",
+    "HO": "H2O2",
+    "CsO": "Cs2O2",
+    "RbO": "Rb2O2",
+    **_ELEMENTAL,
+}  # pymatgen's exceptions, kept so that both write the same formula
+
+
+def reduced_formula(amounts: Mapping[int, int]) -> str:
+    """Reduced formula of ``{atomic number: count}``, written as pymatgen writes it.
+
+    Elements are sorted by electronegativity; a divisible anion group is bracketed, e.g.
+    ``Mg(NO3)2``.
+
+    Raises:
+        InputError: no atoms, or a count that is not a positive integer.
+    """
+    amounts = {z: int(n) for z, n in amounts.items() if n}
+    if not amounts or min(amounts.values()) < 0:
+        raise InputError(f"composition {dict(amounts)} has no atoms or a negative count")
+    formula = _reduce(amounts)[0]
+    return _SPECIAL.get(formula, formula)
+
+
+def _reduce(amounts: Mapping[int, int]) -> tuple[str, int]:
+    chi = column("electronegativity")
+    order = sorted(amounts, key=lambda z: (chi[z] if chi[z] == chi[z] else math.inf, SYMBOLS[z]))
+    factor = math.gcd(*amounts.values())
+    tail = ""
+    if len(order) >= 3 and chi[order[-1]] - chi[order[-2]] < 1.65:  # pymatgen's polyanion rule
+        group, times = _reduce({z: amounts[z] // factor for z in order[-2:]})
+        if times != 1:
+            tail, order = f"({group}){times}", order[:-2]
+    counts = ((SYMBOLS[z], amounts[z] // factor) for z in order)
+    return "".join(s if n == 1 else f"{s}{n}" for s, n in counts) + tail, factor
+
+
+_TOKEN = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)|(\()|\)(\d*\.?\d*)")
+
+
+def parse_formula(formula: str) -> dict[int, float]:
+    """Parse ``"Mg(NO3)2"`` into ``{atomic number: count}``.
+
+    Raises:
+        InputError: not a formula.
+        UnknownNameError: an element that does not exist.
+    """
+    stack: list[dict[int, float]] = [{}]
+    position = 0
+    for match in _TOKEN.finditer(formula):
+        if match.start() != position:
+            break
+        position = match.end()
+        symbol, count, opening, times = match.groups()
+        if symbol:
+            z = _NUMBERS.get(symbol) or number(symbol)
+            stack[-1][z] = stack[-1].get(z, 0) + float(count or 1)
+        elif opening:
+            stack.append({})
+        elif len(stack) > 1:
+            for z, n in stack.pop().items():
+                stack[-1][z] = stack[-1].get(z, 0) + n * float(times or 1)
+        else:
+            position = match.start()
+            break
+    if position != len(formula) or len(stack) != 1 or not stack[0]:
+        raise InputError(
+            f"{formula!r} is not a formula (stopped at {formula[position:]!r}): write element "
+            "symbols, counts and balanced brackets, e.g. 'Mg(NO3)2'"
+        )
+    return stack[0]

@@ -1,0 +1,215 @@
+"""Space groups: expand orbits to crystals, detect the group, reduce a crystal to its orbits.
+
+The tables and the detection are moyopy's (ITA numbers, its standard setting: origin choice 2 and
+hexagonal axes where there is a choice, unless stated otherwise by `operations`).
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..runtime import InputError
+
+if TYPE_CHECKING:
+    import moyopy
+
+    from .batch import CrystalBatch
+
+N_SPACE_GROUPS = 230
+NOT_FOUND = 0  # space-group number where detection failed
+
+
+@cache
+def operations(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetry operations of a space group in the conventional cell.
+
+    Args:
+        number: 1..230 (International Tables).
+
+    Returns:
+        rotations (n, 3, 3) and translations (n, 3), both float64, acting on column vectors:
+        ``x' = R x + t``.
+
+    Raises:
+        InputError: a number outside 1..230.
+    """
+    import moyopy
+
+    _check_number(number)
+    found = moyopy.operations_from_number(number, setting=moyopy.Setting.standard())
+    rotations = np.array(found.rotations, dtype=np.float64)
+    translations = np.array(found.translations, dtype=np.float64)
+    rotations.setflags(write=False)
+    translations.setflags(write=False)
+    return rotations, translations
+
+
+def expand(
+    space_group: np.ndarray,
+    lattice: np.ndarray,
+    orbit_frac: np.ndarray,
+    orbit_numbers: np.ndarray,
+    *,
+    tolerance: float = 0.01,
+) -> tuple[CrystalBatch, np.ndarray]:
+    """Expand orbit representatives to full crystals in the conventional cell.
+
+    Args:
+        space_group: (batch,) ITA numbers.
+        lattice: (batch, 3, 3) Å, conventional cells.
+        orbit_frac: (batch, orbits, 3) one position of each orbit.
+        orbit_numbers: (batch, orbits) atomic numbers, 0 = padding at the end.
+        tolerance: fractional distance within which two images are one site.
+
+    Returns:
+        The crystals, and (batch, orbits) multiplicities.
+
+    Raises:
+        InputError: a space group outside 1..230.
+    """
+    from ._kernels import expand_orbits
+    from .batch import CrystalBatch
+
+    orbit_frac = np.ascontiguousarray(orbit_frac, dtype=np.float64)
+    multiplicity = np.zeros(orbit_numbers.shape, dtype=np.int64)
+    flat_frac, flat_numbers, n_sites = [], [], []
+    for i, number in enumerate(np.asarray(space_group).tolist()):
+        rotations, translations = operations(int(number))
+        orbits = int((orbit_numbers[i] > 0).sum())
+        out = np.empty((orbits * len(rotations), 3))
+        owner = np.empty(orbits * len(rotations), dtype=np.int64)
+        n = expand_orbits(orbit_frac[i, :orbits], rotations, translations, tolerance, out, owner)
+        flat_frac.append(out[:n])
+        flat_numbers.append(orbit_numbers[i, owner[:n]])
+        multiplicity[i, :orbits] = np.bincount(owner[:n], minlength=orbits)
+        n_sites.append(n)
+    crystals = CrystalBatch.from_ragged(
+        lattice, np.concatenate(flat_frac), np.concatenate(flat_numbers), n_sites
+    )
+    return crystals, multiplicity
+
+
+def space_group_numbers(crystals: CrystalBatch, *, symprec: float = 0.1) -> np.ndarray:
+    """(batch,) space-group numbers found by moyopy; 0 where the search fails.
+
+    Args:
+        crystals: the crystals.
+        symprec: how far atoms may be from the symmetric position, Å.
+    """
+    found = (_dataset(cell, symprec) for cell in _cells(crystals))
+    return np.array([NOT_FOUND if data is None else data.number for data in found], dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Orbits:
+    """A crystal in its standard conventional cell, reduced to one site an orbit.
+
+    Attributes:
+        space_group: ITA number.
+        lattice: (3, 3) Å, standard conventional cell.
+        frac: (orbits, 3) one representative of each orbit.
+        numbers: (orbits,) atomic numbers.
+        wyckoff: Wyckoff letters.
+        multiplicity: (orbits,) sites of each orbit in the conventional cell.
+    """
+
+    space_group: int
+    lattice: np.ndarray
+    frac: np.ndarray
+    numbers: np.ndarray
+    wyckoff: tuple[str, ...]
+    multiplicity: np.ndarray
+
+
+def orbits(crystals: CrystalBatch, *, symprec: float = 0.01) -> list[Orbits | None]:
+    """Reduce each crystal to its symmetry-distinct sites; None where the search fails.
+
+    The representative of an orbit is its first site in the standardised conventional cell.
+    """
+    return [
+        None if data is None else _orbits_of(data)
+        for data in (_dataset(cell, symprec) for cell in _cells(crystals))
+    ]
+
+
+def primitive(crystals: CrystalBatch, *, symprec: float = 0.01) -> CrystalBatch:
+    """Standard primitive cells; a crystal whose symmetry is not found stays as it is."""
+    from .batch import CrystalBatch
+
+    out = []
+    for crystal, cell in zip(crystals, _cells(crystals), strict=True):
+        data = _dataset(cell, symprec)
+        if data is None:
+            out.append(crystal)
+            continue
+        std = data.prim_std_cell
+        out.append(
+            CrystalBatch.from_ragged(
+                np.array(std.basis)[None], np.array(std.positions), std.numbers, [std.num_atoms]
+            )
+        )
+    return CrystalBatch.cat(out)
+
+
+def _orbits_of(data: moyopy.MoyoDataset) -> Orbits:
+    cell = data.std_cell
+    # std_cell lists sites; its own dataset gives letters and orbits in that same cell
+    again = _dataset(cell, 1e-4) or data
+    first, counts = np.unique(np.array(again.orbits), return_counts=True)
+    positions = np.array(cell.positions)[first]
+    return Orbits(
+        space_group=data.number,
+        lattice=np.array(cell.basis),
+        frac=positions - np.floor(positions),
+        numbers=np.array(cell.numbers)[first],
+        wyckoff=tuple(again.wyckoffs[i] for i in first),
+        multiplicity=counts,
+    )
+
+
+def _cells(crystals: CrystalBatch) -> list[moyopy.Cell]:
+    import moyopy
+
+    lattice = crystals.lattice.detach().cpu().numpy()
+    frac = crystals.frac.detach().cpu().numpy()
+    numbers = crystals.numbers.cpu().numpy()
+    out = []
+    for i in range(len(crystals)):
+        n = int((numbers[i] > 0).sum())
+        out.append(moyopy.Cell(lattice[i].tolist(), frac[i, :n].tolist(), numbers[i, :n].tolist()))
+    return out
+
+
+def _dataset(cell: moyopy.Cell, symprec: float) -> moyopy.MoyoDataset | None:
+    import moyopy
+
+    _quiet()
+    try:
+        return moyopy.MoyoDataset(cell, symprec=symprec, setting=moyopy.Setting.standard())
+    except ValueError:  # overlapping atoms, or no group within the tolerance
+        return None
+
+
+@cache
+def _quiet() -> None:
+    """Raise the level of moyopy's logger: it warns once for every supercell it is given."""
+    logging.getLogger("moyo").setLevel(logging.ERROR)
+
+
+def _check_number(number: int) -> None:
+    if not 1 <= number <= N_SPACE_GROUPS:
+        raise InputError(
+            f"space group {number}: International Tables number them 1..{N_SPACE_GROUPS}; give "
+            "such a number, e.g. 225 for Fm-3m"
+        )
+
+
+def cubic_lattice(a: np.ndarray | torch.Tensor) -> np.ndarray:
+    """(batch,) lengths, Å -> (batch, 3, 3) cubic cells."""
+    return np.asarray(a, dtype=np.float64)[:, None, None] * np.eye(3)

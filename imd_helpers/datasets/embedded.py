@@ -1,0 +1,183 @@
+"""Readers of the data sets that travel inside the package; cards: `data/<name>/README.md`."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..runtime import InputError, data_path, lookup
+from .splits import SPLITS, split_index
+from .store import CrystalSet
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pymatgen.core import Structure
+
+MAX_CREDIBLE_GAP = 10.0  # eV; OQMD has seven larger values, all of He, Ne and CF4
+SITE_TOLERANCES = (1e-3, 5e-3, 1e-2, 2e-2, 5e-2)  # fractional, tried in turn on each CIF
+_ZEOLITE_NAMES = {
+    "spacegroup": "space_group",
+    "isinterrupted": "is_interrupted",
+    "isdisordered": "is_disordered",
+    "lcd": "largest_cavity_diameter",
+    "pld": "pore_limiting_diameter",
+}
+
+
+def load_oqmd_icsd(split: str | None = None) -> CrystalSet:
+    """The 32,159 OQMD structures of ICSD materials."""
+    import pandas as pd
+
+    with np.load(data_path("oqmd_icsd", "oqmd_icsd.npz"), allow_pickle=False) as file:
+        raw = dict(file)
+    n_sites = raw["n_sites"].astype(np.int64)
+    gap = raw["band_gap"].astype(np.float64)
+    table = pd.DataFrame(
+        {
+            "formula": _text(raw["formula"]),
+            "formation_energy": raw["formation_energy"].astype(np.float64),
+            "energy_above_hull": np.maximum(0.0, raw["stability"].astype(np.float64)),
+            "band_gap": np.where(gap > MAX_CREDIBLE_GAP, np.nan, gap),
+            "space_group": raw["space_group"].astype(np.int64),
+            "prototype": _text(raw["prototype"]),
+            "n_sites": n_sites,
+            "split": np.array(SPLITS, object)[raw["split"]],
+            "entry": raw["entry"].astype(np.int64),
+        }
+    )
+    lattice = raw["lattice"].astype(np.float64)
+    data = CrystalSet.from_flat("oqmd_icsd", table, lattice, raw["numbers"], raw["frac"])
+    return data if split is None else data.select(split=split)
+
+
+def _text(column: np.ndarray) -> np.ndarray:
+    return np.array([value.decode() for value in column.tolist()], object)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FormulaTable:
+    """Formulas with one or two properties.
+
+    Attributes:
+        name: name of the data set.
+        table: `formula` (reduced), the properties that the card names, and `split`.
+    """
+
+    name: str
+    table: pd.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        columns = ", ".join(self.table.columns)
+        return f"{self.name}: {len(self):,} rows of {columns}"
+
+
+def load_formulas(name: str, split: str | None = None) -> FormulaTable:
+    """One of the tables of formulas, e.g. ``oqmd_formulas``."""
+    import pandas as pd
+
+    # Sodium nitride is NaN, and indium fluoride InF: only an empty field is a missing number.
+    table = pd.read_csv(
+        data_path(name, f"{name}.csv.xz"),
+        dtype={"formula": str},
+        keep_default_na=False,
+        na_values={"band_gap": [""]},
+    )
+    if split is not None:
+        table = table[table["split"] == SPLITS[split_index(split)]].reset_index(drop=True)
+    return FormulaTable(name, table)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Zeolites:
+    """Zeolite frameworks of the IZA database, as idealised SiO2.
+
+    Attributes:
+        table: one row a framework; columns and units are on the card.
+        cifs: CIF text of each framework, by its three-letter code.
+    """
+
+    table: pd.DataFrame
+    cifs: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __repr__(self) -> str:
+        exact = int(self.is_exact_sio2.sum())
+        return f"iza_zeolites: {len(self)} frameworks, {exact} of them exactly SiO2"
+
+    @property
+    def is_exact_sio2(self) -> np.ndarray:
+        """(frameworks,) bool: two O for each Si, which holds where no framework is interrupted."""
+        return ~self.table["is_interrupted"].to_numpy()
+
+    def structures(self, codes: str | Iterable[str] | None = None) -> dict[str, Structure]:
+        """Parse frameworks into pymatgen structures by code; default: all that are exactly SiO2.
+
+        A CIF is read with growing `site_tolerance` until the symmetry gives two O for each Si, so
+        that atoms near a special position are not counted twice. Takes about 0.03 s each.
+
+        Raises:
+            UnknownNameError: no framework of that code.
+            InputError: the framework is interrupted, so no tolerance makes it SiO2.
+        """
+        if codes is None:
+            codes = self.table["code"][self.is_exact_sio2]
+        listed = [codes] if isinstance(codes, str) else list(codes)
+        return {code: _parse_zeolite(code, self._cif(code)) for code in listed}
+
+    def _cif(self, code: str) -> str:
+        return self.cifs[lookup("zeolite framework", code, self.cifs)]
+
+
+def load_zeolites(split: str | None = None) -> Zeolites:
+    """The 229 zeolite frameworks.
+
+    Raises:
+        InputError: a split is asked for.
+    """
+    import pandas as pd
+
+    if split is not None:
+        raise InputError(
+            f"split={split!r}: all frameworks of iza_zeolites have the formula SiO2, so a split by "
+            "formula cannot divide them; load the whole set and divide it by framework code"
+        )
+    with lzma.open(data_path("iza_zeolites", "iza_zeolites.json.xz"), "rt") as file:
+        table = pd.DataFrame(json.load(file)).rename(columns=_ZEOLITE_NAMES)
+    cifs = dict(zip(table["code"], table.pop("cif"), strict=True))
+    for flag in ("is_interrupted", "is_disordered"):
+        table[flag] = table[flag].astype(bool)
+    return Zeolites(table, cifs)
+
+
+def _parse_zeolite(code: str, cif: str) -> Structure:
+    import warnings
+
+    from pymatgen.io.cif import CifParser
+
+    found = "no atoms"
+    for tolerance in SITE_TOLERANCES:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # rounding of coordinates, which is what we handle
+            try:
+                parser = CifParser.from_str(cif, site_tolerance=tolerance)
+                structure = parser.parse_structures(primitive=False)[0]
+            except ValueError:  # atoms merged into overfull sites: try a larger tolerance
+                continue
+        amounts = structure.composition.get_el_amt_dict()
+        if set(amounts) == {"Si", "O"} and amounts["O"] == 2 * amounts["Si"]:
+            return structure
+        found = structure.composition.formula
+    raise InputError(
+        f"zeolite framework {code} does not give SiO2 (found {found}): interrupted frameworks "
+        "have T atoms with fewer than four bridges; choose codes where is_exact_sio2 is True"
+    )

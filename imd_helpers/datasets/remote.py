@@ -1,0 +1,318 @@
+"""Download what the registry lists: verified, resumable, and never half a file under its name.
+
+Where files are looked for, in this order:
+
+1. ``$IMD_DATA_DIR/<data set>/<file>`` and ``$IMD_DATA_DIR/<file>``: used where they lie, if the
+   checksum is right.
+2. The cache: ``$IMD_CACHE_DIR``, or the system's cache folder for this package.
+3. The addresses of the registry, in turn.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .registry import RemoteFile, RemoteSet
+
+ATTEMPTS = 4  # for each address; a dropped connection continues where it stopped
+WAIT_S = 1.0  # before the second attempt, doubled each time
+TIMEOUT_S = (10.0, 30.0)  # to connect, and between two pieces of the answer
+CHUNK = 1 << 15  # bytes; what a dropped connection may cost at most
+OK, PARTIAL, RANGE_NOT_SATISFIABLE = 200, 206, 416
+WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)
+
+
+class DownloadError(RuntimeError):
+    """A file could not be had; the message lists what was tried and what to do."""
+
+
+class _RefusedError(Exception):
+    """This address will not give the file, however often it is asked."""
+
+
+class _InterruptedError(Exception):
+    """The transfer broke off, or the server is busy: worth another attempt."""
+
+
+def fetch(entry: RemoteSet, split: str | None = None) -> list[Path]:
+    """Paths of a data set's files on this machine, downloaded and verified if need be.
+
+    Args:
+        entry: the data set.
+        split: only the file of this published part, where the files are the parts.
+
+    Raises:
+        DownloadError: no address gives the right file, the cache cannot be written, or a file in
+            ``IMD_DATA_DIR`` has the wrong checksum.
+    """
+    wanted = [file for file in entry.files if split is None or file.split in (None, split)]
+    return [_locate(entry, file) for file in wanted]
+
+
+def cache_dir() -> Path:
+    """``$IMD_CACHE_DIR`` if set, else the system's cache folder for this package."""
+    import pooch
+
+    return Path(os.environ.get("IMD_CACHE_DIR") or pooch.os_cache("imd_helpers")).expanduser()
+
+
+def checksum(path: Path, kind: str) -> str:
+    """Hex checksum of a file: ``sha256``, or ``git`` for the name that git gives its content."""
+    if kind == "sha256":
+        import pooch
+
+        return pooch.file_hash(str(path), alg="sha256")
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as stream:
+        while piece := stream.read(CHUNK):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _locate(entry: RemoteSet, file: RemoteFile) -> Path:
+    on_disk = _in_data_dir(entry, file)
+    if on_disk is not None:
+        return on_disk
+    # The folder is named after the checksum: a file of another version is never overwritten.
+    folder = cache_dir() / entry.name / file.checksum.split(":")[1][:12]
+    target = folder / file.path
+    if target.is_file() and _fault(target, file) is None:
+        return target
+    with _writing(folder), _locked(folder):
+        if target.is_file():  # another process may have brought it meanwhile
+            if _fault(target, file) is None:
+                return target
+            target.unlink()  # damaged on disk
+        _download(entry, file, folder)
+    return target
+
+
+def _in_data_dir(entry: RemoteSet, file: RemoteFile) -> Path | None:
+    root = os.environ.get("IMD_DATA_DIR")
+    if not root:
+        return None
+    base = Path(root).expanduser()
+    if not base.is_dir():
+        raise DownloadError(f"IMD_DATA_DIR={root!r} is no folder: correct it, or unset it")
+    for path in (base / entry.name / file.path, base / file.path):
+        if path.is_file():
+            fault = _fault(path, file)
+            if fault is None:
+                return path
+            raise DownloadError(
+                f"{path} is not the file {file.path} of {entry.name}: {fault}. Put the right "
+                f"file at {base / entry.name / file.path}, or move this one out of IMD_DATA_DIR"
+            )
+    return None
+
+
+def _fault(path: Path, file: RemoteFile) -> str | None:
+    """What is wrong with a file, or None if it is the right one."""
+    size = path.stat().st_size
+    if size == 0:
+        return "it is empty"
+    if file.size is not None and size != file.size:
+        return f"it has {size:,} bytes, expected {file.size:,}{_disguise(path)}"
+    kind, expected = file.checksum.split(":")
+    found = checksum(path, kind)
+    if found != expected:
+        return f"its {kind} checksum is {found}, expected {expected}{_disguise(path)}"
+    return None
+
+
+def _disguise(path: Path) -> str:
+    """Say what a wrong file looks like, where that is easy to tell."""
+    with path.open("rb") as stream:
+        head = stream.read(512).lstrip().lower()
+    if head.startswith((b"<!doctype html", b"<html")):
+        return " (it is a web page: a login, a quota or an error)"
+    if head.startswith(b"version https://git-lfs"):
+        return " (it is a Git LFS pointer, not the file)"
+    return ""
+
+
+# ---- writing into the cache
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Make a folder, and turn what the file system refuses into an error that helps."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise DownloadError(
+            f"cannot write to the cache {folder}: {error.strerror or error}. Set IMD_CACHE_DIR to "
+            "a folder that can be written and has room"
+        ) from error
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Let one process at a time write a folder (where the system has file locks)."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: two processes at once may download twice, and the checksum holds
+        yield
+        return
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+# ---- the transfer
+
+
+def _download(entry: RemoteSet, file: RemoteFile, folder: Path) -> None:
+    """Let pooch fetch a file with our transfer: it writes aside, checks SHA-256, and renames."""
+    import pooch
+
+    known = file.checksum if file.checksum.startswith("sha256:") else None
+    store = pooch.create(
+        path=folder, base_url="", registry={file.path: known}, urls={file.path: file.urls[0]}
+    )
+    store.fetch(file.path, downloader=ResumingTransfer(entry.name, file, folder))
+
+
+@dataclass(frozen=True)
+class ResumingTransfer:
+    """A pooch downloader that tries every address, resumes, and verifies before it hands over."""
+
+    dataset: str
+    file: RemoteFile
+    folder: Path
+
+    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
+        """Bring the file to ``output_file``.
+
+        Raises:
+            DownloadError: no address gave the right file.
+        """
+        part = self.folder / f"{self.file.path}.part"
+        problems = []
+        for address in self.file.urls:
+            whole = part.exists() and _fault(part, self.file) is None
+            problem = None if whole else self._try_address(address, part)
+            if problem is None:
+                os.replace(part, output_file)
+                return
+            problems.append(f"  {address}: {problem}")
+        raise DownloadError(self._advice(problems, part))
+
+    def _try_address(self, url: str, part: Path) -> str | None:
+        """Complete ``part`` from one address; return what went wrong, or None."""
+        problem = ""
+        for attempt in range(ATTEMPTS):
+            if attempt:
+                time.sleep(WAIT_S * 2 ** (attempt - 1))
+            resumed = part.exists() and part.stat().st_size > 0
+            try:
+                _receive(url, part, self.file)
+            except _RefusedError as error:
+                return str(error)
+            except _InterruptedError as error:
+                problem = str(error)
+                continue
+            fault = _fault(part, self.file)
+            if fault is None:
+                return None
+            short = self.file.size is not None and part.stat().st_size < self.file.size
+            problem = f"sent something else: {fault}"
+            if not short:  # wrong bytes: begin again, unless this was a whole transfer
+                part.unlink()
+                if not resumed:
+                    return problem
+        return f"{problem}, after {ATTEMPTS} attempts"
+
+    def _advice(self, problems: list[str], part: Path) -> str:
+        kept = part.stat().st_size if part.exists() else 0
+        lines = [f"{self.dataset}: {self.file.path} could not be downloaded.", *problems]
+        if kept:
+            lines.append(f"{kept:,} bytes are kept: the next call continues from there.")
+        lines.append(
+            "Check the connection and call again; or download the file by hand, put it at "
+            f"DIR/{self.dataset}/{self.file.path}, and set IMD_DATA_DIR=DIR."
+        )
+        return "\n".join(lines)
+
+
+def _receive(url: str, part: Path, file: RemoteFile) -> None:
+    """Append what is missing of a file to ``part``, or start it over if the server cannot.
+
+    Raises:
+        _RefusedError: the answer is no file.
+        _InterruptedError: the transfer broke off.
+    """
+    import requests
+
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
+            if answer.status_code == RANGE_NOT_SATISFIABLE and have:
+                _restart_unless_complete(part, file)
+                return
+            _check_answer(answer)
+            begin = _first_byte(answer, have)
+            with part.open("r+b" if begin else "wb") as stream:
+                stream.seek(begin)
+                _copy(answer, stream, file, begin)
+    except requests.Timeout as error:
+        raise _InterruptedError(f"no data for {TIMEOUT_S[1]:g} s") from error
+    except requests.RequestException as error:
+        raise _InterruptedError(f"the connection broke: {_short(error)}") from error
+    if part.stat().st_size == 0:
+        part.unlink()
+        raise _RefusedError("answered 200 with an empty file")
+
+
+def _restart_unless_complete(part: Path, file: RemoteFile) -> None:
+    """The server has nothing beyond what we have: it is whole, or it is wrong."""
+    if _fault(part, file) is not None:
+        part.unlink()
+        raise _InterruptedError("has less than what an earlier attempt left: starting over")
+
+
+def _check_answer(answer: Any) -> None:
+    code, reason = answer.status_code, answer.reason or ""
+    if code in WORTH_RETRYING:
+        raise _InterruptedError(f"answered {code} {reason}".strip())
+    if code not in (OK, PARTIAL):
+        raise _RefusedError(f"answered {code} {reason}, which brings no file")
+    if answer.headers.get("Content-Type", "").startswith("text/html"):
+        raise _RefusedError("answered with a web page (a login, a quota or an error), not the file")
+
+
+def _first_byte(answer: Any, have: int) -> int:
+    """Where in the file the answer begins: 0 unless the server granted the range we asked for."""
+    if answer.status_code != PARTIAL:
+        return 0
+    content_range = answer.headers.get("Content-Range", "")
+    if not content_range.startswith(f"bytes {have}-"):
+        raise _RefusedError(f"sent the range {content_range!r}, asked to begin at byte {have}")
+    return have
+
+
+def _copy(answer: Any, stream: Any, file: RemoteFile, begin: int) -> None:
+    from tqdm import tqdm
+
+    options = {"unit": "B", "unit_scale": True, "desc": file.path, "disable": None}
+    with tqdm(total=file.size, initial=begin, **options) as bar:
+        for piece in answer.iter_content(CHUNK):
+            stream.write(piece)
+            bar.update(len(piece))
+    promised = int(answer.headers.get("Content-Length", 0))
+    if stream.tell() - begin < promised:  # older urllib3 does not notice
+        raise _InterruptedError(f"stopped after {stream.tell() - begin:,} of {promised:,} bytes")
+
+
+def _short(error: Exception) -> str:
+    text = str(error)
+    return text if len(text) <= 160 else f"{text[:157]}..."

@@ -1,0 +1,68 @@
+"""The fixed split: which formula belongs to training, validation and test, in every data set."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from fractions import Fraction
+
+from ..runtime import lookup
+
+SPLITS = ("train", "val", "test")  # stored as 0, 1, 2 in the files under data/
+_SALT = "imd-split-1"
+_MAX_DENOMINATOR = 10_000  # decimals in formulas have at most four digits
+
+
+def integer_amounts(formula: str) -> dict[int, int]:
+    """``{atomic number: count}`` in the smallest whole numbers, e.g. Ag0.5S0.25 -> Ag2S.
+
+    Raises:
+        InputError: not a formula.
+        UnknownNameError: an element that does not exist.
+    """
+    from ..crystals.elements import parse_formula
+
+    amounts = {
+        z: Fraction(n).limit_denominator(_MAX_DENOMINATOR)
+        for z, n in parse_formula(formula).items()
+        if n
+    }
+    scale = math.lcm(*(n.denominator for n in amounts.values()))
+    whole = {z: int(n * scale) for z, n in amounts.items()}
+    factor = math.gcd(*whole.values())
+    return {z: n // factor for z, n in whole.items()}
+
+
+def formula_key(formula: str) -> str:
+    """One spelling for each composition: atomic numbers in order, with counts.
+
+    ``formula_key("Mg(NO3)2") == formula_key("N2O6Mg1") == "7:2 8:6 12:1"``.
+
+    Raises:
+        InputError: not a formula.
+    """
+    return " ".join(f"{z}:{n}" for z, n in sorted(integer_amounts(formula).items()))
+
+
+def split_of(formula: str) -> str:
+    """``train``, ``val`` or ``test`` (80 / 10 / 10), decided by the composition alone.
+
+    The first 8 bytes of SHA-256 of ``"imd-split-1 " + formula_key(formula)``, read as a big-endian
+    fraction of 2^64: below 0.8 train, below 0.9 val, else test. All polymorphs of a
+    composition, in all data sets, are on the same side.
+
+    Raises:
+        InputError: not a formula.
+    """
+    digest = hashlib.sha256(f"{_SALT} {formula_key(formula)}".encode()).digest()
+    tenth = int.from_bytes(digest[:8], "big") * 10 >> 64
+    return SPLITS[max(0, tenth - 7)]
+
+
+def split_index(split: str) -> int:
+    """0, 1 or 2 for ``train``, ``val``, ``test``.
+
+    Raises:
+        UnknownNameError: none of the three.
+    """
+    return SPLITS.index(lookup("split", split, SPLITS))

@@ -1,0 +1,288 @@
+"""`CrystalSet`: crystals of any size in flat arrays, with one table row of properties each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..runtime import InputError
+from .splits import SPLITS, integer_amounts, split_index
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from pymatgen.core import Structure
+
+    from ..crystals import CrystalBatch
+
+Range = tuple[float | None, float | None]
+FRAC_STEPS = 65_536  # uint16 fractional coordinates count steps of 1/65536 of a cell edge
+N_SPACE_GROUPS = 230
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CrystalSet:
+    """Crystals in flat arrays and a table; selections share the arrays and are cheap.
+
+    Attributes:
+        name: name of the data set.
+        table: one row a crystal; `formula`, `space_group`, `n_sites`, `n_elements`, `split`, and
+            the properties that the card names (energies in eV/atom, gaps in eV).
+        lattice: (crystals, 3, 3) float64 Å, rows are a, b, c.
+        starts: (crystals,) where the sites of each crystal begin in the flat arrays.
+        flat_numbers: (all sites,) atomic numbers.
+        flat_frac: (all sites, 3) fractional coordinates, float64, or uint16 steps of 1/65536.
+    """
+
+    name: str
+    table: pd.DataFrame
+    lattice: np.ndarray
+    starts: np.ndarray
+    flat_numbers: np.ndarray
+    flat_frac: np.ndarray
+
+    @classmethod
+    def from_flat(
+        cls,
+        name: str,
+        table: pd.DataFrame,
+        lattice: np.ndarray,
+        flat_numbers: np.ndarray,
+        flat_frac: np.ndarray,
+    ) -> CrystalSet:
+        """Build a set from flat arrays in the order of a table that has `n_sites`.
+
+        Adds the column `n_elements` beside `n_sites`.
+        """
+        n_sites = table["n_sites"].to_numpy(np.int64)
+        data = cls(name, table, lattice, np.cumsum(n_sites) - n_sites, flat_numbers, flat_frac)
+        table.insert(table.columns.get_loc("n_sites") + 1, "n_elements", data._has_element.sum(1))
+        for array in (lattice, flat_numbers, flat_frac):
+            array.setflags(write=False)
+        return data
+
+    # ---- arrays of the crystals that are in this set
+
+    @cached_property
+    def n_sites(self) -> np.ndarray:
+        """(crystals,) int64 number of sites."""
+        return self.table["n_sites"].to_numpy(np.int64)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """(sites of this set,) int64 atomic numbers, crystal after crystal."""
+        return self.flat_numbers[self._sites].astype(np.int64)
+
+    @cached_property
+    def frac(self) -> np.ndarray:
+        """(sites of this set, 3) float64 fractional coordinates in [0, 1)."""
+        frac = self.flat_frac[self._sites]
+        return frac / FRAC_STEPS if frac.dtype == np.uint16 else frac
+
+    @cached_property
+    def offsets(self) -> np.ndarray:
+        """(crystals + 1,) crystal i owns rows ``offsets[i]:offsets[i + 1]`` of numbers and frac."""
+        return np.concatenate([[0], np.cumsum(self.n_sites)])
+
+    @cached_property
+    def _sites(self) -> np.ndarray:
+        shift = np.repeat(self.starts - self.offsets[:-1], self.n_sites)
+        return shift + np.arange(self.offsets[-1])
+
+    @cached_property
+    def _has_element(self) -> np.ndarray:
+        """(crystals, 119) bool, column = atomic number."""
+        has = np.zeros((len(self), 119), bool)
+        has[np.repeat(np.arange(len(self)), self.n_sites), self.numbers] = True
+        return has
+
+    # ---- the set as a sequence
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, index: Any) -> CrystalSet:
+        """Pick by an integer (a set of one), a slice, integer indices or a boolean mask."""
+        if isinstance(index, int | np.integer):
+            index = [range(len(self))[index]]  # raises IndexError, resolves negative indices
+        rows = np.arange(len(self))[index if isinstance(index, slice) else _array(index)]
+        table = self.table.iloc[rows].reset_index(drop=True)
+        arrays = (self.lattice[rows], self.starts[rows], self.flat_numbers, self.flat_frac)
+        return CrystalSet(self.name, table, *arrays)
+
+    def __iter__(self) -> Iterator[CrystalSet]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        formulas = self.table["formula"]
+        summary = f"{self.name}: {len(self):,} crystals of {formulas.nunique():,} formulas"
+        if len(self) == 0:
+            return summary
+        names = ", ".join(formulas.head(3)) + (", …" if len(self) > 3 else "")
+        return f"{summary}, {self.n_sites.min()}–{self.n_sites.max()} sites: {names}"
+
+    # ---- selection
+
+    def select(
+        self,
+        *,
+        elements: str | Iterable[str] | None = None,
+        exclude_elements: str | Iterable[str] | None = None,
+        nelements: int | Iterable[int] | None = None,
+        space_groups: int | Iterable[int] | None = None,
+        min_sites: int | None = None,
+        max_sites: int | None = None,
+        formulas: str | Iterable[str] | None = None,
+        split: str | Iterable[str] | None = None,
+        prototype: str | Iterable[str] | None = None,
+        formation_energy: Range | None = None,
+        energy_above_hull: Range | None = None,
+        band_gap: Range | None = None,
+    ) -> CrystalSet:
+        """Return the crystals that meet every condition; an empty set is allowed.
+
+        Args:
+            elements: symbols that a crystal must all contain, e.g. ``["Bi", "Se"]`` or ``"Bi-Se"``;
+                add ``nelements=2`` for crystals of these two alone.
+            exclude_elements: symbols of which a crystal may contain none.
+            nelements: how many different elements.
+            space_groups: numbers 1..230.
+            min_sites: fewest sites in the cell.
+            max_sites: most sites in the cell.
+            formulas: in any spelling, e.g. ``"TiO2"`` or ``"Ti4O8"``.
+            split: ``train``, ``val`` or ``test``.
+            prototype: prototype labels of the data set.
+            formation_energy: (low, high) in eV/atom, both included; None leaves an end open.
+            energy_above_hull: (low, high) in eV/atom.
+            band_gap: (low, high) in eV; crystals without a value are left out.
+
+        Raises:
+            UnknownNameError: no such element or split.
+            InputError: a space group outside 1..230, a range that is not (low, high), a string
+                that is not a formula, or a property that this data set lacks.
+        """
+        keep = np.ones(len(self), bool)
+        if elements is not None:
+            keep &= self._has_element[:, _atomic_numbers(elements)].all(1)
+        if exclude_elements is not None:
+            keep &= ~self._has_element[:, _atomic_numbers(exclude_elements)].any(1)
+        keep &= self._between("n_sites", (min_sites, max_sites))
+        keep &= self._among("n_elements", nelements)
+        keep &= self._among("space_group", _space_groups(space_groups))
+        keep &= self._among("formula", _formulas(formulas))
+        keep &= self._among("split", _splits(split))
+        keep &= self._among("prototype", prototype)
+        keep &= self._between("formation_energy", formation_energy)
+        keep &= self._between("energy_above_hull", energy_above_hull)
+        keep &= self._between("band_gap", band_gap)
+        return self[keep]
+
+    def _column(self, name: str) -> pd.Series:
+        if name not in self.table:
+            known = ", ".join(self.table.columns)
+            raise InputError(
+                f"{self.name} has no column {name!r} to select by: its columns are {known}"
+            )
+        return self.table[name]
+
+    def _among(self, name: str, values: Any) -> np.ndarray | bool:
+        if values is None:
+            return True
+        wanted = [values] if np.isscalar(values) else list(values)
+        return self._column(name).isin(wanted).to_numpy()
+
+    def _between(self, name: str, bounds: Range | None) -> np.ndarray | bool:
+        if bounds is None or bounds == (None, None):
+            return True
+        low, high = _range(name, bounds)
+        values = self._column(name).to_numpy()
+        return (values >= low) & (values <= high)  # NaN compares false
+
+    # ---- other forms of the same crystals
+
+    @cached_property
+    def crystals(self) -> CrystalBatch:
+        """All crystals as one padded `CrystalBatch`.
+
+        Memory grows as crystals times the largest cell: select by `max_sites` first.
+
+        Raises:
+            InputError: the set is empty.
+        """
+        from ..crystals import CrystalBatch
+
+        if len(self) == 0:
+            raise InputError(
+                f"this selection of {self.name} is empty, and a CrystalBatch needs at least one "
+                "crystal: loosen the conditions given to select()"
+            )
+        lattice = self.lattice.copy()  # the batch may be written to, this set may not
+        return CrystalBatch.from_ragged(lattice, self.frac, self.numbers, self.n_sites)
+
+    def structures(self) -> list[Structure]:
+        """All crystals as pymatgen structures (slow: for the border, not for loops)."""
+        from pymatgen.core import Element, Lattice, Structure
+
+        out = []
+        for i, (begin, end) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
+            species = [Element.from_Z(int(z)) for z in self.numbers[begin:end]]
+            out.append(Structure(Lattice(self.lattice[i]), species, self.frac[begin:end]))
+        return out
+
+    def cif(self, index: int) -> str:
+        """CIF text of one crystal, in P 1."""
+        return self[int(index)].structures()[0].to(fmt="cif")
+
+
+def _array(index: Any) -> np.ndarray:
+    array = np.asarray(index)
+    return array.astype(np.int64) if array.size == 0 and array.dtype != bool else array
+
+
+def _atomic_numbers(symbols: str | Iterable[str]) -> list[int]:
+    from ..crystals.elements import number
+
+    listed = symbols.split("-") if isinstance(symbols, str) else symbols
+    return [number(symbol) for symbol in listed]
+
+
+def _formulas(formulas: str | Iterable[str] | None) -> list[str] | None:
+    if formulas is None:
+        return None
+    from ..crystals.elements import reduced_formula
+
+    listed = [formulas] if isinstance(formulas, str) else formulas
+    return [reduced_formula(integer_amounts(formula)) for formula in listed]
+
+
+def _splits(split: str | Iterable[str] | None) -> list[str] | None:
+    if split is None:
+        return None
+    return [SPLITS[split_index(name)] for name in ([split] if isinstance(split, str) else split)]
+
+
+def _space_groups(numbers: int | Iterable[int] | None) -> list[int] | None:
+    if numbers is None:
+        return None
+    listed = [numbers] if np.isscalar(numbers) else list(numbers)
+    for number in listed:
+        if number not in range(1, N_SPACE_GROUPS + 1):
+            raise InputError(
+                f"space group {number!r}: space groups are the integers 1 to 230 of the "
+                "International Tables, e.g. 225 for F m -3 m"
+            )
+    return listed
+
+
+def _range(name: str, bounds: Range) -> tuple[float, float]:
+    remedy = f"write {name}=(low, high), with None for an open end"
+    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+        raise InputError(f"{name}={bounds!r} is not a range: {remedy}")
+    low = -np.inf if bounds[0] is None else float(bounds[0])
+    high = np.inf if bounds[1] is None else float(bounds[1])
+    if not low <= high:
+        raise InputError(f"{name}={bounds!r}: the low end is above the high end, or NaN: {remedy}")
+    return low, high

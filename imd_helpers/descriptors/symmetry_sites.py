@@ -1,0 +1,363 @@
+"""CubicGAN's descriptor: one row for each symmetry-distinct site of a cubic ternary.
+
+A crystal becomes 3 rows x 28 columns: fractional position (3), element features (23), lattice
+length (1), and the one-hot space group written down the three rows (1), which works because there
+are three groups and three rows.
+
+Source: Zhao et al., Adv. Sci. 8 (2021) 2100566, and its code, MilesZhao/CubicGAN (util.py and
+wgan-v2.py at commit 7034d84).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import CrystalBatch, elements, symmetry
+from ..runtime import InputError
+from .base import Decoded
+
+SPACE_GROUPS = (225, 216, 221)  # Fm-3m, F-43m, Pm-3m: the order of the published one-hot
+N_ROWS, N_COLUMNS = 3, 28
+POSITION, FEATURES, LENGTH, GROUP = slice(0, 3), slice(3, 26), 26, 27
+GRID = 4  # coordinates are multiples of 1/4
+ON_GRID = 0.005  # largest distance from a multiple of 1/4 that the filter accepts
+# Origin shifts that map each space group onto itself (translations of its Euclidean normaliser).
+ORIGIN_SHIFTS = {225: (0, 2), 216: (0, 1, 2, 3), 221: (0, 2)}  # times (1/4, 1/4, 1/4)
+
+
+@dataclass(frozen=True, eq=False)
+class Sites:
+    """Symmetry-distinct sites of cubic ternaries.
+
+    Attributes:
+        space_group: (batch,) ITA numbers.
+        numbers: (batch, 3) atomic numbers.
+        grid: (batch, 3, 3) positions in units of 1/4, integers 0..3.
+        length: (batch,) lattice length a, Å.
+    """
+
+    space_group: np.ndarray
+    numbers: np.ndarray
+    grid: np.ndarray
+    length: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.length)
+
+    def __getitem__(self, index: np.ndarray | slice) -> Sites:
+        return Sites(
+            self.space_group[index], self.numbers[index], self.grid[index], self.length[index]
+        )
+
+
+def find_sites(crystals: CrystalBatch, *, symprec: float = 0.01) -> tuple[Sites, np.ndarray]:
+    """Apply CubicGAN's filter: a cubic ternary in 225, 216 or 221 with three orbits on the grid.
+
+    Args:
+        crystals: any crystals.
+        symprec: tolerance of the symmetry search, Å.
+
+    Returns:
+        The sites of those that pass, in standard settings, and their indices in ``crystals``.
+    """
+    keep, rows = [], []
+    for index, orbit in enumerate(symmetry.orbits(crystals, symprec=symprec)):
+        if orbit is not None and _passes(orbit):
+            keep.append(index)
+            rows.append(orbit)
+    sites = Sites(
+        space_group=np.array([row.space_group for row in rows], dtype=np.int64),
+        numbers=np.array([row.numbers for row in rows], dtype=np.int64).reshape(-1, N_ROWS),
+        grid=np.array([np.rint(row.frac * GRID) % GRID for row in rows], dtype=np.int64).reshape(
+            -1, N_ROWS, 3
+        ),
+        length=np.array([row.lattice[0, 0] for row in rows]),
+    )
+    return sites, np.array(keep, dtype=np.int64)
+
+
+def _passes(orbit: symmetry.Orbits) -> bool:
+    off_grid = np.abs(orbit.frac * GRID - np.rint(orbit.frac * GRID)).max() / GRID
+    return (
+        orbit.space_group in SPACE_GROUPS
+        and len(orbit.numbers) == N_ROWS
+        and len(set(orbit.numbers.tolist())) == N_ROWS
+        and off_grid < ON_GRID
+    )
+
+
+def canonical(sites: Sites) -> Sites:
+    """Write each crystal in one way: rows by electronegativity, one origin, one representative.
+
+    The same crystal has several descriptions: any order of rows, 2 or 4 origins, and any site of
+    each orbit. This picks the smallest, so that a network need not learn that they are equal.
+    """
+    chi = np.nan_to_num(elements.column("electronegativity"), nan=9.0)[sites.numbers]
+    order = np.lexsort((sites.numbers, chi), axis=1)
+    numbers = np.take_along_axis(sites.numbers, order, axis=1)
+    grid = np.take_along_axis(sites.grid, order[:, :, None], axis=1)
+    for i, group in enumerate(sites.space_group.tolist()):
+        grid[i] = _smallest_description(group, grid[i])
+    return Sites(sites.space_group, numbers, grid, sites.length)
+
+
+def _smallest_description(group: int, grid: np.ndarray) -> np.ndarray:
+    options = []
+    for shift in ORIGIN_SHIFTS[group]:
+        moved = (grid + shift) % GRID
+        options.append(np.stack([_smallest_site(group, row) for row in moved]))
+    return min(options, key=lambda rows: rows.ravel().tolist())
+
+
+def _smallest_site(group: int, site: np.ndarray) -> np.ndarray:
+    rotations, translations = symmetry.operations(group)
+    images = np.rint(rotations @ site + translations * GRID).astype(np.int64) % GRID
+    return images[np.lexsort(images.T[::-1])[0]]
+
+
+@dataclass(frozen=True, eq=False)
+class SymmetrySites:
+    """Encode cubic ternaries as (3, 28) tensors, and decode them by symmetry operations.
+
+    Attributes:
+        element_numbers: atomic numbers that the table of features holds, ascending.
+        length_max: longest lattice length of the training data, Å; lengths are scaled to
+            [-1, 1] by ``(a - length_max / 2) / (length_max / 2)``, as published.
+        coord_max: (3, 3) largest coordinate by site and axis, the published scaling of positions;
+            all 3/4 unless given.
+        canonical: write each crystal in one canonical way (`canonical`) before encoding.
+    """
+
+    element_numbers: tuple[int, ...]
+    length_max: float
+    coord_max: np.ndarray = field(default_factory=lambda: np.full((N_ROWS, 3), 0.75))
+    canonical: bool = True
+    shape: tuple[int, int] = (N_ROWS, N_COLUMNS)
+
+    @classmethod
+    def fit(
+        cls, sites: Sites, *, canonical: bool = True, published_scaling: bool = False
+    ) -> SymmetrySites:
+        """Take elements and scales from data.
+
+        Args:
+            sites: the training crystals.
+            canonical: see the class.
+            published_scaling: scale each coordinate of each site by its own maximum, as the
+                published code does (3/4 where that maximum is 0, which it divides by).
+        """
+        coord_max = np.full((N_ROWS, 3), 0.75)
+        if published_scaling:
+            largest = sites.grid.max(0) / GRID
+            coord_max = np.where(largest > 0, largest, 0.75)
+        return cls(
+            element_numbers=tuple(np.unique(sites.numbers).tolist()),
+            length_max=float(sites.length.max()),
+            coord_max=coord_max,
+            canonical=canonical,
+        )
+
+    @property
+    def feature_table(self) -> Tensor:
+        """(elements, 23) float32 features scaled to [0, 1] over ``element_numbers``."""
+        rows = np.array(self.element_numbers)
+        scaled = elements.minmax(elements.features("cubicgan"), rows)[rows]
+        return torch.as_tensor(scaled, dtype=torch.float32)
+
+    # ---- crystal -> tensor
+
+    def encode(self, crystals: CrystalBatch) -> Tensor:
+        """(batch, 3, 28) float32.
+
+        Raises:
+            InputError: a crystal that CubicGAN's filter rejects, or an unknown element.
+        """
+        sites, kept = find_sites(crystals)
+        if len(kept) != len(crystals):
+            missing = sorted(set(range(len(crystals))) - set(kept.tolist()))
+            raise InputError(
+                f"{len(missing)} of {len(crystals)} crystals, the first is number {missing[0]} "
+                f"({crystals[missing[0]].formulas()[0]}), cannot be encoded: CubicGAN's rows need "
+                "a ternary in space group 225, 216 or 221 with three orbits at multiples of 1/4; "
+                "select them with descriptors.symmetry_sites.find_sites"
+            )
+        return self.encode_sites(sites)
+
+    def encode_sites(self, sites: Sites) -> Tensor:
+        """(batch, 3, 28) float32 from sites."""
+        if self.canonical:
+            sites = canonical(sites)
+        index = self.element_index(sites.numbers)
+        position = self.scale_position(torch.as_tensor(sites.grid / GRID, dtype=torch.float32))
+        length = self.scale_length(torch.as_tensor(sites.length, dtype=torch.float32))
+        group = torch.as_tensor(self.group_index(sites.space_group))
+        return self.assemble(position, index, length, group)
+
+    def assemble(self, position: Tensor, element: Tensor, length: Tensor, group: Tensor) -> Tensor:
+        """Put scaled parts together; differentiable in ``position`` and ``length``.
+
+        Args:
+            position: (batch, 3, 3) scaled to [-1, 1].
+            element: (batch, 3) indices into ``element_numbers``.
+            length: (batch,) scaled to [-1, 1].
+            group: (batch,) 0, 1, 2 for 225, 216, 221.
+
+        Returns:
+            (batch, 3, 28).
+        """
+        table = self.feature_table.to(position.device)
+        onehot = torch.nn.functional.one_hot(group, len(SPACE_GROUPS)).to(position.dtype)
+        return torch.cat(
+            [
+                position,
+                table[element],  # (batch, 3, 23)
+                length[:, None, None].expand(-1, N_ROWS, 1),
+                onehot[:, :, None],  # (batch, 3, 1): down the rows
+            ],
+            dim=-1,
+        )
+
+    # ---- tensor -> crystal
+
+    def decode(self, tensor: Tensor) -> Decoded:
+        """Crystals from (batch, 3, 28): positions snap to 1/4, symmetry operations fill the cell.
+
+        A sample fails when it holds NaN, when its lattice length is not positive, or when two
+        sites lie on one orbit; the reason says which.
+        """
+        tensor = tensor.detach().cpu().double()
+        self._check_shape(tensor)
+        finite = torch.isfinite(tensor).flatten(1).all(1).numpy()
+        clean = torch.where(torch.isfinite(tensor), tensor, torch.zeros_like(tensor))
+        sites = self.read_sites(clean)
+        return decode_sites(sites, finite=finite)
+
+    def read_sites(self, tensor: Tensor) -> Sites:
+        """Snap a finite (batch, 3, 28) tensor to sites, without expanding them."""
+        tensor = tensor.detach().cpu().double()
+        coord_max = torch.as_tensor(self.coord_max)
+        frac = (torch.nan_to_num(tensor[:, :, POSITION]) + 1.0) * coord_max / 2.0
+        table = self.feature_table.double()
+        distance = torch.cdist(tensor[:, :, FEATURES], table[None])  # (batch, 3, elements)
+        index = distance.argmin(-1).numpy()
+        length = (tensor[:, :, LENGTH].mean(1) + 1.0) * self.length_max / 2.0
+        group = tensor[:, :, GROUP].argmax(1).numpy()
+        return Sites(
+            space_group=np.array(SPACE_GROUPS)[group],
+            numbers=np.array(self.element_numbers)[index],
+            grid=(np.rint(frac.numpy() * GRID) % GRID).astype(np.int64),
+            length=length.numpy(),
+        )
+
+    # ---- scales
+
+    def scale_position(self, frac: Tensor) -> Tensor:
+        """Fractional (…, 3, 3) to [-1, 1]."""
+        half = torch.as_tensor(self.coord_max / 2.0, dtype=frac.dtype, device=frac.device)
+        return (frac - half) / half
+
+    def snap_position(self, position: Tensor) -> Tensor:
+        """Nearest scaled position on the grid of quarters, with the gradient passed through."""
+        step = torch.as_tensor(
+            2.0 / (self.coord_max * GRID), dtype=position.dtype, device=position.device
+        )
+        snapped = torch.round((position + 1.0) / step) * step - 1.0
+        return position + (snapped - position).detach()
+
+    def scale_length(self, length: Tensor) -> Tensor:
+        """Å to [-1, 1]."""
+        return (length - self.length_max / 2.0) / (self.length_max / 2.0)
+
+    def element_index(self, numbers: np.ndarray) -> Tensor:
+        """Atomic numbers to rows of the feature table.
+
+        Raises:
+            InputError: an element outside the table.
+        """
+        known = np.array(self.element_numbers)
+        index = np.searchsorted(known, numbers).clip(max=len(known) - 1)
+        if not (known[index] == numbers).all():
+            bad = sorted({elements.SYMBOLS[z] for z in numbers[known[index] != numbers].tolist()})
+            listed = " ".join(elements.SYMBOLS[z] for z in self.element_numbers)
+            raise InputError(
+                f"elements {', '.join(bad)} are not among the {len(known)} of the training data: "
+                f"choose from {listed}"
+            )
+        return torch.as_tensor(index)
+
+    @staticmethod
+    def group_index(space_group: np.ndarray | Sequence[int]) -> np.ndarray:
+        """ITA numbers to 0, 1, 2.
+
+        Raises:
+            InputError: a group other than 225, 216, 221.
+        """
+        space_group = np.asarray(space_group)
+        known = np.isin(space_group, SPACE_GROUPS)
+        if not known.all():
+            raise InputError(
+                f"space group {int(space_group[~known][0])}: CubicGAN knows 225 (Fm-3m), 216 "
+                "(F-43m) and 221 (Pm-3m)"
+            )
+        return np.array([SPACE_GROUPS.index(int(g)) for g in space_group.ravel()]).reshape(
+            space_group.shape
+        )
+
+    def _check_shape(self, tensor: Tensor) -> None:
+        if tensor.ndim != 3 or tensor.shape[1:] != self.shape or len(tensor) == 0:
+            raise InputError(
+                f"tensor of shape {tuple(tensor.shape)}: expected (batch, 3, 28) with batch >= 1"
+            )
+
+
+def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Decoded:
+    """Fill the cells of ``sites`` by the operations of their space groups.
+
+    Args:
+        sites: n crystals' sites.
+        finite: (n,) False where the tensor they came from held NaN.
+
+    Returns:
+        n crystals; a failed one keeps its place with a 1 Å placeholder where it has no cell.
+    """
+    finite = np.ones(len(sites), dtype=bool) if finite is None else finite
+    positive = finite & (sites.length > 0)
+    length = np.where(positive, sites.length, 1.0)
+    crystals, _ = symmetry.expand(
+        sites.space_group, symmetry.cubic_lattice(length), sites.grid / GRID, sites.numbers
+    )
+    shared = _shared_orbits(sites)
+    reasons = []
+    for i in range(len(sites)):
+        if not finite[i]:
+            reasons.append("the tensor holds NaN or infinity")
+        elif not positive[i]:
+            reasons.append(f"lattice length {sites.length[i]:.2f} Å is not positive")
+        elif shared[i]:
+            reasons.append(f"sites {shared[i][0]} and {shared[i][1]} lie on one orbit")
+        else:
+            reasons.append("")
+    ok = np.array([reason == "" for reason in reasons])
+    return Decoded(crystals, ok, tuple(reasons))
+
+
+def _shared_orbits(sites: Sites) -> list[tuple[int, int] | None]:
+    """For each crystal the first two rows (from 1) that lie on the same orbit, if any."""
+    smallest = np.empty_like(sites.grid)
+    cache: dict[tuple[int, ...], np.ndarray] = {}
+    for i, group in enumerate(sites.space_group.tolist()):
+        for row in range(N_ROWS):
+            key = (group, *sites.grid[i, row].tolist())
+            if key not in cache:
+                cache[key] = _smallest_site(group, sites.grid[i, row])
+            smallest[i, row] = cache[key]
+    out: list[tuple[int, int] | None] = [None] * len(sites)
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        for i in np.flatnonzero((smallest[:, first] == smallest[:, second]).all(1)):
+            out[i] = out[i] or (first + 1, second + 1)
+    return out

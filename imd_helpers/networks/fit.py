@@ -1,0 +1,395 @@
+"""One training loop for every GAN of the book."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..runtime import InputError
+from . import checkpoint
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = "imd-training-1"
+
+
+class Game(Protocol):
+    """Two networks, their data and their losses: what a model gives to `fit`.
+
+    The data live on the networks' device; a loss draws its own batch with torch's global random
+    numbers, so that seeding and resuming are the loop's business alone.
+    """
+
+    generator: nn.Module
+    critic: nn.Module
+
+    def critic_terms(self) -> dict[str, Tensor]:
+        """Named scalars; ``loss`` is minimised over the critic, the rest is recorded."""
+        ...
+
+    def generator_terms(self) -> dict[str, Tensor]:
+        """Named scalars; ``loss`` is minimised over the generator."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Further state that training needs to go on, e.g. frozen labels (may be empty)."""
+        ...
+
+    def load_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Take back what `tensors` gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How long and how fast.
+
+    Attributes:
+        steps: generator steps.
+        critic_steps: critic steps for each generator step.
+        lr_generator: Adam's learning rate for the generator.
+        lr_critic: the same for the critic.
+        betas_generator: Adam's betas for the generator.
+        betas_critic: the same for the critic.
+        ema: decay of the running mean of the generator's weights; 0 keeps none.
+        seed: seed of everything random.
+        log_every: steps from one row of the history to the next.
+        save_every: steps from one checkpoint to the next (with ``folder``).
+    """
+
+    steps: int
+    critic_steps: int = 5
+    lr_generator: float = 1e-4
+    lr_critic: float = 1e-4
+    betas_generator: tuple[float, float] = (0.5, 0.9)
+    betas_critic: tuple[float, float] = (0.5, 0.9)
+    ema: float = 0.0
+    seed: int = 0
+    log_every: int = 20
+    save_every: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "critic_steps", "log_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not 0.0 <= self.ema < 1.0:
+            raise InputError(f"ema={self.ema}: a decay lies in [0, 1), e.g. 0.999")
+
+
+@dataclass
+class History:
+    """What `fit` recorded.
+
+    Attributes:
+        rows: one dict every ``log_every`` steps: step and the mean of each recorded term.
+        seconds: wall time of training, all runs together.
+        ema: the averaged generator, None without ``ema``.
+    """
+
+    rows: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    ema: nn.Module | None = None
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The rows as a table indexed by step."""
+        import pandas as pd
+
+        return pd.DataFrame(self.rows).set_index("step") if self.rows else pd.DataFrame()
+
+
+Callback = Callable[[int, Game, History], None]
+
+
+def fit(
+    game: Game,
+    config: TrainConfig,
+    *,
+    folder: Path | str | None = None,
+    resume: bool = False,
+    callbacks: Iterable[Callback] = (),
+    progress: bool = True,
+) -> History:
+    """Train a GAN: ``critic_steps`` critic steps, then one generator step, ``steps`` times.
+
+    The global random state is restored at the end. With ``folder`` a checkpoint is written every
+    ``save_every`` steps and at the end; with ``resume`` training goes on from it, bit for bit as
+    if it had never stopped. Under ``torchrun`` gradients are averaged over all processes.
+
+    Args:
+        game: networks, data and losses.
+        config: length, rates and seed.
+        folder: where ``training.safetensors`` goes.
+        resume: go on from that file if it is there.
+        callbacks: called as ``callback(step, game, history)`` after each row of the history.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: ``resume`` without ``folder``, or a loss that is not finite.
+        CheckpointError: a checkpoint that is broken or of another run.
+    """
+    if resume and folder is None:
+        raise InputError("resume=True needs the folder that holds the checkpoint: give folder=")
+    team = _Team.join()
+    devices = sorted({p.device.index or 0 for p in game.generator.parameters() if p.is_cuda})
+    with torch.random.fork_rng(devices=devices):
+        # one stream of random numbers a process, equal weights in all
+        torch.manual_seed(config.seed + 1_000_003 * team.rank)
+        run = _Run(game, config, None if folder is None else Path(folder), team)
+        if resume:
+            run.resume()
+        run.train(list(callbacks), progress)
+    return run.history
+
+
+class _Run:
+    """The moving parts of one training."""
+
+    def __init__(self, game: Game, config: TrainConfig, folder: Path | None, team: _Team) -> None:
+        self.game, self.config, self.folder, self.team = game, config, folder, team
+        self.optimizers = {
+            "generator": _adam(game.generator, config.lr_generator, config.betas_generator),
+            "critic": _adam(game.critic, config.lr_critic, config.betas_critic),
+        }
+        self.history = History()
+        if config.ema:
+            self.history.ema = copy.deepcopy(game.generator).requires_grad_(False)
+        self.step = 0
+        self.sums: dict[str, Tensor] = {}
+        team.equalise(game.generator, game.critic, self.history.ema)
+
+    # ---- training
+
+    def train(self, callbacks: list[Callback], progress: bool) -> None:
+        from tqdm.auto import tqdm
+
+        config, started, before = self.config, time.perf_counter(), self.history.seconds
+        bar = tqdm(
+            total=config.steps,
+            initial=self.step,
+            disable=not (progress and self.team.rank == 0),
+            unit="step",
+            mininterval=1.0,
+        )
+        with bar:
+            while self.step < config.steps:
+                self._one_step()
+                bar.update()
+                self.history.seconds = before + time.perf_counter() - started
+                if self.step % config.log_every == 0 or self.step == config.steps:
+                    row = self._log()
+                    bar.set_postfix({k: f"{v:.3g}" for k, v in row.items() if k != "step"})
+                    for callback in callbacks:
+                        callback(self.step, self.game, self.history)
+                if self.step % config.save_every == 0 or self.step == config.steps:
+                    self.save()
+
+    def _one_step(self) -> None:
+        for _ in range(self.config.critic_steps):
+            self._update("critic", self.game.critic, self.game.critic_terms)
+        self._update("generator", self.game.generator, self.game.generator_terms)
+        if self.history.ema is not None:
+            _average(self.history.ema, self.game.generator, self.config.ema)
+        self.step += 1
+
+    def _update(self, who: str, network: nn.Module, terms: Callable[[], dict[str, Tensor]]) -> None:
+        optimizer = self.optimizers[who]
+        optimizer.zero_grad(set_to_none=True)
+        values = terms()
+        parameters = [p for p in network.parameters() if p.requires_grad]
+        # only this network's gradients: the other one stays untouched
+        gradients = torch.autograd.grad(values["loss"], parameters, allow_unused=True)
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        self.team.average(parameters)
+        optimizer.step()
+        for name, value in values.items():
+            key = f"{who}_{name}"
+            self.sums[key] = self.sums.get(key, 0.0) + value.detach()
+
+    def _log(self) -> dict[str, float]:
+        config = self.config
+        rounds = self.step % config.log_every or config.log_every
+        row: dict[str, float] = {"step": self.step}
+        for key, total in self.sums.items():
+            times = rounds * (config.critic_steps if key.startswith("critic") else 1)
+            row[key] = float(total) / times
+            if not torch.isfinite(total).all():
+                raise InputError(
+                    f"{key} is {float(total)} at step {self.step}: training diverged; lower the "
+                    "learning rates, or raise the penalty"
+                )
+        self.sums = {}
+        self.history.rows.append(row)
+        return row
+
+    # ---- checkpoints
+
+    @property
+    def path(self) -> Path:
+        if self.folder is None:
+            raise InputError("no folder was given, so there is no checkpoint")
+        return self.folder / (
+            "training.safetensors"
+            if self.team.size == 1
+            else f"training-{self.team.rank}.safetensors"
+        )
+
+    def save(self) -> None:
+        if self.folder is None:
+            return
+        tensors = {
+            **checkpoint.prefixed("generator", self.game.generator.state_dict()),
+            **checkpoint.prefixed("critic", self.game.critic.state_dict()),
+            **checkpoint.prefixed("game", self.game.tensors()),
+            **checkpoint.prefixed("sums", {k: torch.as_tensor(v) for k, v in self.sums.items()}),
+            **checkpoint.prefixed("random", _random_state(self.game)),
+        }
+        if self.history.ema is not None:
+            tensors |= checkpoint.prefixed("ema", self.history.ema.state_dict())
+        for who, optimizer in self.optimizers.items():
+            tensors |= checkpoint.prefixed(f"adam_{who}", _adam_state(optimizer))
+        header = {
+            "format": FORMAT,
+            "config": _comparable(self.config),
+            "step": self.step,
+            "rows": self.history.rows,
+            "seconds": self.history.seconds,
+        }
+        checkpoint.write(self.path, tensors, header)
+
+    def resume(self) -> None:
+        if not self.path.exists():
+            return
+        tensors, header = checkpoint.read(self.path, expect=FORMAT)
+        if header["config"] != _comparable(self.config):
+            changed = {
+                key: (header["config"].get(key), value)
+                for key, value in _comparable(self.config).items()
+                if header["config"].get(key) != value
+            }
+            raise checkpoint.CheckpointError(
+                f"{self.path} was trained with other settings (theirs, yours): {changed}; resume "
+                "with the same ones (only steps may grow), or train into a new folder"
+            )
+        source = str(self.path)
+        for name, module in (
+            ("generator", self.game.generator),
+            ("critic", self.game.critic),
+            ("ema", self.history.ema),
+        ):
+            if module is not None:
+                checkpoint.load_into(module, checkpoint.section(name, tensors), source=source)
+        for who, optimizer in self.optimizers.items():
+            _load_adam(optimizer, checkpoint.section(f"adam_{who}", tensors))
+        self.game.load_tensors(checkpoint.section("game", tensors))
+        device = next(self.game.generator.parameters()).device
+        self.sums = {k: v.to(device) for k, v in checkpoint.section("sums", tensors).items()}
+        _set_random_state(self.game, checkpoint.section("random", tensors))
+        self.step, self.history.seconds = header["step"], header["seconds"]
+        self.history.rows = header["rows"]
+
+
+# ---- parts
+
+
+def _adam(network: nn.Module, rate: float, betas: tuple[float, float]) -> torch.optim.Adam:
+    return torch.optim.Adam(network.parameters(), lr=rate, betas=betas)
+
+
+def _adam_state(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    return {
+        f"{index}.{name}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for name, value in state.items()
+    }
+
+
+def _load_adam(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+@torch.no_grad()
+def _average(mean: nn.Module, network: nn.Module, decay: float) -> None:
+    for slow, fast in zip(mean.parameters(), network.parameters(), strict=True):
+        slow.lerp_(fast, 1.0 - decay)
+    for slow, fast in zip(mean.buffers(), network.buffers(), strict=True):
+        slow.copy_(fast)
+
+
+def _comparable(config: TrainConfig) -> dict[str, Any]:
+    """Settings that must agree between a run and its continuation; its length may differ."""
+    plain = dataclasses.asdict(config)
+    del plain["steps"], plain["save_every"]
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
+
+
+def _random_state(game: Game) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    device = next(game.generator.parameters()).device
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(game: Game, state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    device = next(game.generator.parameters()).device
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+@dataclass(frozen=True)
+class _Team:
+    """The processes that train together: one, or those that torchrun started."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def join(cls) -> _Team:
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return cls()
+        import torch.distributed as dist
+
+        if not dist.is_initialized():
+            if torch.cuda.is_available():
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    def average(self, parameters: list[nn.Parameter]) -> None:
+        """Average gradients over the team."""
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        for parameter in parameters:
+            if parameter.grad is not None:
+                dist.all_reduce(parameter.grad)
+                parameter.grad /= self.size
+
+    def equalise(self, *networks: nn.Module | None) -> None:
+        """Give every process the first one's weights."""
+        if self.size == 1:
+            return
+        import torch.distributed as dist
+
+        for network in networks:
+            for tensor in network.state_dict().values() if network is not None else ():
+                dist.broadcast(tensor, 0)

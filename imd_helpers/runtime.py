@@ -1,0 +1,179 @@
+"""Profile, device, seeds, names and the report at the end of a chapter: what every floor needs."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import platform
+import random
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+PROFILES = ("smoke", "colab", "full")
+REPORTED_PACKAGES = ("torch", "numpy", "pandas", "pymatgen", "moyopy", "smact", "numba")
+
+
+class InputError(ValueError):
+    """A value that breaks a rule; the message names the value, the rule and the remedy."""
+
+
+class UnknownNameError(InputError):
+    """A name that no registry knows; the message lists the known ones, nearest first."""
+
+
+def lookup(kind: str, name: str, known: Iterable[str]) -> str:
+    """Return ``name`` if it is one of ``known``, else raise with the nearest known names first.
+
+    Raises:
+        UnknownNameError: ``name`` is not known.
+    """
+    names = list(known)
+    if name in names:
+        return name
+    near = difflib.get_close_matches(str(name), names, n=len(names), cutoff=0.3)
+    ordered = near + [other for other in names if other not in near]
+    raise UnknownNameError(f"unknown {kind} {name!r}; known, nearest first: {', '.join(ordered)}")
+
+
+def data_path(*parts: str) -> Path:
+    """Path of a file of the embedded data: inside the installed wheel, else in the repository.
+
+    Raises:
+        FileNotFoundError: the file is in neither place.
+    """
+    here = Path(__file__).resolve().parent
+    candidates = [here.joinpath("_data", *parts), here.parent.joinpath("data", *parts)]
+    for path in candidates:
+        if path.exists():
+            return path
+    raise FileNotFoundError(
+        f"embedded data {'/'.join(parts)!r} not found, looked at {candidates[0]} and "
+        f"{candidates[1]}: reinstall imd-helpers, or run from a complete clone"
+    )
+
+
+def device() -> torch.device:
+    """The GPU if torch finds one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and torch (all devices) with ``seed``."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # libraries below still draw from the global generator
+    torch.manual_seed(seed)
+
+
+def current_profile() -> str:
+    """``IMD_PROFILE`` if set, else ``colab`` where CUDA is present, else ``smoke``.
+
+    Raises:
+        UnknownNameError: ``IMD_PROFILE`` is none of smoke, colab, full.
+    """
+    name = os.environ.get("IMD_PROFILE", "")
+    if name:
+        return lookup("profile (IMD_PROFILE)", name, PROFILES)
+    return "colab" if device().type == "cuda" else "smoke"
+
+
+def profile(**choices: Sequence[Any]) -> SimpleNamespace:
+    """Pick one value of each triple ``(smoke, colab, full)`` by the current profile.
+
+    Example:
+        ``cfg = imd.profile(epochs=(2, 60, 400)); cfg.epochs``
+
+    Raises:
+        InputError: a choice is not a triple.
+        UnknownNameError: the profile is not known.
+    """
+    index = PROFILES.index(current_profile())
+    picked = {}
+    for key, values in choices.items():
+        if isinstance(values, str) or len(values) != len(PROFILES):
+            raise InputError(
+                f"profile({key}={values!r}) must give one value for each of {PROFILES}: "
+                f"write {key}=(small, medium, large)"
+            )
+        picked[key] = values[index]
+    return SimpleNamespace(**picked)
+
+
+@dataclass
+class _Session:
+    started: float
+    seed: int
+
+
+_session = _Session(started=time.perf_counter(), seed=0)
+
+
+def setup(seed: int = 0) -> torch.device:
+    """Seed everything, print profile and device, start the clock, and return the device.
+
+    Where there is no GPU, torch is held to the threads that ``OMP_NUM_THREADS`` allows.
+    """
+    where = device()
+    seed_everything(seed)
+    _session.started, _session.seed = time.perf_counter(), seed
+    name = current_profile()
+    print(f"imd_helpers {version('imd-helpers')} | profile {name} | device {where} | seed {seed}")
+    if where.type == "cpu" and "google.colab" in sys.modules:
+        print("No GPU found: in Colab choose Runtime > Change runtime type > T4 GPU.")
+    return where
+
+
+def report(*checkpoints: Path | str) -> None:
+    """Print what is needed to reproduce this page: versions, profile, device, time, weights.
+
+    Args:
+        checkpoints: weight files whose SHA-256 is printed.
+    """
+    import hashlib
+
+    seconds = time.perf_counter() - _session.started
+    rows = [
+        ("profile", current_profile()),
+        ("device", device_name()),
+        ("seed", str(_session.seed)),
+        ("wall time", f"{seconds:.0f} s since imd.setup()"),
+        ("Python", platform.pythonversion()),
+        ("imd_helpers", version("imd-helpers")),
+        *((name, version(name)) for name in REPORTED_PACKAGES),
+    ]
+    for path in map(Path, checkpoints):
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        rows.append((f"{path.parent.name}/{path.name}", f"sha256 {digest[:16]}…"))
+    width = max(len(key) for key, _ in rows)
+    print("\n".join(f"{key:<{width}}  {value}" for key, value in rows))
+
+
+def version(package: str) -> str:
+    """Version of an installed package."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def device_name() -> str:
+    """The GPU's name, or the kind of CPU."""
+    import torch
+
+    where = device()
+    return (
+        torch.cuda.getdevice_name(where) if where.type == "cuda" else f"CPU, {platform.machine()}"
+    )

@@ -1,0 +1,217 @@
+"""The training loop: it learns, resumes bit for bit, and refuses what it should."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+from torch import nn
+
+from imd_helpers.networks import TrainConfig, checkpoint, fit, losses
+from imd_helpers.runtime import InputError
+
+
+class Line:
+    """A generator that must learn to shift noise by 3; dropout makes the random state matter."""
+
+    def __init__(self, seed=0):
+        torch.manual_seed(seed)
+        self.generator = nn.Sequential(nn.Linear(1, 16), nn.Dropout(0.1), nn.Linear(16, 1))
+        self.critic = nn.Sequential(nn.Linear(1, 16), nn.LeakyReLU(), nn.Linear(16, 1))
+        self.extra = torch.arange(3.0)
+
+    def critic_terms(self):
+        real = torch.randn(32, 1) + 3
+        with torch.no_grad():
+            fake = self.generator(torch.randn(32, 1))
+        distance = losses.critic_loss(self.critic(real), self.critic(fake))
+        penalty = losses.gradient_penalty(self.critic, real, fake)
+        return {"loss": distance + 10 * penalty, "penalty": penalty}
+
+    def generator_terms(self):
+        return {"loss": losses.generator_loss(self.critic(self.generator(torch.randn(32, 1))))}
+
+    def tensors(self):
+        return {"extra": self.extra}
+
+    def load_tensors(self, tensors):
+        self.extra = tensors["extra"]
+
+
+CONFIG = TrainConfig(steps=12, critic_steps=2, ema=0.9, log_every=4, save_every=5)
+
+
+def weights(game):
+    return torch.cat(
+        [p.detach().flatten() for n in (game.generator, game.critic) for p in n.parameters()]
+    )
+
+
+def run(folder, *, stop=None, resume=False, config=CONFIG):
+    class Killed(Exception):
+        pass
+
+    def killer(step, game, history):
+        if stop is not None and step >= stop:
+            raise Killed
+
+    game = Line()
+    try:
+        history = fit(
+            game, config, folder=folder, resume=resume, callbacks=[killer], progress=False
+        )
+    except Killed:
+        return game, None
+    return game, history
+
+
+def test_it_moves_towards_the_data():
+    """Samples start near 0, the data lie at 3; a wrong sign would drive them apart."""
+    game, noise = Line(), torch.randn(2000, 1)
+
+    def gap():
+        with torch.no_grad():
+            return abs(float(game.generator.eval()(noise).mean()) - 3)
+
+    before = gap()
+    config = TrainConfig(steps=60, critic_steps=3, lr_critic=1e-2, lr_generator=2e-3)
+    fit(game, config, progress=False)
+    assert gap() < before / 2
+
+
+def test_a_killed_run_resumes_to_the_same_weights_bit_for_bit(tmp_path):
+    whole, history = run(tmp_path / "whole")
+    run(tmp_path / "cut", stop=8)  # dies at step 8, after the checkpoint of step 5
+    again, resumed = run(tmp_path / "cut", resume=True)
+    assert torch.equal(weights(whole), weights(again))
+    assert resumed.rows == history.rows
+    for a, b in zip(history.ema.parameters(), resumed.ema.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_process_killed_without_warning_resumes_to_the_same_weights(tmp_path):
+    """SIGKILL in the middle: no handler runs, only the last checkpoint is left."""
+    code = f"""
+        import os, signal, sys
+        sys.path.insert(0, {str(os.path.dirname(__file__))!r})
+        from test_fit import CONFIG, Line
+        from imd_helpers.networks import fit
+        kill = lambda step, game, history: os.kill(os.getpid(), signal.SIGKILL) if step >= 8 else None
+        fit(Line(), CONFIG, folder={str(tmp_path / "killed")!r}, callbacks=[kill], progress=False)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
+    assert done.returncode == -9
+    again, _ = run(tmp_path / "killed", resume=True)
+    whole, _ = run(tmp_path / "whole")
+    assert torch.equal(weights(whole), weights(again))
+    assert not list((tmp_path / "killed").glob("*.part"))
+
+
+def test_finished_training_can_be_prolonged(tmp_path):
+    short = TrainConfig(steps=5, critic_steps=2, ema=0.9, log_every=4, save_every=5)
+    run(tmp_path, config=short)
+    longer, _ = run(tmp_path, resume=True)
+    whole, _ = run(tmp_path / "whole")
+    assert torch.equal(weights(whole), weights(longer))
+
+
+def test_global_random_numbers_are_left_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    game = Line.__new__(Line)
+    with torch.random.fork_rng():
+        game.__init__()
+    fit(game, CONFIG, progress=False)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_same_seed_same_weights_other_seed_other_weights(tmp_path):
+    first, _ = run(None)
+    second, _ = run(None)
+    other, _ = run(None, config=TrainConfig(**{**vars(CONFIG), "seed": 1}))
+    assert torch.equal(weights(first), weights(second))
+    assert not torch.equal(weights(first), weights(other))
+
+
+def test_resuming_with_other_settings_is_refused_and_names_them(tmp_path):
+    run(tmp_path)
+    with pytest.raises(checkpoint.CheckpointError, match="lr_critic"):
+        run(tmp_path, resume=True, config=TrainConfig(**{**vars(CONFIG), "lr_critic": 1e-2}))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "pickle"])
+def test_broken_checkpoints_are_refused(tmp_path, damage):
+    run(tmp_path)
+    path = tmp_path / "training.safetensors"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:500])
+    elif damage == "foreign":
+        checkpoint.write(path, {"a": torch.zeros(2)}, {"format": "something-else"})
+    else:
+        torch.save({"a": 1}, path)
+    with pytest.raises(checkpoint.CheckpointError, match=str(path)):
+        run(tmp_path, resume=True)
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    run(tmp_path)
+    game = Line()
+    game.generator = nn.Sequential(nn.Linear(1, 8), nn.Dropout(0.1), nn.Linear(8, 1))
+    with pytest.raises(checkpoint.CheckpointError, match="does not fit the network"):
+        fit(game, CONFIG, folder=tmp_path, resume=True, progress=False)
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = checkpoint.write(tmp_path / "w.safetensors", {"a": torch.ones(1)}, {"format": "x"})
+    before = path.read_bytes()
+
+    def full_disk(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(checkpoint.CheckpointError, match="No space left"):
+        checkpoint.write(path, {"a": torch.zeros(1)}, {"format": "x"})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_divergence_is_an_error_that_names_the_step():
+    game = Line()
+    with torch.no_grad():
+        game.generator[0].weight.fill_(float("nan"))
+    with pytest.raises(InputError, match="step 4: training diverged"):
+        fit(game, CONFIG, progress=False)
+
+
+@pytest.mark.parametrize("wrong", [{"steps": 0}, {"critic_steps": 0}, {"ema": 1.0}])
+def test_impossible_settings(wrong):
+    with pytest.raises(InputError, match=str(next(iter(wrong)))):
+        TrainConfig(**{"steps": 5, **wrong})
+
+
+def test_two_processes_train_as_one(tmp_path):
+    """Under torchrun the weights agree, and each process draws its own samples."""
+    code = f"""
+        import os, sys, torch
+        sys.path.insert(0, {str(os.path.dirname(__file__))!r})
+        from test_fit import CONFIG, Line, weights
+        from imd_helpers.networks import fit
+        game = Line(seed=int(os.environ["RANK"]))
+        fit(game, CONFIG, progress=False)
+        torch.save(weights(game), {str(tmp_path)!r} + "/" + os.environ["RANK"])
+        torch.distributed.destroy_process_group()
+    """
+    script = tmp_path / "train.py"
+    script.write_text(textwrap.dedent(code))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    done = subprocess.run(
+        [*command, str(script)], check=False, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = (torch.load(tmp_path / rank, weights_only=True) for rank in "01")
+    alone, _ = run(None)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, weights(alone))
