@@ -34,7 +34,8 @@ def data_list() -> None:
     from . import datasets
 
     for name in datasets.names():
-        typer.echo(f"{name:<24}{datasets.card(name).title}")
+        lines = [line for line in datasets.card(name).splitlines() if line.strip()]
+        typer.echo(f"{name:<24}{lines[1] if len(lines) > 1 else ''}")
 
 
 @data_app.command("card")

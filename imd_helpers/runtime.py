@@ -150,7 +150,7 @@ def report(*checkpoints: Path | str) -> None:
         ("device", device_name()),
         ("seed", str(_session.seed)),
         ("wall time", f"{seconds:.0f} s since imd.setup()"),
-        ("Python", platform.pythonversion()),
+        ("Python", platform.python_version()),
         ("imd_helpers", version("imd-helpers")),
         *((name, version(name)) for name in REPORTED_PACKAGES),
     ]

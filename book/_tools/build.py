@@ -26,7 +26,7 @@ CACHE = BUILD / ".jupyter_cache"
 WORKERS = 2
 BUDGET_S, LIMIT_S = 60, 180  # smoke: a chapter should take the first, and in CI not the second
 SMALLEST_PAGE = 5_000  # bytes; a page that is only a frame is smaller than its frame
-# One thread a kernel, because two chapters run at once; a fixed hash seed, so that sets print alike.
+# One thread a kernel, as two chapters run at once; a fixed hash seed, so that sets print alike.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "PYTHONHASHSEED": "0", "IMD_PROFILE": "smoke"}
 
 
@@ -151,7 +151,8 @@ def execute(chapters: list[Page]) -> list[Run]:
             run = job.result()
             runs.append(run)
             print(
-                f"  {run.page.name}: {run.error and 'FAILED' or f'{run.seconds:.0f} s'}", flush=True
+                f"  {run.page.name}: {'FAILED' if run.error else f'{run.seconds:.0f} s'}",
+                flush=True,
             )
             if run.error is None:
                 bundle = CacheBundleIn(

@@ -1,7 +1,7 @@
 """Write a plain notebook beside each chapter, for Colab, Binder and classes.
 
-The sources are MyST Markdown; hosted notebooks show plain Markdown only. ``plain_notebook`` resolves
-the markup, this file adds the setup cell and writes. The same sources give the same bytes.
+The sources are MyST Markdown; hosted notebooks show plain Markdown only. ``plain_notebook``
+resolves the markup, this file adds the setup cell and writes. The same sources give the same bytes.
 """
 
 from __future__ import annotations

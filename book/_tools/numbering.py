@@ -78,17 +78,17 @@ def numbered_kind(block: Block) -> tuple[str, str] | None:
         return ("equation", "") if block.label else None
     if not isinstance(block, Directive):
         return None
-    if block.name == "math":
-        return ("equation", "") if block.label else None
-    if block.name == "code-cell":
-        return ("figure", "") if figure_of(block).get("caption") else None
-    if block.name == "figure":
-        return ("figure", "") if block.body else None
-    if block.name in {"table", "list-table", "csv-table"}:
-        return ("table", "") if block.argument else None
-    if block.name in {"exercise", "exercise-start"}:
-        return "exercise", block.argument
-    return None
+    counted = {
+        "math": ("equation", bool(block.label)),
+        "code-cell": ("figure", bool(figure_of(block).get("caption"))),
+        "figure": ("figure", bool(block.body)),
+        "table": ("table", bool(block.argument)),
+        "list-table": ("table", bool(block.argument)),
+        "exercise": ("exercise", True),
+        "exercise-start": ("exercise", True),
+    }
+    kind, is_counted = counted.get(block.name, ("", False))
+    return (kind, block.argument) if is_counted else None
 
 
 def read_labels(pages: list[Page]) -> dict[str, Label]:

@@ -117,17 +117,15 @@ class Exporter:
                 self.write(self.render(block))
 
     def prose(self, block: Prose) -> None:
-        lines: list[str] = []
-        for line in block.lines:
-            heading = HEADING.match(line)
-            if heading:
+        start = 0
+        for index, line in enumerate(block.lines):
+            if heading := HEADING.match(line):
                 self.level = len(heading["marks"])
-                if self.level <= 2:
-                    self.write(self.inline("\n".join(lines), block.line))
+                if self.level <= 2:  # a new cell, so that hosted notebooks can fold sections
+                    self.write(self.inline("\n".join(block.lines[start:index]), block.line + start))
                     self.flush()
-                    lines = []
-            lines.append(line)
-        self.write(self.inline("\n".join(lines), block.line))
+                    start = index
+        self.write(self.inline("\n".join(block.lines[start:]), block.line + start))
 
     def code_cell(self, block: Directive) -> None:
         source = "\n".join(block.body).rstrip()
@@ -262,7 +260,8 @@ class Exporter:
         text = "\n".join("| " + " | ".join(row) + " |" for row in lines)
         if not block.argument:
             return text
-        return f"{self.caption('Table', self.numbers.next('table'), block.argument, block.line)}\n\n{text}"
+        number = self.numbers.next("table")
+        return f"{self.caption('Table', number, block.argument, block.line)}\n\n{text}"
 
     # --- inside a line
 
@@ -271,60 +270,66 @@ class Exporter:
         pieces: list[str] = []
         position = 0
         for found in ROLE_OR_CODE.finditer(text):
+            between = text[position : found.start()]
+            pieces.append(self.links(between, line + text.count("\n", 0, position)))
             here = line + text.count("\n", 0, found.start())
-            pieces.append(self.links(text[position : found.start()], here))
-            if found["role"]:
-                pieces.append(self.role(found["role"], found["inside"], here))
-            else:
-                pieces.append(found[0])
+            role = found["role"]
+            pieces.append(self.role(role, found["inside"], here) if role else found[0])
             position = found.end()
-        pieces.append(self.links(text[position:], line))
+        pieces.append(self.links(text[position:], line + text.count("\n", 0, position)))
         return "".join(pieces)
 
     def links(self, text: str, line: int) -> str:
-        if FOOTNOTE.search(text):
-            raise self.fail(line, "footnotes do not work in plain notebooks: write a note")
+        if note := FOOTNOTE.search(text):
+            here = line + text.count("\n", 0, note.start())
+            raise self.fail(here, "footnotes do not work in plain notebooks: write a note")
 
         def replace(found: re.Match[str]) -> str:
-            target, words = found["target"], found["text"]
-            if re.match(r"^(https?:|mailto:)", target):
-                return found[0]
-            if target.startswith("#") or target in self.labels:
-                return words or self.reference(target.lstrip("#"), line)
-            if found["bang"]:
-                return f"![{words}]({self.asset(target, line)})"
-            path, _, _ = target.partition("#")
-            return f"[{words}]({self.link(path, line)})"
+            return self.markdown_link(found, line + text.count("\n", 0, found.start()))
 
         return LINK.sub(replace, text)
+
+    def markdown_link(self, found: re.Match[str], line: int) -> str:
+        """``[words](target)`` or an image, its target made good from anywhere."""
+        target, words = found["target"], found["text"]
+        if re.match(r"^(https?:|mailto:)", target):
+            return found[0]
+        if target.startswith("#") or target in self.labels:
+            return words or self.reference(target.lstrip("#"), line)
+        if found["bang"]:
+            return f"![{words}]({self.asset(target, line)})"
+        path, _, _ = target.partition("#")
+        return f"[{words}]({self.link(path, line)})"
 
     def role(self, name: str, inside: str, line: int) -> str:
         explicit = EXPLICIT.match(inside)
         words, target = (explicit["text"], explicit["target"]) if explicit else ("", inside)
         match name:
             case "cite:p" | "cite":
-                return self.refs.parenthetical(self.keys(inside, line))
+                text = self.refs.parenthetical(self.keys(inside, line))
             case "cite:t":
-                return " and ".join(self.refs.textual(key) for key in self.keys(inside, line))
+                text = " and ".join(self.refs.textual(key) for key in self.keys(inside, line))
             case "eq":
-                return f"Eq. ({self.label(target, line, 'equation').number})"
+                text = f"Eq. ({self.label(target, line, 'equation').number})"
             case "numref":
-                return self.numbered(words, target, line)
+                text = self.numbered(words, target, line)
             case "ref":
-                return words or self.reference(target, line)
+                text = words or self.reference(target, line)
             case "doc":
-                return f"[{words or self.title(target, line)}]({self.link(target, line)})"
-            case "term" | "abbr":
-                return words or target
-            case "math":
-                return f"${inside}$"
-            case "sub" | "sup":
-                return f"<{name}>{inside}</{name}>"
-            case "kbd" | "guilabel" | "menuselection":
-                return f"**{inside}**"
+                text = f"[{words or self.title(target, line)}]({self.link(target, line)})"
             case "download":
-                return f"[{words or Path(target).name}]({self.asset(target, line)})"
-        raise self.fail(line, f"the role {{{name}}} cannot be shown in a plain notebook")
+                text = f"[{words or Path(target).name}]({self.asset(target, line)})"
+            case "term" | "abbr":
+                text = words or target
+            case "math":
+                text = f"${inside}$"
+            case "sub" | "sup":
+                text = f"<{name}>{inside}</{name}>"
+            case "kbd" | "guilabel" | "menuselection":
+                text = f"**{inside}**"
+            case _:
+                raise self.fail(line, f"the role {{{name}}} cannot be shown in a plain notebook")
+        return text
 
     def keys(self, inside: str, line: int) -> list[str]:
         keys = [key.strip() for key in inside.split(",")]

@@ -6,9 +6,10 @@ from typing import Any
 
 from ..runtime import lookup
 from .base import Check
+from .cubicgan import CHECKS as _CUBICGAN
 from .inverse_design import CHECKS as _INVERSE_DESIGN
 
-_CHECKS: dict[str, Check] = {**_INVERSE_DESIGN}
+_CHECKS: dict[str, Check] = {**_INVERSE_DESIGN, **_CUBICGAN}
 
 __all__ = ["Check", "answer", "names"]
 

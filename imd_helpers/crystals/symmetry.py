@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 N_SPACE_GROUPS = 230
 NOT_FOUND = 0  # space-group number where detection failed
+MAX_TRIES = 4
+SAME_VOLUME = 0.05  # relative; what standardisation may change the volume per atom by
 
 
 @cache
@@ -190,10 +192,20 @@ def _dataset(cell: moyopy.Cell, symprec: float) -> moyopy.MoyoDataset | None:
     import moyopy
 
     _quiet()
-    try:
-        return moyopy.MoyoDataset(cell, symprec=symprec, setting=moyopy.Setting.standard())
-    except ValueError:  # overlapping atoms, or no group within the tolerance
-        return None
+    for _ in range(MAX_TRIES):
+        try:
+            data = moyopy.MoyoDataset(cell, symprec=symprec, setting=moyopy.Setting.standard())
+        except ValueError:  # overlapping atoms, or no group within the tolerance
+            return None
+        if _same_volume_per_atom(cell, data.prim_std_cell):
+            return data
+        symprec /= 2  # just at the edge of a symmetry moyopy may merge atoms of different sites
+    return None
+
+
+def _same_volume_per_atom(one: moyopy.Cell, two: moyopy.Cell) -> bool:
+    sizes = [abs(np.linalg.det(np.array(c.basis))) / c.num_atoms for c in (one, two)]
+    return abs(sizes[0] / sizes[1] - 1.0) < SAME_VOLUME
 
 
 @cache

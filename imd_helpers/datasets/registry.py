@@ -118,7 +118,7 @@ def _json(name: str, url: str, sha256: str) -> tuple[RemoteFile, ...]:
 _MP_LICENCE = "Materials Project data: CC-BY-4.0."
 _MP_PAPER = "Jain et al., APL Materials 1 (2013) 011002, doi:10.1063/1.4812323"
 _CDVAE_PAPER = "Xie et al., Crystal diffusion variational autoencoder, ICLR 2022, arXiv:2110.06197"
-_MATBENCH_PAPER = "Dunn et al., npj Comput. Mater. 6 (2020) 138"
+_MATBENCH_PAPER = "Dunn et al., npj Computational Materials 6 (2020) 138"
 _CASTELLI_PAPER = (
     "Castelli et al., Energy Environ. Sci. 5 (2012) 5814 and 5 (2012) 9034, doi:10.1039/C2EE22341D"
 )
@@ -356,7 +356,7 @@ _SETS = (
         ),
         kind="files",
         licence="Repository: MIT.",
-        citation="Zhao et al., PGCGM, npj Comput. Mater. 9 (2023) 38, "
+        citation="Zhao et al., PGCGM, npj Computational Materials 9 (2023) 38, "
         "doi:10.1038/s41524-023-00987-9",
         notes="An archive that may hold Python pickles: unpickle only what you trust.",
     ),
@@ -372,7 +372,7 @@ _SETS = (
         ),
         kind="files",
         licence=_NO_LICENCE,
-        citation="Dan et al., MatGAN, npj Comput. Mater. 6 (2020) 84, "
+        citation="Dan et al., MatGAN, npj Computational Materials 6 (2020) 84, "
         "doi:10.1038/s41524-020-00352-0",
         notes="Output of the model; its training formulas are not published.",
     ),
@@ -388,7 +388,7 @@ _SETS = (
         ),
         kind="files",
         licence=_NO_LICENCE,
-        citation="Long et al., CCDCGAN, npj Comput. Mater. 7 (2021) 66, "
+        citation="Long et al., CCDCGAN, npj Computational Materials 7 (2021) 66, "
         "doi:10.1038/s41524-021-00526-4",
         notes="A rar archive: unpack it with unrar or 7-Zip.",
     ),

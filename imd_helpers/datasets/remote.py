@@ -314,5 +314,7 @@ def _copy(answer: Any, stream: Any, file: RemoteFile, begin: int) -> None:
 
 
 def _short(error: Exception) -> str:
-    text = str(error)
+    """The innermost reason, without the names of connection objects in front of it."""
+    inner = error.args[0] if error.args else error
+    text = str(getattr(inner, "reason", inner)).split(": ", 1)[-1]
     return text if len(text) <= 160 else f"{text[:157]}..."

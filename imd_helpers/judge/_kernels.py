@@ -12,64 +12,71 @@ MAX_COUNT = 100_000  # atoms of one element in a formula; more would need megaby
 
 
 @njit(cache=True)
-def _shift_or(word, shift, out):
-    """out |= word << shift, over words of 64 bits; bits beyond the end are lost."""
+def _shift_or(work, source, shift, target, words):
+    """Row target |= row source << shift, over words of 64 bits; bits beyond the end are lost."""
+    if words == 1:
+        if shift < WORD:
+            work[target, 0] |= work[source, 0] << np.uint64(shift)
+        return
     whole, part = shift // WORD, shift % WORD
-    for i in range(len(word) - 1, whole - 1, -1):
-        bits = word[i - whole] << np.uint64(part)
+    for i in range(words - 1, whole - 1, -1):
+        bits = work[source, i - whole] << np.uint64(part)
         if part and i - whole > 0:
-            bits |= word[i - whole - 1] >> np.uint64(WORD - part)
-        out[i] |= bits
+            bits |= work[source, i - whole - 1] >> np.uint64(WORD - part)
+        work[target, i] |= bits
 
 
 @njit(cache=True)
-def _reach(word, count, states, n_states, sign, out):
+def _reach(work, source, z, count, table, n_states, sign, target, words):
     """Charges reachable after one more element in states of one sign."""
-    out[:] = 0
-    for k in range(n_states):
-        charge = sign * states[k] * count
+    for w in range(words):
+        work[target, w] = 0
+    for k in range(n_states[z]):
+        charge = sign * table[z, k] * count
         if charge >= 0:
-            _shift_or(word, charge, out)
+            _shift_or(work, source, charge, target, words)
 
 
 @njit(cache=True)
-def _balanced(z, count, m, table, n_states, rank, words):
-    """Some cut of the elements, sorted by electronegativity, has cations = anions in charge."""
-    suffix = np.zeros((m + 1, words), dtype=np.uint64)
-    suffix[m, 0] = 1
+def _balanced(z, count, m, table, n_states, rank, words, work):
+    """Some cut of the elements, sorted by electronegativity, has cations = anions in charge.
+
+    Row i of work holds the charges that the anions i, i + 1, … reach, rows m + 1 and m + 2 in turn
+    those of the cations before i.
+    """
+    work[m, :words] = 0
+    work[m, 0] = 1
     for i in range(m - 1, -1, -1):
-        _reach(suffix[i + 1], count[i], table[z[i]], n_states[z[i]], -1, suffix[i])
-    prefix = np.zeros(words, dtype=np.uint64)
-    after = np.zeros(words, dtype=np.uint64)
-    prefix[0] = 1
+        _reach(work, i + 1, z[i], count[i], table, n_states, -1, i, words)
+    before, after = m + 1, m + 2
+    work[before, :words] = 0
+    work[before, 0] = 1
     for i in range(m):
-        _reach(prefix, count[i], table[z[i]], n_states[z[i]], 1, after)
-        prefix[:] = after
+        _reach(work, before, z[i], count[i], table, n_states, 1, after, words)
+        before, after = after, before
         if i + 1 < m and rank[z[i]] == rank[z[i + 1]]:
             continue  # equally electronegative: both are cations or both anions
         for w in range(words):
-            if prefix[w] & suffix[i + 1, w]:
+            if work[before, w] & work[i + 1, w]:
                 return True
     return False
 
 
 @njit(cache=True)
-def _neutral(z, count, m, table, n_states, words):
+def _neutral(z, count, m, table, n_states, words, work):
     """Some choice of states has charge zero, whoever is the cation."""
-    word = np.zeros(words, dtype=np.uint64)
-    after = np.zeros(words, dtype=np.uint64)
-    word[0] = 1
+    work[0, :words] = 0
+    work[0, 0] = 1
     target = 0
     for i in range(m):
         lowest = table[z[i], 0]
         target -= lowest * count[i]
-        after[:] = 0
+        work[i + 1, :words] = 0
         for k in range(n_states[z[i]]):
-            _shift_or(word, (table[z[i], k] - lowest) * count[i], after)
-        word[:] = after
+            _shift_or(work, i, (table[z[i], k] - lowest) * count[i], i + 1, words)
     if target < 0 or target // WORD >= words:
         return False
-    return (word[target // WORD] >> np.uint64(target % WORD)) & np.uint64(1) == 1
+    return (work[m, target // WORD] >> np.uint64(target % WORD)) & np.uint64(1) == 1
 
 
 @njit(cache=True)
@@ -80,7 +87,7 @@ def _gcd(a, b):
 
 
 @njit(cache=True)
-def _passes(z, count, m, table, n_states, rank, metal, pauling, alloys):
+def _passes(z, count, m, table, n_states, rank, metal, pauling, alloys, work):
     all_metal, divisor, known = alloys, 0, True
     for i in range(m):
         all_metal = all_metal and metal[z[i]]
@@ -95,9 +102,13 @@ def _passes(z, count, m, table, n_states, rank, metal, pauling, alloys):
         count[i] //= divisor
         positive += count[i] * max(table[z[i], n_states[z[i]] - 1], 0)
         negative += count[i] * max(-table[z[i], 0], 0)
+    charges = max(positive, negative) if pauling else positive + negative
+    words = charges // WORD + 1
+    if words > work.shape[1]:
+        work = np.empty((m + 3, words), dtype=np.uint64)
     if pauling:
-        return _balanced(z, count, m, table, n_states, rank, max(positive, negative) // WORD + 1)
-    return _neutral(z, count, m, table, n_states, (positive + negative) // WORD + 1)
+        return _balanced(z, count, m, table, n_states, rank, words, work)
+    return _neutral(z, count, m, table, n_states, words, work)
 
 
 @njit(cache=True)
@@ -107,21 +118,24 @@ def neutral_batch(counts, table, n_states, rank, metal, pauling, alloys):
     out = np.zeros(n, dtype=np.int8)
     z = np.empty(columns, dtype=np.int64)
     count = np.empty(columns, dtype=np.int64)
+    work = np.empty((columns + 3, 2), dtype=np.uint64)  # two words are enough for most
     for row in range(n):
         m, bad = 0, counts[row, 0] != 0
         for column in range(1, columns):
+            if counts[row, column] == 0:
+                continue
             if counts[row, column] < 0 or counts[row, column] > MAX_COUNT:
                 bad = True
-            elif counts[row, column] > 0:
-                place = m  # insertion sort by electronegativity
-                while place > 0 and rank[z[place - 1]] > rank[column]:
-                    z[place] = z[place - 1]
-                    count[place] = count[place - 1]
-                    place -= 1
-                z[place], count[place] = column, counts[row, column]
-                m += 1
+                break
+            place = m  # insertion sort by electronegativity
+            while place > 0 and rank[z[place - 1]] > rank[column]:
+                z[place] = z[place - 1]
+                count[place] = count[place - 1]
+                place -= 1
+            z[place], count[place] = column, counts[row, column]
+            m += 1
         if bad or m == 0:
             out[row] = BAD
         else:
-            out[row] = _passes(z, count, m, table, n_states, rank, metal, pauling, alloys)
+            out[row] = _passes(z, count, m, table, n_states, rank, metal, pauling, alloys, work)
     return out

@@ -175,4 +175,4 @@ def _kernel_ridge() -> Any:
 def _trees(seed: int) -> Any:
     from sklearn.ensemble import ExtraTreesRegressor
 
-    return ExtraTreesRegressor(n_estimators=200, max_features=0.5, random_state=seed)
+    return ExtraTreesRegressor(n_estimators=100, max_features=0.5, random_state=seed)

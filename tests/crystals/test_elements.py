@@ -29,9 +29,9 @@ def test_table_against_pymatgen():
 
 
 def test_covalent_radii_are_cordero():
-    # Cordero et al., Dalton Trans. 2008, 2832, table 2: C is sp3; Mn, Fe and Co are the means of
+    # Cordero et al., Dalton Trans. 2008, 2832, table 2: C is sp2; Mn, Fe and Co are means of
     # low and high spin (Fe 1.32 and 1.52)
-    known = {"H": 0.31, "C": 0.76, "O": 0.66, "Na": 1.66, "Mn": 1.5, "Fe": 1.42, "U": 1.96}
+    known = {"H": 0.31, "C": 0.73, "O": 0.66, "Na": 1.66, "Mn": 1.5, "Fe": 1.42, "U": 1.96}
     for symbol, radius in known.items():
         assert elements.column("covalent_radius")[elements.number(symbol)] == radius
 
@@ -49,9 +49,7 @@ def test_every_formula_of_oqmd_icsd_as_pymatgen_writes_it():
 
 
 @pytest.mark.filterwarnings("ignore:No Pauling electronegativity")
-@given(
-    st.dictionaries(st.integers(1, 103), st.integers(1, 24), min_size=1, max_size=5)
-)
+@given(st.dictionaries(st.integers(1, 103), st.integers(1, 24), min_size=1, max_size=5))
 def test_reduced_formula_equals_pymatgen(amounts):
     composition = Composition({Element.from_Z(z): n for z, n in amounts.items()})
     assert elements.reduced_formula(amounts) == composition.reduced_formula

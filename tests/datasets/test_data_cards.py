@@ -56,7 +56,7 @@ def count_oqmd_icsd() -> dict[str, int]:
         "quaternary": arity[4],
         **{f"cubic ternary rows in space group {g}": n for g, n in cubic.items()},
         "cubic ternary rows in the three": sum(cubic.values()),
-        "different OQMD entries": table["entry"].nunique(),
+        "different ICSD codes": table["entry"].nunique(),
         "different pairs of formula and prototype": len(
             table.drop_duplicates(["formula", "prototype"])
         ),

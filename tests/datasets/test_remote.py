@@ -287,7 +287,7 @@ def test_nobody_listens(site, tmp_path):
         ("missing", "answered 404"),
         ("accepted", "answered 202"),
         ("empty", "200 with an empty file"),
-        ("page", "web page"),
+        ("page", "answered with a web page"),
         ("disguised_page", "it is a web page"),
         ("pointer", "Git LFS pointer"),
         ("truncate", "sha256 checksum is"),

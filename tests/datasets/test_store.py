@@ -53,7 +53,7 @@ def test_values_are_credible(data):
 
 def test_a_known_crystal(data):
     rock_salt = data.select(formulas="ClNa", space_groups=225)
-    assert len(rock_salt) >= 1
+    assert rock_salt.table["entry"].tolist() == [18_189]  # its ICSD collection code
     structure = rock_salt[0].structures()[0]
     assert structure.composition.reduced_formula == "NaCl"
     cubic_edge = (structure.volume / len(structure) * 8) ** (1 / 3)
@@ -77,16 +77,16 @@ def test_loads_fast_in_a_fresh_interpreter():
     code = (
         "import time, numpy, pandas, sys\n"
         "import imd_helpers as imd\n"
-        "start = time.perf_counter(); imd.datasets.load('oqmd_icsd')\n"
-        "print(time.perf_counter() - start, 'torch' in sys.modules)"
+        "wall, cpu = time.perf_counter(), time.process_time()\n"
+        "imd.datasets.load('oqmd_icsd')\n"
+        "print(time.perf_counter() - wall, time.process_time() - cpu, 'torch' in sys.modules)"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    seconds, torch_loaded = result.stdout.split()
-    print(f"load('oqmd_icsd') in a fresh interpreter: {float(seconds):.3f} s")
+    command = [sys.executable, "-c", code]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    wall, cpu, torch_loaded = answer.split()
+    print(f"load('oqmd_icsd'): {float(wall):.3f} s, of the processor {float(cpu):.3f} s")
     assert torch_loaded == "False"
-    assert float(seconds) < 1.5  # generous for a busy machine; 0.1 to 0.2 s on an idle one
+    assert float(cpu) < 0.6  # 0.1 s measured; processor time, since other jobs may hold the cores
 
 
 # ---- selecting
@@ -157,9 +157,9 @@ def test_select_by_everything_else(data):
 
 def test_select_is_fast(data):
     data.select(elements="O")  # builds the table of elements
-    start = time.perf_counter()
+    start = time.process_time()
     data.select(elements="O", nelements=3, max_sites=20, energy_above_hull=(None, 0.05))
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     print(f"select: {seconds * 1e3:.1f} ms")
     assert seconds < 0.5
 

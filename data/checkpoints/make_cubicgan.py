@@ -1,0 +1,208 @@
+"""Train the CubicGANs that come with the book, and measure what each correction is worth.
+
+    python data/checkpoints/make_cubicgan.py train paper|fixed    weights and run.json
+    python data/checkpoints/make_cubicgan.py judge paper|fixed    the funnel, into run.json; card.md
+    python data/checkpoints/make_cubicgan.py baselines            the same for three baselines
+    python data/checkpoints/make_cubicgan.py ladder [SEED ...]    one correction a rung
+
+Interrupted training goes on where it stopped. Everything uses the training split only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import imd_helpers as imd
+from imd_helpers.crystals import CrystalBatch
+from imd_helpers.descriptors.symmetry_sites import decode_sites
+from imd_helpers.models import baselines, cubicgan
+from imd_helpers.networks import History
+
+HERE = Path(__file__).resolve().parent
+N_JUDGED, N_LADDER, LADDER_STEPS = 10_000, 2_000, 1_000
+N_WATCHED, WATCH_EVERY = 1_000, 500
+
+# Each rung keeps the corrections of those above it.
+RUNGS: list[tuple[str, dict[str, Any]]] = [
+    ("published code", {}),
+    ("labels drawn anew", {"frozen_labels": False}),
+    ("penalty on the segment, fresh real batches", {"mixing": "uniform", "one_real_batch": False}),
+    ("no dropout", {"dropout_generator": 0.0, "dropout_critic": 0.0}),
+    ("labels of real crystals", {"labels": "data"}),
+    ("length sees the elements", {"length_sees_condition": True}),
+    ("one description a crystal, snapped positions", {"canonical": True, "snap": True}),
+    ("averaged weights, higher rate", {"ema": 0.995, "lr_generator": 5e-4, "lr_critic": 5e-4}),
+]
+
+
+def folder(variant: str) -> Path:
+    """Where a variant's files are."""
+    return HERE / f"cubicgan-{variant}"
+
+
+def training_crystals() -> CrystalBatch:
+    """What novelty is measured against: every embedded crystal of the three cubic groups.
+
+    Not only those that pass CubicGAN's filter: a sample that equals any known cubic ternary of the
+    training split is not new.
+    """
+    known = imd.datasets.load("oqmd_icsd", split="train")
+    return known.select(nelements=3, space_groups=[225, 216, 221]).crystals
+
+
+def funnel(model: Any, n: int, *, name: str, labels: str | None = None) -> imd.judge.Report:
+    """Judge n samples of a model or a baseline."""
+    how = {} if labels is None else {"labels": labels}
+    decoded, requested = model.sample_decoded(n, seed=2022, **how)
+    return imd.judge.funnel(
+        decoded, requested_space_groups=requested, training=training_crystals(), name=name
+    )
+
+
+def rows(report: imd.judge.Report) -> list[dict[str, Any]]:
+    """The table of a report as plain numbers, n in every row."""
+    table = report.table.reset_index()
+    table.insert(1, "n", report.n)
+    return json.loads(table.to_json(orient="records", double_precision=6))
+
+
+def write(path: Path, record: Any) -> None:
+    """Write JSON in one go."""
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(record, indent=1) + "\n")
+    partial.replace(path)
+    print(f"wrote {path.name}")
+
+
+def train(variant: str) -> None:
+    """Train one variant at the profile `full`, and judge it every 500 steps on the way."""
+    watch = Watch(folder(variant) / "progress.json")
+    cubicgan.train(variant, profile="full", folder=folder(variant), resume=True, callbacks=[watch])
+    (folder(variant) / "training.safetensors").unlink()  # 4 times the weights, not committed
+
+
+class Watch:
+    """A callback that sends 1,000 samples through the funnel every 500 steps."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, step: int, game: cubicgan.CubicGame, history: History) -> None:
+        """Judge the generator that would be kept if training ended here."""
+        if step % WATCH_EVERY:
+            return
+        model, live = game.model, game.model.generator
+        model.generator = history.ema or live
+        report = funnel(model, N_WATCHED, name=f"step {step}")
+        model.generator = live
+        known = read_rows(self.path)
+        write(
+            self.path,
+            [row for row in known if row["step"] < step]
+            + [{"step": step, "n": N_WATCHED, **report.table["share"].round(6).to_dict()}],
+        )
+
+
+def judge(variant: str) -> None:
+    """Add the funnel of 10,000 samples, with each way of drawing labels, to run.json."""
+    path = folder(variant) / "run.json"
+    run = json.loads(path.read_text())
+    model = imd.models.load("cubicgan", variant=variant)
+    run["funnel"] = {
+        f"{labels or 'own'} labels": rows(funnel(model, N_JUDGED, name=variant, labels=labels))
+        for labels in (None, *cubicgan.LABEL_SOURCES)
+    }
+    report = funnel(model, N_JUDGED, name=variant)
+    run["funnel_definition"] = report.definition
+    run["progress"] = read_rows(folder(variant) / "progress.json")
+    write(path, run)
+    (folder(variant) / "card.md").write_text(
+        card(variant, run, path.with_name("model.safetensors"))
+    )
+
+
+def card(variant: str, run: dict[str, Any], weights: Path) -> str:
+    """The card of a checkpoint, every number taken from its run.json."""
+    config, last = run["config"], run["funnel"]["own labels"][-1]
+    train, elements = config["train"], len(cubicgan.CubicGan.load(weights).table)
+    share = f"{100 * last['share']:.1f} % ({100 * last['low']:.1f} to {100 * last['high']:.1f})"
+    lines = [
+        f"# CubicGAN, variant `{variant}`",
+        "",
+        "Generator and critic of a Wasserstein GAN over cubic ternary crystals.",
+        "",
+        "- Source: Zhao et al., Adv. Sci. 8 (2021) 2100566, and the code MilesZhao/CubicGAN, "
+        "commit 7034d84 (MIT). Re-implemented here; no weights or code of the authors are included.",
+        f"- Trained on: {run['training_crystals']} crystals, the training split of the 943 in "
+        "`oqmd_icsd` that pass CubicGAN's filter.",
+        f"- Size: {config['width']:g} of the published width, batch {config['batch']}, "
+        f"{train['steps']} generator steps with {train['critic_steps']} critic steps each, "
+        f"learning rate {train['lr_generator']:g}.",
+        f"- Training: {run['seconds'] / 60:.0f} minutes, {run['device']}, {run['threads']} "
+        f"thread, seed {train['seed']}.",
+        f"- Funnel of {last['n']:,} samples: {share} pass all stages, with the 95 % Wilson "
+        "interval. The definition of each stage is in `run.json`.",
+        "- Limits: space groups 225, 216 and 221; three orbits at multiples of 1/4; "
+        f"{elements} elements. The funnel does not judge stability.",
+        "- Licence: BSD-3-Clause for the weights; the data are OQMD's, CC-BY-4.0.",
+        f"- Made by `python data/checkpoints/make_cubicgan.py train {variant}`, then `judge`.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def baseline_funnels() -> None:
+    """The three baselines without learning, through the same funnel."""
+    sites = cubicgan.training_sites()
+    known = decode_sites(sites).crystals
+    record = {}
+    for cls in (baselines.TrainingCopies, baselines.Substitution, baselines.RandomCubic):
+        record[cls.__name__] = rows(funnel(cls(known), N_JUDGED, name=cls.__name__))
+    write(HERE / "cubicgan-baselines.json", record)
+
+
+def ladder(seeds: list[int]) -> None:
+    """Train every rung for every seed, briefly and equally, and judge it; keeps what it has.
+
+    Several processes may work on different seeds: the file is read again before each write.
+    """
+    path = HERE / "cubicgan-ladder.json"
+    for seed in seeds:
+        changes: dict[str, Any] = {"steps": LADDER_STEPS, "log_every": 100}
+        for number, (name, change) in enumerate(RUNGS):
+            changes |= change
+            if any((row["rung"], row["seed"]) == (number, seed) for row in read_rows(path)):
+                continue
+            row = {"rung": number, "name": name, "seed": seed, **run_rung(name, seed, changes)}
+            rungs = [*read_rows(path), row]
+            write(path, sorted(rungs, key=lambda r: (r["seed"], r["rung"])))
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """What is already there."""
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def run_rung(name: str, seed: int, changes: dict[str, Any]) -> dict[str, Any]:
+    """Train and judge one rung with one seed."""
+    model, history = cubicgan.train(
+        "paper", profile="full", seed=seed, changes=changes, progress=False
+    )
+    results = {
+        labels: rows(funnel(model, N_LADDER, name=name, labels=labels))
+        for labels in cubicgan.LABEL_SOURCES
+    }
+    print(seed, name, {k: round(v[-1]["share"], 3) for k, v in results.items()}, flush=True)
+    return {"steps": LADDER_STEPS, "seconds": round(history.seconds), "funnel": results}
+
+
+if __name__ == "__main__":
+    task, *rest = sys.argv[1:]
+    if task == "ladder":
+        ladder([int(seed) for seed in rest] or [0, 1, 2])
+    elif task == "baselines":
+        baseline_funnels()
+    else:
+        {"train": train, "judge": judge}[task](rest[0])

@@ -1,0 +1,51 @@
+import math
+
+import pytest
+
+import imd_helpers as imd
+from imd_helpers.check.base import Check
+from imd_helpers.check.inverse_design import calls_for_one_hit
+from imd_helpers.runtime import InputError, UnknownNameError
+
+
+def test_every_check_tells_right_from_wrong(capsys):
+    from imd_helpers.check import _CHECKS
+
+    assert len(imd.check.names()) == len(_CHECKS) >= 2
+    for name, check in _CHECKS.items():
+        truth = check.truth()
+        assert math.isfinite(truth)
+        assert imd.check.answer(name, truth)
+        assert "right." in capsys.readouterr().out
+        assert not imd.check.answer(name, truth + 1 + 2 * check.tolerance * abs(truth))
+        said = capsys.readouterr().out
+        assert check.hint in said
+        assert f"{truth:g}" not in said  # a hint does not give the answer away
+
+
+def test_the_tolerance_is_a_share_of_the_truth():
+    check = Check(lambda: 200.0, "hint", tolerance=0.01)
+    assert check.right(201.9)
+    assert not check.right(202.1)
+
+
+@pytest.mark.parametrize("value", [..., None, "many", float("nan"), [1, 2]])
+def test_an_answer_is_a_finite_number(value):
+    with pytest.raises(InputError, match="number"):
+        imd.check.answer("inverse_design.1", value)
+
+
+def test_an_unknown_exercise_lists_the_nearest():
+    with pytest.raises(UnknownNameError, match=r"inverse_design\.1"):
+        imd.check.answer("inverse_desing.1", 3)
+
+
+def test_calls_for_one_hit():
+    assert calls_for_one_hit(10, 10, chance=0.95) == 1
+    assert calls_for_one_hit(10, 1, chance=0.5) == 5
+    assert calls_for_one_hit(10, 1, chance=1.0) == 10
+    assert calls_for_one_hit(5, 0, chance=0.5) == math.inf
+    n, hits = 943, 28
+    calls = calls_for_one_hit(n, hits, chance=0.95)
+    missed = [math.comb(n - hits, k) / math.comb(n, k) for k in (calls - 1, calls)]
+    assert missed[0] > 0.05 >= missed[1]

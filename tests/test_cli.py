@@ -1,0 +1,107 @@
+"""The command line, as a shell calls it: files, exit codes, one-line errors."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from imd_helpers import cli
+
+TINY = ["--profile", "smoke", "--steps", "2", "--width", "0.02"]
+
+
+class Done:
+    """What a command left behind."""
+
+    def __init__(self, returncode, stdout, stderr):
+        self.returncode, self.stdout, self.stderr = returncode, stdout, stderr
+
+
+@pytest.fixture
+def imd(monkeypatch, capsys):
+    """Run the command line in this process: a process of its own costs seconds of imports."""
+
+    def run(*arguments, folder=None):
+        if folder is not None:
+            monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", ["imd", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code or 0
+        return Done(code, *capsys.readouterr())
+
+    return run
+
+
+def test_the_installed_command_runs():
+    done = subprocess.run(
+        [sys.executable, "-c", "from imd_helpers.cli import main; main()", "--help"],
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0
+    assert "judge" in done.stdout
+
+
+def test_data_list_names_every_set(imd):
+    done = imd("data", "list")
+    assert done.returncode == 0, done.stderr
+    assert {"oqmd_icsd", "mp_20"} <= {line.split()[0] for line in done.stdout.splitlines()}
+
+
+def test_train_sample_judge_one_after_the_other(imd, tmp_path):
+    trained = imd("train", "cubicgan", "--out", tmp_path / "run", *TINY)
+    assert trained.returncode == 0, trained.stderr
+    weights = tmp_path / "run" / "model.safetensors"
+    made = imd("sample", "cubicgan", "-n", 30, "-o", tmp_path / "made.extxyz", "--weights", weights)
+    assert made.returncode == 0, made.stderr
+    judged = imd("judge", tmp_path / "made.extxyz", "-o", tmp_path / "report.json")
+    assert judged.returncode == 0, judged.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["n"] == 30
+    names = [stage["name"] for stage in report["stages"]]
+    assert names[0] == "decodes"
+    assert "space group" in names
+
+
+def test_resume_goes_on(imd, tmp_path):
+    imd("train", "cubicgan", "--out", tmp_path, *TINY)
+    again = imd("train", "cubicgan", "--out", tmp_path, "--resume", *TINY[:3], 4, *TINY[4:])
+    assert again.returncode == 0, again.stderr
+    rows = json.loads((tmp_path / "run.json").read_text())["history"]
+    assert [row["step"] for row in rows] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train", "cubicgn"), "known, nearest first: cubicgan"),
+        (("train", "cubicgan", "--profile", "smok"), "smoke"),
+        (("train", "cubicgan", "--variant", "fix"), "fixed"),
+        (("sample", "cubicgan", "-o", "x.extxyz", "--space-group", "300"), "space group 300"),
+        (("sample", "cubicgan", "-o", "x.extxyz", "--elements", "Cs,Pb"), "three different"),
+        (("sample", "cubicgan", "-o", "x.pdf"), "suffix"),
+        (("judge", "nothing.extxyz"), "no file nothing.extxyz"),
+        (("data", "card", "oqmd"), "oqmd_icsd"),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(imd, arguments, message, tmp_path):
+    done = imd(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_cif_with_partial_occupancy_is_refused(imd, tmp_path):
+    from pymatgen.core import Lattice, Structure
+
+    alloy = Structure(Lattice.cubic(4.0), [{"Cu": 0.5, "Au": 0.5}], [[0, 0, 0]])
+    alloy.to(str(tmp_path / "alloy.cif"))
+    done = imd("judge", tmp_path / "alloy.cif")
+    assert done.returncode == 2
+    assert "ordered, fully occupied" in done.stderr
