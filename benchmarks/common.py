@@ -43,7 +43,8 @@ def environment(*packages: str) -> dict[str, Any]:
             "imd-helpers": metadata.version("imd-helpers"),
             **{name: metadata.version(name) for name in packages},
         },
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one used, seconds of processor time",
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, one used",
+        "clock": "processor seconds of one process; wall clock on a GPU",
         "gpu": gpu,
     }
 

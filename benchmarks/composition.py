@@ -3,8 +3,8 @@
     python benchmarks/composition.py [--formulas 10000] [--save]
 
 Half of the formulas are real (oqmd_formulas), half random (2 to 5 elements, counts 1 to 8). smact
-gets pymatgen compositions, ready made, and our code counts; all answers must agree, for both tables of
-oxidation states. Timed with the table icsd24, smact's default.
+gets pymatgen compositions, ready made, and our code counts; all answers must agree, for both
+tables of oxidation states. Timed with the table icsd24, smact's default.
 """
 
 from __future__ import annotations

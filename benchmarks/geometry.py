@@ -22,7 +22,7 @@ import torch
 from common import best_of, environment, save
 
 import imd_helpers as imd
-from imd_helpers.crystals import CrystalBatch, elements, geometry
+from imd_helpers.crystals import CrystalBatch, geometry
 from imd_helpers.judge.geometry import RULES, GeometryRule, geometry_valid
 
 RULE = GeometryRule(
@@ -52,10 +52,9 @@ def pymatgen_road(lattice: list, species: list, frac: list, scale: np.ndarray) -
     out = np.empty(len(lattice), dtype=bool)
     for i, (cell, numbers, x) in enumerate(zip(lattice, species, frac, strict=True)):
         structure = Structure(Lattice(cell), numbers, x)
-        cutoff = 2 * scale[numbers].max()
-        first, second, _, distance = structure.get_neighbor_list(cutoff)
-        numbers = np.asarray(numbers)
-        out[i] = np.all(distance >= scale[numbers[first]] + scale[numbers[second]])
+        size = scale[numbers]
+        first, second, _, distance = structure.get_neighbor_list(2 * size.max())
+        out[i] = np.all(distance >= size[first] + size[second])
     return out
 
 
@@ -128,5 +127,4 @@ def cuda_road(batch: CrystalBatch, scale: torch.Tensor) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    assert elements.N_COLUMNS == len(RULE.scale)
     main()

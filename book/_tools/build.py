@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -190,7 +191,7 @@ def execute_one(page: Page, notebook: nbformat.NotebookNode) -> Run:
     try:
         NotebookClient(notebook, timeout=timeout, resources=folder, extra_arguments=quiet).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as problem:
-        error = str(problem)
+        error = re.sub(r"\x1b\[[0-9;]*m", "", str(problem))  # no colours in a log
     return Run(page, notebook, time.perf_counter() - started, error)
 
 

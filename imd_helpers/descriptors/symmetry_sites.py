@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache, lru_cache
 
 import numpy as np
 import torch
@@ -102,21 +103,26 @@ def canonical(sites: Sites) -> Sites:
     numbers = np.take_along_axis(sites.numbers, order, axis=1)
     grid = np.take_along_axis(sites.grid, order[:, :, None], axis=1)
     for i, group in enumerate(sites.space_group.tolist()):
-        grid[i] = _smallest_description(group, grid[i])
+        grid[i] = _smallest_description(group, tuple(grid[i].ravel().tolist()))
     return Sites(sites.space_group, numbers, grid, sites.length)
 
 
-def _smallest_description(group: int, grid: np.ndarray) -> np.ndarray:
+@lru_cache(maxsize=100_000)
+def _smallest_description(group: int, flat: tuple[int, ...]) -> np.ndarray:
+    """Three sites, as nine quarters, written with the origin that gives the smallest numbers."""
+    grid = np.array(flat).reshape(N_ROWS, 3)
     options = []
     for shift in ORIGIN_SHIFTS[group]:
         moved = (grid + shift) % GRID
-        options.append(np.stack([_smallest_site(group, row) for row in moved]))
+        options.append(np.stack([_smallest_site(group, tuple(row)) for row in moved.tolist()]))
     return min(options, key=lambda rows: rows.ravel().tolist())
 
 
-def _smallest_site(group: int, site: np.ndarray) -> np.ndarray:
+@cache
+def _smallest_site(group: int, site: tuple[int, int, int]) -> np.ndarray:
+    """The image of a site, in quarters, that sorts first: one name for the whole orbit."""
     rotations, translations = symmetry.operations(group)
-    images = np.rint(rotations @ site + translations * GRID).astype(np.int64) % GRID
+    images = np.rint(rotations @ np.array(site) + translations * GRID).astype(np.int64) % GRID
     return images[np.lexsort(images.T[::-1])[0]]
 
 
@@ -349,13 +355,9 @@ def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Decoded:
 def _shared_orbits(sites: Sites) -> list[tuple[int, int] | None]:
     """For each crystal the first two rows (from 1) that lie on the same orbit, if any."""
     smallest = np.empty_like(sites.grid)
-    cache: dict[tuple[int, ...], np.ndarray] = {}
     for i, group in enumerate(sites.space_group.tolist()):
         for row in range(N_ROWS):
-            key = (group, *sites.grid[i, row].tolist())
-            if key not in cache:
-                cache[key] = _smallest_site(group, sites.grid[i, row])
-            smallest[i, row] = cache[key]
+            smallest[i, row] = _smallest_site(group, tuple(sites.grid[i, row].tolist()))
     out: list[tuple[int, int] | None] = [None] * len(sites)
     for first, second in ((0, 1), (0, 2), (1, 2)):
         for i in np.flatnonzero((smallest[:, first] == smallest[:, second]).all(1)):

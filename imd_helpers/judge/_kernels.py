@@ -1,6 +1,6 @@
 """Compiled loops of the judge."""
 
-# ruff: noqa: ANN001, ANN202, D403
+# ruff: noqa: ANN001, ANN202
 from __future__ import annotations
 
 import numpy as np
@@ -32,9 +32,10 @@ def _reach(work, source, z, count, table, n_states, sign, target, words):
     for w in range(words):
         work[target, w] = 0
     for k in range(n_states[z]):
-        charge = sign * table[z, k] * count
-        if charge >= 0:
-            _shift_or(work, source, charge, target, words)
+        state = table[z, n_states[z] - 1 - k] if sign > 0 else -table[z, k]
+        if state < 0:
+            break  # states ascend: the others have the other sign
+        _shift_or(work, source, state * count, target, words)
 
 
 @njit(cache=True)
@@ -92,14 +93,15 @@ def _passes(z, count, m, table, n_states, rank, metal, pauling, alloys, work):
     for i in range(m):
         all_metal = all_metal and metal[z[i]]
         known = known and n_states[z[i]] > 0 and (rank[z[i]] >= 0 or not pauling)
-        divisor = _gcd(count[i], divisor)
+        divisor = divisor if divisor == 1 else _gcd(count[i], divisor)
     if m == 1 or all_metal:
         return True
     if not known:
         return False
     positive, negative = 0, 0  # the largest charges of either sign
     for i in range(m):
-        count[i] //= divisor
+        if divisor > 1:
+            count[i] //= divisor
         positive += count[i] * max(table[z[i], n_states[z[i]] - 1], 0)
         negative += count[i] * max(-table[z[i], 0], 0)
     charges = max(positive, negative) if pauling else positive + negative
@@ -119,20 +121,16 @@ def neutral_batch(counts, table, n_states, rank, metal, pauling, alloys):
     z = np.empty(columns, dtype=np.int64)
     count = np.empty(columns, dtype=np.int64)
     work = np.empty((columns + 3, 2), dtype=np.uint64)  # two words are enough for most
+    order = 1 + np.argsort(rank[1:])  # elements by electronegativity
     for row in range(n):
         m, bad = 0, counts[row, 0] != 0
-        for column in range(1, columns):
+        for column in order:
             if counts[row, column] == 0:
                 continue
             if counts[row, column] < 0 or counts[row, column] > MAX_COUNT:
                 bad = True
                 break
-            place = m  # insertion sort by electronegativity
-            while place > 0 and rank[z[place - 1]] > rank[column]:
-                z[place] = z[place - 1]
-                count[place] = count[place - 1]
-                place -= 1
-            z[place], count[place] = column, counts[row, column]
+            z[m], count[m] = column, counts[row, column]
             m += 1
         if bad or m == 0:
             out[row] = BAD

@@ -8,7 +8,7 @@ from typing import Any
 # (jfly.uni-koeln.de/color); the order starts with the strongest contrast on a white ground.
 PALETTE: dict[str, str] = {
     "blue": "#0072B2",
-    "vermillion": "#D55E00",
+    "vermilion": "#D55E00",
     "green": "#009E73",
     "purple": "#CC79A7",
     "orange": "#E69F00",
