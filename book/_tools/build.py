@@ -184,12 +184,16 @@ def execute_one(page: Page, notebook: nbformat.NotebookNode) -> Run:
     timeout = notebook.metadata.get("mystnb", {}).get(
         "execution_timeout", read_config()["execute"]["timeout"]
     )
-    folder = {"metadata": {"path": str(page.path.parent)}}
-    quiet = ["--IPKernelApp.log_level=ERROR"]
+    settings = {
+        "timeout": timeout,
+        "resources": {"metadata": {"path": str(page.path.parent)}},
+        "record_timing": False,  # times in the metadata would change the cache's key
+        "extra_arguments": ["--IPKernelApp.log_level=ERROR"],
+    }
     started = time.perf_counter()
     error = None
     try:
-        NotebookClient(notebook, timeout=timeout, resources=folder, extra_arguments=quiet).execute()
+        NotebookClient(notebook, **settings).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as problem:
         error = re.sub(r"\x1b\[[0-9;]*m", "", str(problem))  # no colours in a log
     return Run(page, notebook, time.perf_counter() - started, error)

@@ -35,6 +35,7 @@ RELAPSES: dict[str, dict[str, Any]] = {
     "dropout": {"dropout_generator": 0.5, "dropout_critic": 0.25},
     "length blind to elements": {"length_sees_condition": False},
     "positions as they come": {"canonical": False, "snap": False},
+    "all of them: paper": {},
 }
 
 
@@ -188,8 +189,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def run_relapse(name: str, seed: int, change: dict[str, Any]) -> dict[str, Any]:
     """Train and judge one relapse with one seed."""
     changes = {"steps": RELAPSE_STEPS, "log_every": 100, **change}
+    variant = "paper" if name.endswith("paper") else "fixed"
     model, history = cubicgan.train(
-        "fixed", profile="full", seed=seed, changes=changes, progress=False
+        variant, profile="full", seed=seed, changes=changes, progress=False
     )
     # every relapse is asked for the same kind of elements, however it was trained
     report = funnel(model, N_RELAPSE, name=name, labels="data")

@@ -57,7 +57,9 @@ class CrystalBatch:
             InputError: no crystal, a crystal without sites, or lengths that do not add up.
         """
         n_sites = torch.as_tensor(np.asarray(n_sites), dtype=torch.long)
-        lattice = torch.as_tensor(np.array(lattice, dtype=np.float64))  # a copy of its own
+        if not isinstance(lattice, Tensor):
+            lattice = torch.from_numpy(np.array(lattice, dtype=np.float64))
+        lattice = lattice.double().clone()  # a copy: changing the batch must not change its source
         frac = wrap(torch.as_tensor(np.asarray(frac), dtype=torch.float64).reshape(-1, 3))
         numbers = torch.as_tensor(np.asarray(numbers), dtype=torch.long).reshape(-1)
         _check_ragged(lattice, frac, numbers, n_sites)

@@ -22,6 +22,8 @@ kernelspec:
 ```{code-cell} ipython3
 from pathlib import Path
 
+with Path("../executions").open("a") as file:
+    file.write("x")
 print("value", Path("../data/value.txt").read_text())
 ```
 """
@@ -75,6 +77,7 @@ def test_the_life_of_a_book(book):
     assert "1 to execute" in first.stdout
     assert "index.html" in first.stdout
     assert "value one" in output(book)
+    assert (book / "executions").read_text() == "x"  # the builder found it in the cache
 
     again = build(book)
     assert again.returncode == 0

@@ -174,4 +174,4 @@ def test_bad_input(known):
     with pytest.raises(InputError, match="at least one"):
         compare([])
     with pytest.raises(InputError, match="unique"):
-        funnel(known.crystals[:2]).reached("uniqe")
+        funnel(known.crystals[:2]).reached("novelty")
