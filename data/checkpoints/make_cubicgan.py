@@ -19,11 +19,9 @@ import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.descriptors.symmetry_sites import decode_sites
 from imd_helpers.models import baselines, cubicgan
-from imd_helpers.networks import History
 
 HERE = Path(__file__).resolve().parent
 N_JUDGED, N_RELAPSE, RELAPSE_STEPS = 10_000, 2_000, 1_000
-N_WATCHED, WATCH_EVERY = 1_000, 500
 
 # `fixed` with one thing of the published code put back.
 RELAPSES: dict[str, dict[str, Any]] = {
@@ -72,7 +70,6 @@ def rows(report: imd.judge.Report) -> list[dict[str, Any]]:
 
 def write(path: Path, record: Any) -> None:
     """Write JSON in one go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(record, indent=1) + "\n")
     partial.replace(path)
@@ -80,32 +77,9 @@ def write(path: Path, record: Any) -> None:
 
 
 def train(variant: str) -> None:
-    """Train one variant at the profile `full`, and judge it every 500 steps on the way."""
-    watch = Watch(folder(variant) / "progress.json")
-    cubicgan.train(variant, profile="full", folder=folder(variant), resume=True, callbacks=[watch])
+    """Train one variant at the profile `full`."""
+    cubicgan.train(variant, profile="full", folder=folder(variant), resume=True)
     (folder(variant) / "training.safetensors").unlink()  # 4 times the weights, not committed
-
-
-class Watch:
-    """A callback that sends 1,000 samples through the funnel every 500 steps."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __call__(self, step: int, game: cubicgan.CubicGame, history: History) -> None:
-        """Judge the generator that would be kept if training ended here."""
-        if step % WATCH_EVERY:
-            return
-        model, live = game.model, game.model.generator
-        model.generator = history.ema or live
-        report = funnel(model, N_WATCHED, name=f"step {step}")
-        model.generator = live
-        known = read_rows(self.path)
-        write(
-            self.path,
-            [row for row in known if row["step"] < step]
-            + [{"step": step, "n": N_WATCHED, **report.table["share"].round(6).to_dict()}],
-        )
 
 
 def judge(variant: str) -> None:
@@ -119,7 +93,6 @@ def judge(variant: str) -> None:
     }
     report = funnel(model, N_JUDGED, name=variant)
     run["funnel_definition"] = report.definition
-    run["progress"] = read_rows(folder(variant) / "progress.json")
     write(path, run)
     (folder(variant) / "card.md").write_text(
         card(variant, run, path.with_name("model.safetensors"))

@@ -98,7 +98,9 @@ def test_a_process_killed_without_warning_resumes_to_the_same_weights(tmp_path):
         sys.path.insert(0, {str(os.path.dirname(__file__))!r})
         from test_fit import CONFIG, Line
         from imd_helpers.networks import fit
-        kill = lambda step, game, history: os.kill(os.getpid(), signal.SIGKILL) if step >= 8 else None
+        def kill(step, game, history):
+            if step >= 8:
+                os.kill(os.getpid(), signal.SIGKILL)
         fit(Line(), CONFIG, folder={str(tmp_path / "killed")!r}, callbacks=[kill], progress=False)
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=False)
