@@ -429,7 +429,7 @@ def shown(page: Page, record: Record) -> None:
     row(page, RIGHT, new, notes)
     n_real = run("fixed")["training_crystals"]
     heading(page, LEFT, "real crystals", f"{n_real:,} to learn from; here are 3")
-    found = f"{record.passed:,} pass; chemists know {record.found}; here are 3"
+    found = f"{record.passed:,} pass; {record.found} match held-out data; here are 3"
     heading(page, RIGHT, "new crystals", found)
 
 
