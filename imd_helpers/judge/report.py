@@ -255,7 +255,8 @@ def _draw(reports: Sequence[Report]) -> Figure:
     check_comparable(reports)
     names = [stage.name for stage in reports[0].stages]
     thick = 0.8 / len(reports)
-    fig, ax = plt.subplots(figsize=(7.5, 0.7 + len(names) * max(0.45, 0.22 * len(reports))))
+    size = (7.5, 0.7 + len(names) * max(0.45, 0.22 * len(reports)))
+    fig, ax = plt.subplots(figsize=size, layout="constrained")
     for k, report in enumerate(reports):
         table = report.table
         y = np.arange(len(names)) + (k - (len(reports) - 1) / 2) * thick
@@ -284,4 +285,3 @@ def _blend(fig: Figure, ax: Any) -> None:
     for side in ("left", "bottom"):
         ax.spines[side].set_color(INK)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, labelcolor=INK)
-    fig.tight_layout()

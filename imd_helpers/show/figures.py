@@ -36,7 +36,7 @@ def style() -> dict[str, Any]:
         "axes.labelcolor": INK,
         "axes.titlecolor": INK,
         "axes.titlelocation": "left",
-        "axes.titleweight": "semibold",
+        "axes.titleweight": "bold",
         "axes.titlesize": 11,
         "axes.labelsize": 10.5,
         "axes.linewidth": 0.8,
