@@ -114,16 +114,38 @@ def _smallest_description(group: int, flat: tuple[int, ...]) -> np.ndarray:
     options = []
     for shift in ORIGIN_SHIFTS[group]:
         moved = (grid + shift) % GRID
-        options.append(np.stack([_smallest_site(group, tuple(row)) for row in moved.tolist()]))
+        options.append(np.stack([smallest_site(group, tuple(row)) for row in moved.tolist()]))
     return min(options, key=lambda rows: rows.ravel().tolist())
 
 
 @cache
-def _smallest_site(group: int, site: tuple[int, int, int]) -> np.ndarray:
-    """The image of a site, in quarters, that sorts first: one name for the whole orbit."""
+def smallest_site(group: int, site: tuple[int, int, int]) -> np.ndarray:
+    """The image of a site, in quarters, that sorts first: one name for the whole orbit.
+
+    Args:
+        group: 225, 216 or 221.
+        site: three integers 0..3.
+    """
     rotations, translations = symmetry.operations(group)
     images = np.rint(rotations @ np.array(site) + translations * GRID).astype(np.int64) % GRID
     return images[np.lexsort(images.T[::-1])[0]]
+
+
+def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[tuple[int, ...], ...]]:
+    """Name of an arrangement of orbits, the same for any origin and whatever the elements.
+
+    Args:
+        group: ITA number.
+        grid: (3, 3) one site of each orbit, in quarters.
+
+    Returns:
+        The space group, and the orbits' smallest sites in the smallest of their descriptions.
+    """
+    options = []
+    for shift in ORIGIN_SHIFTS[group]:
+        moved = ((grid + shift) % GRID).tolist()
+        options.append(sorted(tuple(smallest_site(group, tuple(row)).tolist()) for row in moved))
+    return group, tuple(min(options))
 
 
 @dataclass(frozen=True, eq=False)
@@ -357,7 +379,7 @@ def _shared_orbits(sites: Sites) -> list[tuple[int, int] | None]:
     smallest = np.empty_like(sites.grid)
     for i, group in enumerate(sites.space_group.tolist()):
         for row in range(N_ROWS):
-            smallest[i, row] = _smallest_site(group, tuple(sites.grid[i, row].tolist()))
+            smallest[i, row] = smallest_site(group, tuple(sites.grid[i, row].tolist()))
     out: list[tuple[int, int] | None] = [None] * len(sites)
     for first, second in ((0, 1), (0, 2), (1, 2)):
         for i in np.flatnonzero((smallest[:, first] == smallest[:, second]).all(1)):
