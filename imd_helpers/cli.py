@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .runtime import PROFILES, InputError, current_profile, lookup
+
+if TYPE_CHECKING:
+    from .crystals import CrystalBatch
+    from .datasets import CrystalSet
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -21,9 +25,11 @@ app.add_typer(data_app, name="data")
 
 def main() -> None:
     """Run the command line; wrong input ends in one line and exit code 2, not in a traceback."""
+    from .datasets import DownloadError
+
     try:
         app()
-    except (InputError, FileNotFoundError) as error:
+    except (InputError, DownloadError, FileNotFoundError) as error:
         typer.secho(f"imd: {error}", fg=typer.colors.RED, err=True)
         raise SystemExit(2) from error
 
@@ -34,8 +40,14 @@ def data_list() -> None:
     from . import datasets
 
     for name in datasets.names():
-        lines = [line for line in datasets.card(name).splitlines() if line.strip()]
-        typer.echo(f"{name:<24}{lines[1] if len(lines) > 1 else ''}")
+        typer.echo(f"{name:<24}{_about(datasets.card(name))}")
+
+
+def _about(card: str) -> str:
+    """What a card says in one line: behind the name in its title, else its first sentence."""
+    title, *lines = [line for line in card.splitlines() if line.strip()]
+    prose = (line for line in lines if not line.startswith(("#", "-", "|")))
+    return title.partition(": ")[2] or next(prose, "")
 
 
 @data_app.command("card")
@@ -133,7 +145,7 @@ def judge(
     report = judge.funnel(
         decoded,
         requested_space_groups=columns.get("requested_space_group"),
-        training=_same_systems(known, crystals),
+        training=_comparable(known, crystals),
         progress=True,
     )
     typer.echo(report.table.to_string())
@@ -142,9 +154,10 @@ def judge(
         typer.echo(f"wrote {out}")
 
 
-def _same_systems(known: object, crystals: object) -> object:
-    """Reference crystals whose formula occurs among the samples: only they can be duplicates."""
-    chosen = known.select(formulas=sorted(set(crystals.formulas())))  # type: ignore[attr-defined]
+def _comparable(known: CrystalSet, crystals: CrystalBatch) -> CrystalBatch | None:
+    """Reference crystals with as many elements as some sample: no other can be a duplicate."""
+    n_elements = (crystals.counts() > 0).sum(1).unique().tolist()
+    chosen = known.select(nelements=n_elements)
     return chosen.crystals if len(chosen) else None
 
 

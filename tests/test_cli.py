@@ -50,7 +50,9 @@ def test_the_installed_command_runs():
 def test_data_list_names_every_set(imd):
     done = imd("data", "list")
     assert done.returncode == 0, done.stderr
-    assert {"oqmd_icsd", "mp_20"} <= {line.split()[0] for line in done.stdout.splitlines()}
+    about = dict(line.split(maxsplit=1) for line in done.stdout.splitlines())
+    assert {"oqmd_icsd", "mp_20"} <= about.keys()
+    assert not any(text.startswith(("#", "-", "<")) for text in about.values())
 
 
 def test_train_sample_judge_one_after_the_other(imd, tmp_path):
@@ -95,6 +97,13 @@ def test_wrong_input_is_one_line_and_exit_code_2(imd, arguments, message, tmp_pa
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_download_that_cannot_work_says_why(imd, monkeypatch, tmp_path):
+    monkeypatch.setenv("IMD_DATA_DIR", str(tmp_path / "nowhere"))
+    done = imd("data", "fetch", "mp_20")
+    assert done.returncode == 2
+    assert "is no folder: correct it, or unset it" in done.stderr
 
 
 def test_a_cif_with_partial_occupancy_is_refused(imd, tmp_path):
