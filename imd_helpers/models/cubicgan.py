@@ -594,9 +594,10 @@ def recipe(variant: str, *, profile: str) -> CubicGanConfig:
 
     The published schedule (28.5 M critic weights, batch 256, 146,700 iterations) is days of two
     CPU cores. Both variants therefore train at one width, one batch size and one number of
-    steps; each has the best of the learning rates that were tried, 5e-5, 2e-4 and 5e-4. ``PAPER``
-    itself is the published size: ``recipe("paper", profile="full").but(width=1.0, batch=256,
-    steps=146_700, lr_generator=1e-5, lr_critic=1e-5)``.
+    steps; each has the best of the learning rates that were tried for it, 2e-4 and 5e-4, and 5e-5
+    for ``paper`` alone. ``PAPER`` itself is the published size: ``recipe("paper",
+    profile="full").but(width=1.0, batch=256, steps=146_700, lr_generator=1e-5,
+    lr_critic=1e-5)``.
 
     Raises:
         UnknownNameError: no such variant or profile.

@@ -49,3 +49,11 @@ def test_calls_for_one_hit():
     calls = calls_for_one_hit(n, hits, chance=0.95)
     missed = [math.comb(n - hits, k) / math.comb(n, k) for k in (calls - 1, calls)]
     assert missed[0] > 0.05 >= missed[1]
+
+
+def test_truths_of_cubicgan_are_those_of_the_tables():
+    """ITA: site 24d of Fm-3m; and (2 - 1)^2 for a slope of 2."""
+    from imd_helpers.check.cubicgan import CHECKS
+
+    assert CHECKS["cubicgan.1"].truth() == 24
+    assert CHECKS["cubicgan.2"].truth() == pytest.approx(1.0)
