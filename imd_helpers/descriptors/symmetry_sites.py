@@ -224,26 +224,26 @@ class SymmetrySites:
         position = self.scale_position(torch.as_tensor(sites.grid / GRID, dtype=torch.float32))
         length = self.scale_length(torch.as_tensor(sites.length, dtype=torch.float32))
         group = torch.as_tensor(self.group_index(sites.space_group))
-        return self.assemble(position, index, length, group)
+        return self.assemble(position, self.feature_table[index], length, group)
 
-    def assemble(self, position: Tensor, element: Tensor, length: Tensor, group: Tensor) -> Tensor:
+    @staticmethod
+    def assemble(position: Tensor, features: Tensor, length: Tensor, group: Tensor) -> Tensor:
         """Put scaled parts together; differentiable in ``position`` and ``length``.
 
         Args:
             position: (batch, 3, 3) scaled to [-1, 1].
-            element: (batch, 3) indices into ``element_numbers``.
+            features: (batch, 3, 23) rows of `feature_table`.
             length: (batch,) scaled to [-1, 1].
             group: (batch,) 0, 1, 2 for 225, 216, 221.
 
         Returns:
             (batch, 3, 28).
         """
-        table = self.feature_table.to(position.device)
         onehot = torch.nn.functional.one_hot(group, len(SPACE_GROUPS)).to(position.dtype)
         return torch.cat(
             [
                 position,
-                table[element],  # (batch, 3, 23)
+                features,
                 length[:, None, None].expand(-1, N_ROWS, 1),
                 onehot[:, :, None],  # (batch, 3, 1): down the rows
             ],

@@ -381,10 +381,11 @@ class CubicGan:
 
     def generate(self, noise: Tensor, labels: Labels) -> Tensor:
         """(batch, 3, 28) descriptors, with gradients."""
-        position, length = self.generator(noise, labels.group, self.table[labels.element])
+        features = self.table[labels.element]  # (batch, 3, 23)
+        position, length = self.generator(noise, labels.group, features)
         if self.config.snap:
             position = self.descriptor.snap_position(position)
-        return self.descriptor.assemble(position, labels.element, length, labels.group)
+        return self.descriptor.assemble(position, features, length, labels.group)
 
     def draw_labels(self, n: int, rng: torch.Generator, *, source: str) -> Labels:
         """Draw space groups and elements.
