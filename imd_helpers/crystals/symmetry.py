@@ -7,6 +7,7 @@ hexagonal axes where there is a choice, unless stated otherwise by `operations`)
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
@@ -138,6 +139,24 @@ def orbits(crystals: CrystalBatch, *, symprec: float = 0.01) -> list[Orbits | No
         None if data is None else _orbits_of(data)
         for data in (_dataset(cell, symprec) for cell in _cells(crystals))
     ]
+
+
+def from_orbits(found: Sequence[Orbits]) -> tuple[CrystalBatch, np.ndarray]:
+    """Full crystals from what `orbits` gave, and (batch, orbits) multiplicities; see `expand`.
+
+    Raises:
+        InputError: no crystal.
+    """
+    if not found:
+        raise InputError("no crystals given: a CrystalBatch needs at least one crystal")
+    most = max(len(orbit.numbers) for orbit in found)
+    frac = np.zeros((len(found), most, 3))
+    numbers = np.zeros((len(found), most), dtype=np.int64)
+    for i, orbit in enumerate(found):
+        frac[i, : len(orbit.numbers)] = orbit.frac
+        numbers[i, : len(orbit.numbers)] = orbit.numbers
+    groups = np.array([orbit.space_group for orbit in found])
+    return expand(groups, np.stack([orbit.lattice for orbit in found]), frac, numbers)
 
 
 def primitive(crystals: CrystalBatch, *, symprec: float = 0.01) -> CrystalBatch:

@@ -45,15 +45,8 @@ class Templates:
         found = [orbit for orbit in symmetry.orbits(crystals, symprec=symprec) if orbit is not None]
         if not found:
             raise InputError(f"moyopy finds a space group in none of {len(crystals)} crystals")
-        most = max(len(orbit.numbers) for orbit in found)
-        frac = np.zeros((len(found), most, 3))
-        numbers = np.zeros((len(found), most), dtype=np.int64)
-        for i, orbit in enumerate(found):
-            frac[i, : len(orbit.numbers)] = orbit.frac
-            numbers[i, : len(orbit.numbers)] = orbit.numbers
         groups = np.array([orbit.space_group for orbit in found])
-        lattice = np.stack([orbit.lattice for orbit in found])
-        return cls(symmetry.expand(groups, lattice, frac, numbers)[0], groups)
+        return cls(symmetry.from_orbits(found)[0], groups)
 
     def __len__(self) -> int:
         return len(self.crystals)

@@ -13,24 +13,11 @@ from imd_helpers.crystals import CrystalBatch, geometry, symmetry
 from imd_helpers.runtime import InputError
 
 
-def expand_again(found):
-    """Crystals from the orbits that `symmetry.orbits` gave, and their multiplicities."""
-    most = max(len(orbit.numbers) for orbit in found)
-    frac = np.zeros((len(found), most, 3))
-    numbers = np.zeros((len(found), most), dtype=np.int64)
-    for i, orbit in enumerate(found):
-        frac[i, : len(orbit.numbers)] = orbit.frac
-        numbers[i, : len(orbit.numbers)] = orbit.numbers
-    groups = np.array([orbit.space_group for orbit in found])
-    lattice = np.stack([orbit.lattice for orbit in found])
-    return symmetry.expand(groups, lattice, frac, numbers)
-
-
 def check_round_trip(crystals):
     """Orbits and back: nothing lost, and the crystal stays what it was."""
     found = symmetry.orbits(crystals)
     assert None not in found
-    back, multiplicity = expand_again(found)
+    back, multiplicity = symmetry.from_orbits(found)
     for orbit, expanded in zip(found, multiplicity, strict=True):
         assert expanded[: len(orbit.numbers)].tolist() == orbit.multiplicity.tolist()
     assert back.formulas() == crystals.formulas()
