@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from .runtime import PROFILES, InputError, current_profile, lookup
-
-if TYPE_CHECKING:
-    from .crystals import CrystalBatch
-    from .datasets import CrystalSet
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,7 +66,7 @@ def data_fetch(name: str) -> None:
 @app.command()
 def train(
     model: str,
-    variant: Annotated[str, typer.Option(help="fixed or paper")] = "fixed",
+    variant: Annotated[str, typer.Option(help="fixed, paper, …: see the chapter")] = "fixed",
     profile: Annotated[str, typer.Option(help="smoke, colab or full")] = "",
     out: Annotated[Path | None, typer.Option(help="folder for weights and run.json")] = None,
     resume: Annotated[bool, typer.Option(help="go on from the folder's checkpoint")] = False,
@@ -84,7 +80,7 @@ def train(
     from . import models
 
     chosen = lookup("profile", profile, PROFILES) if profile else current_profile()
-    lookup("variant", variant, models.VARIANTS)
+    lookup("variant", variant, models.module(model).VARIANTS)
     changes = {k: v for k, v in {"steps": steps, "width": width}.items() if v is not None}
     folder = out or Path("runs") / f"{model}-{variant}"
     module = models.module(model)
@@ -97,7 +93,7 @@ def sample(
     model: str,
     out: Annotated[Path, typer.Option("--out", "-o", help="an .extxyz file")],
     n: Annotated[int, typer.Option("-n", help="how many crystals")] = 1000,
-    variant: Annotated[str, typer.Option(help="fixed or paper")] = "fixed",
+    variant: Annotated[str, typer.Option(help="fixed, paper, …: see the chapter")] = "fixed",
     weights: Annotated[Path | None, typer.Option(help="your own model.safetensors")] = None,
     space_group: Annotated[int | None, typer.Option(help="e.g. 225")] = None,
     elements: Annotated[str | None, typer.Option(help="e.g. Cs,Pb,I")] = None,
@@ -127,38 +123,62 @@ def sample(
 @app.command()
 def judge(
     file: Path,
+    protocol: Annotated[str, typer.Option(help="imd, cdvae, mattergen, flowmm or lemat")] = "imd",
     reference: Annotated[str, typer.Option(help="data set that novelty is measured against")] = (
         "oqmd_icsd"
     ),
     split: Annotated[str, typer.Option(help="train, val, test, or all")] = "train",
+    potential: Annotated[
+        list[str] | None, typer.Option(help="chgnet or sevennet; a second one is a second opinion")
+    ] = None,
+    energies: Annotated[bool, typer.Option(help="relax, and compare with known phases")] = True,
+    distributions: Annotated[
+        bool, typer.Option(help="coverage and distances, where the protocol has them")
+    ] = True,
+    workers: Annotated[int, typer.Option(help="processes on this machine")] = 1,
+    scheduler: Annotated[str | None, typer.Option(help="tcp://… of a Dask cluster")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="keep finished pieces here; a stopped run goes on from them")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", help="report as JSON")] = None,
+    figure: Annotated[Path | None, typer.Option(help="funnel as .png, .svg or .pdf")] = None,
 ) -> None:
-    """Send crystals through the funnel: decodes, distances, charges, symmetry, unique, novel."""
+    """Judge crystals by a protocol: validity, uniqueness, novelty, stability."""
     from . import datasets, judge
-    from .crystals import files
-    from .descriptors import Decoded
+    from .judge.samples import Known, read
 
-    crystals, columns = files.read(file)
-    known = datasets.load(reference, split=None if split == "all" else split)
-    ok = columns.get("decoded_ok")
-    decoded = Decoded(crystals, ok, tuple(columns["reason"])) if ok is not None else crystals
-    report = judge.funnel(
-        decoded,
-        requested_space_groups=columns.get("requested_space_group"),
-        training=_comparable(known, crystals),
+    if potential and not energies:
+        raise InputError("--potential and --no-energies: give one of the two")
+    for path, suffixes in ((out, (".json",)), (figure, (".png", ".svg", ".pdf"))):
+        if path is not None:
+            _check_writable(path, suffixes)
+    report = judge.judge(
+        read(file),
+        reference=Known(datasets.load(reference, split=None if split == "all" else split)),
+        protocol=protocol,
+        potentials=(potential or ["chgnet"]) if energies else [],
+        distributions=distributions,
+        workers=workers,
+        scheduler=scheduler,
+        cache=cache,
+        name=file.stem,
         progress=True,
     )
-    typer.echo(report.table.to_string())
+    typer.echo(str(report))
     if out is not None:
-        out.write_text(report.to_json())
+        out.write_text(report.to_json(), encoding="utf-8")
         typer.echo(f"wrote {out}")
+    if figure is not None:
+        report.figure().savefig(figure, dpi=200)
+        typer.echo(f"wrote {figure}")
 
 
-def _comparable(known: CrystalSet, crystals: CrystalBatch) -> CrystalBatch | None:
-    """Reference crystals with as many elements as some sample: no other can be a duplicate."""
-    n_elements = (crystals.counts() > 0).sum(1).unique().tolist()
-    chosen = known.select(nelements=n_elements)
-    return chosen.crystals if len(chosen) else None
+def _check_writable(path: Path, suffixes: tuple[str, ...]) -> None:
+    """Before hours of work, not after them."""
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"{path}: the suffix must be one of {', '.join(suffixes)}")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}, make it first")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bookfiles import REPO, Address, BookError, Page, read_address, read_config, read_pages
 from citations import References
+from myst_text import split_front_matter
 from numbering import read_labels
 from plain_notebook import Cell, Exporter, Surroundings, page_title
 
@@ -81,10 +82,13 @@ def setup_cells(page: Page, address: Address, book: str) -> list[Cell]:
         "Run the next cell first: it installs what is missing.\n"
         "Solutions of the exercises are in the book."
     )
+    header, _, _ = split_front_matter(page.path.read_text("utf-8"))
+    extras = ",".join(header.get("extras", []))  # of pyproject.toml, beyond the core
+    package = f"imd-helpers[{extras}]" if extras else "imd-helpers"
     install = (
         "import importlib.util\n\n"
         'if importlib.util.find_spec("imd_helpers") is None:\n'
-        f'    %pip install -q "imd-helpers @ git+{address.url}@{address.branch}"\n\n'
+        f'    %pip install -q "{package} @ git+{address.url}@{address.branch}"\n\n'
         "import imd_helpers as imd"
     )
     return [Cell("markdown", badges), Cell("code", install, ["setup"])]

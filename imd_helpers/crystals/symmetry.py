@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .batch import CrystalBatch
 
 N_SPACE_GROUPS = 230
+FIRST_CUBIC = 195
 NOT_FOUND = 0  # space-group number where detection failed
 MAX_TRIES = 4
 SAME_VOLUME = 0.05  # relative; what standardisation may change the volume per atom by
@@ -176,6 +177,28 @@ def primitive(crystals: CrystalBatch, *, symprec: float = 0.01) -> CrystalBatch:
             )
         )
     return CrystalBatch.cat(out)
+
+
+def only_scale_is_free(crystals: CrystalBatch, *, symprec: float = 0.01) -> np.ndarray:
+    """(batch,) bool: cubic, and no site can move without breaking the symmetry.
+
+    Such a crystal is known when its volume is. A site is fixed where the rotations that keep it
+    leave no direction unchanged: their mean is the zero matrix.
+    """
+    found = [_dataset(cell, symprec) for cell in _cells(crystals)]
+    return np.array([d is not None and d.number >= FIRST_CUBIC and _all_fixed(d) for d in found])
+
+
+def _all_fixed(data: moyopy.MoyoDataset) -> bool:
+    cell = data.prim_std_cell
+    data = _dataset(cell, 1e-4) or data
+    rotations = np.array(data.operations.rotations, dtype=np.float64)
+    translations = np.array(data.operations.translations)
+    frac = np.array(cell.positions)
+    shift = np.einsum("gij,sj->gsi", rotations, frac) + translations[:, None] - frac
+    keeps = (np.abs(shift - np.rint(shift)) < 1e-3).all(2)  # (operations, sites)
+    mean = np.einsum("gs,gij->sij", keeps, rotations)
+    return bool(np.abs(mean).max() < 1e-6)
 
 
 def _orbits_of(data: moyopy.MoyoDataset) -> Orbits:

@@ -9,7 +9,14 @@ from typing import Any
 
 from ..runtime import InputError, data_path, lookup
 from . import remote
-from .embedded import FormulaTable, Zeolites, load_formulas, load_oqmd_icsd, load_zeolites
+from .embedded import (
+    FormulaTable,
+    Zeolites,
+    load_cubic_prototypes,
+    load_formulas,
+    load_oqmd_icsd,
+    load_zeolites,
+)
 from .parsing import read_cif_csv, read_set
 from .registry import REGISTRY
 from .remote import DownloadError
@@ -34,6 +41,7 @@ __all__ = [
 _FORMULA_TABLES = ("oqmd_formulas", "mp_e_form", "mp_gap", "mp_e_hull", "expt_gap")
 _EMBEDDED: dict[str, Callable[[str | None], Any]] = {
     "oqmd_icsd": load_oqmd_icsd,
+    "cubic_prototypes": load_cubic_prototypes,
     **{name: partial(load_formulas, name) for name in _FORMULA_TABLES},
     "iza_zeolites": load_zeolites,
 }

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 MAX_CREDIBLE_GAP = 10.0  # eV; OQMD has seven larger values, all of He, Ne and CF4
 SITE_TOLERANCES = (1e-3, 5e-3, 1e-2, 2e-2, 5e-2)  # fractional, tried in turn on each CIF
+# Name, space group, and the three orbits in quarters of the cell.
+CUBIC_PROTOTYPES = (
+    ("half-Heusler", 216, ((0, 0, 0), (2, 2, 2), (1, 1, 1))),  # the third touches both others
+    ("Heusler", 225, ((1, 1, 1), (0, 0, 0), (2, 2, 2))),  # the first comes twice
+    ("perovskite", 221, ((0, 0, 0), (2, 2, 2), (2, 2, 0))),  # A, B and X, which comes three times
+)
 _ZEOLITE_NAMES = {
     "spacegroup": "space_group",
     "isinterrupted": "is_interrupted",
@@ -53,6 +59,65 @@ def load_oqmd_icsd(split: str | None = None) -> CrystalSet:
     lattice = raw["lattice"].astype(np.float64)
     data = CrystalSet.from_flat("oqmd_icsd", table, lattice, raw["numbers"], raw["frac"])
     return data if split is None else data.select(split=split)
+
+
+def load_cubic_prototypes(split: str | None = None) -> CrystalSet:
+    """Half-Heuslers, Heuslers and perovskites filled with elements, energies by CHGNet."""
+    import pandas as pd
+
+    with np.load(data_path("cubic_prototypes", "cubic_prototypes.npz"), allow_pickle=False) as file:
+        raw = dict(file)
+    kind, numbers = raw["prototype"].astype(np.int64), raw["numbers"].astype(np.int64)
+    length = raw["length"] / 1e4
+    lattice = length[:, None, None] * np.eye(3)
+    flat_numbers, flat_frac, n_sites = _fill(kind, numbers)
+    table = pd.DataFrame(
+        {
+            "formula": compound_formulas(kind, numbers),
+            "formation_energy": raw["formation_energy"] / 1e4,
+            "bulk_modulus": raw["bulk_modulus"] / 10.0,
+            "space_group": np.array([group for _, group, _ in CUBIC_PROTOTYPES])[kind],
+            "prototype": np.array([name for name, _, _ in CUBIC_PROTOTYPES], object)[kind],
+            "n_sites": n_sites,
+            "split": np.array(SPLITS, object)[raw["split"]],
+            "entry": np.arange(len(kind)),
+        }
+    )
+    data = CrystalSet.from_flat("cubic_prototypes", table, lattice, flat_numbers, flat_frac)
+    return data if split is None else data.select(split=split)
+
+
+def _fill(kind: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Flat atomic numbers and coordinates of all compounds, and their numbers of sites."""
+    from ..crystals import symmetry
+
+    cells = []
+    for _, group, orbits in CUBIC_PROTOTYPES:
+        one, _ = symmetry.expand(
+            np.array([group]), np.eye(3)[None], np.array([orbits]) / 4, np.array([[1, 2, 3]])
+        )
+        cells.append((one.frac[0].numpy(), one.numbers[0].numpy() - 1))  # which orbit a site is of
+    n_sites = np.array([len(owner) for _, owner in cells])[kind]
+    starts = np.cumsum(n_sites) - n_sites
+    flat_numbers = np.empty(n_sites.sum(), dtype=np.int64)
+    flat_frac = np.empty((n_sites.sum(), 3))
+    for i, (frac, owner) in enumerate(cells):
+        rows = np.flatnonzero(kind == i)
+        place = starts[rows, None] + np.arange(len(owner))
+        flat_numbers[place] = numbers[rows][:, owner]
+        flat_frac[place] = frac
+    return flat_numbers, flat_frac, n_sites
+
+
+def compound_formulas(kind: np.ndarray, numbers: np.ndarray) -> list[str]:
+    """Reduced formulas of prototypes (index in `CUBIC_PROTOTYPES`) filled with (n, 3) elements."""
+    from ..crystals.elements import reduced_formula
+
+    counts = [(1, 1, 1), (2, 1, 1), (1, 1, 3)]
+    return [
+        reduced_formula(dict(zip(z, counts[k], strict=True)))
+        for k, z in zip(kind.tolist(), numbers.tolist(), strict=True)
+    ]
 
 
 def _text(column: np.ndarray) -> np.ndarray:

@@ -19,7 +19,6 @@ class Generator(Protocol):
 
 
 _MODELS = {"cubicgan": ("cubicgan", "CubicGan")}  # name: (module, class)
-VARIANTS = ("fixed", "paper")
 
 
 def names() -> list[str]:
@@ -42,8 +41,7 @@ def checkpoint_path(name: str, *, variant: str = "fixed") -> Path:
     Raises:
         UnknownNameError: no such model or variant.
     """
-    lookup("model", name, _MODELS)
-    lookup("variant", variant, VARIANTS)
+    lookup("variant", variant, module(name).VARIANTS)
     return data_path("checkpoints", f"{name}-{variant}", "model.safetensors")
 
 
@@ -52,7 +50,8 @@ def load(name: str, *, variant: str = "fixed", path: Path | str | None = None) -
 
     Args:
         name: see `names`.
-        variant: ``fixed``, our best version, or ``paper``, what was published.
+        variant: ``fixed``, our best version, ``paper``, what was published, or another of the
+            model's own ``VARIANTS``.
         path: weights of your own training instead of those that come with the package.
 
     Raises:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..crystals import CrystalBatch, elements
 from ..descriptors.base import Decoded
 from ..descriptors.symmetry_sites import (
+    GRID,
     N_ROWS,
     SPACE_GROUPS,
     Sites,
@@ -35,8 +36,12 @@ from ..networks import History, TrainConfig, checkpoint, fit, losses
 from ..networks.fit import Callback
 from ..runtime import InputError, device, lookup
 
+if TYPE_CHECKING:
+    from ..datasets import CrystalSet
+
 FORMAT = "imd-cubicgan-1"
 LABEL_SOURCES = ("uniform", "data")
+TRAINING_SETS = ("oqmd_icsd", "cubic_prototypes")
 N_GROUPS, N_FEATURES = len(SPACE_GROUPS), 23
 
 
@@ -65,6 +70,7 @@ class CubicGanConfig:
         one_real_batch: use one batch of real crystals for all critic steps of an iteration.
         penalty: factor of the gradient penalty.
         batch: samples a batch.
+        data: training set, ``oqmd_icsd`` (real crystals) or ``cubic_prototypes`` (enumerated).
         train: rates, betas and number of steps.
     """
 
@@ -81,6 +87,7 @@ class CubicGanConfig:
     one_real_batch: bool = True
     penalty: float = 10.0
     batch: int = 256
+    data: str = "oqmd_icsd"
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(
             steps=146_700, lr_generator=1e-5, lr_critic=1e-5, betas_generator=(0.9, 0.999)
@@ -90,6 +97,7 @@ class CubicGanConfig:
     def __post_init__(self) -> None:
         lookup("source of labels", self.labels, LABEL_SOURCES)
         lookup("mixing", self.mixing, losses.MIXINGS)
+        lookup("training set", self.data, TRAINING_SETS)
         if self.width <= 0 or self.batch < 2:
             raise InputError(
                 f"width={self.width}, batch={self.batch}: width must be positive and a batch "
@@ -119,7 +127,9 @@ FIXED = CubicGanConfig(
     batch=64,
     train=TrainConfig(steps=4_000, lr_generator=5e-4, lr_critic=5e-4, ema=0.995),
 )
-VARIANTS = {"paper": PAPER, "fixed": FIXED}
+# At the scale of the paper, which trained on an enumeration, and not on known materials.
+PROTOTYPES = FIXED.but(data="cubic_prototypes")
+VARIANTS = {"paper": PAPER, "fixed": FIXED, "prototypes": PROTOTYPES}
 
 
 # ---- networks
@@ -580,14 +590,39 @@ class CubicGame:
         return Labels(known.group[pick], keys.topk(N_ROWS, dim=1).indices)
 
 
-def training_sites(split: str | None = "train") -> Sites:
-    """CubicGAN's crystals of the embedded set: 943 in all, those of one split unless None."""
+def training_sites(split: str | None = "train", *, data: str = "oqmd_icsd") -> Sites:
+    """What CubicGAN trains on: those of one split unless None.
+
+    Args:
+        split: ``train``, ``val``, ``test`` or None for all.
+        data: ``oqmd_icsd`` for the 943 real crystals that pass the filter, ``cubic_prototypes``
+            for the enumerated ones.
+
+    Raises:
+        UnknownNameError: no such split or training set.
+    """
     from .. import datasets
 
-    chosen = datasets.load("oqmd_icsd", split=split).select(
-        nelements=3, space_groups=list(SPACE_GROUPS)
-    )
+    known = datasets.load(lookup("training set", data, TRAINING_SETS), split=split)
+    if data == "cubic_prototypes":
+        return _sites_of_prototypes(known)
+    chosen = known.select(nelements=3, space_groups=list(SPACE_GROUPS))
     return find_sites(chosen.crystals)[0]
+
+
+def _sites_of_prototypes(known: CrystalSet) -> Sites:
+    """As `find_sites`, for crystals that are written orbit after orbit already."""
+    crystals, n = known.crystals, len(known)
+    group = known.table["space_group"].to_numpy()
+    numbers = np.zeros((n, N_ROWS), dtype=np.int64)
+    grid = np.zeros((n, N_ROWS, 3), dtype=np.int64)
+    for kind in np.unique(group):
+        rows = np.flatnonzero(group == kind)
+        one = crystals.numbers[rows[0]].numpy()
+        first = np.flatnonzero(np.diff(one, prepend=0) * (one > 0))  # where each orbit begins
+        numbers[rows] = crystals.numbers.numpy()[rows][:, first]
+        grid[rows] = np.rint(crystals.frac[rows[0]].numpy()[first] * GRID)
+    return Sites(group, numbers, grid, crystals.lattice[:, 0, 0].numpy())
 
 
 def recipe(variant: str, *, profile: str) -> CubicGanConfig:
@@ -611,6 +646,7 @@ def recipe(variant: str, *, profile: str) -> CubicGanConfig:
 _RATES = {
     "paper": {"lr_generator": 2e-4, "lr_critic": 2e-4},
     "fixed": {"lr_generator": 5e-4, "lr_critic": 5e-4},
+    "prototypes": {"lr_generator": 5e-4, "lr_critic": 5e-4},
 }
 _SIZES: dict[str, dict[str, Any]] = {
     "smoke": {"width": 1 / 32, "batch": 32, "steps": 60, "log_every": 5, "save_every": 60},
@@ -633,7 +669,7 @@ def train(
     """Train one variant on the training split and, with ``folder``, keep weights and run.json.
 
     Args:
-        variant: ``fixed`` or ``paper``.
+        variant: ``fixed``, ``paper`` or ``prototypes``.
         profile: ``smoke``, ``colab`` or ``full``, see `recipe`.
         folder: where ``training.safetensors``, ``model.safetensors`` and ``run.json`` go.
         resume: go on from the folder's ``training.safetensors``.
@@ -646,7 +682,7 @@ def train(
         The model, with the averaged generator where the configuration keeps one, and the history.
     """
     config = recipe(variant, profile=profile).but(**dict(changes or {}), seed=seed)
-    sites = training_sites()
+    sites = training_sites(data=config.data)
     model = CubicGan.from_sites(sites, config, seed=seed).to(device())
     game = CubicGame(model, sites, seed=seed)
     history = fit(

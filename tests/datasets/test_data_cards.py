@@ -111,9 +111,29 @@ def count_zeolites() -> dict[str, int]:
     }
 
 
+def count_cubic_prototypes() -> dict[str, int]:
+    data = datasets.load("cubic_prototypes")
+    table = data.table
+    kinds = table["prototype"].value_counts()
+    known = set(datasets.load("oqmd_icsd").table["formula"])
+    return {
+        "rows": len(data),
+        "formulas": table["formula"].nunique(),
+        "elements": len(set(data.flat_numbers.tolist())),
+        "half-Heuslers": kinds["half-Heusler"],
+        "Heuslers": kinds["Heusler"],
+        "perovskites": kinds["perovskite"],
+        "rows with a negative formation energy": (table["formation_energy"] < 0).sum(),
+        "formulas that oqmd_icsd also has": len(known & set(table["formula"])),
+        **split_counts(table),
+    }
+
+
 def counted(name: str) -> dict[str, int]:
     if name == "oqmd_icsd":
         return count_oqmd_icsd()
+    if name == "cubic_prototypes":
+        return count_cubic_prototypes()
     return count_zeolites() if name == "iza_zeolites" else count_formulas(name)
 
 

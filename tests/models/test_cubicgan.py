@@ -253,7 +253,7 @@ def test_train_writes_weights_and_run_json(tmp_path):
         assert torch.equal(tensor, model.generator.state_dict()[name])
 
 
-@pytest.mark.parametrize("variant", models.VARIANTS)
+@pytest.mark.parametrize("variant", cubicgan.VARIANTS)
 def test_the_trained_model_that_comes_with_the_package(variant):
     """Weights, run.json and card agree, and a fresh sample decodes as often as recorded."""
     path = models.checkpoint_path("cubicgan", variant=variant)
