@@ -6,16 +6,25 @@ from .composition import charge_neutral
 from .funnel import funnel
 from .geometry import geometry_valid
 from .intervals import wilson
-from .report import DefinitionError, Report, compare
+from .phonons import Phonons, dynamically_stable
+from .protocols import PROTOCOLS, Protocol
+from .report import DefinitionError, Number, Report, compare
+from .run import judge
 from .structure import novel, unique
 
 __all__ = [
+    "PROTOCOLS",
     "DefinitionError",
+    "Number",
+    "Phonons",
+    "Protocol",
     "Report",
     "charge_neutral",
     "compare",
+    "dynamically_stable",
     "funnel",
     "geometry_valid",
+    "judge",
     "novel",
     "unique",
     "wilson",

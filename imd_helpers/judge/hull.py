@@ -1,6 +1,6 @@
 """Formation energies and energies above hull, against the competing phases of `oqmd_icsd`.
 
-The energies of 28,000 known crystals were computed once by each potential and travel with the
+The energies of 28,670 known crystals were computed once by each potential and travel with the
 package (`data/potentials`). A hull is built from one potential alone, on that potential's own
 elements: CHGNet's corrected energies, SevenNet's raw ones and those of OQMD never meet.
 

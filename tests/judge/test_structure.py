@@ -4,6 +4,7 @@ import torch
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
+from imd_helpers.descriptors.amd import average_minimum_distances
 from imd_helpers.judge import novel, unique
 from imd_helpers.judge.structure import (
     NONE,
@@ -11,6 +12,7 @@ from imd_helpers.judge.structure import (
     same_as_earlier,
     same_as_reference,
     space_group_kept,
+    structure_distance,
 )
 from imd_helpers.runtime import InputError
 
@@ -128,17 +130,67 @@ def test_broken_crystals_fail_alone(polymorphs):
     assert novel(batch[[1, 2]], polymorphs).tolist() == [False, False]
 
 
-def test_matcher_errors_stop_nothing(polymorphs, monkeypatch):
-    from pymatgen.core.structure_matcher import StructureMatcher
+def test_a_crystal_that_cannot_be_compared_stops_nothing(polymorphs):
+    batch = CrystalBatch.cat([polymorphs[:6], polymorphs[:6]])
+    batch.lattice[2] = torch.diag(torch.tensor([1e-3, 1.0, 1e6], dtype=torch.float64))
+    for found in (same_as_earlier(batch), same_as_reference(batch, polymorphs)):
+        assert list(found.failed) == [2]
+        assert "lattice points" in found.failed[2]
+        assert found.first[2] == NONE
+    expected = np.repeat([True, False], 6)
+    expected[[2, 8]] = False, True
+    assert (unique(batch) == expected).all()
+    assert not novel(batch, polymorphs).any()
 
-    def fail(*args, **kwargs):
-        raise RuntimeError("out of luck")
 
-    monkeypatch.setattr(StructureMatcher, "fit", fail)
-    found = same_as_earlier(polymorphs)
-    assert found.failed
-    assert all("out of luck" in why for why in found.failed.values())
-    assert not unique(polymorphs)[list(found.failed)].any()
+def test_first_in_order_wins():
+    nacl = imd.datasets.load("oqmd_icsd").select(formulas="NaCl", space_groups=[225]).crystals[:1]
+    scaled = [CrystalBatch(f * nacl.lattice, nacl.frac, nacl.numbers) for f in (1.0, 1.02, 1.05)]
+    other = imd.datasets.load("oqmd_icsd").select(formulas="NaCl", space_groups=[221]).crystals[:1]
+    batch = CrystalBatch.cat([other, *scaled, other])
+    assert same_as_earlier(batch).first.tolist() == [NONE, NONE, 1, 1, 0]
+    assert same_as_reference(batch, batch[[3, 2, 0]]).first.tolist() == [2, 0, 0, 0, 2]
+
+
+# ---- a distance without thresholds
+
+
+def test_distance_is_zero_for_copies_and_grows_with_strain(polymorphs):
+    same = structure_distance(polymorphs[:50], polymorphs)
+    assert same.distance.max() < 1e-9
+    assert not same.failed
+    known = polymorphs[:1]
+    grown = [CrystalBatch(f * known.lattice, known.frac, known.numbers) for f in (1.01, 1.02, 1.04)]
+    distance = structure_distance(CrystalBatch.cat(grown), known).distance
+    farthest = average_minimum_distances(known).max()
+    assert np.allclose(distance, farthest * np.array([0.01, 0.02, 0.04]))
+
+
+def test_distance_does_not_see_elements_unless_asked():
+    data = imd.datasets.load("oqmd_icsd").select(space_groups=[225])
+    salts = {name: data.select(formulas=name).crystals[:1] for name in ("NaCl", "MgO")}
+    fake = CrystalBatch(salts["NaCl"].lattice, salts["NaCl"].frac, salts["MgO"].numbers)
+    known = CrystalBatch.cat(list(salts.values()))
+    free = structure_distance(fake, known)
+    assert free.distance[0] < 1e-9
+    assert free.index.tolist() == [0]
+    tied = structure_distance(fake, known, same_composition=True)
+    assert tied.distance[0] > 0.1
+    assert tied.index.tolist() == [1]
+    none = structure_distance(fake, known[:1], same_composition=True)
+    assert none.distance.tolist() == [np.inf]
+    assert none.index.tolist() == [NONE]
+
+
+def test_distance_of_broken_crystals_is_not_a_number(polymorphs):
+    batch = polymorphs[np.arange(4)]  # a copy, not a view
+    batch.lattice[1] = float("nan")
+    for tied in (False, True):
+        found = structure_distance(batch, polymorphs[10:60], same_composition=tied)
+        assert np.isnan(found.distance).tolist() == [False, True, False, False]
+        assert list(found.failed) == [1]
+        assert found.index[1] == NONE
+    assert not structure_distance(polymorphs[:4], batch).failed  # they count for nothing
 
 
 def test_space_group_kept():

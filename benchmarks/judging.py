@@ -1,0 +1,127 @@
+"""The whole judge: 10,000 samples without energies, lattice scans of 1,000, and two processes.
+
+    python benchmarks/judging.py [--samples 10000] [--scans 1000] [--save]
+
+The samples are those of the trained CubicGAN. The first part sends them through every stage of the
+protocol `imd` that needs no energy, against the training split of oqmd_icsd. The second relaxes the
+first 1,000 that are left by lattice scans with CHGNet and puts them on the hull of known phases.
+The third scans the same crystals with one process and with two, each with one thread, and compares
+the wall times in one run; all verdicts and energies must agree.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for every process
+
+import argparse
+import time
+
+import numpy as np
+import torch
+from common import environment, save
+
+import imd_helpers as imd
+from imd_helpers.judge import PROTOCOLS, Protocol, judge
+from imd_helpers.judge.checks import Task
+from imd_helpers.judge.chunks import Workers
+from imd_helpers.judge.protocols import Step
+
+REQUIRED = {"seconds_without_energies": 60, "seconds_of_scans": 120, "two_processes": 1.6}
+ENERGIES = ("relaxed", "converged", "hull", "plausible energy", "metastable", "stable")
+
+
+def clock() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+def since(start: tuple[float, float]) -> dict[str, float]:
+    wall, processor = (now - then for now, then in zip(clock(), start, strict=True))
+    return {"wall": round(wall, 2), "processor": round(processor, 2)}
+
+
+def without_energies(n: int) -> tuple[dict, imd.crystals.CrystalBatch]:
+    """Seconds of all stages but the energies, and the crystals that are left."""
+    known = imd.datasets.load("oqmd_icsd", split="train")
+    decoded, asked = imd.models.load("cubicgan", variant="fixed").sample_decoded(n, seed=2022)
+    judge(decoded.crystals[:50], reference=known[:500], potentials=())  # compile
+    start = clock()
+    report = judge(
+        decoded, reference=known, requested_space_groups=asked, potentials=(), name="CubicGAN"
+    )
+    result = {"seconds": since(start), "stages": report.table.reset_index().to_dict("records")}
+    print(report, "\n", result["seconds"])
+    return result, decoded.crystals[np.flatnonzero(report.passed)]
+
+
+def scans(crystals: imd.crystals.CrystalBatch) -> dict:
+    """Seconds of lattice scans, hull and verdict."""
+    steps = tuple(Step(fact) for fact in ENERGIES)
+    energies = PROTOCOLS["imd"].energies
+    protocol = Protocol("scans", "energies alone", steps, ENERGIES, (), energies=energies)
+    judge(crystals[:2], reference=None, protocol=protocol)  # load the potential and the phases
+    start = clock()
+    report = judge(crystals, reference=None, protocol=protocol)
+    result = {
+        "crystals": len(crystals),
+        "seconds": since(start),
+        "scanned": int(np.nansum(report.values["scanned"])),
+        "stages": report.table.reset_index().to_dict("records"),
+    }
+    print(report, "\n", result["seconds"])
+    return result
+
+
+def two_processes(crystals: imd.crystals.CrystalBatch, size: int = 32) -> dict:
+    """Wall time of lattice scans in one process and in two that are already running."""
+    settings = {"potential": "chgnet", "most_atoms": 200}
+    pieces = [np.arange(i, min(i + size, len(crystals))) for i in range(0, len(crystals), size)]
+    seconds, energies = {}, {}
+    for workers in (1, 2):
+        with Workers(workers) as where:
+            first = [
+                Task.of("scan", crystals, rows[:1], **settings) for rows in pieces[: 4 * workers]
+            ]
+            list(where.answers(first, len(first)))  # start, import, load the potential
+            tasks = [Task.of("scan", crystals, rows, **settings) for rows in pieces]
+            start = time.perf_counter()
+            found = dict(where.answers(tasks, len(tasks)))
+            seconds[workers] = time.perf_counter() - start
+        energies[workers] = np.concatenate(
+            [
+                found[i].values.get("energy", np.full(len(rows), np.nan))
+                for i, rows in enumerate(pieces)
+            ]
+        )
+    np.testing.assert_allclose(energies[1], energies[2], atol=1e-5)
+    ratio = seconds[1] / seconds[2]
+    print(f"one process {seconds[1]:.1f} s, two {seconds[2]:.1f} s: {ratio:.2f} x")
+    return {"crystals": len(crystals), "one": seconds[1], "two": seconds[2], "ratio": ratio}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--samples", type=int, default=10_000)
+    parser.add_argument("--scans", type=int, default=1_000)
+    parser.add_argument("--pairs", type=int, default=400, help="crystals for the two processes")
+    parser.add_argument("--save", action="store_true", help="write benchmarks/results/judging.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    first, left = without_energies(options.samples)
+    second = scans(left[: options.scans])
+    third = two_processes(left[: options.pairs])
+    load = os.getloadavg()[0]
+    print(f"load of the machine at the end: {load:.1f}")
+    if options.save:
+        result = {"without_energies": first, "scans": second, "processes": third}
+        result |= {"required": REQUIRED, "load": round(load, 1)}
+        packages = ("pymatgen", "moyopy", "numba", "torch", "chgnet")
+        print("wrote", save("judging", {**result, **environment(*packages)}))
+    assert first["seconds"]["processor"] < REQUIRED["seconds_without_energies"]
+    assert second["seconds"]["processor"] < REQUIRED["seconds_of_scans"]
+    assert third["ratio"] >= REQUIRED["two_processes"]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,434 @@
+"""Known doses of corruption on real crystals, to find out what a metric sees and what it misses.
+
+Every function takes crystals and a dose and returns new crystals; a dose of 0 changes nothing. With
+the same seed a larger dose does more of the same: the same atoms move further in the same
+direction, and the sites or crystals touched by a small dose are among those touched by a large one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import CrystalBatch, elements, symmetry
+from ..crystals.batch import wrap
+from ..runtime import InputError, lookup
+
+STRAINS = ("isotropic", "shear")
+TARGETS = ("same group", "other group")
+DISGUISES = ("basis", "supercell", "origin", "permutation", "rotation")
+LANTHANIDES, ACTINIDES = 101, 102  # stand for a group of the periodic table
+
+# ---- a dose for every crystal
+
+
+def strain(
+    crystals: CrystalBatch, dose: float, *, seed: int = 0, kind: str = "isotropic"
+) -> CrystalBatch:
+    """Deform the cells and leave the fractional coordinates.
+
+    Args:
+        crystals: n crystals.
+        dose: ``isotropic``: relative change of all lengths, above -1. ``shear``: largest principal
+            strain of a random deformation of each crystal that keeps its volume.
+        seed: of the random directions.
+        kind: ``isotropic`` or ``shear``.
+
+    Raises:
+        InputError: a dose that is not finite, or leaves no volume.
+        UnknownNameError: no such kind.
+    """
+    lookup("kind of strain", kind, STRAINS)
+    if kind == "isotropic":
+        _demand(dose > -1.0, dose, "above -1, or no length is left")
+        return CrystalBatch(crystals.lattice * (1.0 + dose), crystals.frac, crystals.numbers)
+    _demand(True, dose, "any finite number")
+    any_matrix = torch.as_tensor(_rng(seed).normal(size=(len(crystals), 3, 3)))
+    symmetric = any_matrix + any_matrix.mT
+    trace = symmetric.diagonal(dim1=1, dim2=2).mean(1)  # (batch,)
+    shear = symmetric - trace[:, None, None] * torch.eye(3)
+    largest = torch.linalg.eigvalsh(shear).abs().amax(1)  # (batch,)
+    deformation = torch.linalg.matrix_exp(dose * shear / largest[:, None, None])
+    return CrystalBatch(crystals.lattice @ deformation, crystals.frac, crystals.numbers)
+
+
+def displace(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
+    """Move every atom in a random direction by a normal random vector.
+
+    Args:
+        crystals: n crystals.
+        dose: root mean square displacement, Å.
+        seed: of the directions and lengths.
+
+    Raises:
+        InputError: a dose that is negative or not finite.
+    """
+    _demand(dose >= 0.0, dose, "a root mean square, not negative")
+    moves = torch.as_tensor(_rng(seed).normal(size=crystals.frac.shape)) * (dose / 3**0.5)
+    moves = moves @ torch.linalg.inv(crystals.lattice)  # fractional
+    return _with_frac(crystals, crystals.frac + moves)
+
+
+def collapse(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
+    """Shrink one cell edge of each crystal, so that atoms meet their own images.
+
+    Args:
+        crystals: n crystals.
+        dose: share of the edge that is cut off, from 0 to below 1.
+        seed: of the choice among the three edges.
+
+    Raises:
+        InputError: a dose outside [0, 1).
+    """
+    _demand(0.0 <= dose < 1.0, dose, "from 0 to below 1, or no edge is left")
+    edge = torch.as_tensor(_rng(seed).integers(3, size=len(crystals)))
+    factor = torch.ones(len(crystals), 3, dtype=torch.float64)
+    factor[torch.arange(len(crystals)), edge] -= dose
+    return CrystalBatch(crystals.lattice * factor[:, :, None], crystals.frac, crystals.numbers)
+
+
+# ---- a dose of sites
+
+
+def swap_elements(
+    crystals: CrystalBatch,
+    dose: float,
+    *,
+    seed: int = 0,
+    to: str = "other group",
+    whole_elements: bool = False,
+) -> CrystalBatch:
+    """Put other elements on a share of the sites; cells and positions stay.
+
+    The new elements are drawn from those of all the crystals given. Lanthanides count as one group
+    of the periodic table, and so do actinides. A site with no candidate stays as it is.
+
+    Args:
+        crystals: n crystals.
+        dose: chance of each site, or of each element of a crystal, to be swapped.
+        seed: of the choices.
+        to: ``same group`` or ``other group`` of the periodic table.
+        whole_elements: swap an element on all its sites at once, and make no two elements of a
+            crystal one.
+
+    Raises:
+        InputError: a dose outside [0, 1].
+        UnknownNameError: no such target.
+    """
+    _check_share(dose)
+    lookup("target of a swap", to, TARGETS)
+    candidates = _candidates(crystals, same_group=to == "same group")
+    rng = _rng(seed)
+    numbers = crystals.numbers.numpy().copy()
+    for row in numbers:
+        if whole_elements:
+            _swap_whole(row, dose, candidates, rng)
+        else:
+            _swap_sites(row, dose, candidates, rng)
+    return CrystalBatch(crystals.lattice, crystals.frac, torch.as_tensor(numbers))
+
+
+def shuffle_sites(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
+    """Deal the elements of a share of the sites anew among these sites; the formula stays.
+
+    Args:
+        crystals: n crystals.
+        dose: chance of each site to take part.
+        seed: of the choices.
+
+    Raises:
+        InputError: a dose outside [0, 1].
+    """
+    _check_share(dose)
+    rng = _rng(seed)
+    numbers = crystals.numbers.numpy().copy()
+    for row in numbers:
+        n = int((row > 0).sum())
+        taking_part = np.flatnonzero(rng.random(n) < dose)
+        # a key for each site, drawn for all of them, so that the dose does not change the rest
+        order = np.argsort(rng.random(n)[taking_part])
+        row[taking_part] = row[taking_part[order]]
+    return CrystalBatch(crystals.lattice, crystals.frac, torch.as_tensor(numbers))
+
+
+# ---- a dose of crystals
+
+
+def duplicate(
+    crystals: CrystalBatch,
+    dose: float,
+    *,
+    seed: int = 0,
+    ways: Sequence[str] = DISGUISES,
+) -> CrystalBatch:
+    """Replace a share of the crystals by disguised copies of the others.
+
+    Args:
+        crystals: n crystals.
+        dose: share that is replaced, rounded to whole crystals; one at least is kept.
+        seed: of the choices.
+        ways: how the copies are written differently, see `disguise`; none makes plain copies.
+
+    Raises:
+        InputError: a dose outside [0, 1].
+        UnknownNameError: no such way.
+    """
+    n = len(crystals)
+    order = _rng(seed).permutation(n)
+    replaced = order[: min(round(n * _check_share(dose)), n - 1)]
+    kept = order[len(replaced) :]
+    if len(replaced) == 0:
+        return crystals
+    source = np.arange(n)
+    source[replaced] = _rng(seed + 1).choice(kept, size=len(replaced))
+    copies = disguise(crystals[source[replaced]], seed=seed, ways=ways)
+    place = np.arange(n)
+    place[replaced] = n + np.arange(len(replaced))
+    return CrystalBatch.cat([crystals, copies])[place]
+
+
+def disguise(
+    crystals: CrystalBatch, *, seed: int = 0, ways: Sequence[str] = DISGUISES
+) -> CrystalBatch:
+    """Write the same crystals in another way.
+
+    Args:
+        crystals: n crystals.
+        seed: of the random choices.
+        ways: any of ``basis`` (other vectors of the same lattice, up to twice as long or more),
+            ``supercell`` (doubled along one vector), ``origin`` (shifted), ``permutation`` (sites
+            in another order), ``rotation`` (turned in space).
+
+    Raises:
+        UnknownNameError: no such way.
+    """
+    change = {
+        "basis": _other_basis,
+        "supercell": _doubled,
+        "origin": _shifted,
+        "permutation": _permuted,
+        "rotation": _turned,
+    }
+    for place, way in enumerate(DISGUISES):
+        if way in [lookup("way of disguise", name, DISGUISES) for name in ways]:
+            crystals = change[way](crystals, _rng([seed, place]))
+    return crystals
+
+
+def mirror(crystals: CrystalBatch, dose: float = 1.0, *, seed: int = 0) -> CrystalBatch:
+    """Replace a share of the crystals by their mirror images.
+
+    Only crystals without mirror planes, inversion and rotoinversions change; others are their own
+    image, written differently. The cell stays: inversion through the origin is a reflection and
+    a rotation.
+
+    Args:
+        crystals: n crystals.
+        dose: chance of each crystal to be mirrored.
+        seed: of the choices.
+
+    Raises:
+        InputError: a dose outside [0, 1].
+    """
+    chosen = torch.as_tensor(_rng(seed).random(len(crystals)) < _check_share(dose))
+    mirrored = wrap(-crystals.frac)
+    return _with_frac(crystals, torch.where(chosen[:, None, None], mirrored, crystals.frac))
+
+
+def drop_modes(
+    crystals: CrystalBatch, dose: float, labels: Sequence[Any] | None = None, *, seed: int = 0
+) -> CrystalBatch:
+    """Leave out all crystals of some kinds, as a generator with mode collapse does.
+
+    Args:
+        crystals: n crystals.
+        dose: share of the kinds that is left out, rounded; one at least is kept.
+        labels: n labels, e.g. prototypes; by default the space groups that are found.
+        seed: of the choice of kinds.
+
+    Returns:
+        The crystals of the kinds that are kept, in their order.
+
+    Raises:
+        InputError: a dose outside [0, 1], or not one label for each crystal.
+    """
+    labels = symmetry.space_group_numbers(crystals) if labels is None else np.asarray(labels)
+    if labels.shape != (len(crystals),):
+        raise InputError(
+            f"labels have shape {labels.shape} for {len(crystals)} crystals: give one for each"
+        )
+    kinds = _rng(seed).permutation(np.unique(labels))
+    gone = kinds[: min(round(len(kinds) * _check_share(dose)), len(kinds) - 1)]
+    return crystals[~np.isin(labels, gone)]
+
+
+def subsample(crystals: CrystalBatch, n: int, *, seed: int = 0) -> CrystalBatch:
+    """Draw n crystals without repeats, kept in their order.
+
+    Raises:
+        InputError: n outside 1 to the number of crystals.
+    """
+    if not 1 <= n <= len(crystals):
+        raise InputError(f"n = {n} of {len(crystals)} crystals: draw at least 1 and at most all")
+    return crystals[np.sort(_rng(seed).permutation(len(crystals))[:n])]
+
+
+# ---- all of them in one table
+
+
+@dataclass(frozen=True)
+class CrashTest:
+    """One kind of corruption and how much of it to give.
+
+    Attributes:
+        apply: ``apply(crystals, dose, seed=seed)`` -> crystals.
+        doses: from none to severe.
+        unit: of the dose.
+    """
+
+    apply: Callable[..., CrystalBatch]
+    doses: tuple[float, ...]
+    unit: str
+
+
+CRASH_TESTS: dict[str, CrashTest] = {
+    "expansion": CrashTest(strain, (0.0, 0.05, 0.1, 0.2, 0.4, 0.8), "strain"),
+    "compression": CrashTest(
+        lambda crystals, dose, *, seed=0: strain(crystals, -dose, seed=seed),
+        (0.0, 0.05, 0.1, 0.2, 0.3, 0.5),
+        "strain",
+    ),
+    "shear": CrashTest(partial(strain, kind="shear"), (0.0, 0.02, 0.05, 0.1, 0.2, 0.4), "strain"),
+    "displacement": CrashTest(displace, (0.0, 0.05, 0.1, 0.2, 0.4, 0.8), "Å"),
+    "collapse": CrashTest(collapse, (0.0, 0.2, 0.4, 0.6, 0.8, 0.95), "of an edge"),
+    "site swaps": CrashTest(swap_elements, (0.0, 0.05, 0.1, 0.25, 0.5, 1.0), "of the sites"),
+    "substitution": CrashTest(
+        partial(swap_elements, to="same group", whole_elements=True),
+        (0.0, 0.1, 0.25, 0.5, 0.75, 1.0),
+        "of the elements",
+    ),
+    "shuffled sites": CrashTest(shuffle_sites, (0.0, 0.1, 0.25, 0.5, 0.75, 1.0), "of the sites"),
+    "duplicates": CrashTest(duplicate, (0.0, 0.1, 0.25, 0.5, 0.75, 0.95), "of the crystals"),
+    "mirror images": CrashTest(mirror, (0.0, 0.25, 0.5, 0.75, 1.0), "of the crystals"),
+    "lost space groups": CrashTest(drop_modes, (0.0, 0.25, 0.5, 0.75, 0.9), "of the groups"),
+}
+
+
+# ---- ways to write a crystal differently
+
+
+def _other_basis(crystals: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
+    """Add one vector of the lattice to another, three times."""
+    n = len(crystals)
+    change = torch.eye(3, dtype=torch.float64).repeat(n, 1, 1)
+    rows = torch.arange(n)
+    for _ in range(3):
+        to, other = rng.permuted(np.tile(np.arange(3), (n, 1)), axis=1)[:, :2].T
+        step = torch.eye(3, dtype=torch.float64).repeat(n, 1, 1)
+        step[rows, to, other] = torch.as_tensor(rng.choice([-1.0, 1.0], size=n))
+        change = step @ change
+    frac = crystals.frac @ torch.linalg.inv(change).round()
+    lattice = change @ crystals.lattice
+    return _with_frac(CrystalBatch(lattice, frac, crystals.numbers), frac)
+
+
+def _doubled(crystals: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
+    n = len(crystals)
+    axis = torch.nn.functional.one_hot(torch.as_tensor(rng.integers(3, size=n)), 3).double()
+    lattice = crystals.lattice * (1.0 + axis)[:, :, None]
+    half = crystals.frac / (1.0 + axis)[:, None]
+    frac = torch.cat([half, half + axis[:, None] / 2], dim=1)  # (batch, 2 sites, 3)
+    numbers = crystals.numbers.repeat(1, 2)
+    mask = numbers > 0
+    return CrystalBatch.from_ragged(lattice, frac[mask], numbers[mask], mask.sum(1))
+
+
+def _shifted(crystals: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
+    shift = torch.as_tensor(rng.random((len(crystals), 1, 3)))
+    return _with_frac(crystals, crystals.frac + shift)
+
+
+def _permuted(crystals: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
+    key = torch.as_tensor(rng.random(tuple(crystals.numbers.shape)))
+    order = torch.argsort(key + (~crystals.mask).double(), dim=1)  # padding stays at the end
+    frac = torch.gather(crystals.frac, 1, order[:, :, None].expand(-1, -1, 3))
+    return CrystalBatch(crystals.lattice, frac, torch.gather(crystals.numbers, 1, order))
+
+
+def _turned(crystals: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
+    turn, _ = torch.linalg.qr(torch.as_tensor(rng.normal(size=(len(crystals), 3, 3))))
+    turn = turn * torch.linalg.det(turn).sign()[:, None, None]  # no reflection
+    return CrystalBatch(crystals.lattice @ turn, crystals.frac, crystals.numbers)
+
+
+# ---- swaps
+
+
+def _groups() -> np.ndarray:
+    column = elements.column("group").copy()
+    column[57:72], column[89:104] = LANTHANIDES, ACTINIDES
+    return column
+
+
+def _candidates(crystals: CrystalBatch, *, same_group: bool) -> dict[int, np.ndarray]:
+    """Each element -> the other elements of the crystals that may take its place."""
+    known = np.flatnonzero(crystals.counts().numpy().any(0))
+    group = _groups()
+    alike = group[known][:, None] == group[known][None, :]
+    fits = (alike if same_group else ~alike) & (known[:, None] != known[None, :])
+    return {int(z): known[row] for z, row in zip(known, fits, strict=True)}
+
+
+def _swap_sites(
+    row: np.ndarray, dose: float, candidates: dict[int, np.ndarray], rng: np.random.Generator
+) -> None:
+    n = int((row > 0).sum())
+    chance, choice = rng.random((2, n))
+    for i in np.flatnonzero(chance < dose):
+        others = candidates[int(row[i])]
+        if len(others):
+            row[i] = others[int(choice[i] * len(others))]
+
+
+def _swap_whole(
+    row: np.ndarray, dose: float, candidates: dict[int, np.ndarray], rng: np.random.Generator
+) -> None:
+    old = np.unique(row[row > 0])
+    chance, choice = rng.random((2, len(old)))
+    taken = set(old.tolist())
+    before = row.copy()
+    for i in np.flatnonzero(chance < dose):
+        others = [z for z in candidates[int(old[i])].tolist() if z not in taken]
+        if others:
+            new = others[int(choice[i] * len(others))]
+            taken.add(new)
+            row[before == old[i]] = new
+
+
+# ---- helpers
+
+
+def _rng(seed: int | Sequence[int]) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def _with_frac(crystals: CrystalBatch, frac: Tensor) -> CrystalBatch:
+    """New coordinates, wrapped; padding stays at the origin."""
+    frac = torch.where(crystals.mask[:, :, None], wrap(frac), torch.zeros_like(frac))
+    return CrystalBatch(crystals.lattice, frac, crystals.numbers)
+
+
+def _check_share(dose: float) -> float:
+    _demand(0.0 <= dose <= 1.0, dose, "a share, from 0 to 1")
+    return dose
+
+
+def _demand(ok: bool, dose: float, rule: str) -> None:
+    if not (ok and np.isfinite(dose)):
+        raise InputError(f"dose {dose}: must be {rule}")

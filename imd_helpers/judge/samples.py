@@ -1,0 +1,425 @@
+"""What the judge is given: samples of any make in one form, and the crystals that are known.
+
+A sample that cannot be read keeps its place with a reason. Input that is wrong as a whole (shapes,
+types, no crystal at all) raises.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..crystals import CrystalBatch, elements
+from ..crystals.batch import wrap
+from ..datasets import CrystalSet
+from ..descriptors import Decoded
+from ..runtime import InputError
+from .geometry import broken_crystals
+
+if TYPE_CHECKING:
+    from ase import Atoms
+    from pymatgen.core import Structure
+
+SUFFIXES = (".extxyz", ".cif")
+CIF_CRYSTAL = re.compile(r"(?mi)^\s*(_cell_length_a|_atom_site)")
+ROUNDED = 3  # decimals of lattices and coordinates that count in a fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """n samples, n in and n out.
+
+    Attributes:
+        crystals: float64 on the CPU, right-handed cells, coordinates in [0, 1); where ``ok`` is
+            False the row only keeps the place.
+        ok: (n,) bool: is there a crystal to judge?
+        reasons: (n,) why not, empty where ``ok``.
+        requested: (n,) space groups that the samples were asked to have, or None.
+    """
+
+    crystals: CrystalBatch
+    ok: np.ndarray
+    reasons: tuple[str, ...]
+    requested: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.ok)
+
+    def digest(self) -> str:
+        """SHA-256 of everything that the verdicts depend on."""
+        parts = [self.crystals.lattice, self.crystals.frac, self.crystals.numbers]
+        blob = hashlib.sha256(repr((self.ok.tolist(), self.reasons)).encode())
+        for part in parts:
+            blob.update(np.ascontiguousarray(part.numpy()).tobytes())
+        blob.update(b"" if self.requested is None else self.requested.tobytes())
+        return blob.hexdigest()
+
+
+def as_samples(
+    given: Samples | Decoded | CrystalBatch | CrystalSet | Sequence[Structure],
+    requested: Any = None,
+) -> Samples:
+    """Bring samples into one form.
+
+    Args:
+        given: what a descriptor decoded, crystals, or a list of pymatgen structures.
+        requested: (n,) space groups that the samples were asked to have.
+
+    Raises:
+        InputError: no samples, tensors of the wrong shape or type, or not one requested space
+            group for each sample.
+    """
+    if isinstance(given, Samples):
+        return given if requested is None else _assembled(given, requested)
+    if isinstance(given, CrystalSet):
+        given = given.crystals
+    if isinstance(given, CrystalBatch):
+        n = len(given)
+        given = Decoded(given, np.ones(n, dtype=bool), ("",) * n)
+    if not isinstance(given, Decoded):
+        given = _from_structures(given)
+    return _assembled(given, requested)
+
+
+def read(path: Path | str) -> Samples:
+    """Read samples from ``.extxyz`` or ``.cif``; a frame that is no crystal keeps its place.
+
+    Columns ``decoded_ok``, ``reason`` and ``requested_space_group``, which `imd sample` writes, are
+    used where all frames have them.
+
+    Raises:
+        InputError: no such file, another suffix, or a file without any crystal that can be read.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise InputError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}")
+    if not path.is_file():
+        raise InputError(f"no file {path}: check the path")
+    if path.suffix.lower() == ".cif":
+        return as_samples(_some(path, _decoded(_read_cif(path))))
+    images = _read_extxyz(path)
+    decoded = _some(path, _decoded([_from_atoms(atoms) for atoms in images]))
+    columns = {name: [atoms.info.get(name) for atoms in images] for name in _COLUMNS}
+    if None not in columns["decoded_ok"]:
+        words = columns["reason"]
+        told = [str(ok).strip().lower() in ("true", "t", "1") for ok in columns["decoded_ok"]]
+        why = [
+            old or str(new or "the file says that it did not decode")
+            for new, old in zip(words, decoded.reasons, strict=True)
+        ]
+        ok = decoded.ok & np.array(told)
+        reasons = tuple("" if good else text for good, text in zip(ok, why, strict=True))
+        decoded = Decoded(decoded.crystals, ok, reasons)
+    asked = columns["requested_space_group"]
+    return as_samples(decoded, None if None in asked else asked)
+
+
+_COLUMNS = ("decoded_ok", "reason", "requested_space_group")
+
+
+class Known:
+    """Crystals that are known already: what novelty is measured against.
+
+    Args:
+        source: crystals, or a data set that has some.
+        name: what to call them; default: the name of the data set.
+
+    Raises:
+        InputError: there is no crystal among them.
+    """
+
+    def __init__(self, source: CrystalBatch | CrystalSet, name: str = "") -> None:
+        if not isinstance(source, CrystalBatch | CrystalSet):
+            raise InputError(
+                f"the reference is a {type(source).__name__}, which holds no crystals: give a "
+                "CrystalBatch, or a data set with structures, e.g. imd.datasets.load('oqmd_icsd')"
+            )
+        if len(source) == 0:
+            raise InputError("the reference holds no crystals: give at least one, or None")
+        self.source = as_samples(source).crystals if isinstance(source, CrystalBatch) else source
+        self.name = name or getattr(source, "name", "crystals")
+        if isinstance(source, CrystalBatch) and broken_crystals(self.source).all():
+            raise InputError(
+                f"none of the {len(source)} crystals of the reference is whole (NaN, no volume, no "
+                "atoms): give at least one that is, or None"
+            )
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    @cached_property
+    def digests(self) -> tuple[str, str]:
+        """Fingerprints without and with the order of the crystals."""
+        each = [_digest(*crystal) for crystal in self._each()]
+        joined = (b"".join(order) for order in (sorted(each), each))
+        return tuple(hashlib.sha256(blob).hexdigest()[:12] for blob in joined)
+
+    def definition(self, kind: str = "reference") -> dict[str, Any]:
+        """Which crystals these are, for reports."""
+        return {kind: self.digests[0], f"{kind}_size": len(self)}
+
+    @cached_property
+    def _rows_of(self) -> dict[bytes, list[int]]:
+        rows: dict[bytes, list[int]] = {}
+        for i, key in enumerate(composition_keys(self._counts())):
+            if key:
+                rows.setdefault(key, []).append(i)
+        return rows
+
+    def like(self, keys: Sequence[bytes]) -> tuple[CrystalBatch | None, np.ndarray]:
+        """Known crystals of given compositions (`composition_keys`), and their places."""
+        found = {i for key in set(keys) for i in self._rows_of.get(key, ())}
+        rows = np.array(sorted(found), dtype=np.int64)
+        if not len(rows):
+            return None, rows
+        part = self.source[rows]
+        return (part if isinstance(part, CrystalBatch) else part.crystals), rows
+
+    @property
+    def crystals(self) -> CrystalBatch:
+        """All of them, in one batch."""
+        return self.source if isinstance(self.source, CrystalBatch) else self.source.crystals
+
+    def _counts(self) -> np.ndarray:
+        if isinstance(self.source, CrystalBatch):
+            return safe_counts(self.source)
+        counts = np.zeros((len(self), elements.N_COLUMNS), dtype=np.int64)
+        np.add.at(
+            counts, (np.repeat(np.arange(len(self)), self.source.n_sites), self.source.numbers), 1
+        )
+        return counts
+
+    def _each(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        if isinstance(self.source, CrystalBatch):
+            yield from _each_of(self.source)
+            return
+        ends = self.source.offsets
+        for i in range(len(self)):
+            part = slice(ends[i], ends[i + 1])
+            yield self.source.lattice[i], self.source.frac[part], self.source.numbers[part]
+
+
+def as_known(source: Known | CrystalBatch | CrystalSet | str | None) -> Known | None:
+    """A reference from crystals, a data set, or the name of a data set.
+
+    Raises:
+        InputError: it holds no crystals.
+        UnknownNameError: no such data set.
+    """
+    if source is None or isinstance(source, Known):
+        return source
+    if isinstance(source, str):
+        from .. import datasets
+
+        return Known(datasets.load(source), source)
+    return Known(source)
+
+
+def fingerprint(crystals: CrystalBatch) -> str:
+    """A short hash of a reference set; neither order nor padding nor rounding noise counts."""
+    each = sorted(_digest(*crystal) for crystal in _each_of(crystals))
+    return hashlib.sha256(b"".join(each)).hexdigest()[:12]
+
+
+def safe_counts(crystals: CrystalBatch) -> np.ndarray:
+    """(n, 119) atoms of each element; 0 everywhere for crystals that are broken."""
+    whole = np.flatnonzero(~broken_crystals(crystals))
+    counts = np.zeros((len(crystals), elements.N_COLUMNS), dtype=np.int64)
+    if len(whole):
+        counts[whole] = crystals[whole].counts().numpy()
+    return counts
+
+
+def composition_keys(counts: np.ndarray) -> list[bytes]:
+    """A key for each row of (n, 119) counts: its ratios in lowest terms; empty without atoms."""
+    divisor = np.gcd.reduce(counts, axis=1)
+    lowest = (counts // np.maximum(divisor, 1)[:, None]).astype(np.int32)
+    return [row.tobytes() if d else b"" for row, d in zip(lowest, divisor, strict=True)]
+
+
+def _digest(lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> bytes:
+    values = np.concatenate([lattice.ravel(), frac.ravel()])
+    text = (np.round(values, ROUNDED) + 0.0).tobytes() + numbers.astype(np.int64).tobytes()
+    return hashlib.sha256(text).digest()
+
+
+def _each_of(crystals: CrystalBatch) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    arrays = (part.cpu().numpy() for part in (crystals.lattice, crystals.frac, crystals.numbers))
+    for lattice, frac, numbers in zip(*arrays, strict=True):
+        k = int((numbers > 0).sum())
+        yield lattice, frac[:k], numbers[:k]
+
+
+# ---- into one form
+
+
+def _assembled(given: Decoded | Samples, requested: Any) -> Samples:
+    n = len(given)
+    if n == 0:
+        raise InputError("no samples given: the judge needs at least one")
+    asked = None if requested is None else _checked_groups(requested, n)
+    ok = np.asarray(given.ok, dtype=bool)
+    reasons = tuple(
+        "" if good else str(why) or "no reason given"
+        for good, why in zip(ok, given.reasons, strict=True)
+    )
+    return Samples(_normal(given.crystals), ok, reasons, asked)
+
+
+def _normal(crystals: CrystalBatch) -> CrystalBatch:
+    """Plain types on the CPU, coordinates in the cell, right-handed cells, zeros as padding."""
+    _check_tensors(crystals)
+    lattice = crystals.lattice.detach().cpu().double()
+    frac = crystals.frac.detach().cpu().double()
+    left = (torch.linalg.det(torch.nan_to_num(lattice, 0.0, 0.0, 0.0)) < 0).double()
+    sign = 1.0 - 2.0 * left[:, None, None]  # the same lattice, every vector turned round
+    numbers = crystals.numbers.detach().cpu().long()
+    frac = torch.where(numbers[..., None] != 0, wrap(frac * sign), 0.0)
+    return CrystalBatch(lattice * sign, frac, numbers)
+
+
+def _check_tensors(crystals: CrystalBatch) -> None:
+    parts = {"lattice": crystals.lattice, "frac": crystals.frac, "numbers": crystals.numbers}
+    for name, part in parts.items():
+        if not isinstance(part, torch.Tensor):
+            raise InputError(
+                f"{name} is a {type(part).__name__}, not a tensor: build batches with "
+                "CrystalBatch.from_ragged or .from_structures"
+            )
+    for name in ("lattice", "frac"):
+        if not parts[name].is_floating_point():
+            raise InputError(f"{name} is {parts[name].dtype}: it must be real, use .double()")
+    if crystals.numbers.is_floating_point() or crystals.numbers.is_complex():
+        raise InputError(
+            f"numbers are {crystals.numbers.dtype}: atomic numbers are integers, use .long()"
+        )
+    shapes = {name: tuple(part.shape) for name, part in parts.items()}
+    batch, sites = shapes["numbers"] if len(shapes["numbers"]) == 2 else (-1, -1)
+    if shapes["lattice"] != (batch, 3, 3) or shapes["frac"] != (batch, sites, 3) or sites == 0:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
+        raise InputError(
+            f"{listed}: expected (batch, 3, 3), (batch, sites, 3) and (batch, sites) with at least "
+            "one site: build batches with CrystalBatch.from_ragged, which pads"
+        )
+
+
+def _checked_groups(requested: Any, n: int) -> np.ndarray:
+    """(n,) int64; 0 where no group was asked for."""
+    try:
+        values = np.asarray(requested).astype(float)
+    except (TypeError, ValueError):
+        raise InputError(
+            "requested_space_groups are not numbers: give one number of 1..230 for each sample"
+        ) from None
+    if values.shape != (n,):
+        raise InputError(
+            f"requested_space_groups has shape {values.shape} for {n} samples: give one number "
+            "for each sample, also for those that did not decode"
+        )
+    return np.where(np.isfinite(values), values, 0).astype(np.int64)
+
+
+def _from_structures(given: Sequence[Any]) -> Decoded:
+    if isinstance(given, str | bytes | dict) or not hasattr(given, "__iter__"):
+        raise InputError(
+            f"samples are a {type(given).__name__}: give a CrystalBatch, what a descriptor "
+            "decoded, or a list of pymatgen structures"
+        )
+    return _decoded([_from_structure(each) for each in given])
+
+
+def _from_structure(given: Any) -> CrystalBatch | str:
+    from pymatgen.core import Structure
+
+    if not isinstance(given, Structure):
+        return f"no crystal but a {type(given).__name__}"
+    try:
+        return CrystalBatch.from_structures([given])
+    except InputError as error:
+        return str(error).removeprefix("structure 0 ")
+
+
+def _decoded(pairs: Sequence[CrystalBatch | str]) -> Decoded:
+    """Crystals, and reasons in the places where there is none."""
+    if not pairs:
+        raise InputError("no samples given: the judge needs at least one")
+    crystals = CrystalBatch.cat([_placeholder() if isinstance(p, str) else p for p in pairs])
+    reasons = tuple(p if isinstance(p, str) else "" for p in pairs)
+    return Decoded(crystals, np.array([not reason for reason in reasons]), reasons)
+
+
+def _placeholder() -> CrystalBatch:
+    return CrystalBatch(
+        torch.eye(3, dtype=torch.float64)[None] * 10.0,
+        torch.zeros(1, 1, 3, dtype=torch.float64),
+        torch.ones(1, 1, dtype=torch.long),
+    )
+
+
+# ---- files
+
+
+def _some(path: Path, decoded: Decoded) -> Decoded:
+    if not decoded.ok.any():
+        raise InputError(
+            f"{path} holds no crystal that can be judged; the first: {decoded.reasons[0]}"
+        )
+    return decoded
+
+
+def _read_cif(path: Path) -> list[CrystalBatch | str]:
+    """Every block with a cell or atoms, also where two blocks share a name."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    blocks = [block for block in re.split(r"(?mi)^(?=data_)", text) if CIF_CRYSTAL.search(block)]
+    if not blocks:
+        raise InputError(f"{path} holds no structure that pymatgen can read: no cell, no atoms")
+    return [_from_cif(block) for block in blocks]
+
+
+def _from_cif(block: str) -> CrystalBatch | str:
+    import warnings
+
+    from pymatgen.io.cif import CifParser
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the reasons say what matters
+        try:
+            found = CifParser.from_str(block).parse_structures(primitive=False)
+        except Exception as error:
+            return f"no structure that pymatgen can read: {type(error).__name__}: {error}"
+    return _from_structure(found[0]) if found else "no structure that pymatgen can read"
+
+
+def _read_extxyz(path: Path) -> list[Atoms]:
+    from ase.io import read as ase_read
+
+    try:
+        images = ase_read(path, index=":", format="extxyz")
+    except Exception as error:
+        raise InputError(
+            f"{path} is not readable as extended XYZ ({type(error).__name__}: {error}): write it "
+            "with imd sample, ASE or OVITO"
+        ) from error
+    if not images:
+        raise InputError(f"{path} holds no crystal")
+    return images
+
+
+def _from_atoms(atoms: Atoms) -> CrystalBatch | str:
+    cell = np.asarray(atoms.cell.array, dtype=np.float64)
+    if len(atoms) == 0:
+        return "no atoms"
+    if not np.isfinite(cell).all() or not np.isfinite(atoms.positions).all():
+        return "NaN or infinity in the cell or the coordinates"
+    if abs(np.linalg.det(cell)) < 1e-6:
+        return "it has no periodic cell, so it is no crystal"
+    frac = atoms.get_scaled_positions(wrap=False)
+    return CrystalBatch.from_ragged(cell[None], frac, atoms.numbers, [len(atoms)])

@@ -1,0 +1,604 @@
+import sqlite3
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from scipy.spatial.distance import cdist
+from scipy.stats import wasserstein_distance
+
+import imd_helpers as imd
+from imd_helpers.crystals import CrystalBatch, elements
+from imd_helpers.judge import distributions as dist
+from imd_helpers.judge.distributions import Features, Fingerprints
+from imd_helpers.judge.report import DefinitionError
+from imd_helpers.runtime import InputError, UnknownNameError
+
+FEW = 20  # resamples: these tests are about values
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("IMD_CACHE_DIR", str(tmp_path))
+
+
+@pytest.fixture(scope="module")
+def real():
+    data = imd.datasets.load("oqmd_icsd").select(max_sites=12)
+    return data[np.random.default_rng(0).permutation(len(data))[:1200]]
+
+
+@pytest.fixture(scope="module")
+def cubic():
+    data = imd.datasets.load("oqmd_icsd").select(space_groups=[216, 221, 225], max_sites=5)
+    return data[np.random.default_rng(0).permutation(len(data))[:24]].crystals
+
+
+def rocksalt(*pairs, a=5.0):
+    """Rock-salt crystals of pairs of atomic numbers."""
+    fcc = a / 2 * (np.ones((3, 3)) - np.eye(3))
+    frac = np.tile([[0.0, 0, 0], [0.5, 0.5, 0.5]], (len(pairs), 1))
+    sizes = [2] * len(pairs)
+    return CrystalBatch.from_ragged(np.tile(fcc, (len(pairs), 1, 1)), frac, np.ravel(pairs), sizes)
+
+
+def line(*values):
+    return Features.of("line", np.array(values, dtype=float)[:, None])
+
+
+def permuted(crystals, seed=0):
+    """The same crystals in another order, each with its sites in another order."""
+    rng = np.random.default_rng(seed)
+    out = []
+    for i in rng.permutation(len(crystals)):
+        n = int(crystals.n_sites[i])
+        sites = rng.permutation(n)
+        out.append(
+            CrystalBatch.from_ragged(
+                crystals.lattice[[i]], crystals.frac[i, sites], crystals.numbers[i, sites], [n]
+            )
+        )
+    return CrystalBatch.cat(out)
+
+
+# ---- compositions
+
+
+def test_magpie_equals_matminer(real):
+    from matminer.featurizers.composition.composite import ElementProperty
+    from pymatgen.core import Composition
+
+    rng = np.random.default_rng(1)
+    texts = real.table["formula"].tolist()[:150]
+    for _ in range(100):  # every element, ties of the mode, large counts
+        chosen = rng.choice(np.arange(1, 119), rng.integers(1, 7), replace=False)
+        texts.append("".join(f"{elements.SYMBOLS[z]}{rng.integers(1, 20)}" for z in chosen))
+    featurizer = ElementProperty.from_preset("magpie")
+    expected = np.array([featurizer.featurize(Composition(text)) for text in texts])
+    ours = dist.magpie_statistics(dist.formula_counts(texts))
+    assert ours.shape == (250, 132)
+    np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-6)
+
+
+def test_magpie_of_crystals_formulas_and_counts(real):
+    crystals = real.crystals[:50]
+    points = dist.magpie(crystals)
+    assert not points.failed
+    np.testing.assert_allclose(dist.magpie(crystals.formulas()).values, points.values, atol=1e-9)
+    counts = crystals.counts().numpy()
+    np.testing.assert_array_equal(dist.magpie(counts).values, points.values)
+    np.testing.assert_array_equal(dist.magpie(permuted(crystals)).digest, points.digest)
+
+
+def test_magpie_is_scaled():
+    points = dist.magpie(imd.datasets.load("oqmd_icsd").table["formula"].tolist()).points
+    np.testing.assert_allclose(points.mean(0), 0, atol=1e-9)
+    spread = points.std(0)
+    assert np.all(np.isclose(spread, 1) | np.isclose(spread, 0))
+    assert np.isclose(spread, 1).sum() > 125
+
+
+def test_magpie_lists_what_has_no_composition():
+    counts = np.zeros((3, 119))
+    counts[0, 11] = counts[2, 17] = 1
+    points = dist.magpie(counts)
+    assert points.failed == {1: "no composition"}
+    assert np.isnan(points.values[1]).all()
+    assert np.isfinite(points.values[[0, 2]]).all()
+    strange = rocksalt((11, 17), (12, 8))
+    strange.numbers[0, 0] = 200
+    assert list(dist.magpie(strange).failed) == [0]
+
+
+def test_missing_matminer_names_the_remedy(monkeypatch):
+    dist._need_matminer.cache_clear()
+    monkeypatch.setitem(sys.modules, "matminer", None)
+    with pytest.raises(InputError, match=r'pip install "imd-helpers\[judge\]"'):
+        dist.crystalnn(rocksalt((11, 17)))
+
+
+# ---- structures
+
+
+def plain_fingerprint(structure):
+    """CDVAE's way: every site."""
+    from matminer.featurizers.site.fingerprint import CrystalNNFingerprint
+
+    featurizer = CrystalNNFingerprint.from_preset("ops")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sites = [featurizer.featurize(structure, i) for i in range(len(structure))]
+    return np.mean(sites, axis=0)
+
+
+def test_crystalnn_of_distinct_sites_equals_that_of_all(real):
+    some = real[:6]
+    points = dist.crystalnn(some.crystals)
+    assert points.values.shape == (6, 61)
+    expected = np.array([plain_fingerprint(s) for s in some.structures()])
+    assert np.linalg.norm(points.values - expected, axis=1).max() < 0.01  # the cutoff is 0.4
+
+
+def test_crystalnn_lists_what_fails_and_goes_on():
+    crystals = rocksalt((11, 17), (12, 8), (3, 9), (19, 35))
+    crystals.lattice[0] = torch.nan
+    crystals.lattice[1] *= 20  # 125,000 Å^3 an atom
+    crystals.lattice[3, 0] = crystals.lattice[3, 1]
+    points = dist.crystalnn(crystals)
+    assert list(points.failed) == [0, 1, 3]
+    assert "NaN" in points.failed[0]
+    assert "volume per atom" in points.failed[1]
+    crystals.lattice[1] /= 200
+    assert dist.crystalnn(crystals[1]).failed == {0: "Mg–O 0.25 Å < 0.50 Å"}
+    assert "one plane" in points.failed[3]
+    assert np.isfinite(points.values[2]).all()
+    assert np.isnan(points.values[[0, 1, 3]]).all()
+
+
+def test_crystalnn_failure_of_the_library_is_a_reason(monkeypatch):
+    def refuse(*parts):
+        raise RuntimeError("no neighbours")
+
+    monkeypatch.setattr(dist, "_mean_fingerprint", refuse)
+    points = dist.crystalnn(rocksalt((11, 17)))
+    assert points.failed == {0: "CrystalNN: RuntimeError: no neighbours"}
+
+
+def test_crystalnn_resumes_from_the_cache(monkeypatch):
+    crystals = rocksalt((11, 17), (12, 8), (3, 9))
+    real_task, seen = dist.crystalnn_task, []
+
+    def dies(task):
+        seen.extend(task)
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        return real_task(task)
+
+    monkeypatch.setattr(dist, "crystalnn_task", dies)
+    with pytest.raises(KeyboardInterrupt):
+        dist.crystalnn(crystals)
+    again = []
+    monkeypatch.setattr(dist, "crystalnn_task", lambda task: again.extend(task) or real_task(task))
+    points = dist.crystalnn(crystals)
+    assert again == seen[2:]  # two were kept
+    monkeypatch.setattr(dist, "crystalnn_task", None)
+    np.testing.assert_array_equal(dist.crystalnn(crystals).values, points.values)
+    np.testing.assert_array_equal(dist.crystalnn(crystals[1]).values[0], points.values[1])
+
+
+def test_crystalnn_in_two_processes(cubic):
+    one = dist.crystalnn(cubic[:4], cached=False)
+    two = dist.crystalnn(cubic[:4], cached=False, processes=2)
+    np.testing.assert_allclose(one.values, two.values, atol=1e-9)
+    with pytest.raises(InputError, match="at least one process"):
+        dist.crystalnn(cubic[:4], processes=0)
+
+
+def test_a_damaged_cache_is_named(tmp_path):
+    path = tmp_path / "fingerprints" / "crystalnn.sqlite"
+    path.parent.mkdir()
+    path.write_bytes(b"not a database, but long enough to look like one" * 50)
+    with pytest.raises(InputError, match="IMD_CACHE_DIR"):
+        dist.crystalnn(rocksalt((11, 17)))
+    path.unlink()
+    dist.crystalnn(rocksalt((11, 17)))
+    with sqlite3.connect(path) as file:
+        assert file.execute("SELECT COUNT(*) FROM points").fetchone() == (1,)
+
+
+def test_amd_knows_no_elements_and_lists_what_is_broken():
+    crystals = rocksalt((11, 17), (12, 8), (3, 9))
+    crystals.lattice[1] = torch.nan
+    points = dist.features(crystals, "amd")
+    assert list(points.failed) == [1]
+    assert "NaN" in points.failed[1]
+    np.testing.assert_allclose(points.values[0], points.values[2])
+    assert points.values[0, 0] == pytest.approx(2.5)  # half of the cubic edge
+    assert dist.vendi(crystals, space="amd").value == pytest.approx(1)
+
+
+# ---- coverage
+
+
+def by_hand():
+    """Four samples and three reference crystals; cutoffs 1 and 1.
+
+    Sample 0 lies on reference 0. Sample 1 has the structure of reference 0 and the composition of
+    reference 1: the hole. Sample 2 is far from all structures. Sample 3 failed. Reference 2 has
+    the structure of sample 2, and no sample near its composition.
+    """
+    samples = Fingerprints(line(0, 0.5, 30, np.nan), line(0, 10, 0, 0))
+    reference = Fingerprints(line(0, 10, 30), line(0, 10.5, 20))
+    return samples, reference
+
+
+def test_coverage_by_hand():
+    samples, reference = by_hand()
+    found = dist.coverage(samples, reference, structure_cutoff=1, composition_cutoff=1)
+    # structures: 0 and 1 near reference 0, 2 near 2; compositions: 0 and 2 near 0, 1 near 1
+    assert found["precision"].value == pytest.approx(3 / 4)
+    # reference 0 by sample 0; reference 1 has no structure near; reference 2 no composition
+    assert found["recall"].value == pytest.approx(1 / 3)
+    assert found["precision"].n == 4
+    assert found["recall"].n == 3
+    assert found["precision"].failed == {3: "not finite"}
+    assert found["recall"].low < 1 / 3 < found["recall"].high
+
+
+def test_coverage_without_the_hole():
+    samples, reference = by_hand()
+    strict = dist.coverage(
+        samples, reference, structure_cutoff=1, composition_cutoff=1, same_crystal=True
+    )
+    assert strict["precision"].value == pytest.approx(1 / 4)  # sample 0 alone
+    assert strict["recall"].value == pytest.approx(1 / 3)
+    assert strict["recall"].definition["near"] == "one crystal in both"
+
+
+def test_coverage_cutoffs_are_inclusive_and_failed_reference_is_left_out():
+    samples = Fingerprints(line(0.0), line(0.0))
+    reference = Fingerprints(line(0.4, np.nan), line(10.0, 0.0))
+    found = dist.coverage(samples, reference)
+    assert found["recall"].value == found["precision"].value == 1.0
+    assert found["recall"].n == 1
+    assert found["recall"].failed_reference == {1: "not finite"}
+    found = dist.coverage(samples, reference, composition_cutoff=9.99)
+    assert found["recall"].value == 0.0
+
+
+def test_coverage_of_nothing():
+    samples, reference = by_hand()
+    none = Fingerprints(line(np.nan), line(0))
+    assert dist.coverage(none, reference)["precision"].value == 0.0
+    assert dist.coverage(none, reference)["recall"].value == 0.0
+    with pytest.raises(InputError, match="none of 1"):
+        dist.coverage(samples, none)
+    with pytest.raises(InputError, match="never below zero"):
+        dist.coverage(samples, reference, structure_cutoff=-1)
+    with pytest.raises(InputError, match="both for every crystal"):
+        Fingerprints(line(0, 1), line(0))
+
+
+def test_coverage_of_broken_crystals(cubic):
+    broken = cubic[:2].to("cpu")
+    broken = CrystalBatch(broken.lattice * 0.01, broken.frac, broken.numbers)
+    found = dist.coverage(broken, cubic[:2])
+    assert [found[name].value for name in ("recall", "precision")] == [0.0, 0.0]
+    assert list(found["precision"].failed) == [0, 1]
+
+
+def test_coverage_of_real_crystals(cubic):
+    prints = dist.fingerprints(cubic)
+    itself = dist.coverage(prints, prints)
+    assert itself["recall"].value == itself["precision"].value == 1.0
+    mixed = dist.coverage(permuted(cubic), prints)  # crystals are taken too, in any order
+    assert mixed["recall"].value == mixed["precision"].value == 1.0
+    # rock salt whose reference holds its structure and its composition, but in two crystals
+    hole = dist.coverage(rocksalt((55, 53), a=7.6), _cscl_and_rocksalt())
+    assert hole["precision"].value == 1.0
+    strict = dist.coverage(
+        rocksalt((55, 53), a=7.6), _cscl_and_rocksalt(), same_crystal=True, composition_cutoff=5
+    )
+    assert strict["precision"].value == 0.0
+
+
+def _cscl_and_rocksalt():
+    cscl = CrystalBatch.from_ragged(
+        4.6 * np.eye(3)[None], np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]]), [55, 53], [2]
+    )
+    return CrystalBatch.cat([rocksalt((11, 17), a=5.64), cscl])
+
+
+# ---- precision and recall
+
+
+def test_precision_recall_against_loops():
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(60, 3)), rng.normal(0.7, 0.6, size=(45, 3))
+
+    def share(points, centers, k):
+        inside = 0
+        for point in points:
+            hits = []
+            for j, center in enumerate(centers):
+                others = np.delete(centers, j, axis=0)
+                radius = np.sort(np.linalg.norm(others - center, axis=1))[k - 1]
+                hits.append(np.linalg.norm(point - center) <= radius)
+            inside += any(hits)
+        return inside / len(points)
+
+    for k in (1, 3, 5):
+        found = dist.precision_recall(Features.of("x", one), Features.of("x", two), neighbours=k)
+        assert found["precision"].value == pytest.approx(share(one, two, k))
+        assert found["recall"].value == pytest.approx(share(two, one, k))
+
+
+def test_dropped_modes_are_seen_by_recall_not_by_precision(real):
+    points, formulas = dist.magpie(real.crystals), real.table["formula"]
+    reference = points[:400]
+    rest = np.arange(400, 1200)
+    oxides = rest[formulas[400:].str.contains("O(?![a-z])").to_numpy()]
+    full = dist.precision_recall(points[rest[: len(oxides)]], reference)
+    dropped = dist.precision_recall(points[oxides], reference)
+    assert len(oxides) > 100
+    assert dropped["recall"].high < full["recall"].low - 0.1
+    assert dropped["precision"].value > full["precision"].low
+
+
+def test_added_noise_is_seen_by_precision_not_by_recall(real):
+    points = dist.magpie(real.crystals)
+    reference, samples = points[:400], points[400:800].values.copy()
+    samples[:200] += np.random.default_rng(0).normal(0, 3, samples[:200].shape)
+    noisy = Features("magpie", samples, points.definition)
+    clean = dist.precision_recall(points[400:600], reference)
+    found = dist.precision_recall(noisy, reference)
+    assert found["precision"].high < clean["precision"].low - 0.2
+    assert found["recall"].value > clean["recall"].low  # noise makes large balls
+
+
+def test_duplicates_shrink_the_manifold():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(50, 2))
+    others = Features.of("x", rng.normal(size=(200, 2)))
+    once = dist.precision_recall(others, Features.of("x", points))
+    often = dist.precision_recall(others, Features.of("x", np.repeat(points, 4, axis=0)))
+    assert often["precision"].value == 0.0 < once["precision"].value
+    # a copy of a point is in the manifold, even if all its balls have radius zero
+    copies = dist.precision_recall(
+        Features.of("x", points), Features.of("x", np.repeat(points, 4, axis=0))
+    )
+    assert copies["precision"].value == 1.0
+
+
+def test_precision_recall_needs_neighbours(real):
+    with pytest.raises(InputError, match="neighbours = 3 and 3 points in the reference"):
+        dist.precision_recall(line(0, 1, 2, 3), line(0, 1, 2))
+    with pytest.raises(InputError, match="neighbours = 0"):
+        dist.precision_recall(line(0, 1, 2), line(0, 1, 2), neighbours=0)
+    failed = dist.precision_recall(line(0, 1, 2, np.nan), line(0, 1, 2, 3), neighbours=1)
+    assert failed["precision"].value == 0.75  # of all four samples
+    assert failed["precision"].failed == {3: "not finite"}
+
+
+# ---- Wasserstein
+
+
+def test_wasserstein_closed_forms():
+    values = np.random.default_rng(0).normal(size=300)
+    for one, two, expected in (
+        (values, values + 2.5, 2.5),  # a shift
+        (values, values, 0.0),
+        ([0.0, 1.0], [0.0, 0.0, 1.0, 1.0], 0.0),  # sizes do not matter
+        ([0.0, 0.0, 0.0, 1.0], [1.0], 0.75),
+        (np.arange(100) / 99, 3 * np.arange(100) / 99, 1.0),  # uniform on [0, 1] and on [0, 3]
+    ):
+        found = dist.wasserstein(one, two, "x", unit="eV", resamples=FEW)
+        assert found.value == pytest.approx(expected, abs=1e-12)
+        assert found.low <= found.value <= found.high
+        assert found.definition["unit"] == "eV"
+
+
+def test_wasserstein_of_properties(real):
+    one, two = real.crystals[:80], real.crystals[80:200]
+    structures = real.structures()
+    density = np.array([s.density for s in structures])
+    atoms = np.array([s.volume / len(s) for s in structures])
+    kinds = np.array([len(s.composition) for s in structures])
+    for name, values in (("density", density), ("volume_per_atom", atoms), ("n_elements", kinds)):
+        found = dist.wasserstein(one, two, name, resamples=FEW)
+        expected = wasserstein_distance(values[:80], values[80:200])
+        assert found.value == pytest.approx(expected, rel=1e-3)
+        same = dist.wasserstein(permuted(one), permuted(two), name, resamples=FEW)
+        assert same.value == pytest.approx(found.value, rel=1e-9)
+        assert same.definition == found.definition
+
+
+def test_wasserstein_interval_covers_the_truth():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for seed in range(40):
+        one, two = rng.normal(size=150), rng.normal(0.5, 1, size=150)
+        found = dist.wasserstein(one, two, "x", resamples=100, seed=seed)
+        hits += found.low <= 0.5 <= found.high
+    assert hits >= 33  # of 40, for a 95 % interval
+    same = dist.wasserstein(one, rng.normal(size=150), "x")
+    assert same.low == 0.0 < same.value  # two finite sets differ, and are not told apart
+
+
+def test_wasserstein_lists_failures_and_takes_tiny_sets():
+    found = dist.wasserstein([1.0, np.nan, 3.0], [1.0], "x", resamples=FEW)
+    assert found.failed == {1: "not finite"}
+    assert (found.n, found.value) == (2, 1.0)
+    crystals = rocksalt((11, 17), (12, 8))
+    crystals.lattice[0] = 0
+    found = dist.wasserstein(crystals, rocksalt((12, 8)), "density", resamples=FEW)
+    assert found.value == pytest.approx(0, abs=1e-12)
+    assert "one plane" in found.failed[0]
+    with pytest.raises(InputError, match="none of 1 crystals of the samples"):
+        dist.wasserstein([np.nan], [1.0], "x")
+    with pytest.raises(UnknownNameError, match="density"):
+        dist.wasserstein(crystals, crystals, "densty")
+    with pytest.raises(InputError, match="one value a crystal"):
+        dist.wasserstein(np.ones((2, 2)), [1.0], "x")
+    with pytest.raises(InputError, match="resamples = 1"):
+        dist.wasserstein([1.0], [1.0], "x", resamples=1)
+
+
+# ---- Fréchet
+
+
+def test_frechet_of_samples():
+    rng = np.random.default_rng(0)
+    one, two = rng.normal(size=(2000, 4)), rng.normal(size=(2000, 4)) * 2 + 1
+    found = dist.frechet(Features.of("x", one), Features.of("x", two), resamples=50)
+    assert found.low < 4 * 1 + 4 * (2 - 1) ** 2 < found.high  # shift 1 and scale 2, 4 dimensions
+    c1, c2 = np.cov(one.T), np.cov(two.T)
+    cross = np.trace(np.real(sqrtm(c1 @ c2)))
+    shift = np.sum((one.mean(0) - two.mean(0)) ** 2)
+    expected = shift + np.trace(c1) + np.trace(c2) - 2 * cross
+    assert found.value == pytest.approx(expected, rel=1e-9)
+    same = dist.frechet(Features.of("x", one[:1000]), Features.of("x", one[1000:]), resamples=50)
+    assert same.low == 0.0 < same.value
+    with pytest.raises(InputError, match="at least 2"):
+        dist.frechet(line(0), line(0, 1))
+
+
+def test_frechet_closed_forms():
+    # two points a side: means 0 and 3, variances 2 and 8
+    found = dist.frechet(line(-1, 1), line(1, 5), resamples=FEW)
+    assert found.value == pytest.approx(3**2 + (np.sqrt(8) - np.sqrt(2)) ** 2)
+    # fewer points than dimensions: covariances are singular, and still a shift is a shift
+    rng = np.random.default_rng(0)
+    few = rng.normal(size=(5, 20))
+    found = dist.frechet(Features.of("x", few), Features.of("x", few + 0.5), resamples=FEW)
+    assert found.value == pytest.approx(20 * 0.25, rel=1e-6)
+    itself = dist.frechet(Features.of("x", few), Features.of("x", few[::-1]), resamples=FEW)
+    assert itself.value == pytest.approx(0, abs=1e-6)
+    assert itself.low == 0.0
+
+
+def test_frechet_sees_dropped_modes(real):
+    points = dist.magpie(real.crystals)
+    oxides = np.flatnonzero(real.table["formula"].str.contains("O(?![a-z])"))
+    full = dist.frechet(points[:500], points[500:1000], resamples=FEW)
+    dropped = dist.frechet(points[oxides], points[500:1000], resamples=FEW)
+    assert dropped.low > 3 * full.high
+
+
+# ---- diversity
+
+
+def test_entropy_by_hand():
+    assert dist.entropy([1, 1, 1, 1]) == pytest.approx(np.log(4))
+    assert dist.entropy([5, 0, 0]) == 0.0
+    assert dist.entropy([1, 3]) == pytest.approx(np.log(4) - 0.75 * np.log(3))
+
+
+def test_vendi_by_hand():
+    assert dist.vendi_score(np.ones((7, 7))) == pytest.approx(1)
+    assert dist.vendi_score(np.eye(7)) == pytest.approx(7)
+    assert dist.vendi_score(np.kron(np.eye(3), np.ones((4, 4)))) == pytest.approx(3)
+    # two points of similarity s: eigenvalues (1 + s)/2 and (1 - s)/2
+    d, h = 1.3, 0.8
+    s = np.exp(-(d**2) / (2 * h**2))
+    found = dist.vendi(line(0, d), bandwidth=h)
+    assert found.value == pytest.approx(np.exp(dist.entropy([1 + s, 1 - s])))
+
+
+def test_vendi_of_duplicates_and_of_large_sets():
+    rng = np.random.default_rng(0)
+    points = rng.normal(size=(30, 2))
+    once = dist.vendi(Features.of("x", points), bandwidth=0.5)
+    twice = dist.vendi(Features.of("x", np.repeat(points, 2, axis=0)), bandwidth=0.5)
+    assert twice.value == pytest.approx(once.value, rel=1e-6)
+    large = dist.vendi(Features.of("x", rng.normal(size=(300, 2))), bandwidth=0.5, at_most=100)
+    assert large.n == large.definition["samples"] == 100
+    assert large.low < large.value < large.high
+    with pytest.raises(InputError, match="bandwidth None"):
+        dist.vendi(line(0, 1))
+
+
+def test_diversity_by_hand():
+    salts = rocksalt((11, 17), (11, 17), (12, 8), (11, 9))
+    found = dist.diversity(salts)
+    assert found["formulas"].value == 3
+    # Na 3/8, Cl 2/8, Mg, O and F 1/8 each
+    assert found["element_entropy"].value == pytest.approx(dist.entropy([3, 2, 1, 1, 1]))
+    assert found["space_group_entropy"].value == 0.0  # all Fm-3m
+    assert 1 < found["vendi"].value < 3.0001
+    copies = dist.diversity(rocksalt(*[(11, 17)] * 5))
+    assert [copies[name].value for name in ("formulas", "vendi")] == pytest.approx([1, 1])
+
+
+def test_diversity_falls_when_modes_are_dropped(real):
+    full, few = dist.diversity(real.crystals[:200]), dist.diversity(real.crystals[:10])
+    copies = np.arange(200) % 10
+    dropped = dist.diversity(real.crystals[copies])
+    for name in full:
+        assert dropped[name].high < full[name].low
+        if name != "vendi":  # drawn with repeats, but each as often as every other
+            assert dropped[name].value == pytest.approx(few[name].value)
+    assert dropped["vendi"].value == pytest.approx(few["vendi"].value, rel=1e-6)
+
+
+def test_diversity_lists_broken_crystals():
+    salts = rocksalt((11, 17), (12, 8), (3, 9))
+    salts.lattice[1] = torch.inf
+    found = dist.diversity(salts)
+    assert found["formulas"].n == 2
+    assert list(found["space_group_entropy"].failed) == [1]
+    assert found["formulas"].definition["samples"] == 3
+    with pytest.raises(InputError, match="none of 1"):
+        dist.diversity(salts[1])
+
+
+def test_jackknife_interval_covers_the_truth():
+    share = 1 / np.arange(1, 201)
+    share /= share.sum()
+    n, rng, hits = 200, np.random.default_rng(0), 0
+    truth = np.sum(1 - (1 - share) ** n)  # expected number of different ones in n draws
+    for seed in range(60):
+        drawn = rng.choice(200, size=n, p=share)
+        ends = dist._jackknife(lambda keep, drawn=drawn: float(len(set(drawn[keep]))), n, seed)
+        hits += ends[1] <= truth <= ends[2]
+    assert hits >= 51  # of 60
+
+
+# ---- all of them
+
+
+def test_everything_at_once_is_seeded_and_knows_no_order(cubic):
+    found = dist.distributions(cubic[:12], cubic[12:], resamples=FEW, seed=1)
+    again = dist.distributions(cubic[:12], cubic[12:], resamples=FEW, seed=1)
+    mixed = dist.distributions(permuted(cubic[:12]), permuted(cubic[12:]), resamples=FEW, seed=1)
+    other = dist.distributions(cubic[:12], cubic[12:], resamples=FEW, seed=2)
+    for name, measure in found.items():
+        ends = (measure.value, measure.low, measure.high)
+        assert (again[name].value, again[name].low, again[name].high) == ends
+        assert mixed[name].value == pytest.approx(measure.value, abs=1e-6)
+        assert mixed[name].definition == measure.definition == again[name].definition
+        assert measure.low <= measure.value + 1e-12
+        assert measure.value <= measure.high + 1e-12
+        assert str(measure.n) in str(measure)
+    assert found["frechet"].low != other["frechet"].low or found["frechet"].high != (
+        other["frechet"].high
+    )
+    table = dist.table(found)
+    assert list(table.columns) == ["value", "low", "high", "n", "failed", "seconds"]
+    assert len(table) == len(found) == 12
+
+
+def test_spaces_do_not_mix(real):
+    points = dist.magpie(real.crystals[:10])
+    with pytest.raises(DefinitionError, match="one space"):
+        dist.frechet(points, Features.of("x", points.values))
+    with pytest.raises(DefinitionError):
+        dist.wasserstein([1.0, 2.0], real.crystals[:5], "density")
+    with pytest.raises(UnknownNameError, match="crystalnn"):
+        dist.features(real.crystals, "crystalnm")
+    with pytest.raises(InputError, match=r"\(n, d\)"):
+        Features.of("x", [1.0, 2.0])
+    half = points[points.values[:, 0] > 0]
+    assert cdist(half.points, points.points).min(1).max() == 0.0
