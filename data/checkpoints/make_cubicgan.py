@@ -144,7 +144,7 @@ def card(variant: str, run: dict[str, Any], weights: Path) -> str:
         "- Source: Zhao et al., Adv. Sci. 8 (2021) 2100566, and the code MilesZhao/CubicGAN, "
         "commit 7034d84 (MIT). Re-implemented here, without weights or code of the authors.",
         f"- Trained on: {run['training_crystals']:,} crystals, the training split of "
-        f"{TRAINED_ON[config['data']]}.",
+        f"{TRAINED_ON[config.get('data', 'oqmd_icsd')]}.",
         f"- Size: {config['width']:g} of the published width, batch {config['batch']}, "
         f"{train['steps']} generator steps with {train['critic_steps']} critic steps each, "
         f"learning rate {train['lr_generator']:g}.",

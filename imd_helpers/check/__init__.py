@@ -8,8 +8,10 @@ from ..runtime import lookup
 from .base import Check
 from .cubicgan import CHECKS as _CUBICGAN
 from .inverse_design import CHECKS as _INVERSE_DESIGN
+from .metrics import CHECKS as _METRICS
+from .stability import CHECKS as _STABILITY
 
-_CHECKS: dict[str, Check] = {**_INVERSE_DESIGN, **_CUBICGAN}
+_CHECKS: dict[str, Check] = {**_INVERSE_DESIGN, **_CUBICGAN, **_METRICS, **_STABILITY}
 
 __all__ = ["Check", "answer", "names"]
 

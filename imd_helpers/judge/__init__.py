@@ -6,11 +6,12 @@ from .composition import charge_neutral
 from .funnel import funnel
 from .geometry import geometry_valid
 from .intervals import wilson
+from .novelty import novelty_kinds
 from .phonons import Phonons, dynamically_stable
 from .protocols import PROTOCOLS, Protocol
 from .report import DefinitionError, Number, Report, compare
 from .run import judge
-from .structure import novel, unique
+from .structure import novel, structure_distance, unique
 
 __all__ = [
     "PROTOCOLS",
@@ -26,6 +27,8 @@ __all__ = [
     "geometry_valid",
     "judge",
     "novel",
+    "novelty_kinds",
+    "structure_distance",
     "unique",
     "wilson",
 ]

@@ -306,7 +306,7 @@ CRASH_TESTS: dict[str, CrashTest] = {
     ),
     "shear": CrashTest(partial(strain, kind="shear"), (0.0, 0.02, 0.05, 0.1, 0.2, 0.4), "strain"),
     "displacement": CrashTest(displace, (0.0, 0.05, 0.1, 0.2, 0.4, 0.8), "Å"),
-    "collapse": CrashTest(collapse, (0.0, 0.2, 0.4, 0.6, 0.8, 0.95), "of an edge"),
+    "collapse": CrashTest(collapse, (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), "of an edge"),
     "site swaps": CrashTest(swap_elements, (0.0, 0.05, 0.1, 0.25, 0.5, 1.0), "of the sites"),
     "substitution": CrashTest(
         partial(swap_elements, to="same group", whole_elements=True),

@@ -270,7 +270,7 @@ def same_structure(
             "whole set by same_as_reference"
         )
     settings = settings or MatchSettings()
-    cells = reduce_cells(CrystalBatch.cat([one, other]), settings)
+    cells = reduce_cells(CrystalBatch.cat([one.to("cpu"), other.to("cpu")]), settings)
     pairs = [np.array([i, i + n]) for i in range(n) if _comparable(cells, i, i + n)]
     if not pairs:
         return np.zeros(n, dtype=bool)
@@ -305,7 +305,8 @@ def _why_not_reduced(status: int, crystals: CrystalBatch, index: int) -> str:
     if status == _matching.TOO_LARGE:
         n = int(crystals.n_sites[index])
         return f"{n} sites: the matcher compares at most {_matching.MAX_SITES}"
-    lengths = np.linalg.norm(crystals.lattice[index].detach().cpu().numpy(), axis=1)
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(crystals.lattice[index].detach().cpu().numpy(), axis=1)
     edges = " x ".join(f"{length:.3g}" for length in lengths)
     return (
         f"cell of {edges} Å: more than {_matching.MAX_POINTS // 10:,} lattice points within its "

@@ -90,11 +90,12 @@ def _relaxed(protocol: Protocol, first: str | Potential) -> dict[str, Any]:
 
 def _hull(protocol: Protocol, potentials: Sequence[str | Potential]) -> dict[str, Any]:
     from . import hull
+    from .potentials import potential
 
     energies = protocol.energies
-    names = [potential_name(each) for each in potentials]
+    each = {potential_name(one): potential(one).definition() for one in potentials}
     return {
         "competitors": energies.competitors,
-        "combined": "mean" if energies.ensemble and len(names) > 1 else "first",
-        **{name: hull.definition(name) for name in names},
+        "combined": "mean" if energies.ensemble and len(each) > 1 else "first",
+        **{name: {**about, **hull.definition(name)} for name, about in each.items()},
     }

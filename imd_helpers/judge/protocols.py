@@ -418,6 +418,9 @@ _IMD = Protocol(
     notes=(
         "Metastable means not ruled out: the error of the potentials is of the order of 0.05 "
         "eV/atom.",
+        "Known phases stand in the hull as OQMD relaxed them, samples as the potential does, which "
+        "flatters samples: by 2.6 meV/atom in the mean and 0.5 in the median of 60 stable cubic "
+        "phases with CHGNet.",
         "Cubic crystals whose sites are fixed by symmetry are scanned in volume: an exact "
         "relaxation within the symmetry, blind to any that breaks it.",
     ),

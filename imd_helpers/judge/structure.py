@@ -120,7 +120,8 @@ def same_as_reference(
     """
     rows = matching.same_compositions(reference, crystals)
     m = len(rows)
-    both = CrystalBatch.cat([reference[rows], crystals]) if m else crystals
+    new = crystals.to("cpu")
+    both = CrystalBatch.cat([reference[rows].to("cpu"), new]) if m else new
     cells = matching.reduce_cells(both, settings)
     shared = [members for members in matching.buckets(cells) if members[0] < m <= members[-1]]
     first = matching.first_matches(

@@ -48,7 +48,7 @@ def numbers(job: Judging, *, distributions: bool = True) -> list[Number]:
 
 
 def _share(job: Judging, share: Share) -> Number:
-    of = [fact for fact in share.of if job.asked(fact)]  # without energies: of all that decode
+    of = [fact for fact in share.of if job.asked(fact)]  # without energies: of all samples
     hits = int(job.holds([*share.where, *of], share.but_not).sum())
     n = int(job.holds(of).sum())
     low, high = wilson(hits, n)

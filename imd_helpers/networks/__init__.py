@@ -1,8 +1,22 @@
-"""Losses, the training loop and checkpoints. Knows nothing of crystals."""
+"""Losses, layers, distances, training loops and checkpoints. Knows nothing of crystals."""
 
 from __future__ import annotations
 
-from . import checkpoint, losses
+from . import checkpoint, distances, layers, losses, seeds
 from .fit import Game, History, TrainConfig, fit
+from .seeds import SeedRuns, seed_interval, train_seeds
 
-__all__ = ["Game", "History", "TrainConfig", "checkpoint", "fit", "losses"]
+__all__ = [
+    "Game",
+    "History",
+    "SeedRuns",
+    "TrainConfig",
+    "checkpoint",
+    "distances",
+    "fit",
+    "layers",
+    "losses",
+    "seed_interval",
+    "seeds",
+    "train_seeds",
+]

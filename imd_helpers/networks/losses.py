@@ -1,15 +1,131 @@
-"""Losses of the Wasserstein GAN, each a plain function with the sign and reduction of its paper."""
+"""Losses of generative networks, each a function with the sign and reduction of its source.
+
+What is minimised is called a loss. A *discriminator* returns logits: the probability that a sample
+is real is ``sigmoid(logit)``. A *critic* returns scores without bounds. Scores are (batch,) or
+(batch, 1); every loss is a scalar, and knows nothing of crystals.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from ..runtime import lookup
+from ..runtime import InputError, lookup
 
 MIXINGS = ("uniform", "normal")
+OUTPUTS = ("one", "sum", "mean")
+
+Scorer = Callable[[Tensor], Tensor]
+
+# ---- two players: classification
+
+
+def minimax_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+    """-E log D(x) - E log(1 - D(G(z))): minus the value V(D, G) of the minimax game.
+
+    Args:
+        real_logits: logits of real samples.
+        fake_logits: logits of generated samples.
+
+    Returns:
+        Scalar; 2 log 2 for a discriminator that always says 1/2.
+
+    Source:
+        Goodfellow et al., Generative Adversarial Nets (2014), eq. 1.
+    """
+    # log(1 - sigmoid(s)) = logsigmoid(-s), without the overflow
+    return -functional.logsigmoid(real_logits).mean() - functional.logsigmoid(-fake_logits).mean()
+
+
+def saturating_generator_loss(fake_logits: Tensor) -> Tensor:
+    """E log(1 - D(G(z))), the generator's part of the minimax game.
+
+    Its derivative by a logit is -D: it vanishes where the discriminator is sure of a fake.
+
+    Source:
+        Goodfellow et al. (2014), eq. 1.
+    """
+    return functional.logsigmoid(-fake_logits).mean()
+
+
+def non_saturating_generator_loss(fake_logits: Tensor) -> Tensor:
+    """-E log D(G(z)); its derivative by a logit is -(1 - D), largest for a sure fake.
+
+    Source:
+        Goodfellow et al. (2014), section 3.
+    """
+    return -functional.logsigmoid(fake_logits).mean()
+
+
+def least_squares_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """(E (D(x) - 1)^2 + E D(G(z))^2) / 2: real samples are labelled 1, generated ones 0.
+
+    Source:
+        Mao et al., Least Squares Generative Adversarial Networks (2017), eq. 9.
+    """
+    return 0.5 * ((real_scores - 1.0).square().mean() + fake_scores.square().mean())
+
+
+def least_squares_generator_loss(fake_scores: Tensor) -> Tensor:
+    """E (D(G(z)) - 1)^2 / 2.
+
+    Source:
+        Mao et al. (2017), eq. 9.
+    """
+    return 0.5 * (fake_scores - 1.0).square().mean()
+
+
+def hinge_critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """E max(0, 1 - f(x)) + E max(0, 1 + f(G(z))): scores beyond the margin cost nothing.
+
+    The generator's loss is `generator_loss`.
+
+    Source:
+        Lim and Ye, Geometric GAN (2017).
+    """
+    return torch.relu(1.0 - real_scores).mean() + torch.relu(1.0 + fake_scores).mean()
+
+
+def relativistic_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """-E log sigmoid(f(x) - f(G(z))) over pairs of one real and one generated sample.
+
+    Args:
+        real_scores: scores of real samples.
+        fake_scores: as many scores of generated samples; the i-th ones are a pair.
+
+    Raises:
+        InputError: unequal shapes, which would silently compare every sample with every other.
+
+    Source:
+        Jolicoeur-Martineau, The Relativistic Discriminator (2019), RSGAN.
+    """
+    return -functional.logsigmoid(_pairs(real_scores, fake_scores)).mean()
+
+
+def relativistic_generator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    """-E log sigmoid(f(G(z)) - f(x)): the discriminator's loss with the roles exchanged.
+
+    Source:
+        Jolicoeur-Martineau (2019), RSGAN.
+    """
+    return -functional.logsigmoid(-_pairs(real_scores, fake_scores)).mean()
+
+
+def _pairs(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
+    if real_scores.shape != fake_scores.shape:
+        raise InputError(
+            f"scores of shapes {tuple(real_scores.shape)} and {tuple(fake_scores.shape)}: a "
+            "relativistic loss compares pairs, so give both the same shape"
+        )
+    return real_scores - fake_scores
+
+
+# ---- two players: Wasserstein distance
 
 
 def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
@@ -45,7 +161,50 @@ def generator_loss(fake_scores: Tensor) -> Tensor:
     return -fake_scores.mean()
 
 
-def mix(real: Tensor, fake: Tensor, *, mixing: str = "uniform") -> Tensor:
+# ---- the losses by name
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The losses of both players, each of (real scores, fake scores)."""
+
+    critic: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
+
+
+def _of_fake(loss: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda real_scores, fake_scores: loss(fake_scores)
+
+
+PAIRS = {
+    "minimax": Pair(minimax_discriminator_loss, _of_fake(saturating_generator_loss)),
+    "non_saturating": Pair(minimax_discriminator_loss, _of_fake(non_saturating_generator_loss)),
+    "least_squares": Pair(least_squares_discriminator_loss, _of_fake(least_squares_generator_loss)),
+    "hinge": Pair(hinge_critic_loss, _of_fake(generator_loss)),
+    "wasserstein": Pair(critic_loss, _of_fake(generator_loss)),
+    "relativistic": Pair(relativistic_discriminator_loss, relativistic_generator_loss),
+}
+
+
+def pair(name: str) -> Pair:
+    """Both players' losses by name.
+
+    Raises:
+        UnknownNameError: none of `PAIRS`.
+    """
+    return PAIRS[lookup("loss", name, PAIRS)]
+
+
+# ---- what keeps a critic smooth
+
+
+def mix(
+    real: Tensor,
+    fake: Tensor,
+    *,
+    mixing: str = "uniform",
+    generator: torch.Generator | None = None,
+) -> Tensor:
     """Points on the lines between real and generated samples, one a pair.
 
     Args:
@@ -53,6 +212,7 @@ def mix(real: Tensor, fake: Tensor, *, mixing: str = "uniform") -> Tensor:
         fake: (batch, ...).
         mixing: ``uniform`` draws the weight from U(0, 1), as in the paper; ``normal`` from
             N(0, 1), as CubicGAN's code does, so that most points lie outside the segment.
+        generator: source of random numbers; torch's global one unless given.
 
     Returns:
         (batch, ...), without history.
@@ -60,15 +220,70 @@ def mix(real: Tensor, fake: Tensor, *, mixing: str = "uniform") -> Tensor:
     Raises:
         UnknownNameError: another mixing.
     """
-    lookup("mixing", mixing, MIXINGS)
     shape = (len(real), *([1] * (real.ndim - 1)))
+    weight = mixing_weight(shape, mixing=mixing, generator=generator, like=real)
+    return between(real, fake, weight)
+
+
+def mixing_weight(
+    shape: tuple[int, ...],
+    *,
+    mixing: str = "uniform",
+    generator: torch.Generator | None = None,
+    like: Tensor,
+) -> Tensor:
+    """Weights for `between`, one a sample, of the kind and on the device of ``like``."""
+    lookup("mixing", mixing, MIXINGS)
     draw = torch.rand if mixing == "uniform" else torch.randn
-    weight = draw(shape, dtype=real.dtype, device=real.device)  # one weight a sample
+    return draw(shape, generator=generator, dtype=like.dtype, device=like.device)
+
+
+def between(real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
+    """Points x + weight (x~ - x), without history: real at weight 0, generated at 1."""
     return (real + weight * (fake - real)).detach()
 
 
+def slope(critic: Scorer, points: Tensor, *, outputs: str = "one", batch_dims: int = 1) -> Tensor:
+    """Gradient of each sample's score by the sample, with the graph kept.
+
+    Args:
+        critic: maps (batch, ...) to (batch, 1) or (batch,).
+        points: (batch, ...).
+        outputs: what to do with a critic of several outputs, see `gradient_penalty`.
+        batch_dims: how many leading dimensions count samples.
+
+    Returns:
+        (batch, ...), differentiable with respect to the critic's weights.
+
+    Raises:
+        InputError: several scores a sample, and ``outputs`` does not say what to do with them.
+    """
+    lookup("treatment of outputs", outputs, OUTPUTS)
+    points = points.detach().requires_grad_(True)
+    scores = critic(points)
+    several = math.prod(scores.shape[batch_dims:])
+    if outputs == "one" and several > 1:
+        raise InputError(
+            f"the critic returns {several} scores a sample: a penalty on their sum bounds the "
+            f'slope of their mean by 1/{several}; return one score, or choose outputs="mean" '
+            '(or "sum", as the published Mg-Mn-O code does)'
+        )
+    total = scores.sum() / (several if outputs == "mean" else 1)
+    return torch.autograd.grad(total, points, create_graph=True)[0]
+
+
+def one_centred(slopes: Tensor) -> Tensor:
+    """E (|slope| - 1)^2 of (batch, ...) slopes; the norm is over everything but the batch."""
+    return (slopes.flatten(1).norm(dim=1) - 1.0).square().mean()
+
+
+def zero_centred(slopes: Tensor) -> Tensor:
+    """E |slope|^2 / 2 of (batch, ...) slopes."""
+    return 0.5 * slopes.flatten(1).square().sum(dim=1).mean()
+
+
 def gradient_penalty(
-    critic: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, *, mixing: str = "uniform"
+    critic: Scorer, real: Tensor, fake: Tensor, *, mixing: str = "uniform", outputs: str = "one"
 ) -> Tensor:
     """E (|grad f| - 1)^2 at points between real and generated samples, without the factor lambda.
 
@@ -80,6 +295,9 @@ def gradient_penalty(
         real: (batch, ...).
         fake: (batch, ...).
         mixing: see `mix`.
+        outputs: ``one`` refuses a critic of several outputs; ``mean`` takes the slope of their
+            mean, which `critic_loss` uses; ``sum`` that of their sum, as the published code
+            for Mg-Mn-O does, so that the mean is bounded by the inverse of their number.
 
     Returns:
         Scalar.
@@ -87,7 +305,225 @@ def gradient_penalty(
     Source:
         Gulrajani et al., Improved Training of Wasserstein GANs (2017), eq. 3.
     """
-    points = mix(real, fake, mixing=mixing).requires_grad_(True)
-    (slope,) = torch.autograd.grad(critic(points).sum(), points, create_graph=True)
-    norm = slope.flatten(1).norm(dim=1)  # (batch,)
-    return (norm - 1.0).square().mean()
+    return one_centred(slope(critic, mix(real, fake, mixing=mixing), outputs=outputs))
+
+
+def r1_penalty(critic: Scorer, real: Tensor) -> Tensor:
+    """E |grad f(x)|^2 / 2 at real samples, without the factor gamma.
+
+    Source:
+        Mescheder et al., Which Training Methods for GANs do actually Converge? (2018).
+    """
+    return zero_centred(slope(critic, real))
+
+
+def r2_penalty(critic: Scorer, fake: Tensor) -> Tensor:
+    """E |grad f(G(z))|^2 / 2 at generated samples, without the factor gamma.
+
+    Source:
+        Mescheder et al. (2018).
+    """
+    return zero_centred(slope(critic, fake))
+
+
+@torch.no_grad()
+def clip_weights(network: nn.Module | Iterable[Tensor], limit: float) -> None:
+    """Cut every weight to [-limit, limit], in place.
+
+    Source:
+        Arjovsky et al., Wasserstein GAN (2017), algorithm 1, line 7 (limit 0.01).
+    """
+    if limit <= 0:
+        raise InputError(f"limit={limit}: weights are cut to [-limit, limit], so give e.g. 0.01")
+    for weight in network.parameters() if isinstance(network, nn.Module) else network:
+        weight.clamp_(-limit, limit)
+
+
+# ---- conditions
+
+
+def auxiliary_class_loss(logits: Tensor, classes: Tensor) -> Tensor:
+    """-E log P(c | x): the classifier beside the critic, cross-entropy on logits.
+
+    Args:
+        logits: (batch, classes) before any softmax.
+        classes: (batch,) int64.
+
+    Source:
+        Odena et al., Conditional Image Synthesis with Auxiliary Classifier GANs (2017), eq. 3.
+    """
+    return functional.cross_entropy(logits, classes)
+
+
+def auxiliary_value_loss(values: Tensor, wanted: Tensor) -> Tensor:
+    """E (c' - c)^2: the same for a condition that is a number.
+
+    Args:
+        values: (batch,) or (batch, k) predicted conditions.
+        wanted: the same shape, or (batch,) for (batch, 1).
+    """
+    return (values - wanted.reshape(values.shape)).square().mean()
+
+
+AUXILIARIES = {"class": auxiliary_class_loss, "value": auxiliary_value_loss}
+
+# ---- what the best players can reach
+
+
+def optimal_discriminator(p: Tensor, q: Tensor) -> Tensor:
+    """D = p / (p + q): the best discriminator between densities p (data) and q (generator).
+
+    Source:
+        Goodfellow et al. (2014), proposition 1.
+    """
+    return p / (p + q)
+
+
+def density_ratio(logits: Tensor) -> Tensor:
+    """Ratio p / q = D / (1 - D) = exp(logit), exact for the best discriminator."""
+    return logits.exp()
+
+
+def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p | q) = sum p log(p / q) of two discrete distributions, in nats.
+
+    Args:
+        p: (..., n) probabilities that sum to 1.
+        q: the same shape, positive where p is.
+    """
+    return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)
+
+
+def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
+    """(KL(p | m) + KL(q | m)) / 2 with m = (p + q) / 2, in nats: between 0 and log 2.
+
+    The minimax value of the best discriminator is 2 JSD - 2 log 2.
+
+    Source:
+        Goodfellow et al. (2014), eq. 6.
+    """
+    middle = 0.5 * (p + q)
+    return 0.5 * (kl_divergence(p, middle) + kl_divergence(q, middle))
+
+
+# ---- variational autoencoder
+
+
+def reparameterise(mean: Tensor, log_variance: Tensor, *, noise: Tensor | None = None) -> Tensor:
+    """A normal sample, mean + exp(log_variance / 2) noise, with gradients for both arguments.
+
+    Args:
+        mean: (batch, latent).
+        log_variance: (batch, latent).
+        noise: (batch, latent) from N(0, 1); drawn with torch's global random numbers unless given.
+
+    Source:
+        Kingma and Welling, Auto-Encoding Variational Bayes (2014), section 2.4.
+    """
+    noise = torch.randn_like(mean) if noise is None else noise
+    return mean + (0.5 * log_variance).exp() * noise
+
+
+def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, var) | N(0, 1)) = sum (mean^2 + var - 1 - log var) / 2, in nats.
+
+    Args:
+        mean: (batch, latent).
+        log_variance: (batch, latent).
+
+    Returns:
+        (batch,).
+
+    Source:
+        Kingma and Welling (2014), appendix B.
+    """
+    return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
+
+
+def elbo(log_likelihood: Tensor, kl: Tensor, *, beta: float = 1.0) -> Tensor:
+    """E (log p(x | z) - beta KL): a lower bound of log p(x) for beta = 1, to be maximised.
+
+    Args:
+        log_likelihood: (batch,) of the data given a latent sample.
+        kl: (batch,) from `gaussian_kl`.
+        beta: weight of the divergence.
+
+    Source:
+        Kingma and Welling (2014), eq. 3; beta: Higgins et al., beta-VAE (2017).
+    """
+    return (log_likelihood - beta * kl).mean()
+
+
+# ---- sequences and rewards
+
+
+def next_token_loss(logits: Tensor, tokens: Tensor, *, padding: int = 0) -> Tensor:
+    """-mean log p(t_i | t_<i) over all tokens that are not padding, in nats.
+
+    Args:
+        logits: (batch, length, vocabulary); row i is predicted from the tokens before i.
+        tokens: (batch, length) int64, the tokens to predict.
+        padding: the token that counts for nothing.
+    """
+    return functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), ignore_index=padding)
+
+
+def sequence_log_probability(logits: Tensor, tokens: Tensor, *, padding: int = 0) -> Tensor:
+    """Each sequence's log probability, the sum of log p(t_i | t_<i), in nats.
+
+    Args:
+        logits: (batch, length, vocabulary), see `next_token_loss`.
+        tokens: (batch, length) int64.
+        padding: the token that counts for nothing.
+
+    Returns:
+        (batch,).
+    """
+    chosen = logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+    return chosen.masked_fill(tokens == padding, 0.0).sum(-1)
+
+
+def reinforce_loss(
+    log_probability: Tensor, reward: Tensor, *, baseline: Tensor | float | None = None
+) -> Tensor:
+    """-E (R - b) log pi: its gradient is minus the policy gradient of the mean reward.
+
+    Args:
+        log_probability: (batch,) log probability of each sampled sequence, with gradients.
+        reward: (batch,); no gradient passes through it.
+        baseline: what a reward is compared with; unless given, the mean of the other rewards of
+            the batch, which leaves the gradient unbiased.
+
+    Source:
+        Williams, Simple Statistical Gradient-Following Algorithms (1992), theorem 1; the mean of
+        the others: Kool et al., Buy 4 REINFORCE Samples, Get a Baseline for Free (2019).
+    """
+    reward = reward.detach()
+    if baseline is None:
+        if len(reward) < 2:
+            raise InputError(
+                f"{len(reward)} reward: the mean of the others needs at least 2; give baseline="
+            )
+        baseline = (reward.sum() - reward) / (len(reward) - 1)
+    elif isinstance(baseline, Tensor):
+        baseline = baseline.detach()
+    return -((reward - baseline) * log_probability).mean()
+
+
+def prior_reward(
+    reward: Tensor, log_probability: Tensor, prior_log_probability: Tensor, *, weight: float
+) -> Tensor:
+    """R - weight (log pi - log pi_0): a reward that pays for leaving the prior model.
+
+    Its mean under pi is the mean reward minus ``weight`` KL(pi | pi_0). Without history.
+
+    Args:
+        reward: (batch,).
+        log_probability: (batch,) under the policy that sampled.
+        prior_log_probability: (batch,) under the model it began with.
+        weight: reward a nat.
+
+    Source:
+        Jaques et al., Sequence Tutor (2017).
+    """
+    return (reward - weight * (log_probability - prior_log_probability)).detach()

@@ -490,7 +490,7 @@ def shell(monkeypatch, capsys, tmp_path):
         (("good.extxyz", "--potential", "chgnet", "--no-energies"), "give one of the two"),
         (("good.extxyz", "--reference", "oqmd"), "oqmd_icsd"),
         (("good.extxyz", "--reference", "oqmd_formulas"), "holds no crystals"),
-        (("good.extxyz", "--split", "trian"), "train"),
+        (("good.extxyz", "--split", "tran"), "train"),
         (("good.extxyz", "--workers", "0"), "at least one process"),
         (("good.extxyz", "--figure", "funnel.doc"), "funnel.doc"),
         (("good.extxyz", "-o", "nowhere/report.json"), "nowhere"),

@@ -46,6 +46,7 @@ def rotation(rng):
 
 
 PYRITE = orbits(205, 5.4 * np.eye(3), [(26, [0, 0, 0]), (16, [0.385, 0.385, 0.385])])
+DRY_ICE = orbits(205, 5.6 * np.eye(3), [(86, [0, 0, 0]), (85, [0.118, 0.118, 0.118])])
 ANTIPEROVSKITE = orbits(
     221, 4.9 * np.eye(3), [(81, [0, 0, 0]), (62, [0.5, 0.5, 0]), (6, [0.5, 0.5, 0.5])]
 )  # Sm3TlC
@@ -150,12 +151,11 @@ def test_site_swaps_are_no_substitutions(reference):
 
 def test_known_templates(reference):
     # solid carbon dioxide has pyrite's template, and is another structure
-    dry_ice = orbits(205, 5.6 * np.eye(3), [(86, [0, 0, 0]), (85, [0.118, 0.118, 0.118])])
     from pymatgen.core.structure_matcher import StructureMatcher
 
-    pair = CrystalBatch.cat([PYRITE, dry_ice]).structures()
+    pair = CrystalBatch.cat([PYRITE, DRY_ICE]).structures()
     assert not StructureMatcher().fit_anonymous(*pair)
-    kind, index, detail = kind_of(dry_ice, reference)
+    kind, index, detail = kind_of(DRY_ICE, reference)
     assert kind == "known template"
     assert templates(reference[[index]]) == ["AB2_205_a_c"]
     assert "AB2_205_a_c" in detail
@@ -212,6 +212,19 @@ def test_order_of_the_reference_does_not_matter(reference):
     order = np.random.default_rng(5).permutation(len(reference))
     one, other = novelty_kinds(batch, reference), novelty_kinds(batch, reference[order])
     assert (one.kind == other.kind).all()
+
+
+def test_known_templates_may_be_given(reference):
+    batch = imd.datasets.load("oqmd_icsd").select(max_sites=8)[:150].crystals
+    one = novelty_kinds(batch, reference)
+    other = novelty_kinds(batch, reference, known_templates=templates(reference))
+    assert (one.kind == other.kind).all()
+    assert one.details == other.details
+    assert novelty_kinds(DRY_ICE, reference).kind == ["known template"]
+    none = novelty_kinds(DRY_ICE, reference, known_templates=["A_1_a"] * len(reference))
+    assert none.kind == ["new template"]
+    with pytest.raises(InputError, match="known templates for 302"):
+        novelty_kinds(batch, reference, known_templates=["AB_225_a_b"])
 
 
 def test_narrow_tolerances_make_fewer_copies(reference):

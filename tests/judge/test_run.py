@@ -390,6 +390,30 @@ def test_one_crystal_on_which_a_check_breaks_down(samples, known, monkeypatch):
     assert (report.failed_at[others] == expected.failed_at[others]).all()
 
 
+@pytest.mark.parametrize("error", [ValueError, InputError])
+def test_a_check_that_breaks_down_on_one_of_many(samples, known, monkeypatch, error):
+    real = checks.CHECKS["distances"]
+
+    def fragile(crystals, rows, **settings):
+        if 7 in rows:
+            raise error("not this one")
+        return real(crystals, rows, **settings)
+
+    monkeypatch.setitem(checks.CHECKS, "distances", fragile)
+    report = without_energies(samples, known)
+    assert report.reason(7) == f"distances: {error.__name__}: not this one"
+    assert report.table.loc["distances", "passed"] == len(samples) - 1
+
+
+def test_settings_that_are_wrong_for_all_are_an_error(samples, known, monkeypatch):
+    def refuse(crystals, rows, **settings):
+        raise InputError("install something first")
+
+    monkeypatch.setitem(checks.CHECKS, "novel", refuse)
+    with pytest.raises(InputError, match="install something first"):
+        without_energies(samples, known)
+
+
 # ---- references
 
 

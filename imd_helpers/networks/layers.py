@@ -1,0 +1,193 @@
+"""Layers that torch does not have: conditions, batch statistics, a spectral norm for `vmap`.
+
+Embeddings, batch and layer norm and weight norm are torch's own (`torch.nn`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+
+def mlp(
+    sizes: Sequence[int],
+    *,
+    activation: nn.Module | None = None,
+    norm: Callable[[int], nn.Module] | None = None,
+    last: nn.Module | None = None,
+) -> nn.Sequential:
+    """Linear layers with an activation between them.
+
+    Args:
+        sizes: widths from input to output, e.g. ``(8, 64, 64, 2)``.
+        activation: between layers; leaky ReLU of slope 0.2 unless given. It is shared.
+        norm: makes a layer from a width, put before each activation, e.g. ``nn.BatchNorm1d``.
+        last: layer after the output, e.g. ``nn.Tanh()``.
+
+    Returns:
+        (batch, sizes[0]) to (batch, sizes[-1]).
+    """
+    activation = nn.LeakyReLU(0.2) if activation is None else activation
+    layers: list[nn.Module] = []
+    for width_in, width_out in itertools.pairwise(sizes[:-1]):
+        layers.append(nn.Linear(width_in, width_out))
+        if norm is not None:
+            layers.append(norm(width_out))
+        layers.append(activation)
+    layers.append(nn.Linear(sizes[-2], sizes[-1]))
+    return nn.Sequential(*layers, *([] if last is None else [last]))
+
+
+class Concatenated(nn.Module):
+    """A network that sees its input and a condition side by side: a generator or a critic.
+
+    Source:
+        Mirza and Osindero, Conditional Generative Adversarial Nets (2014).
+    """
+
+    def __init__(self, body: nn.Module, embedding: nn.Module | None = None) -> None:
+        """Put a condition in front of ``body``.
+
+        Args:
+            body: takes (batch, width of input + width of condition).
+            embedding: maps the condition to (batch, width), e.g. ``nn.Embedding(3, 4)`` for a
+                class; without one the condition itself, (batch,) or (batch, width), is used.
+        """
+        super().__init__()
+        self.body, self.embedding = body, embedding
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """(batch, width) and the condition to the output of ``body``."""
+        return self.body(torch.cat([x, _embedded(self.embedding, condition, x)], dim=-1))
+
+
+class ProjectionHead(nn.Module):
+    """psi(phi(x)) + <v(c), phi(x)>: a score of the sample, and one of how it fits the condition.
+
+    Source:
+        Miyato and Koyama, cGANs with Projection Discriminator (2018), eq. 4.
+    """
+
+    def __init__(self, features: nn.Module, width: int, embedding: nn.Module) -> None:
+        """Score the features of a sample.
+
+        Args:
+            features: phi, maps a sample to (batch, width).
+            width: number of features.
+            embedding: v, maps a condition to (batch, width): ``nn.Embedding(classes, width)``
+                or, for (batch, k) numbers, ``nn.Linear(k, width)``.
+        """
+        super().__init__()
+        self.features, self.embedding = features, embedding
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """(batch, …) and the condition to (batch, 1)."""
+        phi = self.features(x)  # (batch, width)
+        fit = (_embedded(self.embedding, condition, phi) * phi).sum(-1, keepdim=True)  # (batch, 1)
+        return self.score(phi) + fit
+
+
+class AuxiliaryHead(nn.Module):
+    """A score, and beside it a prediction of the condition from the same features.
+
+    Source:
+        Odena et al., Conditional Image Synthesis with Auxiliary Classifier GANs (2017).
+    """
+
+    def __init__(self, features: nn.Module, width: int, outputs: int) -> None:
+        """Score and classify the features of a sample.
+
+        Args:
+            features: maps a sample to (batch, width).
+            width: number of features.
+            outputs: number of classes, or of numbers to predict.
+        """
+        super().__init__()
+        self.features = features
+        self.score, self.predict = nn.Linear(width, 1), nn.Linear(width, outputs)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, …) to a score (batch, 1) and logits or values (batch, outputs)."""
+        phi = self.features(x)  # (batch, width)
+        return self.score(phi), self.predict(phi)
+
+
+class MinibatchDeviation(nn.Module):
+    """Append the mean standard deviation of the features over the batch as one more feature.
+
+    A critic that sees it can tell a batch of copies from a batch of real samples.
+
+    Source:
+        Karras et al., Progressive Growing of GANs (2018), section 3.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, width) to (batch, width + 1)."""
+        variance = x.var(dim=0, correction=0)  # (width,)
+        # the root has no slope at 0, where all samples are copies: keep it finite
+        deviation = (variance + 1e-8).sqrt().mean()
+        return torch.cat([x, deviation.expand(len(x), 1)], dim=1)
+
+
+class SpectralNorm(nn.Module):
+    """W / sigma(W), the largest singular value by one step of power iteration a forward pass.
+
+    Equal to ``torch.nn.utils.parametrizations.spectral_norm``, which writes its vectors with
+    ``out=`` and so cannot be trained by ``torch.func.vmap``.
+
+    Source:
+        Miyato et al., Spectral Normalization for Generative Adversarial Networks (2018), alg. 1.
+    """
+
+    def __init__(self, weight: Tensor, *, warm_up: int = 15) -> None:
+        """Begin with random vectors and ``warm_up`` iterations on (out, in, …) ``weight``."""
+        super().__init__()
+        matrix = weight.detach().flatten(1)
+        for name, size in zip(("left", "right"), matrix.shape, strict=True):
+            self.register_buffer(
+                name, functional.normalize(matrix.new_empty(size).normal_(), dim=0)
+            )
+        for _ in range(warm_up):
+            self._iterate(matrix)
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Divide (out, in, …) weights by their largest singular value."""
+        matrix = weight.flatten(1)
+        if self.training:
+            self._iterate(matrix.detach())
+        # copies: a second forward pass moves the vectors before the first one's backward
+        left, right = self.left.clone(), self.right.clone()
+        return weight / torch.dot(left, matrix @ right)
+
+    @torch.no_grad()
+    def _iterate(self, matrix: Tensor) -> None:
+        self.left.copy_(functional.normalize(matrix @ self.right, dim=0, eps=1e-12))
+        self.right.copy_(functional.normalize(self.left @ matrix, dim=0, eps=1e-12))
+
+
+def spectral_norm(network: nn.Module) -> nn.Module:
+    """Hold the largest singular value of every linear and convolution layer to 1, in place.
+
+    With activations of slope at most 1 the network's Lipschitz constant is then at most 1, up to
+    the error of the power iteration; a convolution's matrix is (out, in × kernel), as in the paper.
+
+    Returns:
+        The same network.
+    """
+    for layer in list(network.modules()):
+        if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            parametrize.register_parametrization(layer, "weight", SpectralNorm(layer.weight))
+    return network
+
+
+def _embedded(embedding: nn.Module | None, condition: Tensor, like: Tensor) -> Tensor:
+    """The condition as (batch, width) numbers."""
+    if embedding is not None:
+        return embedding(condition)
+    return condition.reshape(*like.shape[:-1], -1).to(like.dtype)
