@@ -18,6 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # one core for both roads
 
 import argparse
 import time
+import warnings
 
 import numpy as np
 from common import best_of, environment, save
@@ -153,6 +154,7 @@ def main() -> None:
     parser.add_argument("--mixed", type=int, default=10_000)
     parser.add_argument("--save", action="store_true", help="write results/uniqueness.json")
     options = parser.parse_args()
+    warnings.simplefilter("ignore")  # pymatgen misses electronegativities of noble gases
 
     some = mixed(4)
     start = time.process_time()

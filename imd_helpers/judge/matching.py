@@ -319,4 +319,4 @@ def _bar(parts: range, name: str) -> Iterable[int]:
         return parts
     from tqdm.auto import tqdm
 
-    return tqdm(parts, desc=name, unit=f"{CHUNK} compositions")
+    return tqdm(parts, desc=name, unit="step")
