@@ -163,10 +163,24 @@ def formula_counts(formulas: Sequence[str]) -> np.ndarray:
         InputError: not a formula.
         UnknownNameError: an element that does not exist.
     """
-    counts = np.zeros((len(formulas), elements.N_COLUMNS))
-    for row, formula in zip(counts, formulas, strict=True):
-        for z, n in elements.parse_formula(formula).items():
-            row[z] = n
+    return _counted(formulas).astype(np.float64)
+
+
+def _counted(formulas: Sequence[str]) -> np.ndarray:
+    """(n, 119) counts: int64 where all are whole, as nearly always, else float64."""
+    rows: list[int] = []
+    numbers: list[int] = []
+    amounts: list[float] = []
+    for i, formula in enumerate(formulas):
+        parsed = elements.parse_formula(formula)
+        rows += [i] * len(parsed)
+        numbers += parsed
+        amounts += parsed.values()
+    values = np.array(amounts)
+    if (values == np.rint(values)).all():
+        values = values.astype(np.int64)
+    counts = np.zeros((len(formulas), elements.N_COLUMNS), dtype=values.dtype)
+    counts[rows, numbers] = values
     return counts
 
 
@@ -178,7 +192,7 @@ def _as_counts(compositions: Sequence[str] | ArrayLike) -> np.ndarray:
     if given.size == 0:
         raise InputError("no compositions given: give at least one formula")
     if given.dtype.kind in "UO":
-        given = formula_counts(given.tolist())
+        given = _counted(given.tolist())
     if given.ndim != 2 or given.shape[1] != elements.N_COLUMNS:
         raise InputError(
             f"counts have shape {given.shape}: expected (n, {elements.N_COLUMNS}), one column for "
