@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .runtime import PROFILES, InputError, current_profile, lookup
+
+if TYPE_CHECKING:
+    from .descriptors.composition_matrix import DecodedFormulas
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -91,18 +94,28 @@ def train(
 @app.command()
 def sample(
     model: str,
-    out: Annotated[Path, typer.Option("--out", "-o", help="an .extxyz file")],
-    n: Annotated[int, typer.Option("-n", help="how many crystals")] = 1000,
+    out: Annotated[Path, typer.Option("--out", "-o", help="an .extxyz file, or .csv of formulas")],
+    n: Annotated[int, typer.Option("-n", help="how many")] = 1000,
     variant: Annotated[str, typer.Option(help="fixed, paper, …: see the chapter")] = "fixed",
     weights: Annotated[Path | None, typer.Option(help="your own model.safetensors")] = None,
     space_group: Annotated[int | None, typer.Option(help="e.g. 225")] = None,
     elements: Annotated[str | None, typer.Option(help="e.g. Cs,Pb,I")] = None,
+    value: Annotated[float | None, typer.Option(help="of the property, where one is asked")] = None,
     seed: Annotated[int, typer.Option(help="same seed, same crystals")] = 0,
 ) -> None:
-    """Generate crystals; those that do not decode stay in the file, with the reason."""
+    """Generate crystals or formulas; those that do not decode stay in the file, with the reason."""
     from . import models
     from .crystals import files
 
+    if model in models.FORMULA_MODELS:
+        if space_group is not None or elements is not None:
+            raise InputError(f"{model} writes formulas: it knows no --space-group, no --elements")
+        _check_writable(out, (".csv",))
+        generator = models.load(model, variant=variant, path=weights)
+        _write_formulas(out, generator.sample_decoded(n, condition=value, seed=seed))
+        return
+    if value is not None:
+        raise InputError(f"{model} cannot be asked for a --value: give --space-group or --elements")
     condition: dict[str, object] = {}
     if space_group is not None:
         condition["space_group"] = space_group
@@ -171,6 +184,17 @@ def judge(
     if figure is not None:
         report.figure().savefig(figure, dpi=200)
         typer.echo(f"wrote {figure}")
+
+
+def _write_formulas(out: Path, decoded: DecodedFormulas) -> None:
+    """One row a sample: formula, or the reason why there is none."""
+    import pandas as pd
+
+    columns = {"formula": decoded.formulas(), "reason": decoded.reasons}
+    partial = out.with_name(f".{out.name}.part")
+    pd.DataFrame(columns).to_csv(partial, index=False)
+    partial.replace(out)
+    typer.echo(f"wrote {len(decoded)} formulas to {out}; {int(decoded.ok.sum())} decoded")
 
 
 def _check_writable(path: Path, suffixes: tuple[str, ...]) -> None:

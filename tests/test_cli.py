@@ -70,6 +70,18 @@ def test_train_sample_judge_one_after_the_other(imd, tmp_path):
     assert "space group" in names
 
 
+def test_a_model_of_formulas_writes_a_table(imd, tmp_path):
+    trained = imd("train", "matgan", "--out", tmp_path / "run", *TINY)
+    assert trained.returncode == 0, trained.stderr
+    weights = tmp_path / "run" / "model.safetensors"
+    made = imd("sample", "matgan", "-n", 30, "-o", tmp_path / "made.csv", "--weights", weights)
+    assert made.returncode == 0, made.stderr
+    lines = (tmp_path / "made.csv").read_text().splitlines()
+    assert lines[0] == "formula,reason"
+    assert len(lines) == 31
+    assert all(formula or reason for formula, reason in (x.rsplit(",", 1) for x in lines[1:]))
+
+
 def test_resume_goes_on(imd, tmp_path):
     imd("train", "cubicgan", "--out", tmp_path, *TINY)
     again = imd("train", "cubicgan", "--out", tmp_path, "--resume", *TINY[:3], 4, *TINY[4:])
@@ -87,6 +99,9 @@ def test_resume_goes_on(imd, tmp_path):
         (("sample", "cubicgan", "-o", "x.extxyz", "--space-group", "300"), "space group 300"),
         (("sample", "cubicgan", "-o", "x.extxyz", "--elements", "Cs,Pb"), "three different"),
         (("sample", "cubicgan", "-o", "x.pdf"), "suffix"),
+        (("sample", "cubicgan", "-o", "x.extxyz", "--value", "1.0"), "cannot be asked"),
+        (("sample", "matgan", "-o", "x.csv", "--space-group", "225"), "writes formulas"),
+        (("sample", "matgan", "-o", "x.extxyz"), "suffix"),
         (("judge", "nothing.extxyz"), "no file nothing.extxyz"),
         (("data", "card", "oqmd"), "oqmd_icsd"),
     ],

@@ -2,7 +2,36 @@
 
 from __future__ import annotations
 
-from . import symmetry_sites
-from .base import Decoded, Descriptor
+from . import (
+    bags,
+    composition_matrix,
+    coordinate_matrix,
+    coulomb,
+    crystal_image,
+    hydride_blocks,
+    methane_grid,
+    molecules,
+    smiles,
+    soap,
+    symmetry_sites,
+    voxel_grid,
+)
+from .base import Decoded, Descriptor, Encoded
 
-__all__ = ["Decoded", "Descriptor", "symmetry_sites"]
+__all__ = [
+    "Decoded",
+    "Descriptor",
+    "Encoded",
+    "bags",
+    "composition_matrix",
+    "coordinate_matrix",
+    "coulomb",
+    "crystal_image",
+    "hydride_blocks",
+    "methane_grid",
+    "molecules",
+    "smiles",
+    "soap",
+    "symmetry_sites",
+    "voxel_grid",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .composition import charge_neutral
+from .formulas import judge_formulas
 from .funnel import funnel
 from .geometry import geometry_valid
 from .intervals import wilson
@@ -26,6 +27,7 @@ __all__ = [
     "funnel",
     "geometry_valid",
     "judge",
+    "judge_formulas",
     "novel",
     "novelty_kinds",
     "structure_distance",

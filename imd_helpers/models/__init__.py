@@ -6,19 +6,25 @@ import importlib
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..crystals import CrystalBatch
 from ..runtime import data_path, lookup
 
 
 class Generator(Protocol):
-    """Anything that makes crystals: a model, or a baseline without any learning."""
+    """Anything that makes crystals or compositions: a model, or a baseline without learning."""
 
-    def sample(self, n: int, *, condition: Any = None, seed: int = 0) -> CrystalBatch:
-        """Return n crystals; the same seed gives the same crystals."""
+    def sample(self, n: int, *, condition: Any = None, seed: int = 0) -> CrystalBatch | np.ndarray:
+        """Return n crystals, or (n, 119) counts; the same seed gives the same samples."""
         ...
 
 
-_MODELS = {"cubicgan": ("cubicgan", "CubicGan")}  # name: (module, class)
+_MODELS = {  # name: (module, class)
+    "cubicgan": ("cubicgan", "CubicGan"),
+    "matgan": ("matgan", "MatGan"),
+}
+FORMULA_MODELS = ("matgan",)  # whose samples are compositions
 
 
 def names() -> list[str]:

@@ -351,6 +351,16 @@ def test_penalty_of_a_curved_critic_against_finite_differences(points, agrees):
     agrees(scale.grad, numeric, within=1e-6, relative=True)
 
 
+@equation("eq-wgan-penalty", "eq-cubicgan-penalty", function="gradient_penalty")
+def test_penalty_of_a_curved_critic_is_the_mean_over_samples(points, agrees):
+    """f(x) = a |x|^2 / 2 has slope a x, another one at each of the mixed points."""
+    torch.manual_seed(1)
+    found = losses.gradient_penalty(lambda x: 0.3 * x.flatten(1).square().sum(1) / 2, *points)
+    torch.manual_seed(1)
+    mixed = losses.mix(*points).flatten(1)
+    agrees(found, ((0.3 * mixed.norm(dim=1) - 1) ** 2).mean(), within=1e-12)
+
+
 def test_the_norm_is_of_a_sample_not_of_a_row_or_the_batch(points):
     """A norm over rows, or over the batch, is a published error; both give another number."""
     weights = normal(12, seed=3)
@@ -363,10 +373,11 @@ def test_the_norm_is_of_a_sample_not_of_a_row_or_the_batch(points):
 def test_a_penalty_sends_no_gradient_to_the_generator(points):
     real, fake = points[0], points[1].clone().requires_grad_()
     weights = torch.full((12,), 0.7, dtype=torch.float64, requires_grad=True)
-    penalties = (
-        losses.gradient_penalty(linear_critic(weights), real, fake),
-        losses.r2_penalty(linear_critic(weights), fake),
-    )
+
+    def critic(x):  # curved, so that its slope depends on where it is taken
+        return x.flatten(1).square() @ weights
+
+    penalties = losses.gradient_penalty(critic, real, fake), losses.r2_penalty(critic, fake)
     for penalty in penalties:
         (slope,) = torch.autograd.grad(penalty, fake, allow_unused=True, retain_graph=True)
         assert slope is None
@@ -437,7 +448,8 @@ def test_mixing_weights_samples_as_the_equation_says(agrees):
     agrees(mixed, real + eps * (fake - real), within=1e-12)
     again = losses.mix(real, fake, generator=torch.Generator().manual_seed(3))
     assert torch.equal(mixed, again)
-    assert not mixed.requires_grad
+    moving = losses.mix(real, fake.clone().requires_grad_())
+    assert not moving.requires_grad
 
 
 def test_unknown_mixing_lists_the_known_ones():

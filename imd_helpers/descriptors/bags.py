@@ -1,0 +1,360 @@
+"""Bags of bonds, and bags of bonds, angles and torsions with terms of a force field (BAML).
+
+A molecule becomes many small lists, one for each kind of atom, pair, angle or torsion. Each is
+sorted, so that the numbering of the atoms is lost, and padded with zeros to the longest one seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import elements
+from ..runtime import InputError, lookup
+from .coulomb import POWER
+from .molecules import MoleculeBatch, need
+
+if TYPE_CHECKING:
+    from rdkit.Chem import Mol
+
+    Bag = tuple[str, ...]
+    Bags = dict[Bag, list[float]]
+
+STRETCHES = ("morse", "harmonic")
+DEPTH = 70.0  # kcal/mol for each bond order: depth of UFF's Morse potential
+FOLDS = {"SP": 1, "SP2": 3, "SP3D2": 4}  # of the angle term; the others have the general form
+
+
+class _Padded:
+    """Bags of different lengths as one vector."""
+
+    def __init__(self) -> None:
+        self.sizes: dict[Bag, int] = {}
+
+    @property
+    def shape(self) -> tuple[int]:
+        """Of one encoded molecule; all zeros belong to it."""
+        return (sum(self.sizes.values()),)
+
+    @property
+    def labels(self) -> list[Bag]:
+        """The bag of each column."""
+        return [bag for bag, size in self.sizes.items() for _ in range(size)]
+
+    def _fit(self, all_bags: Sequence[Bags]) -> None:
+        sizes: dict[Bag, int] = defaultdict(int)
+        for bags in all_bags:
+            for bag, values in bags.items():
+                sizes[bag] = max(sizes[bag], len(values))
+        self.sizes = dict(sorted(sizes.items()))
+
+    def _pad(self, all_bags: Sequence[Bags]) -> Tensor:
+        if not self.sizes:
+            raise InputError("the bags have no sizes yet: call fit with all molecules first")
+        starts = dict(
+            zip(self.sizes, np.cumsum([0, *self.sizes.values()])[:-1].tolist(), strict=True)
+        )
+        out = torch.zeros(len(all_bags), *self.shape, dtype=torch.float64)
+        for i, bags in enumerate(all_bags):
+            for bag, values in bags.items():
+                if len(values) > self.sizes.get(bag, 0):
+                    raise InputError(
+                        f"molecule {i} has {len(values)} of {'-'.join(bag)}, but the bags were "
+                        f"fitted for {self.sizes.get(bag, 0)}: fit on all molecules (sizes need no "
+                        "targets, so that nothing leaks)"
+                    )
+                ordered = sorted(values, key=lambda value: -abs(value))
+                out[i, starts[bag] : starts[bag] + len(values)] = torch.tensor(ordered)
+        return out
+
+
+class BondBags(_Padded):
+    """Bag of bonds: the values of the Coulomb matrix, sorted within each pair of elements.
+
+    Every pair of atoms counts, bonded or not.
+
+    Source:
+        Hansen et al., J. Phys. Chem. Lett. 6 (2015) 2326.
+    """
+
+    def fit(self, molecules: MoleculeBatch) -> BondBags:
+        """Find how long each bag must be."""
+        self._fit(_coulomb_bags(molecules))
+        return self
+
+    def encode(self, molecules: MoleculeBatch) -> Tensor:
+        """(batch, *shape) float64.
+
+        Raises:
+            InputError: not fitted, or a bag is longer than any that was seen by `fit`.
+        """
+        return self._pad(_coulomb_bags(molecules))
+
+
+class ForceFieldBags(_Padded):
+    """Bags of atoms, bonds, other pairs, angles and torsions with terms of the force field UFF.
+
+    An atom enters as 1, so that a linear model gives it its own energy; a bond as a Morse
+    potential; a pair further apart than an angle as Lennard-Jones; angles and torsions as UFF's
+    cosine series. All in kcal/mol.
+
+    Args:
+        angles: bags of angles too.
+        torsions: bags of torsions too.
+
+    Source:
+        Huang & von Lilienfeld, J. Chem. Phys. 145 (2016) 161102 (BAML); the terms from Rappé et
+        al., J. Am. Chem. Soc. 114 (1992) 10024. The original fits the energies of its atoms first;
+        here the regression that follows does.
+    """
+
+    def __init__(self, *, angles: bool = True, torsions: bool = True) -> None:
+        super().__init__()
+        self.kinds = ["atom", "bond", "pair"] + ["angle"] * angles + ["torsion"] * torsions
+
+    def fit(self, molecules: Sequence[Mol]) -> ForceFieldBags:
+        """Find how long each bag must be."""
+        self._fit([self._bags(molecule) for molecule in molecules])
+        return self
+
+    def encode(self, molecules: Sequence[Mol]) -> Tensor:
+        """(batch, *shape) float64.
+
+        Args:
+            molecules: RDKit molecules with all hydrogens and one conformer (see `to_rdkit`).
+
+        Raises:
+            InputError: as `BondBags.encode`; no conformer; an atom unknown to UFF; or the package
+                rdkit is not installed.
+        """
+        return self._pad([self._bags(molecule) for molecule in molecules])
+
+    def _bags(self, molecule: Mol) -> Bags:
+        bags: Bags = defaultdict(list)
+        for atom in molecule.GetAtoms():
+            bags["atom", atom.GetSymbol()].append(1.0)
+        for (kind, *atoms), value in uff_terms(molecule).items():
+            if kind in self.kinds:
+                bags[_name(molecule, kind, atoms)].append(value)
+        return dict(bags)
+
+
+def uff_terms(molecule: Mol, *, stretch: str = "morse") -> dict[tuple[Any, ...], float]:
+    """Energy of each bond, pair, angle and torsion in the force field UFF.
+
+    Args:
+        molecule: RDKit molecule with hydrogens and one conformer.
+        stretch: ``"morse"`` (zero for separated atoms, as BAML) or ``"harmonic"`` (as RDKit).
+
+    Returns:
+        ``{(kind, atom, atom, …): kcal/mol}``, kind one of bond, pair, angle, torsion. UFF's
+        inversion terms at flat centres are left out.
+
+    Raises:
+        InputError: no conformer, an atom without parameters, or rdkit is not installed.
+        UnknownNameError: no such stretch.
+
+    Source:
+        Rappé et al. (1992), equations 1, 2, 10, 16 and 20.
+    """
+    lookup("stretch", stretch, STRETCHES)
+    field = need("rdkit.Chem.rdForceFieldHelpers")
+    if molecule.GetNumConformers() == 0:
+        raise InputError("the molecule has no coordinates: make them with smiles.embed(...)")
+    xyz = molecule.GetConformer().GetPositions()  # (atoms, 3) Å
+    with need("rdkit.rdBase").BlockLogs():  # UFF's atom types warn at every call
+        if not field.UFFHasAllMoleculeParams(molecule):
+            raise InputError("UFF lacks parameters for an atom of this molecule: drop the molecule")
+        return {
+            **_bond_terms(molecule, xyz, field, stretch),
+            **_pair_terms(molecule, xyz, field),
+            **_angle_terms(molecule, xyz, field),
+            **_torsion_terms(molecule, xyz, field),
+        }
+
+
+def to_rdkit(molecules: MoleculeBatch) -> tuple[list[Mol | None], tuple[str, ...]]:
+    """RDKit molecules with bond orders found from the geometry, taken as neutral.
+
+    Returns:
+        n molecules, None where RDKit finds no bonding that gives every atom its valence, and n
+        reasons, empty where it does.
+
+    Raises:
+        InputError: rdkit is not installed.
+    """
+    chem, perceive = need("rdkit.Chem"), need("rdkit.Chem.rdDetermineBonds")
+    field, base = need("rdkit.Chem.rdForceFieldHelpers"), need("rdkit.rdBase")
+    out, reasons = [], []
+    for i, n in enumerate(molecules.n_atoms.tolist()):
+        symbols = [elements.SYMBOLS[z] for z in molecules.numbers[i, :n].tolist()]
+        lines = [
+            f"{symbol} {x:.8f} {y:.8f} {z:.8f}"
+            for symbol, (x, y, z) in zip(symbols, molecules.positions[i, :n].tolist(), strict=True)
+        ]
+        with base.BlockLogs():
+            molecule = chem.MolFromXYZBlock("\n".join([str(n), "", *lines]))
+            try:
+                perceive.DetermineBonds(molecule, charge=0, allowChargedFragments=True)
+                problem = "" if field.UFFHasAllMoleculeParams(molecule) else "no UFF parameters"
+            except (ValueError, RuntimeError) as error:
+                problem = str(error).splitlines()[0] or "no bonding found"
+        problem = problem or ("radical" if _radicals(molecule) else "")
+        out.append(None if problem else molecule)
+        reasons.append(problem)
+    return out, tuple(reasons)
+
+
+def _radicals(molecule: Mol) -> int:
+    return sum(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
+
+
+def _coulomb_bags(molecules: MoleculeBatch) -> list[Bags]:
+    distances = molecules.distances().numpy()
+    out = []
+    for i, n in enumerate(molecules.n_atoms.tolist()):
+        z = molecules.numbers[i, :n].tolist()
+        bags: Bags = defaultdict(list)
+        for a, charge in enumerate(z):
+            bags["atom", elements.SYMBOLS[charge]].append(0.5 * charge**POWER)
+            for b in range(a):
+                pair = sorted((elements.SYMBOLS[charge], elements.SYMBOLS[z[b]]))
+                bags["pair", *pair].append(charge * z[b] / distances[i, a, b])
+        out.append(dict(bags))
+    return out
+
+
+def _name(molecule: Mol, kind: str, atoms: Sequence[int]) -> Bag:
+    symbols = [molecule.GetAtomWithIdx(i).GetSymbol() for i in atoms]
+    return (kind, *min(symbols, symbols[::-1]))  # read from either end
+
+
+# ---- the terms of UFF
+
+
+def _bond_terms(molecule: Mol, xyz: np.ndarray, field: Any, stretch: str) -> dict:
+    terms = {}
+    for bond in molecule.GetBonds():
+        i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        k, r0 = field.GetUFFBondStretchParams(molecule, i, j)
+        r = np.linalg.norm(xyz[i] - xyz[j])
+        depth = DEPTH * bond.GetBondTypeAsDouble()
+        if stretch == "harmonic":
+            terms["bond", i, j] = float(0.5 * k * (r - r0) ** 2)
+        else:
+            terms["bond", i, j] = morse(r, r0, k, depth)
+    return terms
+
+
+def morse(r: float, r0: float, k: float, depth: float) -> float:
+    """Morse potential, zero for separated atoms: D [(1 - exp(-a (r - r0)))² - 1], a = √(k / 2D).
+
+    Args:
+        r: distance, Å.
+        r0: natural distance, Å.
+        k: force constant, kcal/mol/Å².
+        depth: D, kcal/mol.
+    """
+    return float(depth * ((1 - math.exp(-math.sqrt(k / (2 * depth)) * (r - r0))) ** 2 - 1))
+
+
+def _pair_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
+    steps = need("rdkit.Chem").GetDistanceMatrix(molecule)  # (atoms, atoms) bonds on the way
+    terms = {}
+    for i, j in itertools.combinations(range(len(xyz)), 2):
+        if steps[i, j] < 3:
+            continue  # bonds and angles have their own terms
+        r0, depth = field.GetUFFVdWParams(molecule, i, j)
+        sixth = (r0 / np.linalg.norm(xyz[i] - xyz[j])) ** 6
+        terms["pair", i, j] = float(depth * (sixth**2 - 2 * sixth))
+    return terms
+
+
+def _angle_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
+    terms = {}
+    for atom in molecule.GetAtoms():
+        j = atom.GetIdx()
+        for i, k in itertools.combinations(sorted(n.GetIdx() for n in atom.GetNeighbors()), 2):
+            parameters = field.GetUFFAngleBendParams(molecule, i, j, k)
+            if parameters is None:
+                continue
+            one, other = xyz[i] - xyz[j], xyz[k] - xyz[j]
+            cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+            fold = FOLDS.get(str(atom.GetHybridization()), 0)
+            terms["angle", i, j, k] = bend(float(np.clip(cosine, -1, 1)), *parameters, fold=fold)
+    return terms
+
+
+def bend(cosine: float, stiffness: float, natural: float, *, fold: int = 0) -> float:
+    """UFF's angle term, zero at the natural angle.
+
+    With a fold n (1 linear, 3 trigonal, 4 octahedral) it is K / n² (1 - cos nθ), with a plus for
+    the linear case; else K (C0 + C1 cos θ + C2 cos 2θ).
+
+    Args:
+        cosine: of the angle.
+        stiffness: K, kcal/mol.
+        natural: angle, degrees, used without a fold.
+        fold: 0, 1, 3 or 4.
+    """
+    if fold:
+        sign = 1.0 if fold == 1 else -1.0
+        return stiffness / fold**2 * (1 + sign * math.cos(fold * math.acos(cosine)))
+    start = math.radians(natural)
+    c2 = 1 / (4 * math.sin(start) ** 2)
+    c1, c0 = -4 * c2 * math.cos(start), c2 * (2 * math.cos(start) ** 2 + 1)
+    return stiffness * (c0 + c1 * cosine + c2 * (2 * cosine**2 - 1))
+
+
+def _torsion_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
+    terms = {}
+    for bond in molecule.GetBonds():
+        j, k = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+        ends = [
+            [n.GetIdx() for n in molecule.GetAtomWithIdx(a).GetNeighbors() if n.GetIdx() != b]
+            for a, b in ((j, k), (k, j))
+        ]
+        found = []
+        for i, m in itertools.product(*ends):
+            barrier = None if i == m else field.GetUFFTorsionParams(molecule, i, j, k, m)
+            if barrier is not None:
+                found.append((i, m, barrier))
+        for i, m, barrier in found:
+            phase, fold = _torsion_form(molecule, i, j, k, m)
+            cosine = cos_dihedral(*(xyz[a] for a in (i, j, k, m)))
+            angle = math.acos(cosine)
+            share = barrier / len(found)  # the barrier belongs to the bond
+            terms["torsion", i, j, k, m] = 0.5 * share * (1 - phase * math.cos(fold * angle))
+    return terms
+
+
+def _torsion_form(molecule: Mol, i: int, j: int, k: int, m: int) -> tuple[float, int]:
+    """Cos(n φ0) and n, from the hybridization of the two atoms in the middle."""
+    middle = [molecule.GetAtomWithIdx(a) for a in (j, k)]
+    kind = [str(atom.GetHybridization()) for atom in middle]
+    oxygen_like = [atom.GetAtomicNum() in {8, 16, 34, 52, 84} for atom in middle]
+    if kind == ["SP3", "SP3"]:
+        return (-1.0, 2) if all(oxygen_like) else (-1.0, 3)
+    if kind == ["SP2", "SP2"]:
+        return 1.0, 2
+    flat, bent = (0, 1) if kind[0] == "SP2" else (1, 0)
+    if oxygen_like[bent] and not oxygen_like[flat]:
+        return -1.0, 2
+    beyond = molecule.GetAtomWithIdx((i, m)[flat])  # the neighbour on the flat side
+    if str(beyond.GetHybridization()) == "SP2":
+        return -1.0, 3
+    return 1.0, 6
+
+
+def cos_dihedral(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> float:
+    """Cosine of the angle between the planes abc and bcd; 1 where one of them is not a plane."""
+    one, other = np.cross(a - b, c - b), np.cross(b - c, d - c)
+    length = np.linalg.norm(one) * np.linalg.norm(other)
+    return float(np.clip(one @ other / length, -1, 1)) if length > 1e-9 else 1.0

@@ -1,0 +1,276 @@
+"""MatGAN's descriptor: a formula as a matrix of 85 elements x 8 counts.
+
+Row i belongs to element i, column j says that there are j + 1 atoms of it: at most one 1 in a row,
+and a row of zeros for an element that is not there. Axes in the order of the published code:
+(batch, 85 elements, 8 counts).
+
+Whatever is larger than a batch should stay what it is here between the two: counts, one byte for
+each of 119 atomic numbers. Two million compositions are 0.24 GB as counts, and 5.4 GB as matrices.
+
+Source: Dan et al., npj Comput. Mater. 6 (2020) 84, and its code, originofmatter/MatGAN at commit
+e36c744: elements, order, axes, the threshold of 0.2, and 2 to 8 elements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import CrystalBatch, elements
+from ..runtime import InputError, lookup
+from .base import Encoded
+
+_LEFT_OUT = {2, 10, 18, 36, 84, 85, 86, 87, 88}  # He Ne Ar Kr Po At Rn Fr Ra
+ELEMENTS: tuple[int, ...] = tuple(z for z in range(1, 95) if z not in _LEFT_OUT)  # H … Pu
+MAX_COUNT = 8
+FEWEST, MOST = 2, 8  # different elements in a formula
+RULES = ("published", "argmax")
+LOW, HIGH = 0.2, 1.0  # values that count as 1 by the published rule
+HALF = 0.5  # the same for argmax
+ROWS = 4096  # matrices worked on at once: they fit into the cache
+
+_NOT_FINITE = len(ELEMENTS) + 1  # after the numbers of elements that a matrix can show
+_REASONS = np.array(
+    [
+        "no element: every row is empty",
+        f"1 element: a formula has {FEWEST} to {MOST}",
+        *[""] * (MOST - FEWEST + 1),
+        *(f"{k} elements: a formula has {FEWEST} to {MOST}" for k in range(MOST + 1, _NOT_FINITE)),
+        "the matrix holds NaN or infinity",
+    ],
+    dtype=object,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedFormulas:
+    """Compositions with a verdict for each: n in, n out.
+
+    Attributes:
+        counts: (n, 119) int8, column = atomic number; a row of zeros where ``ok`` is False.
+        ok: (n,) bool.
+        reasons: n strings, empty where ``ok``.
+    """
+
+    counts: np.ndarray
+    ok: np.ndarray
+    reasons: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.counts) == len(self.ok) == len(self.reasons):
+            raise InputError(
+                f"{len(self.counts)} rows of counts, {len(self.ok)} verdicts and "
+                f"{len(self.reasons)} reasons: a DecodedFormulas needs one of each for every sample"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ok)
+
+    def valid(self) -> np.ndarray:
+        """(m, 119) int8 counts of those that are formulas."""
+        return self.counts[self.ok]
+
+    def formulas(self) -> list[str]:
+        """Reduced formulas, ``""`` where ``ok`` is False."""
+        row, z = np.nonzero(self.counts)
+        amounts: list[dict[int, int]] = [{} for _ in range(len(self))]
+        for i, k, n in zip(row.tolist(), z.tolist(), self.counts[row, z].tolist(), strict=True):
+            amounts[i][k] = n
+        return [elements.reduced_formula(found) if found else "" for found in amounts]
+
+
+@dataclass(frozen=True)
+class CompositionMatrix:
+    """Encode compositions as (85, 8) matrices of zeros and ones, and decode them.
+
+    Attributes:
+        rule: how `decode` reads a row. ``published``: the largest count whose value lies between
+            0.2 and 1. ``argmax``: the count with the largest value, if that is above 0.5.
+    """
+
+    rule: str = "published"
+    shape: tuple[int, int] = (len(ELEMENTS), MAX_COUNT)
+
+    def __post_init__(self) -> None:
+        lookup("rule of decoding", self.rule, RULES)
+
+    # ---- composition -> tensor
+
+    def encode(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Tensor:
+        """(batch, 85, 8) float32.
+
+        Args:
+            compositions: formulas, (batch, 119) counts, or crystals, whose counts are reduced
+                first because a cell may be any multiple of the formula. Formulas and counts are
+                taken as they are written.
+
+        Raises:
+            InputError: a composition that the matrix cannot hold; see `encode_all`.
+        """
+        return self.encode_all(compositions).checked()
+
+    def encode_all(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Encoded:
+        """The same for any compositions: those that fail are zeros, with a reason.
+
+        Raises:
+            InputError: nothing given, or counts of another shape or type.
+        """
+        read = self.read(compositions)
+        return Encoded(self.matrices(read.counts), read.ok, read.reasons)
+
+    def read(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> DecodedFormulas:
+        """Counts that fit the matrix, without the matrices: the form to keep many in.
+
+        A composition fails when it is no formula, or holds an element outside the 85, less than 2
+        or more than 8 elements, or more than 8 atoms of one.
+
+        Raises:
+            InputError: nothing given, or counts of another shape or type.
+        """
+        if isinstance(compositions, str):
+            raise InputError(f"{compositions!r} is one formula: give a list, [{compositions!r}]")
+        if len(compositions) == 0:
+            raise InputError("no compositions given: give at least one formula")
+        reasons: dict[int, str] = {}
+        if isinstance(compositions, CrystalBatch):
+            counts = compositions.counts().numpy()
+            counts = counts // np.maximum(np.gcd.reduce(counts, axis=1), 1)[:, None]
+        elif isinstance(compositions[0], str):
+            counts, reasons = parse(compositions)
+        else:
+            counts = _checked_counts(compositions)
+        for i in np.flatnonzero(~fits(counts)).tolist():
+            reasons.setdefault(i, _misfit(counts[i]))
+        ok = np.ones(len(counts), dtype=bool)
+        ok[list(reasons)] = False
+        small = np.where(ok[:, None], counts, 0).astype(np.int8)
+        texts = (
+            tuple(reasons.get(i, "") for i in range(len(counts))) if reasons else ("",) * len(ok)
+        )
+        return DecodedFormulas(small, ok, texts)
+
+    @staticmethod
+    def matrices(counts: np.ndarray, *, device: torch.device | str = "cpu") -> Tensor:
+        """(n, 85, 8) float32 matrices of counts that `read` has passed; for batches in training.
+
+        Args:
+            counts: (n, 119) integers; rows of zeros become matrices of zeros.
+            device: where to make them.
+        """
+        chosen = np.take(counts, ELEMENTS, axis=1)  # (n, 85)
+        present = np.flatnonzero(chosen)
+        flat = MAX_COUNT * present + chosen.ravel()[present] - 1
+        out = torch.zeros(len(counts), len(ELEMENTS), MAX_COUNT, device=device)
+        out.view(-1)[torch.as_tensor(flat, device=device)] = 1.0
+        return out  # (n, 85, 8)
+
+    # ---- tensor -> composition
+
+    def decode(self, tensor: Tensor) -> DecodedFormulas:
+        """Compositions from (batch, 85, 8) by the descriptor's rule.
+
+        A sample fails when it holds NaN, or less than 2 or more than 8 elements.
+
+        Raises:
+            InputError: a tensor of another shape.
+        """
+        if tensor.ndim != 3 or tuple(tensor.shape[1:]) != self.shape or len(tensor) == 0:
+            raise InputError(
+                f"tensor of shape {tuple(tensor.shape)}: expected (batch, {len(ELEMENTS)}, "
+                f"{MAX_COUNT}) with batch >= 1, elements before counts"
+            )
+        tensor = tensor.detach()
+        parts = [self._chosen(part).cpu().numpy() for part in tensor.split(ROWS)]
+        chosen = np.concatenate(parts)  # (batch, 85), -1 in a row that is not finite
+        code = np.where(chosen[:, 0] < 0, _NOT_FINITE, (chosen > 0).sum(1))
+        ok = (code >= FEWEST) & (code <= MOST)
+        counts = np.zeros((len(chosen), elements.N_COLUMNS), dtype=np.int8)
+        counts[:, list(ELEMENTS)] = np.where(ok[:, None], chosen, 0)
+        return DecodedFormulas(counts, ok, tuple(_REASONS[code]))
+
+    def _chosen(self, part: Tensor) -> Tensor:
+        """(batch, 85) int8 count of each element, 0 where it is absent."""
+        if self.rule == "published":
+            size = torch.arange(1, MAX_COUNT + 1, dtype=torch.int8, device=part.device)
+            chosen = (((part >= LOW) & (part <= HIGH)) * size).amax(2)  # (batch, 85)
+        else:
+            value, place = part.max(2)
+            chosen = torch.where(value > HALF, place + 1, 0).to(torch.int8)
+        finite = torch.isfinite(part.float().sum((1, 2)))  # NaN and infinity survive a sum
+        return torch.where(finite[:, None], chosen, -1)
+
+
+def fits(counts: np.ndarray) -> np.ndarray:
+    """(n,) bool: 2 to 8 of the 85 elements, each 1 to 8 times.
+
+    Args:
+        counts: (n, 119) integers.
+    """
+    foreign = np.setdiff1d(np.arange(elements.N_COLUMNS), ELEMENTS)
+    kinds = np.count_nonzero(counts, axis=1)
+    small = (counts.max(1) <= MAX_COUNT) & (counts.min(1) >= 0)
+    return small & (kinds >= FEWEST) & (kinds <= MOST) & ~counts[:, foreign].any(1)
+
+
+def parse(formulas: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
+    """Read many formulas: a compiled parser first, the patient one where that gives up.
+
+    Args:
+        formulas: n formulas with whole counts, brackets allowed.
+
+    Returns:
+        (n, 119) int16 counts, and the reason for each formula that could not be read, by index;
+        its row is zeros.
+    """
+    from ._formulas import LARGEST, parse_batch, symbol_table
+
+    text = np.frombuffer("".join(formulas).encode("ascii", "replace"), dtype=np.uint8)
+    ends = np.cumsum(np.fromiter(map(len, formulas), dtype=np.int64, count=len(formulas)))
+    counts = np.zeros((len(formulas), elements.N_COLUMNS), dtype=np.int16)
+    known = parse_batch(text, ends, symbol_table(elements.SYMBOLS), counts)
+    reasons = {}
+    for i in np.flatnonzero(~known).tolist():
+        counts[i] = 0
+        try:
+            parsed = elements.parse_formula(formulas[i])
+        except InputError as error:
+            reasons[i] = str(error)
+            continue
+        broken = [z for z, n in parsed.items() if n != round(n)]
+        if broken:
+            reasons[i] = (
+                f"{formulas[i]!r} has {parsed[broken[0]]:g} atoms of {elements.SYMBOLS[broken[0]]}:"
+                " multiply the formula until its counts are whole"
+            )
+        else:
+            counts[i, list(parsed)] = [min(n, LARGEST) for n in parsed.values()]
+    return counts, reasons
+
+
+def _checked_counts(counts: np.ndarray) -> np.ndarray:
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or counts.shape[1] != elements.N_COLUMNS or counts.dtype.kind not in "iu":
+        raise InputError(
+            f"counts of shape {counts.shape} and type {counts.dtype}: expected whole numbers of "
+            f"shape (n, {elements.N_COLUMNS}), one column for each atomic number, or formulas"
+        )
+    return counts
+
+
+def _misfit(counts: np.ndarray) -> str:
+    """Why one (119,) composition does not fit."""
+    found = {int(z): int(counts[z]) for z in np.flatnonzero(counts)}
+    listed = " ".join(f"{elements.SYMBOLS[z] or '?'}{n}" for z, n in found.items())
+    outside = [elements.SYMBOLS[z] or "padding" for z in found if z not in ELEMENTS]
+    if outside:
+        return (
+            f"{listed}: {', '.join(outside)} is not among the {len(ELEMENTS)} elements of the "
+            "matrix, H to Pu without He Ne Ar Kr Po At Rn Fr Ra"
+        )
+    if not FEWEST <= len(found) <= MOST:
+        return f"{listed or 'no atoms'}: a formula has {FEWEST} to {MOST} elements"
+    return f"{listed}: the matrix holds 1 to {MAX_COUNT} atoms of an element"

@@ -1,0 +1,234 @@
+"""The matrix of the composition-conditioned crystal GAN: a cell and its atoms, row by row.
+
+Row 0 holds the edges a, b, c divided by 30 Å, row 1 the angles divided by 180°. Every further row
+belongs to one element and holds the fractional coordinates f of one of its atoms, stored as
+``(10 f + 2.5) / 15``, which lies between 1/6 and 5/6, so that a row of zeros can only mean "no
+atom". For Mg-Mn-O there are 8, 8 and 12 rows: a 30 x 3 matrix.
+
+The order of rows within an element, the origin and the choice of cell are arbitrary: one
+crystal has many matrices.
+
+Source: Kim et al., ACS Cent. Sci. 6 (2020) 1412, and its code,
+kaist-amsg/Composition-Conditioned-Crystal-GAN at commit 35cf6d0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import CrystalBatch, elements
+from ..crystals.batch import wrap
+from ..runtime import InputError
+from . import _slots
+from .base import Decoded, Encoded, read_crystals
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+LENGTH_MAX = 30.0  # Å
+ANGLE_MAX = 180.0  # degrees
+CELL_ROWS = 2
+PRESENT = (
+    0.4  # an atom's row has a larger sum, as published; the smallest that encode writes is 0.5
+)
+CLOSEST = 0.5  # Å
+SHORTEST = 0.5  # Å, of an edge
+
+
+@dataclass(frozen=True)
+class CoordinateMatrix:
+    """Encode crystals of a few elements as (2 + slots, 3) matrices, and decode them.
+
+    Attributes:
+        numbers: atomic numbers of the elements, in the order of their rows.
+        slots: how many rows each has.
+        length_max: longest edge that fits, Å; lengths are divided by it.
+        closest: atoms nearer than this count as overlapping, Å.
+    """
+
+    numbers: tuple[int, ...] = (12, 25, 8)
+    slots: tuple[int, ...] = (8, 8, 12)
+    length_max: float = LENGTH_MAX
+    closest: float = CLOSEST
+
+    def __post_init__(self) -> None:
+        _slots.check_slots(self.numbers, self.slots)
+
+    @classmethod
+    def fit(
+        cls, crystals: CrystalBatch, *, numbers: Sequence[int] | None = None
+    ) -> CoordinateMatrix:
+        """The smallest matrix that holds all of these crystals, whatever their chemical system.
+
+        Args:
+            crystals: the training crystals.
+            numbers: order of the elements; by electronegativity unless given.
+        """
+        most = crystals.counts().amax(0).numpy()  # (119,)
+        chi = np.nan_to_num(elements.column("electronegativity"), nan=9.0)
+        found = sorted(np.flatnonzero(most).tolist(), key=lambda z: (chi[z], z))
+        chosen = tuple(found if numbers is None else numbers)
+        longest = float(crystals.lattice.norm(dim=2).max())
+        return cls(chosen, tuple(int(most[z]) for z in chosen), max(LENGTH_MAX, longest))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, 3)."""
+        return (CELL_ROWS + sum(self.slots), 3)
+
+    @property
+    def row_numbers(self) -> Tensor:
+        """(rows - 2,) atomic number that each row below the cell belongs to."""
+        return torch.repeat_interleave(torch.tensor(self.numbers), torch.tensor(self.slots))
+
+    # ---- crystal -> tensor
+
+    def encode(self, crystals: CrystalBatch | Sequence[Structure]) -> Tensor:
+        """(batch, *shape) float32; atoms of an element keep the order of the sites.
+
+        Raises:
+            InputError: a crystal that does not fit; see `encode_all`.
+        """
+        return self.encode_all(crystals).checked()
+
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+        """The same for any crystals: those that fail are zeros, with a reason.
+
+        A crystal fails when it is disordered, holds an element without rows or more atoms of one
+        than there are rows, has an edge longer than ``length_max``, a flat cell or
+        overlapping atoms.
+
+        Raises:
+            InputError: nothing given.
+        """
+        batch, reasons = read_crystals(crystals)
+        lengths, angles = cell_parameters(batch.lattice)
+        found = _slots.faults(batch, self.numbers, self.slots, closest=self.closest)
+        reasons = [first or second for first, second in zip(reasons, found, strict=True)]
+        longest = lengths.amax(1)
+        _slots.mark(
+            reasons,
+            longest <= self.length_max,
+            lambda i: f"an edge of {longest[i]:.1f} Å: the matrix holds {self.length_max:g} Å",
+        )
+        ok = np.array([reason == "" for reason in reasons])
+        tensor = torch.zeros(len(batch), *self.shape, dtype=torch.float64)
+        if ok.any():
+            rows = torch.as_tensor(np.flatnonzero(ok))
+            fitting = batch[ok]
+            sites = _slots.fill(fitting, squeeze(right_handed(fitting)), self.numbers, self.slots)
+            cell = torch.stack([lengths[rows] / self.length_max, angles[rows] / ANGLE_MAX], dim=1)
+            tensor[rows] = torch.cat([cell, sites], dim=1)  # (fitting, rows, 3)
+        return Encoded(tensor.float(), ok, tuple(reasons))
+
+    # ---- tensor -> crystal
+
+    def decode(self, tensor: Tensor) -> Decoded:
+        """Crystals from (batch, *shape): an atom in each row whose sum is above 0.4.
+
+        A sample fails when it holds NaN, no atom, an edge below 0.5 Å, angles that make no cell, or
+        overlapping atoms. An element may be missing: the published code then puts an
+        atom of it at the origin, which is not done here.
+
+        Raises:
+            InputError: a tensor of another shape.
+        """
+        if tensor.ndim != 3 or tuple(tensor.shape[1:]) != self.shape or len(tensor) == 0:
+            raise InputError(
+                f"tensor of shape {tuple(tensor.shape)}: expected (batch, {self.shape[0]}, 3) with "
+                "batch >= 1"
+            )
+        tensor = tensor.detach().cpu().double()
+        reasons = [""] * len(tensor)
+        finite = torch.isfinite(tensor).flatten(1).all(1)
+        _slots.mark(reasons, finite, lambda _: "the tensor holds NaN or infinity")
+        tensor = torch.nan_to_num(tensor)
+        lengths, angles = tensor[:, 0] * self.length_max, tensor[:, 1] * ANGLE_MAX
+        shortest = lengths.amin(1)
+        _slots.mark(
+            reasons,
+            shortest >= SHORTEST,
+            lambda i: f"an edge of {shortest[i]:.2f} Å: at least {SHORTEST} Å makes a cell",
+        )
+        lattice, closes = lattice_of(lengths, angles)
+        text = "angles of {:.0f}°, {:.0f}° and {:.0f}° make no cell"
+        _slots.mark(reasons, closes, lambda i: text.format(*angles[i].tolist()))
+        sites = tensor[:, CELL_ROWS:]
+        return _slots.build(
+            lattice,
+            unsqueeze(sites),
+            sites.sum(2) > PRESENT,
+            self.row_numbers,
+            reasons,
+            closest=self.closest,
+        )
+
+
+def squeeze(frac: Tensor) -> Tensor:
+    """Fractional coordinates of [0, 1) to [1/6, 5/6), so that zeros are free to mean "no atom".
+
+    Source:
+        Kim et al. (2020): a box of 10 in the middle of one of 15.
+    """
+    return (10.0 * frac + 2.5) / 15.0
+
+
+def unsqueeze(rows: Tensor) -> Tensor:
+    """The inverse of `squeeze`."""
+    return (15.0 * rows - 2.5) / 10.0
+
+
+def right_handed(crystals: CrystalBatch) -> Tensor:
+    """(batch, sites, 3) coordinates with respect to -a, -b, -c where a, b, c are left-handed.
+
+    Lengths and angles do not tell hands apart, so that the coordinates must: without this, a
+    crystal written in a left-handed cell would come back as its mirror image.
+    """
+    left = torch.linalg.det(crystals.lattice) < 0
+    return torch.where(left[:, None, None], wrap(-crystals.frac), crystals.frac)
+
+
+def cell_parameters(lattice: Tensor) -> tuple[Tensor, Tensor]:
+    """Edges and angles of cells.
+
+    Args:
+        lattice: (batch, 3, 3) Å.
+
+    Returns:
+        (batch, 3) a, b, c in Å and (batch, 3) alpha, beta, gamma in degrees.
+    """
+    lengths = lattice.norm(dim=2)
+    unit = lattice / lengths.clamp_min(1e-12)[:, :, None]
+    cosines = unit @ unit.mT  # (batch, 3, 3)
+    chosen = torch.stack([cosines[:, 1, 2], cosines[:, 0, 2], cosines[:, 0, 1]], dim=1)
+    return lengths, torch.rad2deg(torch.acos(chosen.clamp(-1.0, 1.0)))
+
+
+def lattice_of(lengths: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
+    """Right-handed cells from edges and angles: a along x, b in the plane of x and y.
+
+    Args:
+        lengths: (batch, 3) Å.
+        angles: (batch, 3) degrees.
+
+    Returns:
+        (batch, 3, 3) Å, and (batch,) bool: do the angles make a cell? Where not, the cell is of no
+        use.
+    """
+    alpha, beta, gamma = torch.cos(torch.deg2rad(angles)).unbind(1)
+    sine = torch.sin(torch.deg2rad(angles[:, 2])).clamp_min(1e-6)
+    side = (alpha - beta * gamma) / sine
+    square = 1.0 - beta**2 - side**2
+    height = square.clamp_min(0.0).sqrt()
+    zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
+    rows = [one, zero, zero, gamma, sine, zero, beta, side, height]
+    unit = torch.stack(rows, dim=1).view(-1, 3, 3)
+    within = ((angles > 0) & (angles < ANGLE_MAX)).all(1)
+    closes = within & (sine * height > _slots.SMALLEST_VOLUME)
+    return lengths[:, :, None] * unit, closes

@@ -1,0 +1,451 @@
+"""Coulomb matrices of molecules, and two of their heirs for crystals: sine and Ewald matrices.
+
+All three hold 0.5 Z^2.4 or a self-energy on the diagonal and an interaction of two nuclei off it,
+without the constants of Coulomb's law: charges count protons and distances are Å (or bohr).
+Each comes in three orders:
+
+- ``"none"``: as the atoms are numbered;
+- ``"sorted"``: rows and columns by falling norm of the row;
+- ``"eigenvalues"``: the eigenvalues only, by falling absolute value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import CrystalBatch, elements
+from ..runtime import InputError, lookup
+from .base import Encoded, read_crystals
+from .molecules import (
+    SMALLEST_DISTANCE,
+    DecodedMolecules,
+    MoleculeBatch,
+    positions_from_distances,
+)
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+ORDERS = ("none", "sorted", "eigenvalues")
+BOHR = 0.529177210903  # Å, CODATA 2018
+UNITS = {"angstrom": 1.0, "bohr": 1.0 / BOHR}
+POWER = 2.4  # of the self-energy, a fit to the energies of free atoms
+TIE = 1e8  # norms that agree to 1e-8 are equal, and keep the order of the atoms
+MAX_VECTORS, MAX_PAIRS = 3e6, 1e9  # of a sum over lattice vectors
+OVERLAP = "two sites in one place: remove one of them"
+CHUNK = 200_000  # terms of such a sum at a time
+
+
+class CoulombMatrix:
+    """Coulomb matrix of molecules: 0.5 Z_i^2.4 on the diagonal, Z_i Z_j / d_ij off it.
+
+    Args:
+        max_atoms: size to which matrices are padded with zeros.
+        order: one of `ORDERS`.
+        unit: ``"angstrom"`` (as dscribe) or ``"bohr"`` (as the source and matminer).
+        tolerance: largest residual of a decoded molecule, Å.
+
+    Attributes:
+        shape: of one encoded molecule.
+
+    Raises:
+        UnknownNameError: no such order or unit.
+
+    Source:
+        Rupp, Tkatchenko, Müller & von Lilienfeld, Phys. Rev. Lett. 108 (2012) 058301.
+    """
+
+    def __init__(
+        self,
+        max_atoms: int,
+        *,
+        order: str = "sorted",
+        unit: str = "angstrom",
+        tolerance: float = 0.05,
+    ) -> None:
+        self.max_atoms = max_atoms
+        self.order = lookup("order", order, ORDERS)
+        self.scale = UNITS[lookup("unit", unit, UNITS)]
+        self.tolerance = tolerance
+        self.shape = _shape(max_atoms, order)
+
+    def encode(self, molecules: MoleculeBatch) -> Tensor:
+        """(batch, *shape) float64.
+
+        Raises:
+            InputError: a molecule has more atoms than `max_atoms`.
+        """
+        return self.encode_all(molecules).checked()
+
+    def encode_all(self, molecules: MoleculeBatch) -> Encoded:
+        """The same for any molecules: those that are too large are zeros, with a reason."""
+        matrices = coulomb(molecules.numbers, molecules.distances() * self.scale)
+        return _encoded(matrices, _too_large(molecules.n_atoms, self.max_atoms), self)
+
+    def decode(self, tensor: Tensor) -> DecodedMolecules:
+        """Molecules from matrices, up to rotation, shift and mirror image.
+
+        The diagonal gives the elements, the rest gives all distances, and multidimensional scaling
+        gives coordinates. A row is not ok where the diagonal holds no atomic number, an
+        off-diagonal value is not positive, or no points in space have these distances.
+
+        Args:
+            tensor: (batch, max_atoms, max_atoms).
+
+        Raises:
+            InputError: the order is ``"eigenvalues"``, from which there is no way back, or the
+                shape is wrong.
+        """
+        if self.order == "eigenvalues":
+            raise InputError(
+                f"{self.max_atoms} eigenvalues cannot give back up to {3 * self.max_atoms - 6} "
+                "internal coordinates: decode from order='none' or order='sorted'"
+            )
+        if tensor.ndim != 3 or tuple(tensor.shape[1:]) != self.shape:
+            raise InputError(
+                f"a tensor of shape {tuple(tensor.shape)} is no batch of Coulomb matrices: "
+                f"expected (batch, {self.shape[0]}, {self.shape[1]})"
+            )
+        if len(tensor) == 0:
+            raise InputError("an empty tensor: there is nothing to decode")
+        rows = [self._decode_one(matrix) for matrix in tensor.detach().cpu().double()]
+        positions, numbers, reasons = zip(*rows, strict=True)
+        batch = MoleculeBatch.from_lists(positions, numbers)
+        return DecodedMolecules(batch, np.array([r == "" for r in reasons]), reasons)
+
+    def _decode_one(self, matrix: Tensor) -> tuple[np.ndarray, np.ndarray, str]:
+        place = (np.zeros((1, 3)), np.ones(1, dtype=int))  # keeps the row where nothing was decoded
+        problem = _problem(matrix)
+        if problem:
+            return *place, problem
+        z = _charges(matrix).round()
+        atoms = z > 0
+        z, inner = z[atoms], matrix[atoms][:, atoms]
+        distances = z[:, None] * z / ((inner + inner.T) / 2) / self.scale
+        distances.fill_diagonal_(0.0)
+        xyz, residual = positions_from_distances(distances)
+        if not float(residual) <= self.tolerance:
+            return *place, f"no points have these distances: residual {float(residual):.2g} Å"
+        if len(z) > 1 and float(torch.pdist(xyz).min()) < SMALLEST_DISTANCE:
+            return *place, "two atoms in one place"
+        return xyz.numpy(), z.long().numpy(), ""
+
+
+def _charges(matrix: Tensor) -> Tensor:
+    return (2 * matrix.diagonal().clamp_min(0)) ** (1 / POWER)  # (max_atoms,)
+
+
+def _problem(matrix: Tensor) -> str:
+    """What forbids to read elements and distances from a matrix, or nothing."""
+    if not torch.isfinite(matrix).all():
+        return "NaN or infinity in the matrix"
+    charge = _charges(matrix)
+    z = charge.round()
+    worst = int((charge - z).abs().argmax())
+    if bool((charge[worst] - z[worst]).abs() > 0.1) or bool(z.max() > elements.N_COLUMNS - 1):
+        return f"diagonal {worst} gives the charge {float(charge[worst]):.2f}"
+    if not bool((z > 0).any()):
+        return "no atoms: the diagonal is zero"
+    inner = matrix[z > 0][:, z > 0]
+    if bool((inner - inner.T).abs().max() > 1e-2 * inner.abs().max()):
+        return "the matrix is not symmetric"
+    off = ~torch.eye(len(inner), dtype=torch.bool)
+    return "an interaction off the diagonal is not positive" if (inner[off] <= 0).any() else ""
+
+
+class SineMatrix:
+    """Sine matrix of crystals: a periodic function of the difference replaces the distance.
+
+    The off-diagonal value is Z_i Z_j / | Σ_k sin²(π Δf_k) a_k |, which repeats from cell to cell
+    like the crystal, and has the shape of 1 / distance nearby. It depends on the choice of cell.
+
+    Args:
+        max_atoms: size to which matrices are padded with zeros.
+        order: one of `ORDERS`.
+        unit: ``"bohr"`` (as matminer) or ``"angstrom"``.
+
+    Raises:
+        UnknownNameError: no such order or unit.
+
+    Source:
+        Faber, Lindmaa, von Lilienfeld & Armiento, Int. J. Quantum Chem. 115 (2015) 1094.
+    """
+
+    def __init__(self, max_atoms: int, *, order: str = "sorted", unit: str = "angstrom") -> None:
+        self.max_atoms = max_atoms
+        self.order = lookup("order", order, ORDERS)
+        self.scale = UNITS[lookup("unit", unit, UNITS)]
+        self.shape = _shape(max_atoms, order)
+
+    def encode(self, crystals: CrystalBatch) -> Tensor:
+        """(batch, *shape) float64.
+
+        Raises:
+            InputError: a crystal that does not fit; see `encode_all`.
+        """
+        return self.encode_all(crystals).checked()
+
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+        """The same for any crystals: those that fail are zeros, with a reason.
+
+        A crystal fails when it is disordered, has more sites than `max_atoms`, or two in one place.
+
+        Raises:
+            InputError: nothing given.
+        """
+        batch, unread = read_crystals(crystals)
+        large = _too_large(batch.n_sites, self.max_atoms)
+        reasons = [a or b for a, b in zip(unread, large, strict=True)]
+        width = min(self.max_atoms, batch.numbers.shape[1])  # what is wider has failed
+        frac, numbers = batch.frac[:, :width], batch.numbers[:, :width]
+        delta = frac[:, :, None] - frac[:, None]  # (batch, sites, sites, 3)
+        warped = torch.sin(math.pi * delta).square() @ batch.lattice[:, None]
+        distance = self.scale * warped.square().sum(-1).sqrt()
+        pairs = (numbers > 0)[:, :, None] & (numbers > 0)[:, None]
+        distance = torch.where(pairs, distance, torch.inf)
+        diagonal = torch.eye(width, dtype=torch.bool, device=distance.device)
+        closest = distance.masked_fill(diagonal, torch.inf).flatten(1).amin(1)
+        for i in torch.nonzero(closest < SMALLEST_DISTANCE).flatten().tolist():
+            reasons[i] = reasons[i] or OVERLAP
+        return _encoded(coulomb(numbers, distance), reasons, self)
+
+
+class EwaldMatrix:
+    """Ewald matrix of crystals: electrostatic energy of pairs of sublattices of nuclei.
+
+    Entry (i, j) is the interaction per cell of all images of i with all of j, in a uniform
+    background that makes each sublattice neutral; the diagonal is the energy of one sublattice.
+    Diagonal plus upper triangle sum to the Ewald energy of the cell (dscribe's definition; the
+    source shares out self-energies otherwise).
+
+    Args:
+        max_atoms: size to which matrices are padded with zeros.
+        order: one of `ORDERS`.
+        accuracy: relative size of the terms left out of both sums.
+        screening: width parameter of the sums, 1/Å; the result does not depend on it. None: the one
+            with equal work in both sums.
+
+    Raises:
+        UnknownNameError: no such order.
+        InputError: accuracy not between 0 and 1.
+
+    Source:
+        Faber et al. (2015), as `SineMatrix`; Jackson & Catlow, Mol. Simul. 1 (1988) 207 for the
+        cutoffs.
+    """
+
+    def __init__(
+        self,
+        max_atoms: int,
+        *,
+        order: str = "sorted",
+        accuracy: float = 1e-8,
+        screening: float | None = None,
+    ) -> None:
+        if not 0 < accuracy < 1:
+            raise InputError(f"accuracy = {accuracy}: must lie between 0 and 1, e.g. 1e-8")
+        self.max_atoms = max_atoms
+        self.order = lookup("order", order, ORDERS)
+        self.accuracy = accuracy
+        self.screening = screening
+        self.shape = _shape(max_atoms, order)
+
+    def encode(self, crystals: CrystalBatch) -> Tensor:
+        """(batch, *shape) float64.
+
+        Raises:
+            InputError: a crystal that does not fit; see `encode_all`.
+        """
+        return self.encode_all(crystals).checked()
+
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+        """The same for any crystals: those that fail are zeros, with a reason.
+
+        A crystal fails when it is disordered, has more sites than `max_atoms` or two in one place,
+        no volume, or a cell so elongated that the sums are too long.
+
+        Raises:
+            InputError: nothing given.
+        """
+        batch, unread = read_crystals(crystals)
+        large = _too_large(batch.n_sites, self.max_atoms)
+        reasons = [a or b for a, b in zip(unread, large, strict=True)]
+        out = torch.zeros(len(batch), self.max_atoms, self.max_atoms, dtype=torch.float64)
+        lattice, frac = batch.lattice.cpu().numpy(), batch.frac.cpu().numpy()
+        charges = batch.numbers.cpu().numpy().astype(float)
+        for c, n in enumerate(batch.n_sites.tolist()):
+            if reasons[c]:
+                continue
+            try:
+                matrix = ewald(
+                    lattice[c],
+                    frac[c, :n],
+                    charges[c, :n],
+                    accuracy=self.accuracy,
+                    screening=self.screening,
+                )
+                out[c, :n, :n] = torch.as_tensor(matrix)
+            except InputError as error:
+                reasons[c] = str(error)
+        return _encoded(out, reasons, self)
+
+
+def coulomb(numbers: Tensor, distances: Tensor) -> Tensor:
+    """Coulomb matrices from distances.
+
+    Args:
+        numbers: (batch, atoms), 0 is padding.
+        distances: (batch, atoms, atoms); infinity for padding, anything on the diagonal.
+
+    Returns:
+        (batch, atoms, atoms): Z_i Z_j / d_ij, and 0.5 Z_i^2.4 on the diagonal.
+
+    Source:
+        Rupp et al. (2012), equation 1.
+    """
+    z = numbers.double()
+    diagonal = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)
+    pairs = z[:, :, None] * z[:, None] / distances.masked_fill(diagonal, 1.0)
+    return torch.where(diagonal, torch.diag_embed(0.5 * z**POWER), pairs)
+
+
+def ewald(
+    lattice: np.ndarray,
+    frac: np.ndarray,
+    charges: np.ndarray,
+    *,
+    accuracy: float = 1e-8,
+    screening: float | None = None,
+) -> np.ndarray:
+    """Interactions of the sublattices of a crystal of point charges, by Ewald's two sums.
+
+    Args:
+        lattice: (3, 3) Å, rows.
+        frac: (sites, 3).
+        charges: (sites,) in units of the elementary charge.
+        accuracy: relative size of the terms left out.
+        screening: width parameter α, 1/Å; None chooses.
+
+    Returns:
+        (sites, sites) e²/Å; diagonal plus upper triangle sum to the energy of the cell, with a
+        uniform background if the charges do not sum to zero.
+
+    Raises:
+        InputError: no volume, two sites in one place, or sums too long.
+
+    Source:
+        Toukmaji & Board, Comput. Phys. Commun. 95 (1996) 73, equations 5 and 16.
+    """
+    n, volume = len(charges), abs(float(np.linalg.det(lattice)))
+    if volume < 1e-6:
+        raise InputError(f"the cell has volume {volume:.2g} Å^3: its vectors lie in one plane")
+    alpha = screening or math.sqrt(math.pi) * (n / volume**2) ** (1 / 6)
+    reach = math.sqrt(-math.log(accuracy))
+    delta = frac[None] - frac[:, None]  # (sites, sites, 3), from row to column
+    delta = delta - np.round(delta)
+    factor = np.outer(charges, charges)
+    sums = _real_sum(lattice, delta, alpha, reach / alpha)
+    sums += _reciprocal_sum(lattice, delta, alpha, 2 * alpha * reach, volume)
+    sums -= math.pi / (volume * alpha**2)  # each sublattice in its background
+    sums -= np.diag(np.full(n, 2 * alpha / math.sqrt(math.pi)))  # a charge with its own cloud
+    matrix = factor * sums
+    return matrix - np.diag(np.diag(matrix) / 2)  # i with i: each pair of images once
+
+
+def _real_sum(lattice: np.ndarray, delta: np.ndarray, alpha: float, cutoff: float) -> np.ndarray:
+    from scipy.special import erfc
+
+    vectors = delta @ lattice  # (sites, sites, 3)
+    widest = math.sqrt((vectors**2).sum(-1).max())
+    shifts = _lattice_vectors(lattice, cutoff + widest, pairs=len(delta) ** 2) @ lattice
+    total = np.zeros(delta.shape[:2])
+    for part in np.array_split(shifts, len(shifts) * total.size // CHUNK + 1):
+        r = np.sqrt(((vectors + part[:, None, None]) ** 2).sum(-1))  # (shifts, sites, sites)
+        near = (r < cutoff) & (r > 1e-8)
+        if ((r < SMALLEST_DISTANCE).sum(0) > np.eye(len(delta))).any():
+            raise InputError(OVERLAP)
+        total += np.where(near, erfc(alpha * r) / np.where(near, r, 1.0), 0.0).sum(0)
+    return total
+
+
+def _reciprocal_sum(
+    lattice: np.ndarray, delta: np.ndarray, alpha: float, cutoff: float, volume: float
+) -> np.ndarray:
+    reciprocal = 2 * math.pi * np.linalg.inv(lattice).T  # rows
+    whole = _lattice_vectors(reciprocal, cutoff, pairs=len(delta) ** 2)
+    g2 = ((whole @ reciprocal) ** 2).sum(1)
+    whole, g2 = whole[g2 > 1e-12], g2[g2 > 1e-12]
+    weight = 4 * math.pi / volume * np.exp(-g2 / (4 * alpha**2)) / g2
+    total = np.zeros(delta.shape[:2])
+    for rows in np.array_split(np.arange(len(whole)), len(whole) * total.size // CHUNK + 1):
+        total += np.cos(2 * math.pi * (delta @ whole[rows].T)) @ weight[rows]
+    return total
+
+
+def _lattice_vectors(lattice: np.ndarray, radius: float, *, pairs: int) -> np.ndarray:
+    """(n, 3) integer coordinates of all lattice vectors within a radius."""
+    most = np.floor(radius * np.linalg.norm(np.linalg.inv(lattice), axis=0) + 1e-9).astype(int)
+    count = float(np.prod(2.0 * most + 1))
+    if not (count < MAX_VECTORS and count * pairs < MAX_PAIRS):
+        raise InputError(
+            f"an Ewald sum over {count:.2g} vectors and {pairs} pairs is too long: the cell is "
+            "flat, long or large; reduce it with imd_helpers.crystals.geometry.reduce_lattice, or "
+            "ask for less accuracy"
+        )
+    grid = np.indices(2 * most + 1).reshape(3, -1).T - most  # (n, 3)
+    return grid[((grid @ lattice) ** 2).sum(1) <= radius**2].astype(float)
+
+
+# ---- order and size
+
+
+def _shape(max_atoms: int, order: str) -> tuple[int, ...]:
+    if max_atoms < 1:
+        raise InputError(f"max_atoms = {max_atoms}: at least one atom must fit")
+    return (max_atoms,) if order == "eigenvalues" else (max_atoms, max_atoms)
+
+
+def _too_large(sizes: Tensor, max_atoms: int) -> list[str]:
+    return [
+        f"{n} atoms, but max_atoms is {max_atoms}: make the matrix larger" if n > max_atoms else ""
+        for n in sizes.tolist()
+    ]
+
+
+def _encoded(
+    matrices: Tensor, reasons: list[str], kind: CoulombMatrix | SineMatrix | EwaldMatrix
+) -> Encoded:
+    ok = np.array([reason == "" for reason in reasons])
+    matrices = torch.where(
+        torch.as_tensor(ok, device=matrices.device)[:, None, None],
+        _pad(matrices, kind.max_atoms),
+        0.0,
+    )
+    return Encoded(_ordered(matrices, kind.order), ok, tuple(reasons))
+
+
+def _pad(matrices: Tensor, size: int) -> Tensor:
+    extra = size - matrices.shape[1]
+    if extra <= 0:
+        return matrices[:, :size, :size]  # more columns than atoms: these are padding
+    return torch.nn.functional.pad(matrices, (0, extra, 0, extra))
+
+
+def _ordered(matrices: Tensor, order: str) -> Tensor:
+    if order == "none":
+        return matrices
+    if order == "eigenvalues":
+        values = torch.linalg.eigvalsh(matrices)  # (batch, atoms)
+        by_size = values.abs().argsort(dim=1, descending=True, stable=True)
+        return values.gather(1, by_size)
+    norms = matrices.norm(dim=2)  # (batch, atoms)
+    norms = (norms * TIE).round()  # so that rounding errors do not choose between equal atoms
+    rows = norms.argsort(dim=1, descending=True, stable=True)
+    picked = matrices.gather(1, rows[:, :, None].expand_as(matrices))
+    return picked.gather(2, rows[:, None].expand_as(matrices))

@@ -1,0 +1,232 @@
+"""The 2-D crystal image: short codes of voxel grids, laid out as one square picture.
+
+A coder turns the grid of the cell, and the grid of each element's sites, into short codes. The
+image holds the code of the cell first, in a room of its own, then one code for each element in a
+fixed order, row after row; what is left is zero. An element that the crystal lacks has a code of
+zeros.
+
+Source: Long et al., npj Comput. Mater. 7 (2021) 66, and its code (TengLong1993,
+CCDCGAN-for-single-system at cec17bd, CCDCGAN-for-multicomponent-systems at 49b7df7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import CrystalBatch, elements
+from ..runtime import InputError
+from .base import Decoded, Encoded
+from .voxel_grid import VoxelGrid
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+PRESENT = 1e-3  # an element is there if some number of its code is at least this large
+
+
+class VoxelCoder(Protocol):
+    """Two autoencoders: one for grids of cells, one for grids of the sites of one element."""
+
+    cell_code: int
+    site_code: int
+
+    def encode_cells(self, cell: Tensor) -> Tensor:
+        """(batch, cell code) from (batch, 1, points^3)."""
+        ...
+
+    def decode_cells(self, code: Tensor) -> Tensor:
+        """(batch, 1, points^3) from (batch, cell code)."""
+        ...
+
+    def encode_sites(self, sites: Tensor) -> Tensor:
+        """(batch, site code) from (batch, 1, points^3), one element a row."""
+        ...
+
+    def decode_sites(self, code: Tensor) -> Tensor:
+        """(batch, 1, points^3) from (batch, site code)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageLayout:
+    """Where in the image each code lies.
+
+    Attributes:
+        elements: atomic numbers in the order of their codes.
+        side: pixels along each side.
+        cell_code: numbers of the code of the cell.
+        site_code: numbers of the code of one element.
+        cell_room: pixels kept for the code of the cell; the rest of them is zero.
+    """
+
+    elements: tuple[int, ...]
+    side: int = 28
+    cell_code: int = 25
+    site_code: int = 200
+    cell_room: int = 200
+
+    def __post_init__(self) -> None:
+        needed = self.cell_room + len(self.elements) * self.site_code
+        if self.cell_code > self.cell_room:
+            raise InputError(
+                f"a cell's code of {self.cell_code} numbers does not fit into cell_room="
+                f"{self.cell_room}: make the room larger"
+            )
+        if len(self.elements) == 0 or len(set(self.elements)) < len(self.elements):
+            raise InputError(
+                f"elements={self.elements}: give at least one atomic number, each of them once"
+            )
+        if needed > self.side**2:
+            raise InputError(
+                f"{len(self.elements)} elements need {needed} pixels, an image of side {self.side} "
+                f"has {self.side**2}: take a side of at least {int(np.ceil(np.sqrt(needed)))}"
+            )
+
+    @classmethod
+    def one_system(cls, numbers: tuple[int, ...]) -> ImageLayout:
+        """28 x 28 for two elements, as published for Bi-Se."""
+        return cls(numbers)
+
+    @classmethod
+    def all_elements(cls) -> ImageLayout:
+        """160 x 160: the code of the cell in the first row, then those of elements 1 to 118."""
+        return cls(tuple(range(1, 119)), side=160, cell_code=50, cell_room=160)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(1, side, side)."""
+        return (1, self.side, self.side)
+
+    def slot(self, number: int) -> slice:
+        """Pixels, counted row after row, of one element.
+
+        Raises:
+            InputError: the element has no place.
+        """
+        if number not in self.elements:
+            listed = " ".join(elements.SYMBOLS[z] for z in self.elements)
+            raise InputError(
+                f"{elements.SYMBOLS[number]} has no place in the image; the places are {listed}"
+            )
+        start = self.cell_room + self.elements.index(number) * self.site_code
+        return slice(start, start + self.site_code)
+
+    def pack(self, cell: Tensor, sites: Tensor) -> Tensor:
+        """(batch, 1, side, side) from codes (batch, cell code) and (batch, elements, site code).
+
+        Raises:
+            InputError: codes of other sizes.
+        """
+        wanted = (len(cell), len(self.elements), self.site_code)
+        if cell.shape != (len(cell), self.cell_code) or sites.shape != wanted:
+            raise InputError(
+                f"codes of shapes {tuple(cell.shape)} and {tuple(sites.shape)}: expected (batch, "
+                f"{self.cell_code}) for the cell and (batch, {len(self.elements)}, "
+                f"{self.site_code}) for the sites"
+            )
+        flat = cell.new_zeros(len(cell), self.side**2)
+        flat[:, : self.cell_code] = cell
+        flat[:, self._sites] = sites.flatten(1)
+        return flat.view(-1, *self.shape)
+
+    def unpack(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes (batch, cell code) and (batch, elements, site code) of images.
+
+        Raises:
+            InputError: images of another shape.
+        """
+        if image.ndim != 4 or image.shape[1:] != self.shape or len(image) == 0:
+            raise InputError(
+                f"image of shape {tuple(image.shape)}: expected (batch, 1, {self.side}, "
+                f"{self.side}) with batch >= 1"
+            )
+        flat = image.flatten(1)
+        sites = flat[:, self._sites].unflatten(1, (len(self.elements), self.site_code))
+        return flat[:, : self.cell_code], sites
+
+    @property
+    def _sites(self) -> slice:
+        return slice(self.cell_room, self.cell_room + len(self.elements) * self.site_code)
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalImage:
+    """Encode crystals as images by way of voxel grids and a coder, and decode them.
+
+    Attributes:
+        layout: where the codes lie.
+        voxels: the grids, with one channel for each element of the layout.
+        coder: turns grids into codes and back.
+    """
+
+    layout: ImageLayout
+    voxels: VoxelGrid
+    coder: VoxelCoder
+
+    def __post_init__(self) -> None:
+        if self.voxels.elements != self.layout.elements:
+            raise InputError(
+                f"the grids have channels for {self.voxels.elements}, the image places for "
+                f"{self.layout.elements}: give both the same elements in the same order"
+            )
+        codes = (self.coder.cell_code, self.coder.site_code)
+        if codes != (self.layout.cell_code, self.layout.site_code):
+            raise InputError(
+                f"the coder writes codes of {codes[0]} and {codes[1]} numbers, the image has "
+                f"places for {self.layout.cell_code} and {self.layout.site_code}"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(1, side, side)."""
+        return self.layout.shape
+
+    def encode(self, crystals: CrystalBatch | Sequence[Structure]) -> Tensor:
+        """(batch, 1, side, side).
+
+        Raises:
+            InputError: a crystal that the grids cannot hold; see `encode_all`.
+        """
+        return self.encode_all(crystals).checked()
+
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+        """The same for any crystals: those that the grids cannot hold are zeros, with a reason.
+
+        Raises:
+            InputError: nothing given.
+        """
+        grids = self.voxels.encode_all(crystals)
+        cell, sites = self.voxels.split(grids.tensor)
+        there = sites.flatten(2).amax(2) > 0  # (batch, elements)
+        code = sites.new_zeros(*there.shape, self.layout.site_code)
+        if bool(there.any()):
+            code[there] = self.coder.encode_sites(sites[there][:, None])
+        written = torch.as_tensor(grids.ok, device=sites.device)[:, None]
+        image = self.layout.pack(self.coder.encode_cells(cell) * written, code)
+        return Encoded(image, grids.ok, grids.reasons)
+
+    def decode(self, image: Tensor, *, threshold: float = 0.3) -> Decoded:
+        """Crystals from (batch, 1, side, side).
+
+        Args:
+            image: as `encode` writes them.
+            threshold: smallest peak, as in `VoxelGrid.decode`.
+
+        Raises:
+            InputError: another shape.
+        """
+        cell_code, code = self.layout.unpack(image)
+        there = code.abs().amax(2) >= PRESENT  # (batch, elements)
+        n = self.voxels.site_points
+        sites = code.new_zeros(*there.shape, n, n, n)
+        if bool(there.any()):
+            sites[there] = self.coder.decode_sites(code[there])[:, 0]
+        cells = self.coder.decode_cells(cell_code)
+        cells = cells * (cell_code.abs().amax(1) >= PRESENT)[:, None, None, None, None]
+        return self.voxels.decode(self.voxels.join(cells, sites), threshold=threshold)

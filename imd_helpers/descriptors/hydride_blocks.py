@@ -1,0 +1,164 @@
+"""CrystalGAN's descriptor: one block for the cell and one for the atoms of each element.
+
+Four blocks of 18 rows x 3: the lattice vectors, the hydrogen atoms, the first metal, the second
+metal. All are Cartesian, in Å, and nothing is scaled; rows that are not needed are zeros. A hydride
+of one metal leaves the block of the other empty, which is what the network is to fill.
+
+Zeros have two meanings here: no atom, and an atom at the origin. The published decoding cuts a
+block before the first two rows that are equal, so it loses the atom at the origin where it is the
+last of its block, and adds one where exactly one row is left over. The rule ``apart`` writes an
+atom near the origin at another corner of the cell, where it is the same atom: short rows can then
+only be padding.
+
+Source: Nouira, Sokolovska & Crivello, arXiv 1810.11203 (2018), and its code,
+asmanouira/CrystalGAN at commit 6b98615.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import CrystalBatch
+from ..runtime import InputError, lookup
+from . import _slots
+from .base import Decoded, Encoded, read_crystals
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+RULES = ("published", "apart")
+ROWS = 18
+SHORT = 0.5  # Å; by the rule ``apart`` shorter rows are padding
+
+
+@dataclass(frozen=True)
+class HydrideBlocks:
+    """Encode crystals of hydrogen and two metals as (4, 18, 3) tensors, and decode them.
+
+    Attributes:
+        numbers: atomic numbers of the blocks after the cell's: hydrogen, metal, metal.
+        rows: rows of each block.
+        rule: ``published`` or ``apart``; see the top of the module.
+        closest: atoms nearer than this count as overlapping, Å.
+    """
+
+    numbers: tuple[int, ...] = (1, 46, 28)
+    rows: int = ROWS
+    rule: str = "apart"
+    closest: float = 0.5
+
+    def __post_init__(self) -> None:
+        lookup("rule of padding", self.rule, RULES)
+        _slots.check_slots(self.numbers, self._slots)
+        if self.rows < 3:
+            raise InputError(f"rows={self.rows}: three lattice vectors need at least 3 rows")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(blocks, rows, 3)."""
+        return (1 + len(self.numbers), self.rows, 3)
+
+    @property
+    def _slots(self) -> tuple[int, ...]:
+        return (self.rows,) * len(self.numbers)
+
+    # ---- crystal -> tensor
+
+    def encode(self, crystals: CrystalBatch | Sequence[Structure]) -> Tensor:
+        """(batch, *shape) float32 Å; atoms of an element keep the order of the sites.
+
+        Raises:
+            InputError: a crystal that does not fit; see `encode_all`.
+        """
+        return self.encode_all(crystals).checked()
+
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+        """The same for any crystals: those that fail are zeros, with a reason.
+
+        A crystal fails when it is disordered, holds an element without a block or more atoms of one
+        than a block has rows, has a flat cell or overlapping atoms.
+
+        Raises:
+            InputError: nothing given.
+        """
+        batch, reasons = read_crystals(crystals)
+        found = _slots.faults(batch, self.numbers, self._slots, closest=self.closest)
+        reasons = [first or second for first, second in zip(reasons, found, strict=True)]
+        ok = np.array([reason == "" for reason in reasons])
+        tensor = torch.zeros(len(batch), *self.shape, dtype=torch.float64)
+        if ok.any():
+            fitting = batch[ok]
+            cart = fitting.cart if self.rule == "published" else off_origin(fitting)
+            sites = _slots.fill(fitting, cart, self.numbers, self._slots)
+            blocks = torch.zeros(len(fitting), *self.shape, dtype=torch.float64)
+            blocks[:, 0, :3] = fitting.lattice
+            blocks[:, 1:] = sites.view(-1, len(self.numbers), self.rows, 3)
+            tensor[torch.as_tensor(np.flatnonzero(ok))] = blocks
+        return Encoded(tensor.float(), ok, tuple(reasons))
+
+    # ---- tensor -> crystal
+
+    def decode(self, tensor: Tensor) -> Decoded:
+        """Crystals from (batch, *shape), in Å.
+
+        A sample fails when it holds NaN, no three lattice vectors, a flat cell, no atom, or
+        overlapping atoms. A metal may be missing, as it is in the training data.
+
+        Raises:
+            InputError: a tensor of another shape.
+        """
+        if tensor.ndim != 4 or tuple(tensor.shape[1:]) != self.shape or len(tensor) == 0:
+            expected = ", ".join(map(str, self.shape))
+            raise InputError(
+                f"tensor of shape {tuple(tensor.shape)}: expected (batch, {expected}), batch >= 1"
+            )
+        tensor = tensor.detach().cpu().double()
+        reasons = [""] * len(tensor)
+        finite = torch.isfinite(tensor).flatten(1).all(1)
+        _slots.mark(reasons, finite, lambda _: "the tensor holds NaN or infinity")
+        tensor = torch.nan_to_num(tensor)
+        kept = self.rows_kept(tensor)  # (batch, blocks, rows)
+        vectors = kept[:, 0].sum(1)
+        text = "the first block has {} lattice vectors instead of 3"
+        _slots.mark(reasons, vectors == 3, lambda i: text.format(int(vectors[i])))
+        lattice = tensor[:, 0, :3]
+        flat = torch.linalg.det(lattice).abs() <= (
+            _slots.SMALLEST_VOLUME * lattice.norm(dim=2).clamp_min(SHORT).prod(1)
+        )
+        _slots.mark(reasons, ~flat, lambda _: "the three lattice vectors lie in one plane")
+        whole = torch.where(flat[:, None, None], torch.eye(3, dtype=torch.float64), lattice)
+        frac = tensor[:, 1:].flatten(1, 2) @ torch.linalg.inv(whole)  # (batch, sites, 3)
+        row_numbers = torch.tensor(self.numbers).repeat_interleave(self.rows)
+        present = kept[:, 1:].flatten(1)
+        return _slots.build(whole, frac, present, row_numbers, reasons, closest=self.closest)
+
+    def rows_kept(self, tensor: Tensor) -> Tensor:
+        """(batch, blocks, rows) bool: which rows are read as vectors, and not as padding."""
+        if self.rule == "apart":
+            return tensor.norm(dim=3) >= SHORT
+        equal = (tensor[:, :, 1:] == tensor[:, :, :-1]).all(3)  # (batch, blocks, rows - 1)
+        last = torch.ones_like(equal[:, :, :1], dtype=torch.bool)
+        first = torch.cat([equal, last], dim=2).long().argmax(2)  # first of two equal rows
+        length = torch.where(equal.any(2), first, self.rows)
+        return torch.arange(self.rows) < length[:, :, None]
+
+
+def off_origin(crystals: CrystalBatch) -> Tensor:
+    """(batch, sites, 3) Cartesian coordinates, Å, none of an atom within 0.5 Å of the origin.
+
+    An atom nearer than 1 Å is written at the corner of the cell that is farthest from the origin.
+    """
+    corners = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)), dtype=torch.float64)
+    corner = corners @ crystals.lattice  # (batch, 8, 3)
+    farthest = corner.norm(dim=2).argmax(1)
+    shift = corner[torch.arange(len(corner)), farthest]  # (batch, 3)
+    cart = crystals.cart
+    near = cart.norm(dim=2, keepdim=True) < 2 * SHORT
+    return torch.where(near, cart + shift[:, None], cart)

@@ -1,0 +1,235 @@
+"""ZeoGAN's descriptor: the energy of a methane molecule everywhere in a zeolite, and its atoms.
+
+Three grids follow the cell: the energy of one united-atom methane molecule at each point, in
+kelvin, and sums of exp(-r^2) over O and over Si, r in Å. Only O atoms act on the molecule, by a
+Lennard-Jones potential with a plain cutoff. The numbers that the source does not print were found
+by fitting its two published grids (LTA and ACO), which they give back to 0.01 K and 1e-7.
+
+Source: Kim, Lee & Kim, Sci. Adv. 6 (2020) eaax9324, and its code (Sangwon91/ZeoGAN at 94b1fab).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import CrystalBatch, elements
+from ..crystals.geometry import closest_contact
+from ..runtime import InputError
+from ._grids import find_peaks, separate_peaks
+from .base import Decoded, Encoded, read_crystals
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+OXYGEN, SILICON = 8, 14
+CHANNELS = (OXYGEN, SILICON)  # of the second and the third grid
+DENSITY_CUTOFF = 4.7  # Å; exp(-r^2) is below 3e-10 there
+DENSITY_WIDTH = 0.5**0.5  # Å; exp(-r^2) is a Gaussian of this width
+ENERGY_RANGE = (-4000.0, 5000.0)  # K, as published
+GAS_CONSTANT = 8.314e-3  # kJ/mol/K, as published
+CLOSEST = 0.5  # Å
+
+
+@dataclass(frozen=True)
+class MethaneGrid:
+    """Encode SiO2 frameworks as three grids, and decode atoms from the last two.
+
+    Attributes:
+        points: points along each edge of the cell, at fractional i / points.
+        epsilon: depth of the Lennard-Jones potential of methane and O, K.
+        sigma: its size, Å.
+        cutoff: Å; the potential is cut off there and not shifted.
+        threshold: smallest value of an atom's voxel.
+    """
+
+    points: int = 32
+    epsilon: float = 115.0
+    sigma: float = 3.47
+    cutoff: float = 12.0
+    threshold: float = 0.3
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(3, points, points, points): energy, O, Si."""
+        return (3, self.points, self.points, self.points)
+
+    # ---- crystal -> grids
+
+    def energy(self, structure: Structure | CrystalBatch) -> np.ndarray:
+        """(points, points, points) energy of one methane molecule, K; huge where it overlaps O.
+
+        Raises:
+            InputError: no framework of Si and O, a disordered one, or overlapping atoms.
+        """
+        crystal = _one(structure)
+        return self._sum(crystal, OXYGEN, self.cutoff, lennard_jones=True)
+
+    def density(self, structure: Structure | CrystalBatch) -> np.ndarray:
+        """(2, points, points, points) sums of exp(-r^2) over O and over Si.
+
+        Raises:
+            InputError: as `energy`.
+        """
+        crystal = _one(structure)
+        return np.stack(
+            [self._sum(crystal, z, DENSITY_CUTOFF, lennard_jones=False) for z in CHANNELS]
+        )
+
+    def encode(self, crystals: CrystalBatch | Sequence[Structure]) -> Tensor:
+        """(batch, *shape) float32: O, Si, and before them the energy from 1 to 0 (`scale_energy`).
+
+        Raises:
+            InputError: a framework that cannot be written; see `encode_all`.
+        """
+        return self.encode_all(crystals).checked()
+
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+        """The same for any crystals: those that fail are zeros, with a reason.
+
+        Raises:
+            InputError: nothing given.
+        """
+        batch, unread = read_crystals(crystals)
+        reasons = [first or _fault(single) for first, single in zip(unread, batch, strict=True)]
+        out = torch.zeros(len(batch), *self.shape)
+        for i, single in enumerate(batch):
+            if not reasons[i]:
+                out[i, 0] = torch.as_tensor(scale_energy(self.energy(single)))
+                out[i, 1:] = torch.as_tensor(self.density(single))
+        return Encoded(out, np.array([not reason for reason in reasons]), tuple(reasons))
+
+    def _sum(
+        self, crystal: CrystalBatch, number: int, cutoff: float, *, lennard_jones: bool
+    ) -> np.ndarray:
+        from ._grid_kernels import GAUSSIAN, LENNARD_JONES, add_pairs
+
+        out = np.zeros((self.points,) * 3)
+        mine = crystal.numbers[0] == number
+        frac = np.ascontiguousarray(crystal.frac[0, mine].numpy())
+        lattice = np.ascontiguousarray(crystal.lattice[0].numpy())
+        kind = LENNARD_JONES if lennard_jones else GAUSSIAN
+        add_pairs(lattice, frac, self.points, cutoff, kind, self.epsilon, self.sigma, out)
+        return out
+
+    # ---- grids -> crystal
+
+    def decode(self, tensor: Tensor, lattice: Tensor) -> Decoded:
+        """Frameworks from grids (batch, *shape) and their cells, which the grids do not hold.
+
+        The atoms are the peaks of the O and Si grids. A row fails when it holds NaN, when it has no
+        peak of O or of Si, when there are not two O for each Si, or when atoms overlap.
+
+        Args:
+            tensor: (batch, *shape).
+            lattice: (batch, 3, 3) Å.
+
+        Raises:
+            InputError: other shapes.
+        """
+        if tensor.ndim != 5 or tensor.shape[1:] != self.shape or len(tensor) == 0:
+            raise InputError(
+                f"tensor of shape {tuple(tensor.shape)}: expected (batch, 3, {self.points}, "
+                f"{self.points}, {self.points}) with batch >= 1"
+            )
+        if lattice.shape != (len(tensor), 3, 3):
+            raise InputError(
+                f"lattice of shape {tuple(lattice.shape)}: expected ({len(tensor)}, 3, 3), one "
+                "cell for each sample; the grids do not hold it"
+            )
+        parts = [self._decode(grid, cell) for grid, cell in zip(tensor, lattice, strict=True)]
+        crystals, reasons = zip(*parts, strict=True)
+        ok = np.array([not reason for reason in reasons])
+        return Decoded(CrystalBatch.cat(crystals), ok, tuple(reasons))
+
+    def _decode(self, grids: Tensor, lattice: Tensor) -> tuple[CrystalBatch, str]:
+        lattice = lattice.detach().cpu().double()
+        empty = CrystalBatch.from_ragged(lattice[None], np.zeros((1, 3)), [OXYGEN], [1])
+        if not bool(torch.isfinite(grids).all()):
+            return empty, "the tensor holds NaN or infinity"
+        metric = (lattice @ lattice.T / self.points**2).expand(2, 3, 3)
+        density = grids[1:].detach().cpu()
+        width = {"sigma": DENSITY_WIDTH, "threshold": self.threshold, "periodic": True}
+        peaks = find_peaks(density, metric, **width)
+        peaks = separate_peaks(density, peaks, metric, radius=DENSITY_CUTOFF, passes=3, **width)
+        n_oxygen, n_silicon = torch.bincount(peaks.row, minlength=2).tolist()
+        if n_oxygen == 0 or n_silicon == 0:
+            missing = "O" if n_oxygen == 0 else "Si"
+            return empty, f"the grid of {missing} has no peak above {self.threshold}"
+        numbers = torch.tensor(CHANNELS)[peaks.row]
+        crystal = CrystalBatch.from_ragged(
+            lattice[None], peaks.place / self.points, numbers, [len(numbers)]
+        )
+        if n_oxygen != 2 * n_silicon:
+            return crystal, f"{n_oxygen} O and {n_silicon} Si, not two O for each Si"
+        distance, _ = closest_contact(crystal)
+        if distance[0] < CLOSEST:
+            return crystal, f"two atoms are {distance[0]:.2f} Å apart, closer than {CLOSEST} Å"
+        return crystal, ""
+
+
+def scale_energy(energy: np.ndarray) -> np.ndarray:
+    """K to [0, 1] as published: 1 at -4000 K and below, 0 at 5000 K and above."""
+    low, high = ENERGY_RANGE
+    clipped = np.clip(np.nan_to_num(energy, nan=high, posinf=high), low, high)
+    return (1.0 - (clipped - low) / (high - low)).astype(np.float32)
+
+
+def unscale_energy(scaled: np.ndarray) -> np.ndarray:
+    """[0, 1] back to K; what was clipped stays clipped."""
+    low, high = ENERGY_RANGE
+    return low + (1.0 - np.asarray(scaled, dtype=np.float64)) * (high - low)
+
+
+def heat_of_adsorption(energy: np.ndarray, *, temperature: float = 298.0) -> float:
+    """Heat that one methane molecule sets free on entering, kJ/mol, from energies on a grid in K.
+
+    ``-<U exp(-U/T)> / <exp(-U/T)> + T``, averages over the points, for a rigid framework without
+    other guests.
+
+    Source: the target of Kim, Lee & Kim (2020), from its code.
+    """
+    energy = np.asarray(energy, dtype=np.float64)
+    weight = np.exp(
+        -(energy - energy.min()) / temperature
+    )  # the shift cancels, and spares overflow
+    mean = (np.where(weight > 0, energy, 0.0) * weight).sum() / weight.sum()
+    return float((temperature - mean) * GAS_CONSTANT)
+
+
+def _one(structure: Structure | CrystalBatch) -> CrystalBatch:
+    """One framework of Si and O as a batch of one, or an error."""
+    is_batch = isinstance(structure, CrystalBatch)
+    crystal = structure.to("cpu") if is_batch else CrystalBatch.from_structures([structure])
+    if len(crystal) != 1:
+        raise InputError(f"{len(crystal)} crystals at once: use encode for more than one")
+    if reason := _fault(crystal):
+        raise InputError(reason)
+    return crystal
+
+
+def _fault(crystal: CrystalBatch) -> str:
+    """What is wrong with a framework, if anything."""
+    numbers = set(crystal.numbers[crystal.mask].tolist())
+    if numbers != set(CHANNELS):
+        found = " ".join(elements.SYMBOLS[z] for z in sorted(numbers)) or "no atoms"
+        return (
+            f"{found}: the methane grid is defined for frameworks of Si and O alone; write Al and "
+            "other T atoms as Si, and take cations and water out"
+        )
+    try:
+        distance, pair = closest_contact(crystal)
+    except InputError as error:  # a flat cell, or NaN
+        return str(error)
+    if distance[0] < CLOSEST:
+        return (
+            f"sites {pair[0][0]} and {pair[0][1]} are {distance[0]:.2f} Å apart, closer than "
+            f"{CLOSEST} Å: an atom near a special position was read twice? "
+            'imd.datasets.load("iza_zeolites").structures() reads zeolites without such twins'
+        )
+    return ""

@@ -1,0 +1,307 @@
+"""Molecules as padded tensors: atoms in space, distances, and the graph of their bonds.
+
+Molecules have no lattice and so do not fit into `CrystalBatch`; `MoleculeBatch` is its little
+sister. The descriptors of molecules are in `coulomb`, `bags`, `soap` and `smiles`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import elements
+from ..runtime import InputError
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+SMALLEST_DISTANCE = 0.1  # Å, below it two atoms are taken for one
+BOND_SCALE = 1.25  # a bond is at most this many times the sum of the covalent radii
+
+
+def need(package: str) -> Any:
+    """Import an optional package of the extra `descriptors`, e.g. ``rdkit.Chem``.
+
+    Raises:
+        InputError: it is not installed; the message names the line that installs it.
+    """
+    import importlib
+
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(
+            f"the package {package.split('.', maxsplit=1)[0]} is needed here and not installed: "
+            'install it with pip install "imd-helpers[descriptors]"'
+        ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class MoleculeBatch:
+    """Molecules of different sizes in two tensors; number 0 marks padding, always at the end.
+
+    Attributes:
+        positions: (batch, atoms, 3) float64, Å; padding at the origin.
+        numbers: (batch, atoms) int64, atomic numbers; 0 is padding.
+    """
+
+    positions: Tensor
+    numbers: Tensor
+
+    @classmethod
+    def from_lists(
+        cls, positions: Sequence[np.ndarray], numbers: Sequence[np.ndarray]
+    ) -> MoleculeBatch:
+        """Pad one array of positions (atoms, 3), Å, and one of numbers (atoms,) a molecule.
+
+        Raises:
+            InputError: no molecule, shapes that do not fit, values that are not finite, an atomic
+                number outside 1..118, or two atoms in one place.
+        """
+        if len(positions) == 0 or len(positions) != len(numbers):
+            raise InputError(
+                f"{len(positions)} sets of positions and {len(numbers)} of numbers: a "
+                "MoleculeBatch needs at least one molecule, and one of each for every molecule"
+            )
+        width = max(len(row) for row in numbers)
+        places = torch.zeros(len(numbers), width, 3, dtype=torch.float64)
+        charges = torch.zeros(len(numbers), width, dtype=torch.long)
+        for i, (xyz, z) in enumerate(zip(positions, numbers, strict=True)):
+            xyz_, z_ = np.asarray(xyz, float), np.asarray(z)
+            _check_molecule(i, xyz_, z_)
+            places[i, : len(z_)] = torch.as_tensor(xyz_)
+            charges[i, : len(z_)] = torch.as_tensor(z_.astype(np.int64))
+        return cls(places, charges)
+
+    @classmethod
+    def from_atoms(cls, atoms: Sequence[Atoms]) -> MoleculeBatch:
+        """Convert ASE's `Atoms`; a periodic cell is an error, because it would be lost.
+
+        Raises:
+            InputError: as `from_lists`, or periodic atoms.
+        """
+        for i, one in enumerate(atoms):
+            if one.pbc.any():
+                raise InputError(
+                    f"atoms {i} ({one.get_chemical_formula()}) are periodic: use a CrystalBatch, "
+                    "or atoms.pbc = False if this is a molecule in a box"
+                )
+        return cls.from_lists([a.positions for a in atoms], [a.numbers for a in atoms])
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, index: Any) -> MoleculeBatch:
+        """Select molecules by an integer, a slice, integer indices or a boolean mask."""
+        if isinstance(index, int | np.integer):
+            index = range(len(self))[index]  # raises IndexError, and resolves negative indices
+            index = slice(index, index + 1)
+        elif not isinstance(index, slice):
+            index = torch.as_tensor(np.asarray(index))
+            if index.numel() == 0:
+                index = index.long()
+        return MoleculeBatch(self.positions[index], self.numbers[index])
+
+    def __repr__(self) -> str:
+        names = ", ".join(self[:3].formulas())
+        return f"MoleculeBatch({len(self)} molecules: {names}{', …' if len(self) > 3 else ''})"
+
+    @property
+    def mask(self) -> Tensor:
+        """(batch, atoms) bool, True where there is an atom."""
+        return self.numbers > 0
+
+    @property
+    def n_atoms(self) -> Tensor:
+        """(batch,) number of atoms."""
+        return self.mask.sum(1)
+
+    def formulas(self) -> list[str]:
+        """Formulas in Hill's order, not reduced: benzene is C6H6."""
+        return [_hill(row[row > 0]) for row in self.numbers.cpu().numpy()]
+
+    def distances(self) -> Tensor:
+        """(batch, atoms, atoms) Å; 0 on the diagonal, infinity where either is padding."""
+        delta = self.positions[:, :, None] - self.positions[:, None]  # (batch, atoms, atoms, 3)
+        pairs = self.mask[:, :, None] & self.mask[:, None]
+        return torch.where(pairs, delta.square().sum(-1).sqrt(), torch.inf)
+
+    def atoms(self) -> list[Atoms]:
+        """Convert to ASE's `Atoms`."""
+        from ase import Atoms
+
+        sizes = self.n_atoms.tolist()
+        return [
+            Atoms(self.numbers[i, :n].numpy(), self.positions[i, :n].numpy())
+            for i, n in enumerate(sizes)
+        ]
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedMolecules:
+    """Molecules that came back from tensors: n in, n out, nothing dropped.
+
+    Attributes:
+        molecules: n molecules; where ``ok`` is False the row only keeps the place.
+        ok: (n,) bool.
+        reasons: n strings, empty where ``ok``.
+    """
+
+    molecules: MoleculeBatch
+    ok: np.ndarray
+    reasons: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not len(self.molecules) == len(self.ok) == len(self.reasons):
+            raise InputError(
+                f"{len(self.molecules)} molecules, {len(self.ok)} verdicts and "
+                f"{len(self.reasons)} reasons: one of each is needed for every sample"
+            )
+
+    def __len__(self) -> int:
+        return len(self.ok)
+
+
+def positions_from_distances(distances: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates from all distances of a point set, by classical multidimensional scaling.
+
+    The Gram matrix B = -1/2 J D² J, with J = 1 - 1/n, has the eigenvalues λ and vectors v, and the
+    coordinates are v √λ for the three largest λ. They are right up to rotation, shift and mirror.
+
+    Args:
+        distances: (n, n) Å, symmetric.
+
+    Returns:
+        Positions (n, 3), Å, and a residual: the largest difference, Å, between the distances of
+        these positions and the given ones. It is zero exactly if the points fit in three
+        dimensions.
+
+    Source:
+        W. S. Torgerson, Psychometrika 17 (1952) 401.
+    """
+    n = len(distances)
+    center = torch.eye(n, dtype=distances.dtype) - 1.0 / n
+    gram = -0.5 * center @ distances.square() @ center  # (n, n)
+    values, vectors = torch.linalg.eigh(gram)
+    k = min(3, n)
+    xyz = torch.zeros(n, 3, dtype=distances.dtype)
+    xyz[:, :k] = vectors[:, -k:] * values[-k:].clamp_min(0).sqrt()
+    return xyz, (torch.cdist(xyz[None], xyz[None])[0] - distances).abs().max()
+
+
+def bonds(molecules: MoleculeBatch, *, scale: float = BOND_SCALE) -> Tensor:
+    """The molecular graph: which atoms are near enough to be bonded.
+
+    Two atoms are bonded if their distance is at most `scale` times the sum of their covalent radii
+    (Cordero). The rule sees no bond orders and knows no charges.
+
+    Args:
+        molecules: n molecules.
+        scale: factor; 1.25 leaves room for long bonds, and is far from non-bonded contacts.
+
+    Returns:
+        (batch, atoms, atoms) bool, symmetric, False on the diagonal and in padding.
+
+    Raises:
+        InputError: scale is not positive.
+    """
+    if not scale > 0:
+        raise InputError(f"scale = {scale}: must be positive, e.g. {BOND_SCALE}")
+    radius = torch.tensor(elements.column("covalent_radius"))[molecules.numbers]
+    limit = scale * (radius[:, :, None] + radius[:, None])  # (batch, atoms, atoms)
+    diagonal = torch.eye(molecules.numbers.shape[1], dtype=torch.bool)
+    return (molecules.distances() <= limit) & ~diagonal
+
+
+def refined_colours(numbers: np.ndarray, adjacency: np.ndarray, *, rounds: int = 10) -> str:
+    """A name of a molecular graph that no numbering of its atoms changes (colour refinement).
+
+    Each atom starts with its element; in each round its new colour is its old one with the sorted
+    colours of its neighbours. Different names mean different graphs. Equal names do not always mean
+    equal graphs: some pairs of regular rings get the same one.
+
+    Args:
+        numbers: (atoms,) atomic numbers.
+        adjacency: (atoms, atoms) bool.
+        rounds: how often colours are refined.
+
+    Source:
+        Weisfeiler & Leman (1968), the test in one dimension.
+    """
+    import hashlib
+
+    colours = [str(int(z)) for z in numbers]
+    neighbours = [np.flatnonzero(row) for row in np.asarray(adjacency)]
+    for _ in range(rounds):
+        texts = [
+            f"{colours[i]}({','.join(sorted(colours[j] for j in near))})"
+            for i, near in enumerate(neighbours)
+        ]
+        colours = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
+    return hashlib.sha256(",".join(sorted(colours)).encode()).hexdigest()[:16]
+
+
+def g2_molecules() -> tuple[list[str], MoleculeBatch, np.ndarray]:
+    """The 148 molecules of the G2/97 set with measured energies, as ASE ships them.
+
+    Returns:
+        Names (as in `ase.build.molecule`), geometries (MP2/6-31G(d)), and (148,) energies of
+        atomization at 0 K, kcal/mol, from measured enthalpies of formation at 298 K.
+
+    Source:
+        Curtiss, Raghavachari, Redfern & Pople, J. Chem. Phys. 106 (1997) 1063.
+    """
+    from ase.data.g2 import atom_names, data, molecule_names
+
+    # H(298 K) - H(0 K) of an element in its standard state, and its atom's heat of formation at 0 K
+    thermal = {name: data[name]["thermal correction"] for name in atom_names}
+    atom = {name: data[name]["enthalpy"] for name in atom_names}
+    names, batch, energy = list(molecule_names), [], []
+    for name in names:
+        row = data[name]
+        symbols = _symbols(row["symbols"])
+        at_zero = (
+            row["enthalpy"] - row["thermal correction"] + sum(thermal[symbol] for symbol in symbols)
+        )
+        energy.append(sum(atom[symbol] for symbol in symbols) - at_zero)
+        batch.append((np.array(row["positions"]), [elements.number(s) for s in symbols]))
+    positions, numbers = zip(*batch, strict=True)
+    return names, MoleculeBatch.from_lists(positions, numbers), np.array(energy)
+
+
+def _symbols(formula: str) -> list[str]:
+    from ase.symbols import string2symbols
+
+    return string2symbols(formula)
+
+
+def _hill(numbers: np.ndarray) -> str:
+    counts = {elements.SYMBOLS[int(z)]: int((numbers == z).sum()) for z in np.unique(numbers)}
+    first = [s for s in ("C", "H") if s in counts] if "C" in counts else []
+    order = first + sorted(symbol for symbol in counts if symbol not in first)
+    return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order)
+
+
+def _check_molecule(index: int, xyz: np.ndarray, numbers: np.ndarray) -> None:
+    if numbers.ndim != 1 or len(numbers) == 0 or xyz.shape != (len(numbers), 3):
+        raise InputError(
+            f"molecule {index}: positions {xyz.shape} and numbers {numbers.shape}; expected "
+            "(atoms, 3) and (atoms,) with at least one atom"
+        )
+    if not np.isfinite(xyz).all():
+        raise InputError(f"molecule {index} holds NaN or infinity among its positions: drop it")
+    if numbers.min() < 1 or numbers.max() >= elements.N_COLUMNS:
+        bad = numbers.min() if numbers.min() < 1 else numbers.max()
+        raise InputError(f"molecule {index}: atomic number {bad}, must be from 1 to 118")
+    distance = np.linalg.norm(xyz[:, None] - xyz[None], axis=-1) + 1e3 * np.eye(len(numbers))
+    if distance.min() < SMALLEST_DISTANCE:
+        i, j = np.unravel_index(distance.argmin(), distance.shape)
+        raise InputError(
+            f"molecule {index}: atoms {i} and {j} are {distance.min():.3g} Å apart, less than "
+            f"{SMALLEST_DISTANCE} Å: is one of them given twice, or are the units not Å?"
+        )

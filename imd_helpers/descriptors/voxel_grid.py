@@ -1,0 +1,472 @@
+"""Crystals as grids of voxels: one small grid for the cell, and one grid of sites a channel.
+
+iMatGen writes the cell as one Gaussian in the middle of a grid that follows the cell, so that the
+cell's shape is the shape of the blob; and the sites of each element as Gaussians in a box of 15 Å.
+`VoxelGrid.imatgen` is that. By default the grid of the sites follows the cell too and repeats with
+it, so that it fits every cell and no site is ever cut.
+
+Source: Noh et al., Matter 1 (2019) 1370; the same grids in Long et al., npj Comput. Mater. 7
+(2021) 66. Grids that repeat: Kim, Lee & Kim, Sci. Adv. 6 (2020) eaax9324.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import CrystalBatch, elements, geometry
+from ..crystals.batch import wrap
+from ..runtime import InputError
+from ._grids import Peaks, add_gaussians, find_peaks, separate_peaks
+from .base import Decoded, Encoded, read_crystals
+
+if TYPE_CHECKING:
+    from pymatgen.core import Structure
+
+SIGMA = 0.26  # Å, as published
+CUT = 0.02  # a Gaussian ends where it falls below this, as published
+FLOOR = 0.1  # smallest value of the cell's grid that decoding reads
+THRESHOLD = 0.3  # smallest peak, as a share of the Gaussian's height
+CLOSEST = 0.5  # Å; closer atoms are refused, as published
+DENSITY_UNIT = 100.0  # atomic numbers are written in this unit where elements share a grid
+CHUNK = 32  # crystals worked on at once
+MONOMIALS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
+
+
+@dataclass(frozen=True, eq=False)
+class VoxelGrid:
+    """Encode crystals as (32^3 + channels x 64^3) numbers, and decode them by finding peaks.
+
+    Attributes:
+        elements: atomic numbers, one channel each; None: one channel for all, where a Gaussian is
+            as high as its atomic number (in hundreds), like a density of electrons.
+        cell_points: points along each edge of the cell's grid.
+        site_points: points along each edge of the grid of sites.
+        sigma: width of the Gaussians, Å.
+        box: edge of the box of sites, Å, with the sites' centroid in its middle; None: the grid
+            follows the cell and repeats.
+        reduce: write the Minkowski-reduced cell instead of the given one.
+        max_sites: most sites of a crystal.
+        max_edge: longest edge of the cell that is written, Å.
+    """
+
+    elements: tuple[int, ...] | None = None
+    cell_points: int = 32
+    site_points: int = 64
+    sigma: float = SIGMA
+    box: float | None = None
+    reduce: bool = True
+    max_sites: int = 20
+    max_edge: float = 10.0
+
+    def __post_init__(self) -> None:
+        mine = self.elements
+        if mine is not None and (not mine or min(mine) < 1 or len(set(mine)) < len(mine)):
+            raise InputError(
+                f"elements={mine}: give atomic numbers, each of them once, one for each channel, "
+                "or None for one channel that all elements share"
+            )
+        step, reach = self.max_edge / self.cell_points, self.sigma * math.sqrt(-2 * math.log(FLOOR))
+        if step * math.sqrt(2) > reach:
+            raise InputError(
+                f"an edge of {self.max_edge} Å on {self.cell_points} points has steps of "
+                f"{step:.2f} Å, too coarse for Gaussians of width {self.sigma} Å: the blob of the "
+                f"cell needs steps of at most {reach / math.sqrt(2):.2f} Å; take more points, a "
+                "shorter max_edge or a larger sigma"
+            )
+
+    @classmethod
+    def imatgen(cls, elements: tuple[int, ...]) -> VoxelGrid:
+        """The published grids: a box of 15 Å, and cells as they come."""
+        return cls(elements=elements, box=15.0, reduce=False)
+
+    @property
+    def channels(self) -> int:
+        """How many grids of sites."""
+        return 1 if self.elements is None else len(self.elements)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """One row of numbers a crystal: the grid of the cell, then those of the sites."""
+        return (self.cell_points**3 + self.channels * self.site_points**3,)
+
+    @property
+    def radius(self) -> float:
+        """Å; where a Gaussian ends."""
+        return self.sigma * math.sqrt(-2 * math.log(CUT))
+
+    # ---- crystal -> tensor
+
+    def verdict(self, crystals: CrystalBatch | Sequence[Structure]) -> Decoded:
+        """Which crystals can be written, and why not the others, without drawing their grids."""
+        batch, _ = read_crystals(crystals)
+        _, _, reasons = self._prepare(crystals)
+        return Decoded(batch, np.array([not reason for reason in reasons]), tuple(reasons))
+
+    def written(self, crystals: CrystalBatch | Sequence[Structure]) -> CrystalBatch:
+        """The same crystals with the cell, orientation and origin that the grids hold.
+
+        The first lattice vector lies along x and the second in the xy plane; with a box, the
+        centroid of the sites is the origin. A crystal that cannot be written is a placeholder.
+        """
+        prepared, _, _ = self._prepare(crystals)
+        return prepared
+
+    def encode(self, crystals: CrystalBatch | Sequence[Structure]) -> Tensor:
+        """(batch, *shape) float32, about 1 MB a channel and crystal at 64 points.
+
+        Raises:
+            InputError: a crystal that cannot be written; see `encode_all`.
+        """
+        return self.encode_all(crystals).checked()
+
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+        """The same for any crystals: those that cannot be written are zeros, with a reason.
+
+        A crystal fails when it is disordered or has overlapping atoms, an element without a
+        channel, too many sites, too long an edge, a flat cell, or a site outside the box.
+
+        Raises:
+            InputError: nothing given.
+        """
+        prepared, cart, reasons = self._prepare(crystals)
+        out = torch.zeros(len(prepared), *self.shape, device=prepared.lattice.device)
+        cell, sites = self.split(out)
+        ok = np.array([not reason for reason in reasons])
+        for rows in torch.tensor(np.flatnonzero(ok), device=out.device).split(CHUNK):
+            some = prepared[rows.cpu().numpy()]
+            cell[rows, 0] = self.cell_grids(some.lattice)
+            sites[rows] = self._site_grids(some, cart[rows])
+        return Encoded(out, ok, tuple(reasons))
+
+    def cell_grids(self, lattice: Tensor) -> Tensor:
+        """(batch, cell points^3): one Gaussian in the middle of each cell (batch, 3, 3)."""
+        n = self.cell_points
+        grids = torch.zeros(len(lattice), n, n, n, device=lattice.device)
+        middle = torch.full((len(lattice), 3), n // 2, dtype=torch.float64, device=lattice.device)
+        self._add(
+            grids, torch.arange(len(lattice), device=lattice.device), middle, _metric(lattice, n)
+        )
+        return grids
+
+    def _site_grids(self, crystals: CrystalBatch, cart: Tensor) -> Tensor:
+        """(batch, channels, site points^3) from crystals as written."""
+        n, mask = self.site_points, crystals.mask
+        crystal = torch.arange(len(crystals), device=mask.device)[:, None].expand_as(mask)[mask]
+        numbers = crystals.numbers[mask]
+        grids = torch.zeros(len(crystals) * self.channels, n, n, n, device=mask.device)
+        row = crystal * self.channels
+        height = None
+        if self.elements is None:
+            height = numbers / DENSITY_UNIT
+        else:
+            row = row + self._channel[numbers.cpu()].to(row.device)
+        place = crystals.frac[mask] * n if self.box is None else cart[mask] / (self.box / n) + n / 2
+        self._add(grids, row, place, self._site_metric(crystals.lattice)[crystal], height)
+        return grids.view(len(crystals), self.channels, n, n, n)
+
+    def _add(
+        self,
+        grids: Tensor,
+        row: Tensor,
+        place: Tensor,
+        metric: Tensor,
+        height: Tensor | None = None,
+    ) -> None:
+        height = torch.ones(len(row), device=row.device) if height is None else height
+        periodic = self.box is None or grids.shape[-1] != self.site_points
+        options = {"sigma": self.sigma, "radius": self.radius, "periodic": periodic}
+        add_gaussians(grids, row, place, metric, height, **options)
+
+    def _site_metric(self, lattice: Tensor) -> Tensor:
+        """(batch, 3, 3) Å^2: squared lengths of steps between voxels of the sites' grid."""
+        if self.box is None:
+            return _metric(lattice, self.site_points)
+        eye = torch.eye(3, dtype=torch.float64, device=lattice.device)
+        return (eye * (self.box / self.site_points) ** 2).expand(len(lattice), 3, 3)
+
+    @cached_property
+    def _channel(self) -> Tensor:
+        """(119,) channel of each atomic number, -1 where there is none."""
+        table = torch.full((elements.N_COLUMNS,), -1)
+        for channel, number in enumerate(self.elements or ()):
+            table[number] = channel
+        return table
+
+    def _prepare(
+        self, given: CrystalBatch | Sequence[Structure]
+    ) -> tuple[CrystalBatch, Tensor, list[str]]:
+        """Crystals as written, where their sites are (Å), and what stands against writing them."""
+        crystals, unread = read_crystals(given)
+        reasons = [a or b for a, b in zip(unread, self._faults(crystals), strict=True)]
+        ok = torch.tensor([not reason for reason in reasons], device=crystals.lattice.device)
+        cube = 5.0 * torch.eye(3, dtype=torch.float64, device=ok.device)
+        lattice = torch.where(ok[:, None, None], crystals.lattice, cube)
+        frac = torch.where(ok[:, None, None], crystals.frac, torch.zeros_like(crystals.frac))
+        if self.reduce:
+            lattice, change = geometry.reduce_lattice(lattice)
+            frac = frac @ torch.linalg.inv(change).round()
+        hand = torch.linalg.det(lattice).sign()[:, None, None]
+        frac = wrap(frac * hand)  # turning both signs of a left-handed cell changes nothing
+        lattice = torch.linalg.cholesky(lattice @ lattice.mT)
+        mask = crystals.mask[:, :, None]
+        cart = frac @ lattice
+        if self.box is not None:
+            centroid = (cart * mask).sum(1) / mask.sum(1).clamp_min(1)
+            cart = cart - centroid[:, None]
+            frac = cart @ torch.linalg.inv(lattice)
+        prepared = CrystalBatch(lattice, wrap(frac) * mask, crystals.numbers)
+        for i, reason in enumerate(self._misfits(prepared, cart * mask)):
+            reasons[i] = reasons[i] or reason
+        return prepared, cart, reasons
+
+    def _faults(self, crystals: CrystalBatch) -> list[str]:
+        """What is wrong with each crystal as it comes."""
+        broken = ~torch.isfinite(crystals.lattice).flatten(1).all(1)
+        broken |= ~torch.isfinite(crystals.frac).flatten(1).all(1)
+        broken |= ~(torch.linalg.det(torch.nan_to_num(crystals.lattice)).abs() > 1e-3)
+        n_sites, counts = crystals.n_sites.tolist(), crystals.counts().numpy() > 0
+        known = np.ones(elements.N_COLUMNS, bool) if self.elements is None else self._channel >= 0
+        foreign = counts & ~np.asarray(known)
+        fine = (~broken & (crystals.n_sites > 0)).cpu().numpy()
+        contact, pair = np.full(len(fine), np.inf), np.zeros((len(fine), 2), int)
+        if fine.any():
+            contact[fine], pair[fine] = geometry.closest_contact(crystals[np.flatnonzero(fine)])
+        reasons = []
+        for i in range(len(fine)):
+            reason = ""
+            if n_sites[i] == 0:
+                reason = "it has no sites"
+            elif not fine[i]:
+                reason = "its cell has no volume, or it holds NaN or infinity"
+            elif foreign[i].any():
+                reason = self._unknown(np.flatnonzero(foreign[i]))
+            elif n_sites[i] > self.max_sites:
+                reason = f"{n_sites[i]} sites, at most {self.max_sites} (max_sites)"
+            elif contact[i] < CLOSEST:
+                a, b = pair[i]
+                reason = f"sites {a} and {b} are {contact[i]:.2f} Å apart, closer than {CLOSEST} Å"
+            reasons.append(reason)
+        return reasons
+
+    def _unknown(self, numbers: np.ndarray) -> str:
+        foreign = " ".join(elements.SYMBOLS[z] for z in numbers)
+        listed = " ".join(elements.SYMBOLS[z] for z in self.elements or ())
+        return f"{foreign} has no channel; the channels are {listed}"
+
+    def _misfits(self, written: CrystalBatch, cart: Tensor) -> Iterator[str]:
+        """What does not fit into the grids, of crystals as written."""
+        edge = written.lattice.norm(dim=-1).amax(1).tolist()
+        apart = (1 / torch.linalg.inv(written.lattice).norm(dim=1)).amin(1).tolist()
+        out = (cart.abs() + self.radius).flatten(1).amax(1).tolist()
+        for i in range(len(written)):
+            if edge[i] > self.max_edge:
+                yield f"an edge of {edge[i]:.2f} Å, at most {self.max_edge} Å (max_edge)"
+            elif apart[i] < 2 * self.radius:
+                yield (
+                    f"lattice planes are {apart[i]:.2f} Å apart, so that the blob of the cell "
+                    "would touch its images"
+                    + ("" if self.reduce else ": reduce the cell (reduce=True)")
+                )
+            elif self.box is not None and out[i] > self.box / 2:
+                yield (
+                    f"a site {out[i] - self.radius:.2f} Å off the centroid does not fit into the "
+                    f"box of {self.box} Å: let the grid follow the cell (box=None)"
+                )
+            else:
+                yield ""
+
+    # ---- tensor -> crystal
+
+    def split(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Views of (batch, *shape): (batch, 1, cell points^3) and (batch, channels, site points^3).
+
+        Raises:
+            InputError: another shape.
+        """
+        if tensor.ndim != 2 or tensor.shape[1:] != self.shape or len(tensor) == 0:
+            raise InputError(
+                f"tensor of shape {tuple(tensor.shape)}: expected (batch, {self.shape[0]}) with "
+                f"batch >= 1, {self.cell_points}^3 numbers for the cell and {self.channels} x "
+                f"{self.site_points}^3 for the sites; use join(cell, sites)"
+            )
+        n, m = self.cell_points, self.site_points
+        cell = tensor[:, : n**3].unflatten(1, (1, n, n, n))
+        return cell, tensor[:, n**3 :].unflatten(1, (self.channels, m, m, m))
+
+    def join(self, cell: Tensor, sites: Tensor) -> Tensor:
+        """(batch, *shape) from (batch, [1,] cell points^3) and (batch, channels, site points^3)."""
+        return torch.cat([cell.flatten(1), sites.flatten(1)], 1)
+
+    def decode(self, tensor: Tensor, *, threshold: float = THRESHOLD) -> Decoded:
+        """Crystals from (batch, *shape): the cell by least squares, the sites by their peaks.
+
+        A row fails when it holds NaN, when a grid is empty, when the blob is no cell or its edges
+        are far too long, when there are too many peaks, or when two lie closer than 0.5 Å.
+
+        Args:
+            tensor: (batch, *shape).
+            threshold: smallest value of a peak's voxel, as a share of a Gaussian's height.
+
+        Raises:
+            InputError: another shape.
+        """
+        self.split(tensor)
+        parts = [self._decode(some, threshold) for some in tensor.split(CHUNK)]
+        return Decoded(
+            CrystalBatch.cat([part.crystals for part in parts]),
+            np.concatenate([part.ok for part in parts]),
+            tuple(reason for part in parts for reason in part.reasons),
+        )
+
+    def round_trip(self, crystals: CrystalBatch) -> Decoded:
+        """Encode and decode piece by piece, so that the grids need little memory."""
+        back, reasons = [], []
+        for start in range(0, len(crystals), CHUNK):
+            encoded = self.encode_all(crystals[start : start + CHUNK])
+            decoded = self.decode(encoded.tensor)
+            back.append(decoded.crystals)
+            both = zip(encoded.reasons, decoded.reasons, strict=True)
+            reasons += [first or then for first, then in both]
+        ok = np.array([not reason for reason in reasons])
+        return Decoded(CrystalBatch.cat(back), ok, tuple(reasons))
+
+    def read_cells(self, cell: Tensor) -> tuple[Tensor, list[str]]:
+        """Lattices (batch, 3, 3) Å from grids (batch, cell points^3), and what is wrong with each.
+
+        A voxel at the step d from the middle holds ``exp(-d G d / (2 sigma^2))``, so its logarithm
+        is linear in the six numbers of the metric G: least squares, weighted by the value squared.
+        """
+        n = self.cell_points
+        value = cell.reshape(len(cell), -1).double()
+        value = torch.where(torch.isfinite(value) & (value > FLOOR), value, torch.zeros_like(value))
+        square = -2 * self.sigma**2 * value.clamp_min(FLOOR).log()
+        design = self._design.to(value.device)  # (n^3, 6)
+        weight = value.square()
+        products = design[:, :, None] * design[:, None, :]  # (n^3, 6, 6)
+        normal = (weight @ products.flatten(1)).view(-1, 6, 6)
+        right = (weight * square) @ design
+        eye = torch.eye(6, dtype=torch.float64, device=value.device)
+        solution = torch.linalg.solve(normal + 1e-12 * eye, right)  # (batch, 6)
+        metric = torch.empty(len(cell), 3, 3, dtype=torch.float64, device=value.device)
+        for k, (i, j) in enumerate(MONOMIALS):
+            metric[:, i, j] = metric[:, j, i] = solution[:, k] * n**2
+        found = (weight > 0).sum(1)
+        lattice, info = torch.linalg.cholesky_ex(metric)
+        edge = lattice.norm(dim=-1).amax(1)
+        bad = (found < 2) | (info != 0) | ~(edge < 1.5 * self.max_edge)
+        reasons = [
+            ""
+            if not bad[i]
+            else "the grid of the cell is empty"
+            if found[i] < 2
+            else "the blob in the grid of the cell is not the shape of a cell"
+            if info[i] != 0
+            else f"an edge of {edge[i]:.1f} Å, far above {self.max_edge} Å"
+            for i in range(len(cell))
+        ]
+        cube = 5.0 * torch.eye(3, dtype=torch.float64, device=value.device)
+        return torch.where(bad[:, None, None], cube, lattice.tril()), reasons
+
+    @cached_property
+    def _design(self) -> Tensor:
+        """(cell points^3, 6) products of steps from the middle; mixed ones count twice."""
+        n = self.cell_points
+        axis = torch.arange(n, dtype=torch.float64) - n // 2
+        steps = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+        columns = [steps[:, i] * steps[:, j] * (1 if i == j else 2) for i, j in MONOMIALS]
+        return torch.stack(columns, 1)
+
+    def _decode(self, tensor: Tensor, threshold: float) -> Decoded:
+        finite = torch.isfinite(tensor).all(1).tolist()
+        cell, sites = self.split(torch.nan_to_num(tensor.detach(), posinf=0.0, neginf=0.0))
+        lattice, reasons = self.read_cells(cell)
+        metric = self._site_metric(lattice).repeat_interleave(self.channels, 0)
+        low = threshold / (DENSITY_UNIT if self.elements is None else 1.0)
+        options = {"sigma": self.sigma, "threshold": low, "periodic": self.box is None}
+        grids = sites.flatten(0, 1)
+        peaks = find_peaks(grids, metric, **options)
+        crowd = torch.bincount(peaks.row // self.channels, minlength=len(lattice))
+        noisy = crowd > 2 * self.max_sites  # some peaks may be sums of others, but not so many
+        keep = ~noisy[peaks.row // self.channels]
+        peaks = Peaks(peaks.row[keep], peaks.place[keep], peaks.height[keep])
+        peaks = separate_peaks(grids, peaks, metric, radius=self.radius, passes=2, **options)
+        crystals, counts = self._crystals(lattice, peaks)
+        contact, pair = geometry.closest_contact(crystals)
+        for i, count in enumerate(counts):
+            if not finite[i]:
+                reasons[i] = "the tensor holds NaN or infinity"
+            elif noisy[i]:
+                reasons[i] = reasons[i] or f"{crowd[i]} peaks, at most {self.max_sites} (max_sites)"
+            elif count == 0:
+                reasons[i] = reasons[i] or "no site: the grid has no peak above the threshold"
+            elif count > self.max_sites:
+                reasons[i] = reasons[i] or f"{count} peaks, at most {self.max_sites} (max_sites)"
+            elif contact[i] < CLOSEST:
+                a, b = pair[i]
+                reasons[i] = reasons[i] or f"sites {a} and {b} are {contact[i]:.2f} Å apart"
+        ok = np.array([not reason for reason in reasons])
+        return Decoded(crystals, ok, tuple(reasons))
+
+    def _crystals(self, lattice: Tensor, peaks: Peaks) -> tuple[CrystalBatch, list[int]]:
+        """Crystals from peaks; those with none or too many are placeholders. Counts of peaks."""
+        owner = peaks.row // self.channels
+        count = torch.bincount(owner, minlength=len(lattice))
+        place = peaks.place / self.site_points
+        if self.box is not None:
+            inverse = torch.linalg.inv(lattice)[owner]
+            place = ((place - 0.5) * self.box)[:, None] @ inverse
+            place = place[:, 0]
+        if self.elements is None:
+            numbers = (peaks.height * DENSITY_UNIT).round().clamp(1, elements.N_COLUMNS - 1).long()
+        else:
+            numbers = torch.tensor(self.elements, device=owner.device)[peaks.row % self.channels]
+        usable = (count > 0) & (count <= self.max_sites)
+        keep = usable[owner]
+        missing = torch.nonzero(~usable)[:, 0]  # one hydrogen atom keeps their place
+        owner = torch.cat([owner[keep], missing])
+        order = torch.argsort(owner, stable=True)
+        frac = torch.cat([place[keep], place.new_zeros(len(missing), 3)])[order]
+        numbers = torch.cat([numbers[keep], torch.ones_like(missing)])[order]
+        n_sites = torch.where(usable, count, torch.ones_like(count))
+        parts = [part.cpu() for part in (lattice, frac, numbers, n_sites)]
+        crystals = CrystalBatch.from_ragged(*parts)
+        return crystals.to(lattice.device), count.tolist()
+
+
+def largest_site_error(written: CrystalBatch, decoded: Decoded) -> np.ndarray:
+    """How far the worst site of each decoded crystal is from where it was written.
+
+    Args:
+        written: n crystals from `VoxelGrid.written`.
+        decoded: n crystals.
+
+    Returns:
+        (n,) Å, over all sites and to the nearest of the same element, both ways; infinity where
+        decoding failed or the numbers of atoms differ.
+    """
+    back = decoded.crystals
+    right = torch.as_tensor(decoded.ok) & (written.counts() == back.counts()).all(1)
+    reduced, change = geometry.reduce_lattice(written.lattice)
+    inverse = torch.linalg.inv(change).round()
+    delta = (written.frac @ inverse)[:, :, None] - (back.frac @ inverse)[:, None]
+    distance = ((delta - delta.round()) @ reduced[:, None]).norm(dim=-1)  # (n, sites, sites)
+    same = (written.numbers[:, :, None] == back.numbers[:, None]) & written.mask[:, :, None]
+    distance = distance.masked_fill(~same, torch.inf)
+    worst = []
+    for axis, mask in ((2, written.mask), (1, back.mask)):
+        worst.append(distance.amin(axis).masked_fill(~mask, 0.0).amax(1))
+    error = torch.maximum(*worst).cpu()
+    return torch.where(right, error, torch.full_like(error, torch.inf)).numpy()
+
+
+def _metric(lattice: Tensor, n: int) -> Tensor:
+    """(batch, 3, 3) Å^2: squared lengths of steps between points of a grid that follows a cell."""
+    return lattice @ lattice.mT / n**2

@@ -1,0 +1,406 @@
+"""Networks that write formulas: a VAE, an RNN, and REINFORCE on the RNN.
+
+All return counts, n rows when asked for n; see `formula_tokens`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..crystals import elements
+from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix, fits
+from ..networks import checkpoint, losses
+from ..runtime import InputError, data_path, lookup
+from .formula_tokens import (
+    END,
+    LENGTH,
+    PAD,
+    START,
+    VOCABULARY,
+    at_least_one,
+    checked,
+    decode_tokens,
+    encode_tokens,
+    keys,
+    reduced,
+)
+
+FORMAT = "imd-formula-model-1"
+CHECKPOINTS = ("vae", "rnn", "free", "anchored", "loophole")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long to train.
+
+    Attributes:
+        epochs: passes over the training set.
+        batch: compositions in a step.
+        lr: Adam's learning rate; it falls to zero along a cosine.
+        seed: of weights, order and noise.
+    """
+
+    epochs: int
+    batch: int = 256
+    lr: float = 2e-3
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.batch < 1:
+            raise InputError(f"epochs={self.epochs}, batch={self.batch}: must be at least 1")
+
+
+# ---- variational autoencoder
+
+
+class FormulaVae(nn.Module):
+    """Variational autoencoder on the composition matrix.
+
+    The decoder gives each of the 85 elements nine probabilities, for "absent" and the counts 1 to
+    8, all independent once the latent vector is known.
+
+    Args:
+        width: of the hidden layers.
+        latent: numbers in the latent vector.
+    """
+
+    kind = "formula-vae"
+
+    def __init__(self, width: int = 256, latent: int = 16) -> None:
+        super().__init__()
+        self.settings = {"width": width, "latent": latent}
+        cells = len(ELEMENTS) * MAX_COUNT
+        self.encoder = nn.Sequential(
+            nn.Flatten(), nn.Linear(cells, width), nn.ReLU(), nn.Linear(width, 2 * latent)
+        )
+        self.decoder = nn.Sequential(
+            nn.Linear(latent, width),
+            nn.ReLU(),
+            nn.Linear(width, len(ELEMENTS) * (MAX_COUNT + 1)),
+            nn.Unflatten(1, (len(ELEMENTS), MAX_COUNT + 1)),
+        )
+
+    @staticmethod
+    def read(counts: np.ndarray) -> Tensor:
+        """(n, 85, 8) composition matrices of (n, 119) counts."""
+        return CompositionMatrix.matrices(counts)
+
+    def encode(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the latent vector, (batch, latent) each, of (batch, 85, 8)."""
+        mean, log_variance = self.encoder(matrix).chunk(2, dim=1)
+        return mean, log_variance
+
+    def log_likelihood(self, latent: Tensor, matrix: Tensor) -> Tensor:
+        """(batch,) log p(x | z) in nats of (batch, 85, 8) matrices."""
+        absent = 1 - matrix.sum(2, keepdim=True)
+        nine = torch.cat([absent, matrix], dim=2)  # (batch, 85, 9) one-hot
+        return (self.decoder(latent).log_softmax(2) * nine).sum((1, 2))
+
+    def terms(self, matrix: Tensor, *, beta: float = 1.0) -> dict[str, Tensor]:
+        """``loss`` (minus the evidence bound), and its two parts, each a mean over the batch."""
+        mean, log_variance = self.encode(matrix)
+        fit = self.log_likelihood(losses.reparameterise(mean, log_variance), matrix)
+        kl = losses.gaussian_kl(mean, log_variance)
+        return {
+            "loss": -losses.elbo(fit, kl, beta=beta),
+            "reconstruction": -fit.mean(),
+            "kl": kl.mean(),
+        }
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor, *, draw: bool = False) -> np.ndarray:
+        """(n, 119) counts of (n, latent): the likeliest count of each element, or a random one.
+
+        Rows that are no formula (fewer than 2 or more than 8 elements) become zeros.
+        """
+        logits = self.decoder(latent)  # (n, 85, 9)
+        if draw:
+            logits = logits - torch.empty_like(logits).exponential_().log()  # Gumbel's trick
+        chosen = logits.argmax(2)  # (n, 85), 0 = absent
+        counts = np.zeros((len(chosen), elements.N_COLUMNS), dtype=np.int64)
+        counts[:, list(ELEMENTS)] = chosen.cpu().numpy()
+        counts[~fits(counts)] = 0
+        return counts
+
+    def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
+        """(n, 119) reduced counts; zeros where the decoder wrote no formula.
+
+        Raises:
+            InputError: n below 1.
+        """
+        where = next(self.parameters()).device
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            latent = torch.randn(at_least_one(n), self.settings["latent"]).to(where)
+            return reduced(self.decode(latent, draw=True))
+
+
+# ---- autoregressive network
+
+
+class FormulaRnn(nn.Module):
+    """Autoregressive network: a gated recurrent unit that writes a formula token by token.
+
+    Args:
+        width: of the recurrent state.
+        embedding: numbers for a token.
+    """
+
+    kind = "formula-rnn"
+
+    def __init__(self, width: int = 128, embedding: int = 48) -> None:
+        super().__init__()
+        self.settings = {"width": width, "embedding": embedding}
+        self.embedding = nn.Embedding(VOCABULARY, embedding)
+        self.recurrent = nn.GRU(embedding, width, batch_first=True)
+        self.head = nn.Linear(width, VOCABULARY - 2)  # padding and start are never written
+
+    @staticmethod
+    def read(counts: np.ndarray) -> Tensor:
+        """(n, 17) tokens of (n, 119) counts."""
+        return encode_tokens(counts)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(batch, length, vocabulary) logits of each token, given those before it."""
+        start = torch.full_like(tokens[:, :1], START)
+        hidden, _ = self.recurrent(self.embedding(torch.cat([start, tokens[:, :-1]], dim=1)))
+        return self._logits(hidden)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return nn.functional.pad(self.head(hidden), (2, 0), value=-torch.inf)
+
+    def terms(self, tokens: Tensor) -> dict[str, Tensor]:
+        """``loss``: mean negative log-likelihood of a token."""
+        used = int((tokens != PAD).sum(1).max())  # no work on columns that are all padding
+        tokens = tokens[:, :used]
+        return {"loss": losses.next_token_loss(self(tokens), tokens, padding=PAD)}
+
+    def log_probability(self, tokens: Tensor) -> Tensor:
+        """(batch,) log probability of whole sequences, in nats."""
+        return losses.sequence_log_probability(self(tokens), tokens, padding=PAD)
+
+    @torch.no_grad()
+    def write(self, n: int) -> Tensor:
+        """(n, 17) tokens, drawn one after the other with torch's global random numbers."""
+        where = next(self.parameters()).device
+        tokens = torch.zeros(n, LENGTH, dtype=torch.long, device=where)
+        last, state = torch.full((n, 1), START, device=where), None
+        writing = torch.ones(n, dtype=torch.bool, device=where)
+        for place in range(LENGTH):
+            hidden, state = self.recurrent(self.embedding(last), state)
+            last = torch.multinomial(self._logits(hidden[:, 0]).softmax(1), 1)  # (n, 1)
+            tokens[:, place] = torch.where(writing, last[:, 0], PAD)
+            writing = writing & (last[:, 0] != END)
+            if not writing.any():
+                break
+        return tokens
+
+    def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
+        """(n, 119) reduced counts; zeros where the sentence is no formula.
+
+        Raises:
+            InputError: n below 1.
+        """
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return reduced(decode_tokens(self.write(at_least_one(n))))
+
+
+# ---- training
+
+
+def train_epochs(
+    model: FormulaVae | FormulaRnn, counts: np.ndarray, schedule: Schedule, **options: Any
+) -> list[dict[str, float]]:
+    """Train a VAE or an RNN in place, and return one row an epoch: the mean of each term.
+
+    Args:
+        model: the network.
+        counts: (n, 119) training compositions.
+        schedule: length and rate.
+        options: passed to the model's ``terms``, e.g. ``beta=0.5``.
+
+    Raises:
+        InputError: a composition that does not fit, or a loss that is not finite.
+    """
+    where = next(model.parameters()).device
+    data = model.read(checked(counts, fitting=True)).to(where)
+    steps = -(-len(data) // schedule.batch)
+    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.lr)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.epochs * steps)
+    rows = []
+    with torch.random.fork_rng():
+        torch.manual_seed(schedule.seed)
+        for epoch in range(schedule.epochs):
+            sums: dict[str, float] = {}
+            for batch in torch.randperm(len(data)).to(where).split(schedule.batch):
+                terms = model.terms(data[batch], **options)
+                optimizer.zero_grad(set_to_none=True)
+                terms["loss"].backward()
+                optimizer.step()
+                cosine.step()
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(batch)
+            rows.append({"epoch": epoch + 1, **{k: v / len(data) for k, v in sums.items()}})
+            if not np.isfinite(rows[-1]["loss"]):
+                raise InputError(f"loss is {rows[-1]['loss']} in epoch {epoch + 1}: lower lr")
+    return rows
+
+
+@dataclass(frozen=True)
+class RlConfig:
+    """How long, and how far from the prior, a policy is trained.
+
+    Attributes:
+        steps: policy steps.
+        batch: formulas in a step.
+        lr: Adam's learning rate.
+        prior_weight: reward that a nat of distance from the prior costs; 0 sets the policy free.
+        seed: of the samples.
+    """
+
+    steps: int
+    batch: int = 128
+    lr: float = 1e-3
+    prior_weight: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 2 or self.prior_weight < 0:
+            raise InputError(
+                f"steps={self.steps}, batch={self.batch}, prior_weight={self.prior_weight}: at "
+                "least 1 step, 2 formulas and a weight of 0"
+            )
+
+
+Reward = Callable[[np.ndarray], np.ndarray]
+
+
+def reinforce(
+    policy: FormulaRnn,
+    reward: Reward,
+    config: RlConfig,
+    *,
+    prior: FormulaRnn | None = None,
+    probe: Callable[[np.ndarray], dict[str, float]] | None = None,
+) -> list[dict[str, float]]:
+    """Train a policy, in place, to write formulas of high reward.
+
+    Args:
+        policy: a trained `FormulaRnn`.
+        reward: maps (m, 119) counts that are formulas to (m,) numbers; a sample that is no formula
+            has reward 0.
+        config: length, rate and weight of the prior.
+        prior: what the policy must stay near; its own first weights unless given.
+        probe: called with the (batch, 119) counts of each step; what it returns is recorded.
+
+    Returns:
+        One row a step: ``reward``, ``formula`` and ``distinct`` shares, ``kl`` from the prior in
+        nats, and what the probe returned.
+
+    Raises:
+        InputError: a reward that is not finite or of another shape.
+
+    Source:
+        Williams, Machine Learning 8 (1992) 229; prior: Jaques et al., Sequence Tutor (2017).
+    """
+    prior = copy.deepcopy(policy if prior is None else prior).requires_grad_(False)
+    optimizer = torch.optim.Adam(policy.parameters(), lr=config.lr)
+    rows = []
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        for step in range(config.steps):
+            row, counts = _policy_step(policy, prior, reward, optimizer, config)
+            rows.append({"step": step + 1, **row, **(probe(counts) if probe else {})})
+    return rows
+
+
+def _policy_step(
+    policy: FormulaRnn,
+    prior: FormulaRnn,
+    reward: Reward,
+    optimizer: torch.optim.Optimizer,
+    config: RlConfig,
+) -> tuple[dict[str, float], np.ndarray]:
+    """Write formulas, reward them, make the good ones likelier; what happened, and the counts."""
+    tokens = policy.write(config.batch)  # (batch, 17)
+    counts = reduced(decode_tokens(tokens))
+    earned = torch.as_tensor(_rewards(reward, counts)).to(tokens.device)  # (batch,)
+    tokens = tokens[:, : int((tokens != PAD).sum(1).max())]
+    log_p = policy.log_probability(tokens)
+    with torch.no_grad():
+        log_p0 = prior.log_probability(tokens)
+    total = losses.prior_reward(earned, log_p, log_p0, weight=config.prior_weight)
+    optimizer.zero_grad(set_to_none=True)
+    losses.reinforce_loss(log_p, total).backward()
+    optimizer.step()
+    row = {
+        "reward": float(earned.mean()),
+        "formula": float(counts.any(1).mean()),
+        "distinct": len(set(keys(counts))) / config.batch,
+        "kl": float((log_p.detach() - log_p0).mean()),
+    }
+    return row, counts
+
+
+def _rewards(reward: Reward, counts: np.ndarray) -> np.ndarray:
+    """(n,) float32 rewards, 0 for rows that are no formula."""
+    out = np.zeros(len(counts), dtype=np.float32)
+    good = counts.any(1)
+    if good.any():
+        values = np.asarray(reward(counts[good]), dtype=np.float32)
+        if values.shape != (int(good.sum()),) or not np.isfinite(values).all():
+            raise InputError(
+                f"the reward returned shape {values.shape} for {int(good.sum())} formulas, finite: "
+                f"{bool(np.isfinite(values).all())}; it must give one finite number a formula"
+            )
+        out[good] = values
+    return out
+
+
+# ---- on disk
+
+_KINDS: dict[str, type[FormulaVae] | type[FormulaRnn]] = {
+    kind.kind: kind for kind in (FormulaVae, FormulaRnn)
+}
+
+
+def save(model: FormulaVae | FormulaRnn, path: Path | str, *, about: dict[str, Any]) -> Path:
+    """Write weights, half as wide as in memory, with what is needed to rebuild the network.
+
+    Raises:
+        CheckpointError: the folder cannot be written.
+    """
+    tensors = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    header = {"format": FORMAT, "kind": model.kind, "settings": model.settings, **about}
+    return checkpoint.write(path, tensors, header)
+
+
+def load(path: Path | str) -> FormulaVae | FormulaRnn:
+    """Read what `save` wrote, ready to ``.sample``.
+
+    Raises:
+        CheckpointError: missing, truncated or foreign weights.
+    """
+    tensors, header = checkpoint.read(path, expect=FORMAT)
+    model = _KINDS[lookup("kind of model", header["kind"], _KINDS)](**header["settings"])
+    checkpoint.load_into(model, {k: v.float() for k, v in tensors.items()}, source=str(path))
+    return model.eval()
+
+
+def checkpoint_path(name: str) -> Path:
+    """Weights that come with the package, see `CHECKPOINTS`.
+
+    Raises:
+        UnknownNameError: no such weights.
+    """
+    lookup("checkpoint", name, CHECKPOINTS)
+    return data_path("checkpoints", "vae_rnn_rl", f"{name}.safetensors")

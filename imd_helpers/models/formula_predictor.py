@@ -1,0 +1,131 @@
+"""Predictors of a property from a formula alone: one can guide a search, the other judge it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..crystals import elements
+from ..descriptors.composition_matrix import ELEMENTS
+from ..networks import layers
+from ..runtime import InputError, lookup
+from .formula_tokens import checked
+from .predictors import ELEMENT_COLUMNS
+
+KINDS = ("network", "trees")
+
+
+class FormulaPredictor:
+    """Predicts one property from a composition alone.
+
+    ``network`` is a small perceptron on the shares of the elements and statistics of their
+    properties; ``trees`` is gradient boosting on the statistics. Fitted to different rows, one can
+    guide a search and the other judge it.
+    """
+
+    def __init__(self, kind: str, *, seed: int = 0) -> None:
+        self.kind = lookup("kind of predictor", kind, KINDS)
+        self.seed, self.n_train = seed, 0
+        self._model: Any = None
+        self._scale: tuple[np.ndarray, np.ndarray] = (np.zeros(1), np.ones(1))
+
+    def fit(self, counts: np.ndarray, values: np.ndarray) -> FormulaPredictor:
+        """Fit to (n,) values of (n, 119) counts and return self.
+
+        Raises:
+            InputError: no rows, a row of zeros, or values that are not finite.
+        """
+        values = np.asarray(values, dtype=float)
+        if len(counts) == 0 or values.shape != (len(counts),) or not np.isfinite(values).all():
+            raise InputError(
+                f"{len(counts)} compositions and values of shape {values.shape}: give one finite "
+                "value for each, and at least one"
+            )
+        x = self._features(counts)
+        self._scale = (x.mean(0), np.maximum(x.std(0), 0.05))  # rare elements: no huge numbers
+        self.n_train = len(counts)
+        if self.kind == "trees":
+            from sklearn.ensemble import HistGradientBoostingRegressor
+
+            boosted = HistGradientBoostingRegressor(max_iter=200, random_state=self.seed)
+            self._model = boosted.fit(x, values)
+        else:
+            self._model = _fit_network(self._scaled(x), values, self.seed)
+        return self
+
+    def predict(self, counts: np.ndarray) -> np.ndarray:
+        """(n,) predictions; NaN for a row of zeros.
+
+        Raises:
+            InputError: not fitted.
+        """
+        if self.n_train == 0:
+            raise InputError("this predictor knows nothing yet: call fit(counts, values) first")
+        counts = checked(counts)
+        out, good = np.full(len(counts), np.nan), counts.any(1)
+        if good.any():
+            x = self._features(counts[good])
+            if self.kind == "trees":
+                out[good] = self._model.predict(x)
+            else:
+                with torch.no_grad():
+                    out[good] = self._model(self._scaled(x))[:, 0].numpy()
+        return out
+
+    def _features(self, counts: np.ndarray) -> np.ndarray:
+        return composition_features(counts, shares=self.kind == "network")
+
+    def _scaled(self, x: np.ndarray) -> Tensor:
+        return torch.as_tensor((x - self._scale[0]) / self._scale[1], dtype=torch.float32)
+
+
+def composition_features(counts: np.ndarray, *, shares: bool = False) -> np.ndarray:
+    """(n, 44) mean, spread, largest and smallest of 11 element properties, weighted by atoms.
+
+    Args:
+        counts: (n, 119), no row of zeros.
+        shares: put the shares of the 85 elements in front, (n, 129).
+
+    Raises:
+        InputError: a row of zeros.
+    """
+    counts = checked(counts)
+    if not counts.any(1).all():
+        raise InputError("a row of zeros has no features: keep the rows with counts.any(1)")
+    raw = np.stack([elements.column(name) for name in ELEMENT_COLUMNS], axis=1)
+    table = np.where(np.isnan(raw), np.nanmean(raw, axis=0), raw)  # (119, 11)
+    weight = counts / counts.sum(1, keepdims=True)  # (n, 119)
+    mean = weight @ table
+    spread = np.sqrt(np.maximum(weight @ table**2 - mean**2, 0.0))
+    row, z = np.nonzero(counts)
+    start = np.searchsorted(row, np.arange(len(counts)))
+    high = np.maximum.reduceat(table[z], start, axis=0)
+    low = np.minimum.reduceat(table[z], start, axis=0)
+    parts = [mean, spread, high, low]
+    return np.concatenate([weight[:, list(ELEMENTS)], *parts] if shares else parts, axis=1)
+
+
+def _fit_network(x: Tensor, values: np.ndarray, seed: int) -> nn.Module:
+    """A perceptron fitted by Adam to (n, features) and (n,) values, 20 epochs."""
+    mean, spread = float(values.mean()), float(values.std() + 1e-6)
+    y = torch.as_tensor((values - mean) / spread, dtype=torch.float32)[:, None]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        body = layers.mlp((x.shape[1], 128, 128, 1), activation=nn.SiLU())
+        optimizer = torch.optim.Adam(body.parameters(), lr=2e-3)
+        steps = 20 * -(-len(x) // 256)
+        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        for _ in range(20):
+            for batch in torch.randperm(len(x)).split(256):
+                optimizer.zero_grad(set_to_none=True)
+                nn.functional.smooth_l1_loss(body(x[batch]), y[batch]).backward()
+                optimizer.step()
+                cosine.step()
+    unscale = nn.Linear(1, 1)
+    with torch.no_grad():
+        unscale.weight.fill_(spread)
+        unscale.bias.fill_(mean)
+    return nn.Sequential(body, unscale).eval()

@@ -1,0 +1,426 @@
+"""Synthesizability by positive-unlabelled learning: bags of crystal graph networks (CLscore).
+
+A material that was made is a positive. One that was not made may be impossible, or nobody tried: it
+is unlabelled, never a negative. Each of many networks takes another random part of the unlabelled
+for negatives; a material's score is the mean over the networks that did not see it.
+
+Source: Jang et al., Structure-based synthesizability prediction of crystals using partially
+supervised learning, J. Am. Chem. Soc. 142 (2020) 18836, and the settings inside its published
+checkpoints; bagging after Mordelet & Vert, Pattern Recognit. Lett. 37 (2014) 201; the mean teacher
+after Tarvainen & Valpola, NeurIPS 2017.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+from torch.nn import functional
+
+from ..descriptors.crystal_graph import CrystalGraph
+from ..networks import checkpoint
+from ..networks.graphs import GraphNetwork
+from ..runtime import InputError, device
+
+FORMAT = "imd-pu-cgcnn-1"
+N_SITE = 23  # features of an element
+
+
+@dataclass(frozen=True)
+class PuConfig:
+    """The published settings by default.
+
+    Attributes:
+        bags: networks.
+        epochs: passes of each network over its positives and negatives.
+        batch: graphs in a step.
+        lr: Adam's learning rate.
+        width: features of a site inside the network; the hidden layer behind it has twice as many.
+        convolutions: how many.
+        stop: largest value that the Gaussians of an edge reach, Å (or 1 for shares of elements).
+        step: between the Gaussians.
+        consistency: weight of the mean teacher's part of the loss; 0 for plain bagging.
+        teacher_decay: of the teacher's running mean of the student's weights.
+        noise: standard deviation of the noise on site features that teacher and student see.
+        seed: of weights, bags and order.
+    """
+
+    bags: int = 100
+    epochs: int = 50
+    batch: int = 64
+    lr: float = 1e-3
+    width: int = 90
+    convolutions: int = 3
+    stop: float = 8.0
+    step: float = 0.2
+    consistency: float = 0.0
+    teacher_decay: float = 0.99
+    noise: float = 0.05
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("bags", "epochs", "width", "convolutions"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if self.batch < 2 or not 0 <= self.teacher_decay < 1:
+            raise InputError(
+                f"batch={self.batch}, teacher_decay={self.teacher_decay}: a batch holds at least 2 "
+                "graphs, and a decay lies in [0, 1)"
+            )
+
+
+def formula_graph(counts: np.ndarray) -> CrystalGraph:
+    """Graphs of compositions: one site an element, an edge from each to all, itself included.
+
+    The ``distance`` of an edge is the share of the neighbour's element among the atoms, 0 to 1: use
+    ``PuConfig(stop=1.0, step=0.1)``.
+
+    Args:
+        counts: (n, 119) counts; a row of zeros gets ``ok=False``.
+    """
+    counts = np.asarray(counts)
+    if counts.ndim != 2 or counts.shape[1] != 119 or len(counts) == 0:
+        raise InputError(f"counts of shape {counts.shape}: expected (n, 119) with n >= 1")
+    owner, z = np.nonzero(counts)
+    share = counts[owner, z] / np.maximum(counts.sum(1), 1)[owner]
+    kinds = np.bincount(owner, minlength=len(counts))  # (n,)
+    begin = np.cumsum(kinds) - kinds
+    centre = np.repeat(np.arange(len(owner)), kinds[owner])
+    first = np.repeat(begin[owner], kinds[owner])
+    ends = np.cumsum(kinds[owner])
+    neighbour = first + np.arange(len(centre)) - np.repeat(ends - kinds[owner], kinds[owner])
+    ok = kinds > 0
+    return CrystalGraph(
+        edge_index=torch.as_tensor(np.stack([centre, neighbour])),
+        image=torch.zeros(len(centre), 3, dtype=torch.long),
+        distance=torch.as_tensor(share[neighbour], dtype=torch.float32),
+        site_crystal=torch.as_tensor(owner),
+        numbers=torch.as_tensor(z),
+        ok=ok,
+        reasons=tuple("" if good else "no element" for good in ok),
+    )
+
+
+@dataclass(eq=False)
+class PuEnsemble:
+    """Networks trained on bags, and which unlabelled materials each of them saw.
+
+    Attributes:
+        config: settings.
+        networks: one a bag, in evaluation mode.
+        drawn: (bags, n_unlabelled) bool, True where the bag used a material as negative.
+    """
+
+    config: PuConfig = field(default_factory=PuConfig)
+    networks: list[GraphNetwork] = field(default_factory=list)
+    drawn: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
+
+    def fit(
+        self,
+        positive: CrystalGraph,
+        unlabelled: CrystalGraph,
+        *,
+        keep: Path | str | None = None,
+        progress: bool = False,
+    ) -> PuEnsemble:
+        """Train every bag, and return self. Hold positives for testing back before.
+
+        Args:
+            positive: graphs of what was made.
+            unlabelled: the others.
+            keep: file that is written after each bag. Where it exists already, its bags are kept,
+                and only the missing ones are trained.
+            progress: show a bar.
+
+        Raises:
+            InputError: graphs that failed, fewer unlabelled than a bag needs, or a file of other
+                settings.
+        """
+        from tqdm.auto import tqdm
+
+        positive, unlabelled = positive.checked(), unlabelled.checked()
+        n = min(len(positive), len(unlabelled) // 2)
+        if n < self.config.batch:
+            raise InputError(
+                f"{len(positive)} positives and {len(unlabelled)} unlabelled: a bag takes at most "
+                f"half of the unlabelled as negatives, and needs {self.config.batch} of them"
+            )
+        self.networks, self.drawn = [], np.zeros((0, len(unlabelled)), dtype=bool)
+        if keep is not None and Path(keep).exists():
+            self._resume(Path(keep))
+        begun = len(self.networks)
+        bags = tqdm(range(begun, self.config.bags), disable=not progress, unit="bag")
+        for bag in bags:
+            rng = np.random.default_rng((self.config.seed, bag))
+            chosen = np.zeros(len(unlabelled), dtype=bool)
+            chosen[rng.choice(len(unlabelled), size=n, replace=False)] = True
+            self.networks.append(self._one(positive, unlabelled, chosen, rng))
+            self.drawn = np.concatenate([self.drawn, chosen[None]])
+            if keep is not None:
+                self.save(keep)
+        return self
+
+    def _resume(self, path: Path) -> None:
+        """Take over the bags of a file of the same settings and the same number of materials."""
+        found = type(self).load(path)
+        if found.config != self.config or found.drawn.shape[1] != self.drawn.shape[1]:
+            raise InputError(
+                f"{path} holds bags of other settings ({found.config}) or of "
+                f"{found.drawn.shape[1]} unlabelled instead of {self.drawn.shape[1]}: move it "
+                "away, or give another file"
+            )
+        self.networks, self.drawn = found.networks, found.drawn
+
+    def score(self, graph: CrystalGraph) -> np.ndarray:
+        """(n,) mean probability to be a positive, over all bags; NaN for a graph that failed.
+
+        For materials that were not unlabelled in training; for those see `out_of_bag`.
+        """
+        return self._each(graph).mean(0)
+
+    def out_of_bag(self, unlabelled: CrystalGraph) -> np.ndarray:
+        """(n,) the same for the unlabelled of the training, over the bags that did not see them.
+
+        NaN where every bag saw a material.
+
+        Raises:
+            InputError: another number of materials than in training.
+        """
+        if len(unlabelled) != self.drawn.shape[1]:
+            raise InputError(
+                f"{len(unlabelled)} materials: the bags were drawn from {self.drawn.shape[1]}; "
+                "give the unlabelled of the training in the same order, or use score"
+            )
+        each = np.where(self.drawn, 0.0, self._each(unlabelled))
+        votes = (~self.drawn).sum(0)
+        return np.where(votes > 0, each.sum(0) / np.maximum(votes, 1), np.nan)
+
+    @torch.no_grad()
+    def _each(self, graph: CrystalGraph) -> np.ndarray:
+        if not self.networks:
+            raise InputError("this ensemble knows nothing yet: call fit(positive, unlabelled)")
+        out = np.full((len(self.networks), len(graph)), np.nan)
+        rows = np.flatnonzero(graph.ok)
+        for start in range(0, len(rows), 4096):
+            part = rows[start : start + 4096]
+            piece = graph[part]
+            for k, network in enumerate(self.networks):
+                out[k, part] = torch.sigmoid(self._logits(network, piece)).numpy()
+        return out
+
+    # ---- one bag
+
+    def _one(
+        self,
+        positive: CrystalGraph,
+        unlabelled: CrystalGraph,
+        chosen: np.ndarray,
+        rng: np.random.Generator,
+    ) -> GraphNetwork:
+        config, place = self.config, device()
+        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
+            torch.manual_seed(int(rng.integers(2**31)))
+            student = self._network().to(place)
+            teacher = copy.deepcopy(student).requires_grad_(False)
+            adam = torch.optim.Adam(student.parameters(), config.lr)
+            sides = (positive, np.arange(len(positive))), (unlabelled, np.flatnonzero(chosen))
+            others = np.flatnonzero(~chosen)
+            for _ in range(config.epochs):
+                for real, fake in _batches(sides, config.batch, rng):
+                    loss = self._loss(student, real, fake)
+                    if config.consistency:
+                        free = unlabelled[rng.choice(others, size=config.batch)]
+                        loss = loss + config.consistency * self._apart(student, teacher, free)
+                    adam.zero_grad()
+                    loss.backward()
+                    adam.step()
+                    if config.consistency:
+                        _follow(teacher, student, config.teacher_decay)
+        return (teacher if config.consistency else student).cpu().eval()
+
+    def _network(self) -> GraphNetwork:
+        config = self.config
+        edge = CrystalGraph.edge_features  # the number of Gaussians follows from stop and step
+        sample = formula_graph(np.eye(119, dtype=int)[1:3])
+        width = edge(sample, stop=config.stop, step=config.step).shape[1]
+        return GraphNetwork(N_SITE, width, width=config.width, convolutions=config.convolutions)
+
+    def _logits(self, network: GraphNetwork, graph: CrystalGraph, *, noise: float = 0.0) -> Tensor:
+        graph = graph.to(next(network.parameters()).device)
+        sites = graph.site_features()
+        if noise:
+            sites = sites + noise * torch.randn_like(sites)
+        edges = graph.edge_features(stop=self.config.stop, step=self.config.step)
+        return network(sites, graph.edge_index, edges, graph.site_crystal, len(graph))
+
+    def _loss(self, network: GraphNetwork, real: CrystalGraph, fake: CrystalGraph) -> Tensor:
+        """Cross-entropy; both sides in one batch, or batch norm would centre each on itself."""
+        noise = self.config.noise if self.config.consistency else 0.0
+        logits = self._logits(network, _joined(real, fake), noise=noise)
+        wanted = (torch.arange(len(logits), device=logits.device) < len(real)).to(logits.dtype)
+        return functional.binary_cross_entropy_with_logits(logits, wanted)
+
+    def _apart(self, student: GraphNetwork, teacher: GraphNetwork, free: CrystalGraph) -> Tensor:
+        """How far student and teacher differ on materials that carry no label in this bag."""
+        noise = self.config.noise
+        with torch.no_grad():
+            aim = torch.sigmoid(self._logits(teacher, free, noise=noise))
+        return (torch.sigmoid(self._logits(student, free, noise=noise)) - aim).square().mean()
+
+    # ---- on disk
+
+    def save(self, path: Path | str) -> Path:
+        """Write all networks, as 16-bit floats, and what each bag drew."""
+        tensors: dict[str, Tensor] = {"drawn": torch.as_tensor(np.packbits(self.drawn, axis=1))}
+        for k, network in enumerate(self.networks):
+            state = {
+                key: value.half() if value.is_floating_point() else value
+                for key, value in network.state_dict().items()
+            }
+            tensors |= checkpoint.prefixed(str(k), state)
+        header = {
+            "format": FORMAT,
+            "config": dataclasses.asdict(self.config),
+            "unlabelled": self.drawn.shape[1],
+        }
+        return checkpoint.write(path, tensors, header)
+
+    @classmethod
+    def load(cls, path: Path | str) -> PuEnsemble:
+        """Read a file that `save` wrote.
+
+        Raises:
+            CheckpointError: missing, truncated or foreign.
+        """
+        tensors, header = checkpoint.read(path, expect=FORMAT)
+        ensemble = cls(PuConfig(**header["config"]))
+        bits = np.unpackbits(tensors["drawn"].numpy(), axis=1, count=header["unlabelled"])
+        ensemble.drawn = bits.astype(bool)
+        for k in range(len(bits)):
+            network = ensemble._network()
+            checkpoint.load_into(network, checkpoint.section(str(k), tensors), source=str(path))
+            ensemble.networks.append(network.eval())
+        return ensemble
+
+
+# ---- what a score means
+
+
+def posterior(score: ArrayLike, prior: float) -> np.ndarray:
+    """Probability that an unlabelled material is a positive, from its score.
+
+    A bag holds as many positives as negatives, so its best score is ``p1 / (p1 + p)``, with the
+    densities of positives and of unlabelled. Then ``prior * p1 / p = prior * score / (1 - score)``.
+
+    Args:
+        score: in [0, 1], any shape.
+        prior: share of positives among the unlabelled.
+
+    Returns:
+        The same shape; at most 1, where noise would lead beyond it.
+
+    Raises:
+        InputError: a prior outside [0, 1].
+
+    Source:
+        Elkan & Noto, KDD 2008, eq. 1 to 3, for a bag of two equal halves.
+    """
+    if not 0 <= prior <= 1:
+        raise InputError(f"prior={prior}: a share lies in [0, 1]")
+    score = np.asarray(score, dtype=float)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        odds = np.where(score < 1, score / (1 - score), np.inf)
+        return np.minimum(prior * odds, 1.0) if prior else np.zeros_like(score)
+
+
+def largest_prior(spies: ArrayLike, unlabelled: ArrayLike) -> float:
+    """Upper bound of the share of positives among the unlabelled, from spies hidden among them.
+
+    At every threshold the positives among the unlabelled reach beyond it as often as the spies do:
+    the share can be no larger than the quotient of the two tails. The smallest quotient counts,
+    over thresholds that leave 5 % to 95 % of the spies above.
+
+    Args:
+        spies: scores of positives that were hidden among the unlabelled in training.
+        unlabelled: scores of the true unlabelled.
+
+    Raises:
+        InputError: fewer than 20 scores on a side, or scores that are not finite.
+
+    Source:
+        the spies of Liu et al., ICML 2002; the bound as in Blanchard et al., JMLR 11 (2010) 2973.
+    """
+    spies, unlabelled = np.asarray(spies, dtype=float), np.asarray(unlabelled, dtype=float)
+    if min(len(spies), len(unlabelled)) < 20:
+        raise InputError(f"{len(spies)} spies, {len(unlabelled)} unlabelled: at least 20 of each")
+    if not (np.isfinite(spies).all() and np.isfinite(unlabelled).all()):
+        raise InputError("scores must be finite: leave out what every bag saw")
+    above = np.arange(0.05, 0.951, 0.05)
+    threshold = np.quantile(spies, 1 - above)
+    tails = [np.mean(unlabelled >= t) / np.mean(spies >= t) for t in threshold]
+    return float(min(1.0, *tails))
+
+
+# ---- parts
+
+
+def _batches(
+    sides: tuple[tuple[CrystalGraph, np.ndarray], ...], batch: int, rng: np.random.Generator
+) -> Iterator[tuple[CrystalGraph, ...]]:
+    """Half a batch of positives with half a batch of negatives, until one side is used up."""
+    orders = [rng.permutation(rows) for _, rows in sides]
+    whole = min(map(len, orders)) // (batch // 2) * (batch // 2)
+    yield from zip(
+        *(
+            chunks(graph[order[:whole]], batch // 2)
+            for (graph, _), order in zip(sides, orders, strict=True)
+        ),
+        strict=True,
+    )
+
+
+def chunks(graph: CrystalGraph, size: int) -> Iterator[CrystalGraph]:
+    """Consecutive graphs, `size` at a time; cuts where indexing would go through all edges."""
+    sites = np.r_[0, torch.cumsum(graph.n_sites, 0).numpy()]
+    of_edge = torch.bincount(graph.site_crystal[graph.edge_index[0]], minlength=len(graph))
+    edges = np.r_[0, torch.cumsum(of_edge, 0).numpy()]
+    for start in range(0, len(graph), size):
+        end = min(start + size, len(graph))
+        site, edge = slice(sites[start], sites[end]), slice(edges[start], edges[end])
+        yield CrystalGraph(
+            edge_index=graph.edge_index[:, edge] - int(sites[start]),
+            image=graph.image[edge],
+            distance=graph.distance[edge],
+            site_crystal=graph.site_crystal[site] - start,
+            numbers=graph.numbers[site],
+            ok=graph.ok[start:end],
+            reasons=graph.reasons[start:end],
+        )
+
+
+def _joined(one: CrystalGraph, two: CrystalGraph) -> CrystalGraph:
+    """The graphs of two batches in one."""
+    return CrystalGraph(
+        edge_index=torch.cat([one.edge_index, two.edge_index + len(one.numbers)], dim=1),
+        image=torch.cat([one.image, two.image]),
+        distance=torch.cat([one.distance, two.distance]),
+        site_crystal=torch.cat([one.site_crystal, two.site_crystal + len(one)]),
+        numbers=torch.cat([one.numbers, two.numbers]),
+        ok=np.concatenate([one.ok, two.ok]),
+        reasons=one.reasons + two.reasons,
+    )
+
+
+@torch.no_grad()
+def _follow(teacher: GraphNetwork, student: GraphNetwork, decay: float) -> None:
+    for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
+        slow.lerp_(fast, 1.0 - decay)
+    for slow, fast in zip(teacher.buffers(), student.buffers(), strict=True):
+        slow.copy_(fast)

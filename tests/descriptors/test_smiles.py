@@ -1,0 +1,146 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imd_helpers.descriptors import smiles
+from imd_helpers.runtime import InputError
+
+KNOWN = list(smiles.WELL_KNOWN.values())
+
+
+def graph_of_rdkit(text):
+    from rdkit.Chem import MolFromSmiles
+
+    molecule = MolFromSmiles(text)
+    atoms, bonds = molecule.GetAtoms(), []
+    for bond in molecule.GetBonds():
+        i, j = sorted((bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()))
+        bonds.append((i, j, bond.GetBondTypeAsDouble()))
+    return smiles.SmilesGraph(
+        tuple(a.GetAtomicNum() for a in atoms),
+        tuple(a.GetIsAromatic() for a in atoms),
+        tuple(sorted(bonds)),
+    )
+
+
+@given(st.sampled_from(KNOWN), st.integers(1, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_the_reader_sees_the_graph_that_rdkit_sees(text, seed):
+    for walk in smiles.rewrite(text, 3, seed=seed):
+        assert smiles.read_smiles(walk) == graph_of_rdkit(walk)
+        assert smiles.canonical(walk) == smiles.canonical(text)
+
+
+def test_the_reader_knows_rings_of_two_digits_ions_and_parts():
+    for text in ("C%12CCCCC%12", "[Na+].[Cl-]", "[13CH4]", "C1=CC=CC=C1", "F/C=C/F", "[Si](C)(C)C"):
+        ours, theirs = smiles.read_smiles(text), graph_of_rdkit(text)
+        assert ours.numbers == theirs.numbers
+        assert [b[:2] for b in ours.bonds] == [b[:2] for b in theirs.bonds]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("CC(", "never closed"),
+        ("CC)", "not open"),
+        ("C1CC", "never closed"),
+        ("(C)", "before the first atom"),
+        ("=C", "without an atom before"),
+        ("CC=", "ends before an atom"),
+        ("C==C", "without an atom before"),
+        ("CXC", "position 1"),
+        ("C[Qq]", "no element"),
+        ("C[]", "position 1"),
+        ("C11", "one atom"),
+        ("1CC1", "without an atom before"),
+        ("C1C1", "two bonds between"),
+        ("C()C", "at its end"),
+        ("C=(C)C", "must start at an atom"),
+        ("", "ends before an atom"),
+    ],
+)
+def test_the_reader_refuses_what_is_no_smiles(text, message):
+    with pytest.raises(InputError, match=message):
+        smiles.read_smiles(text)
+    assert smiles.verdict(text) in {"syntax", "empty"}
+
+
+def test_verdicts_name_the_reason():
+    assert smiles.verdict("c1ccccc1") == ""
+    assert smiles.is_valid("C")
+    assert smiles.verdict("C(C)(C)(C)(C)C") == "valence"
+    assert smiles.verdict("c1cccc1") == "aromaticity"
+    assert smiles.verdict("cC") == "aromaticity"
+    assert smiles.verdict("C1CC") == "syntax"
+    assert smiles.verdict("") == "empty"
+
+
+def test_aromatic_and_aliphatic_letters_name_different_molecules():
+    assert smiles.canonical("C1CCCCC1") != smiles.canonical("c1ccccc1")
+    assert smiles.canonical("C1=CC=CC=C1") == smiles.canonical("c1ccccc1")
+    with pytest.raises(InputError, match="aromaticity"):
+        smiles.canonical("c1cccc1")
+
+
+@given(st.sampled_from(KNOWN), st.integers(0, 2**31 - 1), st.integers(0, 5))
+@settings(max_examples=100, deadline=None)
+def test_mutated_selfies_are_valid_or_empty(text, seed, edits):
+    tokens = smiles.to_selfies(text)
+    alphabet = sorted({token for other in KNOWN[::7] for token in smiles.to_selfies(other)})
+    mutant = smiles.mutate(tokens, alphabet, np.random.default_rng(seed), edits=edits)
+    assert smiles.verdict(smiles.from_selfies(mutant)) in {"", "empty"}
+    if edits == 0:
+        assert mutant == tokens
+    assert abs(len(mutant) - len(tokens)) <= edits
+
+
+def test_mutations_use_all_three_edits_and_leave_the_source():
+    source, rng = list("CCCCCC"), np.random.default_rng(0)
+    lengths = [len(smiles.mutate(source, ["O"], rng)) for _ in range(300)]
+    assert set(lengths) == {5, 6, 7}
+    assert source == list("CCCCCC")
+    assert min(np.bincount(lengths)[5:]) > 60
+    with pytest.raises(InputError, match="something to change"):
+        smiles.mutate([], ["O"], rng)
+
+
+def test_selfies_come_back():
+    for text in KNOWN:
+        back = smiles.from_selfies(smiles.to_selfies(text))
+        assert smiles.canonical(back) == smiles.canonical(text)
+    with pytest.raises(InputError, match="no SELFIES"):
+        smiles.to_selfies("C(")
+
+
+def test_embedding_is_repeatable_and_keeps_hands():
+    one, other = smiles.embed("CCO", seed=3), smiles.embed("CCO", seed=3)
+    batch = smiles.batch_of([one, other])
+    assert batch.formulas() == ["C2H6O"] * 2
+    assert np.allclose(batch.positions[0], batch.positions[1])
+    with pytest.raises(InputError, match="syntax"):
+        smiles.embed("C(")
+    from rdkit.Chem import MolFromSmiles
+
+    with pytest.raises(InputError, match="no coordinates"):
+        smiles.batch_of([MolFromSmiles("C")])
+
+
+@given(st.sampled_from(KNOWN), st.integers(0, 2**31 - 1), st.integers(1, 6))
+@settings(max_examples=200, deadline=None)
+def test_the_reader_accepts_what_rdkit_accepts(text, seed, edits):
+    """Damaged strings: syntax alone, before RDKit asks for valence."""
+    from rdkit.Chem import MolFromSmiles
+    from rdkit.rdBase import BlockLogs
+
+    alphabet = [*"CNOcno()=#-123", "[nH]", "%12", "Cl"]
+    rng = np.random.default_rng(seed)
+    mutant = "".join(smiles.mutate(smiles.tokenize(text), alphabet, rng, edits=edits))
+    with BlockLogs():
+        accepted = MolFromSmiles(mutant, sanitize=False) is not None
+    try:
+        smiles.read_smiles(mutant)
+        ours = True
+    except InputError:
+        ours = False
+    assert ours == accepted, mutant

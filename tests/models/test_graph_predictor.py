@@ -1,0 +1,55 @@
+"""The graph predictor on a property that is known exactly."""
+
+import numpy as np
+import pytest
+import torch
+
+from imd_helpers import datasets
+from imd_helpers.descriptors.crystal_graph import crystal_graph
+from imd_helpers.models.graph_predictor import GraphPredictor
+from imd_helpers.runtime import InputError
+
+
+@pytest.fixture(scope="module")
+def rock_salts():
+    """Small binaries of the data, and their formation energies."""
+    known = datasets.load("oqmd_icsd").select(nelements=2)
+    known = known[known.n_sites <= 4]
+    graph = crystal_graph(known.crystals)
+    return graph[graph.ok], known.table["formation_energy"].to_numpy()[graph.ok]
+
+
+def test_it_learns_formation_energies(rock_salts):
+    graph, energy = rock_salts
+    test = np.arange(len(energy)) % 5 == 0
+    model = GraphPredictor(epochs=10, width=16, convolutions=2, batch=32, lr=1e-2)
+    model.fit(graph[~test], energy[~test])
+    error = np.abs(model.predict(graph[test]) - energy[test]).mean()
+    guess = np.abs(np.median(energy[~test]) - energy[test]).mean()
+    assert error < guess / 2
+    assert model.history[-1] < model.history[0] / 2
+
+
+def test_the_same_seed_gives_the_same_predictions(rock_salts):
+    graph, energy = rock_salts
+    one, two = (
+        GraphPredictor(epochs=1, width=8, batch=64, seed=3).fit(graph, energy).predict(graph[:9])
+        for _ in range(2)
+    )
+    assert np.array_equal(one, two)
+
+
+def test_wrong_input_is_explained(rock_salts):
+    graph, energy = rock_salts
+    with pytest.raises(InputError, match="knows nothing"):
+        GraphPredictor().predict(graph)
+    with pytest.raises(InputError, match="one finite value"):
+        GraphPredictor().fit(graph, np.full(len(energy), np.nan))
+    with pytest.raises(InputError, match="at least one batch"):
+        GraphPredictor().fit(graph[:5], energy[:5])
+    model = GraphPredictor(epochs=1, width=8).fit(graph, energy)
+    broken = type(graph)(
+        torch.zeros(2, 0, dtype=torch.long), torch.zeros(0, 3, dtype=torch.long), torch.zeros(0),
+        torch.tensor([0]), torch.tensor([8]), np.array([False]), ("no edges",),
+    )  # fmt: skip
+    assert np.isnan(model.predict(broken)).all()

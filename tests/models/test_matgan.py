@@ -1,0 +1,291 @@
+"""MatGAN: published layers, decoding, training, sampling in pieces, and files."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+import imd_helpers as imd
+from imd_helpers.models import formula_sets, matgan
+from imd_helpers.models.matgan import FIXED, PAPER, Autoencoder, MatGame, MatGan, dice_loss
+from imd_helpers.networks import checkpoint
+from imd_helpers.runtime import InputError, UnknownNameError
+
+SMALL = {"width": 1 / 16, "batch": 8, "steps": 3, "log_every": 1}
+
+
+@pytest.fixture(scope="module")
+def counts():
+    return formula_sets.compositions("icsd")[0]
+
+
+# ---- published layers
+
+# channels and sizes of Dan et al.'s code, with the weights that follow from them
+SHAPES = {
+    "oqmd": {"features": 6 * 4 * 256, "seed": 6144, "kernel": (256, 128, 5, 5)},
+    "icsd": {"features": 22 * 4 * 128, "seed": 3072, "kernel": (128, 64, 5, 5)},
+    "signal": {"features": 22 * 4 * 256, "seed": 6144, "kernel": (256, 128, 5, 5)},
+}
+
+
+@pytest.mark.parametrize("network", SHAPES)
+def test_networks_have_the_published_shapes(network):
+    model = MatGan(PAPER.but(network=network))
+    shape = SHAPES[network]
+    assert model.generator.dense.out_features == shape["seed"]
+    assert tuple(model.generator.layers[0].weight.shape) == shape["kernel"]
+    assert model.critic.n_features == shape["features"]
+    matrix = model.generator(torch.randn(2, 128))
+    assert matrix.shape == (2, 85, 8)
+    assert 0 <= matrix.min() <= matrix.max() <= 1
+    assert model.critic(matrix).shape == (2, 1)
+
+
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("size", [(85, 8), (11, 8), (22, 8)])
+def test_the_transposed_convolution_is_the_transpose_of_the_convolution(size, kernel, stride):
+    """<A x, y> = <x, A^T y> for the same kernel: padding and cropping agree."""
+    forward = matgan.SameConv(2, 3, kernel, stride, bias=False).double()
+    back = matgan.SameConvTranspose(3, 2, kernel, stride, size).double()
+    back.weight.data, back.bias.data = forward.weight.data, torch.zeros(2).double()
+    x = torch.randn(1, 2, *size, dtype=torch.double)
+    image = forward(x)
+    assert image.shape[2:] == tuple(-(-n // s) for n, s in zip(size, stride, strict=True))
+    y = torch.randn_like(image)
+    assert torch.allclose((image * y).sum(), (x * back(y)).sum(), atol=1e-10)
+
+
+def test_published_weights_are_very_wide_and_ours_are_not():
+    wide, ours = MatGan(PAPER).critic.score.weight, MatGan(FIXED).critic.body[0].weight
+    assert wide.std().item() == pytest.approx(1.0, abs=0.02)
+    assert ours.std().item() < 0.05
+
+
+def test_norm_in_the_critic_makes_a_score_depend_on_the_rest_of_the_batch():
+    torch.manual_seed(0)
+    x = torch.rand(6, 85, 8)
+    for flag in (True, False):
+        critic = MatGan(PAPER.but(width=1 / 16, norm_in_critic=flag)).critic.train()
+        same = torch.allclose(critic(x)[:2], critic(x[:2]), atol=1e-5)
+        assert same is not flag
+
+
+def test_the_drawing_generator_shows_zeros_and_ones_and_passes_a_gradient():
+    model = MatGan(FIXED.but(width=1 / 8))
+    noise = torch.randn(5, FIXED.latent, requires_grad=True)
+    matrix = model.generator(noise)
+    assert set(matrix.detach().unique().tolist()) <= {0.0, 1.0}
+    assert matrix.sum(2).max() <= 1
+    (matrix * torch.randn(85, 8)).sum().backward()
+    assert noise.grad.abs().sum() > 0
+
+
+# ---- training
+
+
+def test_the_critic_is_shown_training_compositions(counts):
+    game = MatGame(MatGan(FIXED.but(**SMALL)), counts)
+    torch.manual_seed(0)
+    matrix, _ = game._real()
+    decoded = game.model.descriptor.decode(matrix)
+    known = {row.tobytes() for row in counts}
+    assert decoded.ok.all()
+    assert all(row.tobytes() in known for row in decoded.counts)
+
+
+@pytest.mark.parametrize("loss", matgan.LOSSES)
+def test_each_loss_is_what_its_name_says(counts, loss):
+    model = MatGan(FIXED.but(**SMALL, loss=loss))
+    if loss == "clipped":
+        torch.nn.init.constant_(model.critic.body[0].weight, 1.0)
+    terms = MatGame(model, counts).critic_terms()
+    extra = 10.0 * terms["penalty"] if loss == "penalty" else 0.0
+    assert terms["loss"].item() == pytest.approx((extra - terms["distance"]).item(), abs=1e-5)
+    biggest = max(p.abs().max().item() for p in model.critic.parameters())
+    assert (biggest <= matgan.CLIP + 1e-9) is (loss == "clipped")
+
+
+def test_a_critic_learns_to_tell_noise_from_formulas(counts):
+    """Within 60 steps the estimated distance is positive and has grown."""
+    changes = {"steps": 60, "log_every": 10, "width": 1 / 4, "batch": 32, "lr_generator": 1e-9}
+    _, history = matgan.train("fixed", changes=changes, progress=False)
+    distance = history.table["critic_distance"]
+    assert distance.iloc[-1] > 0
+    assert distance.iloc[0] < distance.iloc[-1]
+
+
+def test_training_resumes_bit_for_bit(tmp_path):
+    whole, _ = matgan.train("fixed", changes=SMALL | {"steps": 4}, progress=False)
+    for steps in (2, 4):
+        parted, _ = matgan.train(
+            "fixed",
+            changes=SMALL | {"steps": steps, "save_every": 2},
+            folder=tmp_path,
+            resume=True,
+            progress=False,
+        )
+    for one, two in zip(whole.generator.parameters(), parted.generator.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_keep_chooses_what_is_learned_from(tmp_path):
+    matgan.train(
+        "fixed",
+        changes=SMALL,
+        folder=tmp_path,
+        keep=imd.judge.charge_neutral,
+        progress=False,
+    )
+    run = json.loads((tmp_path / "run.json").read_text())
+    everything = formula_sets.compositions("icsd")[0]
+    assert run["training_compositions"] == imd.judge.charge_neutral(everything).sum()
+    assert run["kept_by"] == "charge_neutral"
+
+
+# ---- sampling
+
+
+def test_samples_do_not_depend_on_how_many_are_asked_for(monkeypatch):
+    model = MatGan(FIXED.but(width=1 / 8))
+    monkeypatch.setattr(matgan, "CHUNK", 64)
+    long = model.sample(150, seed=3)
+    assert long.shape == (150, 119)
+    assert np.array_equal(long[:128], model.sample(128, seed=3))
+    assert not np.array_equal(long, model.sample(150, seed=4))
+    assert np.array_equal(model.piece(1, 64, seed=3).counts, long[64:128])
+
+
+def test_sampling_leaves_the_global_random_state_alone():
+    model = MatGan(FIXED.but(width=1 / 8))
+    before = torch.get_rng_state()
+    model.sample(10)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_condition_is_scaled_and_must_fit_the_model():
+    plain = MatGan(FIXED.but(width=1 / 8))
+    asked = MatGan(FIXED.but(width=1 / 8, condition="formation_energy"), scale=(-1.0, 2.0))
+    assert asked.scaled(np.array([3.0])).item() == pytest.approx(2.0)
+    assert asked.sample(5, condition=-2.0).shape == (5, 119)
+    with pytest.raises(InputError, match="without a condition"):
+        plain.sample(5, condition=-2.0)
+    with pytest.raises(InputError, match="ask for a value"):
+        asked.sample(5)
+
+
+def test_a_model_travels_to_another_process():
+    model = MatGan(FIXED.but(width=1 / 8))
+    twin = pickle.loads(pickle.dumps(model))
+    assert np.array_equal(model.sample(20), twin.sample(20))
+
+
+# ---- files
+
+
+def test_saved_models_load_and_sample_the_same(tmp_path):
+    model = MatGan(PAPER.but(width=1 / 16), scale=(0.5, 2.0))
+    path = model.save(tmp_path / "model.safetensors", half=False)
+    twin = MatGan.load(path)
+    assert twin.config == model.config
+    assert twin.scale == model.scale
+    assert np.array_equal(model.sample(20), twin.sample(20))
+
+
+def test_half_precision_on_disk_is_half_the_size(tmp_path):
+    model = MatGan(FIXED.but(width=1 / 4))
+    whole = model.save(tmp_path / "whole.safetensors", half=False).stat().st_size
+    half = model.save(tmp_path / "half.safetensors").stat().st_size
+    assert half < 0.6 * whole
+    assert MatGan.load(tmp_path / "half.safetensors").sample(5).shape == (5, 119)
+
+
+def test_foreign_weights_are_refused(tmp_path):
+    path = checkpoint.write(tmp_path / "x.safetensors", {"a": torch.ones(1)}, {"format": "other"})
+    with pytest.raises(checkpoint.CheckpointError, match="expected 'imd-matgan-1'"):
+        MatGan.load(path)
+
+
+# ---- the autoencoder twin
+
+
+def test_dice_loss_of_known_overlaps():
+    a, b = torch.zeros(1, 85, 8), torch.zeros(1, 85, 8)
+    a[0, :4, 0] = 1
+    b[0, 2:6, 0] = 1
+    assert dice_loss(a, a).item() == pytest.approx(-1.0)
+    assert dice_loss(a, b).item() == pytest.approx(-0.5)
+    assert dice_loss(a, 1 - a).item() == pytest.approx(0.0)
+
+
+def test_the_autoencoder_learns_a_few_compositions(counts):
+    torch.manual_seed(0)
+    model = Autoencoder(PAPER.but(width=1 / 8, latent=16))
+    matrix = imd.descriptors.composition_matrix.CompositionMatrix.matrices(counts[:8])
+    adam = torch.optim.Adam(model.parameters(), 2e-2)
+    first = last = 0.0
+    for step in range(100):
+        loss = dice_loss(model(matrix), matrix)
+        first, last = (loss.item() if step == 0 else first), loss.item()
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    assert last < first - 0.3
+
+
+# ---- wrong input
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 0}, "width=0"),
+        ({"batch": 1}, "batch=1"),
+        ({"network": "icsd"}, "draws"),
+        ({"temperature": 0.0}, "temperature=0"),
+    ],
+)
+def test_wrong_settings_are_explained(changes, message):
+    with pytest.raises(InputError, match=message):
+        FIXED.but(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "known"),
+    [({"network": "ocmd"}, "oqmd"), ({"loss": "penalti"}, "penalty"), ({"data": "isd"}, "icsd")],
+)
+def test_unknown_names_list_the_known_ones(changes, known):
+    with pytest.raises(UnknownNameError, match=known):
+        FIXED.but(**changes)
+
+
+# ---- the sets
+
+
+@pytest.mark.parametrize(("role", "n"), [("icsd", 22_777), ("oqmd", 335_919), ("mp", 28_401)])
+def test_roles_hold_what_their_data_sets_hold(role, n):
+    everything, _ = formula_sets.compositions(role, split=None)
+    parts = [formula_sets.compositions(role, split=s)[0] for s in ("train", "val", "test")]
+    assert len(everything) == n == sum(map(len, parts))
+    assert len({row.tobytes() for row in everything}) == n
+    kinds = np.count_nonzero(everything, axis=1)
+    assert (kinds.min(), everything.max()) == (2, 8)
+    assert kinds.max() <= 8
+
+
+def test_values_belong_to_their_compositions():
+    counts, values = formula_sets.compositions("icsd", value="formation_energy")
+    assert counts.shape[0] == len(values)
+    table = imd.datasets.load("oqmd_icsd").table.groupby("formula")["formation_energy"].min()
+    for row in (0, 500, 5000):
+        amounts = {int(z): int(counts[row, z]) for z in np.flatnonzero(counts[row])}
+        formula = imd.crystals.elements.reduced_formula(amounts)
+        assert values[row] == pytest.approx(table[formula])
+
+
+def test_a_role_without_the_property_says_which_have_it():
+    with pytest.raises(InputError, match="icsd or oqmd"):
+        formula_sets.compositions("mp", value="band_gap")
