@@ -175,5 +175,5 @@ def device_name() -> str:
 
     where = device()
     return (
-        torch.cuda.getdevice_name(where) if where.type == "cuda" else f"CPU, {platform.machine()}"
+        torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {platform.machine()}"
     )

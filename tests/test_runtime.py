@@ -82,6 +82,14 @@ def test_setup_and_report_print_what_is_needed(capsys, tmp_path):
         assert word in text
 
 
+def test_a_gpu_is_reported_by_its_name(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(runtime, "device", lambda: torch.device("cuda:0"))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda where: f"T4 at {where}")
+    assert runtime.device_name() == "T4 at cuda:0"
+
+
 def test_floors():
     """A file imports only from its own floor and those below it."""
     import ast

@@ -17,6 +17,7 @@ from .inverse_design import CHECKS as _INVERSE_DESIGN
 from .metrics import CHECKS as _METRICS
 from .molecules import CHECKS as _MOLECULES
 from .stability import CHECKS as _STABILITY
+from .stability_synthesizability_properties import CHECKS as _PROPERTIES
 from .symmetry import CHECKS as _SYMMETRY
 from .vae_rnn_rl import CHECKS as _VAE_RNN_RL
 from .voxels import CHECKS as _VOXELS
@@ -36,6 +37,7 @@ _CHECKS: dict[str, Check] = {
     **_METRICS,
     **_MOLECULES,
     **_STABILITY,
+    **_PROPERTIES,
     **_SYMMETRY,
     **_COMPARISON,
 }

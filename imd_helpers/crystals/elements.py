@@ -164,7 +164,8 @@ def _reduce(amounts: Mapping[int, int]) -> tuple[str, int]:
     return "".join(s if n == 1 else f"{s}{n}" for s, n in counts) + tail, factor
 
 
-_TOKEN = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)|(\()|\)(\d*\.?\d*)")
+_COUNT = r"((?:\d+\.?\d*|\.\d+)?)"
+_TOKEN = re.compile(rf"([A-Z][a-z]?){_COUNT}|(\()|\){_COUNT}")
 
 
 def parse_formula(formula: str) -> dict[int, float]:

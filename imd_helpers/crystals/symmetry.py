@@ -207,10 +207,12 @@ def _orbits_of(data: moyopy.MoyoDataset) -> Orbits:
     again = _dataset(cell, 1e-4) or data
     first, counts = np.unique(np.array(again.orbits), return_counts=True)
     positions = np.array(cell.positions)[first]
+    positions -= np.floor(positions)
+    positions[positions >= 1.0] = 0.0  # -1e-17 rounds to 1
     return Orbits(
         space_group=data.number,
         lattice=np.array(cell.basis),
-        frac=positions - np.floor(positions),
+        frac=positions,
         numbers=np.array(cell.numbers)[first],
         wyckoff=tuple(again.wyckoffs[i] for i in first),
         multiplicity=counts,

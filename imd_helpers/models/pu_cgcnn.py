@@ -108,6 +108,44 @@ def formula_graph(counts: np.ndarray) -> CrystalGraph:
     )
 
 
+def made_and_unlabelled(
+    split: str | None = "train", *, unlabelled: int | None = None, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compositions that were made, and compositions of which nothing is known.
+
+    Made: those of the ICSD's crystals (role ``icsd``). Unlabelled: the formulas of OQMD (role
+    ``oqmd``) that are not among them, in any split; most were enumerated.
+
+    Args:
+        split: ``train``, ``val``, ``test`` or None for all; the same rule for both.
+        unlabelled: draw so many at random, in random order; all if None.
+        seed: of the draw.
+
+    Returns:
+        (n, 119) and (m, 119) int8 reduced counts, each composition once.
+
+    Raises:
+        InputError: more unlabelled wanted than there are.
+    """
+    from .formula_sets import compositions
+
+    made, others = compositions("icsd", split=split)[0], compositions("oqmd", split=split)[0]
+    others = others[~known_among(others, compositions("icsd", split=None)[0])]
+    if unlabelled is None:
+        return made, others
+    if unlabelled > len(others):
+        raise InputError(f"unlabelled={unlabelled}: there are only {len(others)}")
+    rng = np.random.default_rng(seed)
+    return made, others[rng.choice(len(others), size=unlabelled, replace=False)]
+
+
+def known_among(counts: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """(n,) bool: is a row of (n, 119) reduced counts among those of (m, 119)?"""
+    rows = [np.ascontiguousarray(x, dtype=np.int64) for x in (counts, known)]
+    keys = [x.view(np.dtype((np.void, x.itemsize * x.shape[1]))).ravel() for x in rows]
+    return np.isin(*keys)
+
+
 @dataclass(eq=False)
 class PuEnsemble:
     """Networks trained on bags, and which unlabelled materials each of them saw.
@@ -183,7 +221,7 @@ class PuEnsemble:
 
         For materials that were not unlabelled in training; for those see `out_of_bag`.
         """
-        return self._each(graph).mean(0)
+        return self.by_bag(graph).mean(0)
 
     def out_of_bag(self, unlabelled: CrystalGraph) -> np.ndarray:
         """(n,) the same for the unlabelled of the training, over the bags that did not see them.
@@ -198,12 +236,17 @@ class PuEnsemble:
                 f"{len(unlabelled)} materials: the bags were drawn from {self.drawn.shape[1]}; "
                 "give the unlabelled of the training in the same order, or use score"
             )
-        each = np.where(self.drawn, 0.0, self._each(unlabelled))
+        each = np.where(self.drawn, 0.0, self.by_bag(unlabelled))
         votes = (~self.drawn).sum(0)
         return np.where(votes > 0, each.sum(0) / np.maximum(votes, 1), np.nan)
 
     @torch.no_grad()
-    def _each(self, graph: CrystalGraph) -> np.ndarray:
+    def by_bag(self, graph: CrystalGraph) -> np.ndarray:
+        """(bags, n) probability to be a positive, by each network; NaN for a graph that failed.
+
+        Raises:
+            InputError: not fitted.
+        """
         if not self.networks:
             raise InputError("this ensemble knows nothing yet: call fit(positive, unlabelled)")
         out = np.full((len(self.networks), len(graph)), np.nan)

@@ -11,7 +11,7 @@ from imd_helpers.runtime import InputError
 
 
 @pytest.fixture(scope="module")
-def rock_salts():
+def binaries():
     """Small binaries of the data, and their formation energies."""
     known = datasets.load("oqmd_icsd").select(nelements=2)
     known = known[known.n_sites <= 4]
@@ -19,8 +19,8 @@ def rock_salts():
     return graph[graph.ok], known.table["formation_energy"].to_numpy()[graph.ok]
 
 
-def test_it_learns_formation_energies(rock_salts):
-    graph, energy = rock_salts
+def test_it_learns_formation_energies(binaries):
+    graph, energy = binaries
     test = np.arange(len(energy)) % 5 == 0
     model = GraphPredictor(epochs=10, width=16, convolutions=2, batch=32, lr=1e-2)
     model.fit(graph[~test], energy[~test])
@@ -30,8 +30,8 @@ def test_it_learns_formation_energies(rock_salts):
     assert model.history[-1] < model.history[0] / 2
 
 
-def test_the_same_seed_gives_the_same_predictions(rock_salts):
-    graph, energy = rock_salts
+def test_the_same_seed_gives_the_same_predictions(binaries):
+    graph, energy = binaries
     one, two = (
         GraphPredictor(epochs=1, width=8, batch=64, seed=3).fit(graph, energy).predict(graph[:9])
         for _ in range(2)
@@ -39,8 +39,8 @@ def test_the_same_seed_gives_the_same_predictions(rock_salts):
     assert np.array_equal(one, two)
 
 
-def test_wrong_input_is_explained(rock_salts):
-    graph, energy = rock_salts
+def test_wrong_input_is_explained(binaries):
+    graph, energy = binaries
     with pytest.raises(InputError, match="knows nothing"):
         GraphPredictor().predict(graph)
     with pytest.raises(InputError, match="one finite value"):

@@ -9,7 +9,9 @@ from imd_helpers.models.pu_cgcnn import (
     PuEnsemble,
     chunks,
     formula_graph,
+    known_among,
     largest_prior,
+    made_and_unlabelled,
     posterior,
 )
 from imd_helpers.networks import checkpoint
@@ -83,7 +85,7 @@ def test_random_labels_teach_nothing(world):
 
 
 def test_a_bag_never_scores_what_it_saw(trained, world):
-    each = trained._each(world["unlabelled"])
+    each = trained.by_bag(world["unlabelled"])
     out = trained.out_of_bag(world["unlabelled"])
     for i in (0, 50, 150, 299):
         free = ~trained.drawn[:, i]
@@ -195,3 +197,16 @@ def test_the_bound_on_the_share_holds_and_is_close_for_classes_apart():
         largest_prior(spies[:5], mixed)
     with pytest.raises(InputError, match="prior"):
         posterior(0.5, 1.2)
+
+
+def test_made_and_unlabelled_share_no_formula():
+    made, others = made_and_unlabelled("test", unlabelled=500)
+    whole_made, _ = made_and_unlabelled(None, unlabelled=1)
+    assert len(made) == 2209
+    assert others.shape == (500, 119)
+    assert known_among(made, whole_made).all()
+    assert not known_among(others, whole_made).any()
+    again = made_and_unlabelled("test", unlabelled=500)[1]
+    assert np.array_equal(others, again)
+    with pytest.raises(InputError, match="there are only"):
+        made_and_unlabelled("test", unlabelled=10**6)

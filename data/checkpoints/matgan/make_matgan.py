@@ -2,7 +2,7 @@
 
     python data/checkpoints/matgan/make_matgan.py train VARIANT [STEPS]  weights and run.json
     python data/checkpoints/matgan/make_matgan.py judge VARIANT [N]      verdicts, into run.json
-    python data/checkpoints/matgan/make_matgan.py million VARIANT [N]    two million, time and memory
+    python data/checkpoints/matgan/make_matgan.py million VARIANT [N]    two million: time, memory
     python data/checkpoints/matgan/make_matgan.py baselines [N]          the same without a GAN
     python data/checkpoints/matgan/make_matgan.py losses                 plain, clipped, penalty
     python data/checkpoints/matgan/make_matgan.py autoencoder            the twin, with its weights
@@ -32,7 +32,7 @@ from torch import nn
 import imd_helpers as imd
 from imd_helpers.descriptors.composition_matrix import CompositionMatrix
 from imd_helpers.judge import composition
-from imd_helpers.judge.formulas import Formulas
+from imd_helpers.judge.formulas import Formulas, first_rows, member
 from imd_helpers.models import formula_models, formula_sets, matgan
 from imd_helpers.models.formula_baselines import RandomFormulas, SubstitutedFormulas
 from imd_helpers.models.formula_predictor import FormulaPredictor
@@ -55,6 +55,9 @@ LOSS_CASES: dict[str, dict[str, Any]] = {
 LOSS_STEPS, LOSS_SEEDS, LOSS_WIDTH = 200, 3, 1 / 8
 TWIN = matgan.PAPER.but(width=1 / 8)
 TWIN_EPOCHS, TWIN_BATCH, TWIN_RATE = 10, 64, 3e-3
+ASKING = {"data": "icsd", "width": 1 / 4, "steps": 800, "log_every": 40}
+ASKED = [-4.0, -3.0, -2.0, -1.0, 0.0]  # eV/atom
+N_ASKED, CONDITION_SEEDS = 2_000, 3
 Row = dict[str, Any]
 
 
@@ -233,7 +236,7 @@ def million(variant: str, n: str = "") -> None:
         "peak_gb": {
             "parent": round(kib["parent"] / 2**20, 3),
             "largest_child": round(kib["child"] / 2**20, 3),
-            "parent_and_both_children_at_most": round((kib["parent"] + 2 * kib["child"]) / 2**20, 3),
+            "at_most": round((kib["parent"] + 2 * kib["child"]) / 2**20, 3),  # all three at once
         },
         "device": device_name(),
         "decoded": int(made.decoded.sum()),
@@ -310,7 +313,8 @@ def losses() -> None:
     for case, changes in LOSS_CASES.items():
         for seed in range(LOSS_SEEDS):
             if (case, seed) not in done:
-                record["runs"].append({"case": case, "seed": seed, **one_loss(changes, seed, training)})
+                result = one_loss(changes, seed, training)
+                record["runs"].append({"case": case, "seed": seed, **result})
                 write(path, record)
     card_of_records()
 
@@ -370,7 +374,8 @@ def autoencoder() -> None:
         if name not in record:
             record[name], model = one_twin(loss)
             if name == "dice":
-                tensors = {k: v.half() for k, v in model.state_dict().items() if v.is_floating_point()}
+                state = model.state_dict().items()
+                tensors = {k: v.half() if v.is_floating_point() else v for k, v in state}
                 header = {"format": "imd-matgan-twin-1", "config": dataclasses.asdict(TWIN)}
                 checkpoint.write(HERE / "autoencoder.safetensors", tensors, header)
             write(path, record)
@@ -432,8 +437,62 @@ def decode_twin(model: matgan.Autoencoder, counts: np.ndarray) -> np.ndarray:
 
 
 def condition() -> None:
-    """Filled in below."""
-    raise NotImplementedError
+    """Small models of the ICSD role that are asked for an energy, and what a referee finds."""
+    path = HERE / "condition.json"
+    about = {**ASKING, "asked": ASKED, "asked_each": N_ASKED, "device": device_name()}
+    record = read(path) or {**about, "runs": []}
+    judge_ = referee()
+    hidden, energy = (np.concatenate(x) for x in zip(*map(energies, ("val", "test")), strict=True))
+    error = np.abs(judge_.predict(hidden) - energy)
+    record["referee"] = {"n": len(error), "mean_error": float(error.mean())}
+    for seed in range(len(record["runs"]), CONDITION_SEEDS):
+        started = time.process_time()
+        model, history = matgan.train(
+            "energy", profile="full", changes=ASKING, seed=seed, progress=False
+        )
+        if seed == 0:
+            model.save(HERE / "condition.safetensors")
+        record["runs"].append(
+            {
+                "seed": seed,
+                "cpu_seconds": round(time.process_time() - started, 1),
+                "distance": [row["critic_distance"] for row in history.rows],
+                "obtained": [obtained(model, value, judge_) for value in ASKED],
+            }
+        )
+        write(path, record)
+    write(path, record)
+    card_of_records()
+
+
+def energies(split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Compositions of the ICSD role with their formation energies in eV/atom."""
+    counts, values = formula_sets.compositions("icsd", split=split, value="formation_energy")
+    assert values is not None
+    return counts, values
+
+
+def referee() -> FormulaPredictor:
+    """Gradient boosting on OQMD formulas, none of which any conditional model has seen."""
+    counts, values = formula_sets.compositions("oqmd", split="val", value="formation_energy")
+    assert values is not None
+    fresh = ~member(counts, formula_sets.compositions("icsd")[0])
+    return FormulaPredictor("trees").fit(counts[fresh].astype(np.int64), values[fresh])
+
+
+def obtained(model: matgan.MatGan, value: float, judge_: FormulaPredictor) -> Row:
+    """What a model makes when asked for one energy: distinct formulas and the referee's energy."""
+    made = model.sample(N_ASKED, condition=value, seed=SEED)
+    made = made[made.any(1)]
+    distinct = made[first_rows(made)] if len(made) else made
+    predicted = judge_.predict(distinct.astype(np.int64)) if len(distinct) else np.array([])
+    return {
+        "asked": value,
+        "decoded": len(made),
+        "distinct": len(distinct),
+        "mean": float(predicted.mean()) if len(predicted) else None,
+        "quartiles": np.quantile(predicted, [0.25, 0.5, 0.75]).tolist() if len(predicted) else None,
+    }
 
 
 # ---- cards
@@ -475,7 +534,7 @@ def card(variant: str) -> None:
         )
     if "million" in run:
         m = run["million"]
-        gb = m["peak_gb"]["parent_and_both_children_at_most"]
+        gb = m["peak_gb"]["at_most"]
         lines.append(
             f"- {m['n']:,} samples end to end: {m['seconds']:.0f} s with {m['workers']} processes, "
             f"at most {gb:.1f} GB; {m['distinct']:,} distinct, {m['distinct_new']:,} of them new."
