@@ -75,7 +75,9 @@ def test_parse(formula, expected):
     assert elements.parse_formula(formula) == expected
 
 
-@pytest.mark.parametrize("text", ["", "H.", "(NaCl", "NaCl)", "na", "2Na", "Na-Cl", "Na Cl", "Na+", "()"])
+@pytest.mark.parametrize(
+    "text", ["", "H.", "(NaCl", "NaCl)", "na", "2Na", "Na-Cl", "Na Cl", "Na+", "()"]
+)
 def test_parse_errors(text):
     with pytest.raises(InputError, match="formula"):
         elements.parse_formula(text)
