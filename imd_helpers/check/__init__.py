@@ -14,6 +14,7 @@ from .cubicgan import CHECKS as _CUBICGAN
 from .gan import CHECKS as _GAN
 from .gan_pathologies import CHECKS as _GAN_PATHOLOGIES
 from .inverse_design import CHECKS as _INVERSE_DESIGN
+from .matgan import CHECKS as _MATGAN
 from .metrics import CHECKS as _METRICS
 from .molecules import CHECKS as _MOLECULES
 from .stability import CHECKS as _STABILITY
@@ -34,6 +35,7 @@ _CHECKS: dict[str, Check] = {
     **_COMPOSITIONS,
     **_COORDINATES,
     **_CUBICGAN,
+    **_MATGAN,
     **_METRICS,
     **_MOLECULES,
     **_STABILITY,

@@ -141,7 +141,9 @@ def made_and_unlabelled(
 
 def known_among(counts: np.ndarray, known: np.ndarray) -> np.ndarray:
     """(n,) bool: is a row of (n, 119) reduced counts among those of (m, 119)?"""
-    rows = [np.ascontiguousarray(x, dtype=np.int64) for x in (counts, known)]
+    largest = max((int(x.max()) for x in (counts, known) if x.size), default=0)
+    kind = np.int16 if largest < 2**15 else np.int64  # a quarter of the memory
+    rows = [np.ascontiguousarray(x, dtype=kind) for x in (counts, known)]
     keys = [x.view(np.dtype((np.void, x.itemsize * x.shape[1]))).ravel() for x in rows]
     return np.isin(*keys)
 
