@@ -4,6 +4,8 @@ PY := $(VENV)/bin/python
 # Where torch comes from, if not from your default package index. A machine without a GPU saves
 # gigabytes with:  make book TORCH_INDEX=https://download.pytorch.org/whl/cpu
 export TORCH_INDEX ?=
+# matplotlib's cache of fonts and its settings, kept with the environment that they belong to.
+export MPLCONFIGDIR := $(abspath $(VENV))/matplotlib
 # A new lock or new metadata changes this name, so the next command installs again.
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 

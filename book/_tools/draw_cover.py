@@ -402,7 +402,11 @@ def pixels(record: Record, theme: Theme) -> np.ndarray:
     """(HEIGHT, WIDTH, 3) the picture."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.font_manager import fontManager
 
+    if "STIXGeneral" not in fontManager.get_font_names():  # a cache of fonts can be out of date
+        for path in Path(mpl.get_data_path(), "fonts", "ttf").glob("STIX*.ttf"):
+            fontManager.addfont(path)
     style = {"font.family": "STIXGeneral", "mathtext.fontset": "stix", "text.hinting": "none"}
     with mpl.rc_context(style):
         page = Page(theme)
