@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from ..descriptors.composition_matrix import DecodedFormulas
 
 PIECE = 8_192  # samples
+BLOCK = 65_536  # rows that are compared at once
 BINS = ("2", "3", "4", "5", "6", "7", "8")
 
 
@@ -83,15 +84,15 @@ class Formulas:
     def first(self) -> np.ndarray:
         """(n,) bool: decoded, and no sample before it has the same reduced formula."""
         out = np.zeros(len(self), dtype=bool)
-        rows = np.flatnonzero(self.decoded)
-        if len(rows):
-            out[rows[first_rows(self.counts[rows])]] = True
-        return out
+        out[first_rows(self.counts)] = True
+        return out & self.decoded
 
     @cached_property
     def n_elements(self) -> np.ndarray:
         """(n,) number of different elements."""
-        return np.count_nonzero(self.counts, axis=1)
+        return np.concatenate(
+            [np.count_nonzero(self.counts[part], 1) for part in _blocks(len(self))]
+        )
 
     def report(self) -> Report:
         """The funnel: decoded, balanced, unique, and new where there is a training set."""
@@ -131,7 +132,7 @@ class Formulas:
             One row for 2, 3, … elements: ``reference``, ``found``, ``share`` with its Wilson 95 %
             interval.
         """
-        found = member(reference, self.counts[self.first])
+        found = member(reference, self.counts)
         kinds = np.count_nonzero(reference, axis=1)
         return _by_elements(kinds, found, ("reference", "found"))
 
@@ -186,9 +187,7 @@ def judge_formulas(
     n = _how_many(source, n)
     if workers < 1:
         raise InputError(f"workers = {workers}: at least one process does the work")
-    parts = _all_pieces(job, n, workers, cache, progress)
-    counts = np.concatenate([part[0] for part in parts])
-    verdicts = np.concatenate([part[1] for part in parts])
+    counts, verdicts = _all_pieces(job, n, workers, cache, progress)
     known = None if training is None else member(counts, _reduced(np.asarray(training)))
     return Formulas(
         counts,
@@ -259,19 +258,28 @@ def _content(source: Any) -> bytes:
 
 def _all_pieces(
     job: _Job, n: int, workers: int, cache: Path | str | None, progress: bool
-) -> list[tuple[np.ndarray, np.ndarray]]:
+) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 119) int8 counts and (n,) verdicts, each piece written to its place as it comes."""
     from tqdm.auto import tqdm
 
-    sizes = {i: min(PIECE, n - i * PIECE) for i in range(-(-n // PIECE))}
+    counts = np.empty((n, elements.N_COLUMNS), dtype=np.int8)
+    verdicts = np.empty(n, dtype=np.uint8)
     folder = None if cache is None else _folder(Path(cache) / f"formulas-{job.digest()}")
-    done = {i: part for i, size in sizes.items() if (part := _read(folder, i, size)) is not None}
-    todo = {i: size for i, size in sizes.items() if i not in done}
+    todo = {}
+    for i in range(-(-n // PIECE)):
+        rows = slice(i * PIECE, min((i + 1) * PIECE, n))
+        part = _read(folder, i, rows.stop - rows.start)
+        if part is None:
+            todo[i] = rows.stop - rows.start
+        else:
+            counts[rows], verdicts[rows] = part
     with tqdm(total=n, initial=n - sum(todo.values()), disable=not progress, unit="sample") as bar:
         for i, part in _run(job, todo, workers):
-            done[i] = part
+            rows = slice(i * PIECE, i * PIECE + todo[i])
+            counts[rows], verdicts[rows] = part
             _keep(folder, i, part)
-            bar.update(sizes[i])
-    return [done[i] for i in sizes]
+            bar.update(todo[i])
+    return counts, verdicts
 
 
 def _run(
@@ -355,12 +363,12 @@ def first_rows(counts: np.ndarray) -> np.ndarray:
     """Index of the first row of each distinct composition, in rising order.
 
     Args:
-        counts: (n, 119) integers, no row of zeros.
+        counts: (n, 119) integers; rows of zeros count as one composition.
     """
-    key = _keys(counts)
-    _, first, which = np.unique(key, return_index=True, return_inverse=True)
-    if not np.array_equal(counts[first[which]], counts):  # two compositions share a key
-        _, first = np.unique(counts, axis=0, return_index=True)
+    _, first, which = np.unique(_keys(counts), return_index=True, return_inverse=True)
+    like = first[which]
+    if not all((counts[part] == counts[like[part]]).all() for part in _blocks(len(counts))):
+        _, first = np.unique(counts, axis=0, return_index=True)  # two compositions share a key
     return np.sort(first)
 
 
@@ -371,24 +379,31 @@ def member(counts: np.ndarray, known: np.ndarray) -> np.ndarray:
         return out
     theirs = _keys(known)
     order = np.argsort(theirs, kind="stable")
-    mine = _keys(counts)
-    place = np.searchsorted(theirs[order], mine).clip(max=len(known) - 1)
-    like = order[place]
-    maybe = theirs[like] == mine
-    out[maybe] = (counts[maybe] == known[like[maybe]]).all(1)
+    theirs = theirs[order]
+    for part in _blocks(len(counts)):
+        mine = _keys(counts[part])
+        place = np.searchsorted(theirs, mine).clip(max=len(known) - 1)
+        maybe = np.flatnonzero(theirs[place] == mine)
+        same = counts[part.start + maybe] == known[order[place[maybe]]]
+        out[part.start + maybe] = same.all(1)
     return out
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    """Rows in blocks, so that what is made on the way stays small beside the counts."""
+    for start in range(0, n, BLOCK):
+        yield slice(start, min(start + BLOCK, n))
 
 
 def _keys(counts: np.ndarray) -> np.ndarray:
     """(n,) uint64: a random number for each element times its count, added up modulo 2^64."""
     weight = np.random.default_rng(1).integers(1, 2**63, elements.N_COLUMNS, dtype=np.uint64)
-    row, z = np.nonzero(counts)
-    amount = counts[row, z].astype(np.uint64) * (2 * weight + 1)[z]
-    total = np.zeros(len(counts) + 1, dtype=np.uint64)
-    np.cumsum(amount, out=amount)  # wraps around, and so do the differences
-    ends = np.searchsorted(row, np.arange(len(counts)), side="right")
-    total[1:] = np.where(ends > 0, amount[np.maximum(ends - 1, 0)] if len(amount) else 0, 0)
-    return np.diff(total)
+    keys = np.zeros(len(counts), dtype=np.uint64)
+    for part in _blocks(len(counts)):
+        row, z = np.nonzero(counts[part])
+        amount = counts[part][row, z].astype(np.uint64) * (2 * weight + 1)[z]
+        np.add.at(keys, part.start + row, amount)
+    return keys
 
 
 def _reduced(counts: np.ndarray) -> np.ndarray:

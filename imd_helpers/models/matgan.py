@@ -10,6 +10,7 @@ loss is a switch of `MatGanConfig`.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,15 +21,24 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix, DecodedFormulas
+from ..descriptors.composition_matrix import (
+    ELEMENTS,
+    FEWEST,
+    MAX_COUNT,
+    MOST,
+    CompositionMatrix,
+    DecodedFormulas,
+)
 from ..networks import History, TrainConfig, checkpoint, fit, layers, losses
 from ..networks.fit import Callback
 from ..runtime import InputError, device, lookup
 from . import formula_sets
 
 FORMAT = "imd-matgan-1"
-NETWORKS = ("oqmd", "icsd", "signal", "dense")
+NETWORKS = ("oqmd", "icsd", "signal", "dense", "sequence")
+DRAWING = NETWORKS[3:]
 LOSSES = ("penalty", "plain", "clipped")
+GRADIENTS = ("path", "score")
 CELLS = len(ELEMENTS) * MAX_COUNT
 CLIP = 0.01  # of the published code, in a path that it never takes
 CHUNK = 8_192  # samples made at once: 22 MB of matrices
@@ -42,15 +52,22 @@ class MatGanConfig:
 
     Attributes:
         network: ``oqmd``, ``icsd`` (also used for MP) and ``signal`` are the published layers;
-            ``dense`` are two perceptrons.
+            ``dense`` are two perceptrons, whose generator draws all elements at once; with
+            ``sequence`` it draws one after the other, and each draw knows those before it.
         width: factor on the published number of channels, or on 256 hidden units.
         latent: length of the noise vector.
         normal_weights: draw all weights from N(0, 1), as published, instead of torch's way.
         norm_in_critic: batch normalisation in the critic, as published; the gradient penalty of
             a sample then depends on the other samples of its batch.
-        hard: let the generator draw one of "absent, 1, …, 8" for each element, so that the critic
-            is shown matrices of zeros and ones from both sides; otherwise 680 sigmoids.
-        temperature: of the draw's gradient (straight-through Gumbel-softmax).
+        hard: let the generator draw, so that the critic is shown matrices of zeros and ones from
+            both sides; otherwise 680 sigmoids.
+        gradient: how the generator learns from a critic. ``path``: through the matrix, and where it
+            is drawn as if the draws were a softmax (straight-through Gumbel-softmax). ``score``:
+            from the log-probability of what was drawn, weighted by its score (REINFORCE, baseline
+            from the rest of the batch); without bias, only for ``sequence``.
+        entropy: with ``score``, this times minus the log-probability is added to the score of what
+            was drawn: a reward for variety.
+        temperature: of the softmax that stands in for a draw.
         loss: ``penalty`` (code), ``plain`` (text: nothing keeps the critic's slope) or
             ``clipped`` (weights clipped to 0.01).
         penalty: factor of the gradient penalty.
@@ -66,6 +83,8 @@ class MatGanConfig:
     normal_weights: bool = True
     norm_in_critic: bool = True
     hard: bool = False
+    gradient: str = "path"
+    entropy: float = 0.0
     temperature: float = 1.0
     loss: str = "penalty"
     penalty: float = 10.0
@@ -81,6 +100,7 @@ class MatGanConfig:
     def __post_init__(self) -> None:
         lookup("network", self.network, NETWORKS)
         lookup("loss", self.loss, LOSSES)
+        lookup("gradient", self.gradient, GRADIENTS)
         lookup("training set", self.data, formula_sets.ROLES)
         if self.condition:
             lookup("property", self.condition, formula_sets.PROPERTIES)
@@ -89,10 +109,21 @@ class MatGanConfig:
                 f"width={self.width}, batch={self.batch}, temperature={self.temperature}: width "
                 "and temperature must be positive, and a batch holds at least 2 samples"
             )
-        if self.hard != (self.network == "dense") or (self.condition and not self.hard):
+        if self.entropy and self.gradient != "score":
+            raise InputError(
+                f"entropy={self.entropy} with gradient={self.gradient!r}: variety can be rewarded "
+                "only with gradient='score'"
+            )
+        if self.gradient == "score" and self.network != "sequence":
+            raise InputError(
+                f"gradient='score' with network={self.network!r}: only 'sequence' knows the "
+                "probability of what it drew; take gradient='path'"
+            )
+        if self.hard != (self.network in DRAWING) or (self.condition and not self.hard):
             raise InputError(
                 f"network={self.network!r}, hard={self.hard}, condition={self.condition!r}: the "
-                "published networks write sigmoids without a condition, the dense one draws"
+                "published networks write sigmoids without a condition, "
+                f"{' and '.join(DRAWING)} draw"
             )
 
     def but(self, **changes: Any) -> MatGanConfig:
@@ -105,14 +136,21 @@ class MatGanConfig:
 
 PAPER = MatGanConfig()
 FIXED = MatGanConfig(
-    network="dense",
+    network="sequence",
     latent=64,
     normal_weights=False,
     norm_in_critic=False,
     hard=True,
+    gradient="score",
     batch=128,
     train=TrainConfig(
-        steps=6_000, critic_steps=5, lr_generator=3e-4, lr_critic=3e-4, ema=0.995, log_every=100
+        steps=6_000,
+        critic_steps=5,
+        lr_generator=5e-4,
+        lr_critic=3e-4,
+        betas_generator=(0.0, 0.9),
+        ema=0.998,
+        log_every=100,
     ),
 )
 VARIANTS = {
@@ -121,7 +159,8 @@ VARIANTS = {
     "neutral": FIXED,  # trained on the charge-neutral part of its set, see `train`'s ``keep``
     "oqmd": FIXED.but(data="oqmd"),
     "mp": FIXED.but(data="mp"),
-    "energy": FIXED.but(data="oqmd", condition="formation_energy"),
+    "energy": FIXED.but(condition="formation_energy"),
+    "gap": FIXED.but(condition="band_gap"),
 }
 
 
@@ -244,7 +283,7 @@ class Critic(nn.Module):
 
 
 class DrawingGenerator(nn.Module):
-    """Noise, and a condition if there is one, to a drawn matrix of zeros and ones."""
+    """Noise, and a condition if there is one, to a matrix whose rows are drawn all at once."""
 
     def __init__(self, config: MatGanConfig) -> None:
         super().__init__()
@@ -259,10 +298,81 @@ class DrawingGenerator(nn.Module):
     def forward(self, noise: Tensor) -> Tensor:
         """(batch, latent [+ 1]) to (batch, 85, 8): zeros and ones, with the softmax's gradient."""
         logits = self.body(noise).view(-1, len(ELEMENTS), MAX_COUNT + 1)
-        uniform = torch.rand_like(logits).clamp_(1e-9, 1 - 1e-7)
-        soft = ((logits - (-uniform.log()).log()) / self.temperature).softmax(2)
-        drawn = torch.zeros_like(soft).scatter_(2, soft.argmax(2, keepdim=True), 1.0)
-        return (drawn + (soft - soft.detach()))[:, :, 1:]
+        return draw(logits, self.temperature)[:, :, 1:]
+
+
+class SequenceGenerator(nn.Module):
+    """Noise, and a condition if there is one, to a matrix drawn element by element.
+
+    A recurrent state starts from the noise. It draws an element, then that element's count, takes
+    both in, and goes on until it draws "stop", which it may after two elements. An element that is
+    there is not drawn again, so each sample has two to eight elements.
+    """
+
+    def __init__(self, config: MatGanConfig) -> None:
+        super().__init__()
+        width, self.temperature = _channels(256, config.width), config.temperature
+        n, into = len(ELEMENTS), config.latent + bool(config.condition)
+        self.start = layers.mlp([into, width, width], activation=nn.ReLU())
+        self.element = layers.mlp([width, width, n + 1], activation=nn.ReLU())  # the last: stop
+        self.count = layers.mlp([width + n, width, MAX_COUNT], activation=nn.ReLU())
+        self.cell = nn.GRUCell(n + MAX_COUNT, width)
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """(batch, latent [+ 1]) to (batch, 85, 8): zeros and ones, with the softmax's gradient."""
+        return self.written(noise)[0]
+
+    def written(self, noise: Tensor, *, score: bool = False) -> tuple[Tensor, Tensor]:
+        """What is drawn from noise, and the logarithm of its probability.
+
+        Args:
+            noise: (batch, latent [+ 1]).
+            score: give the logarithm its gradient, and the matrix none; otherwise the other way
+                round, and the logarithm stays zero.
+
+        Returns:
+            (batch, 85, 8) zeros and ones, and (batch,).
+        """
+        n = len(ELEMENTS)
+        state = torch.tanh(self.start(noise))
+        matrix = noise.new_zeros(len(noise), n, MAX_COUNT)
+        log_probability = noise.new_zeros(len(noise))
+        rows = torch.arange(len(noise), device=noise.device)  # samples that still grow
+        closed = torch.zeros(len(noise), n + 1, dtype=torch.bool, device=noise.device)
+        for place in range(MOST):
+            closed[:, n] = place < FEWEST
+            logits = self.element(state).masked_fill(closed, -30.0)
+            drawn = draw(logits.detach() if score else logits, self.temperature)
+            element = drawn[:, :n]  # zeros after "stop", but with a gradient that says what if
+            counts = self.count(torch.cat([state, element], 1))
+            count = draw(counts.detach() if score else counts, self.temperature)
+            matrix = matrix.index_add(0, rows, element[:, :, None] * count[:, None, :])
+            if score:
+                one = (logits.log_softmax(1) * drawn).sum(1)
+                two = (counts.log_softmax(1) * count).sum(1) * element.sum(1)  # none after "stop"
+                log_probability = log_probability.index_add(0, rows, one + two)
+            on = (drawn[:, n] < 0.5).nonzero()[:, 0]
+            if place == MOST - 1 or not len(on):
+                break
+            rows, closed = rows[on], closed[on] | (drawn[on] > 0.5)
+            state = self.cell(torch.cat([element, count], 1)[on], state[on])
+        return matrix, log_probability
+
+
+def draw(logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """One of the last axis, as zeros and a one; backwards, the softmax of the same noisy logits.
+
+    Args:
+        logits: (…, k).
+        temperature: of the softmax; the draws themselves do not depend on it.
+
+    Source:
+        Jang et al., ICLR 2017 (straight-through Gumbel-softmax).
+    """
+    uniform = torch.rand_like(logits).clamp_(1e-9, 1 - 1e-7)
+    soft = ((logits - (-uniform.log()).log()) / temperature).softmax(-1)
+    drawn = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
+    return drawn + (soft - soft.detach()) if soft.requires_grad else drawn
 
 
 class DenseCritic(nn.Module):
@@ -280,6 +390,9 @@ class DenseCritic(nn.Module):
         return self.body(x if condition is None else torch.cat([x, condition], dim=1))
 
 
+_DRAWING: dict[str, type[nn.Module]] = {"dense": DrawingGenerator, "sequence": SequenceGenerator}
+
+
 # ---- the model
 
 
@@ -289,11 +402,11 @@ class MatGan:
     def __init__(
         self, config: MatGanConfig, *, scale: tuple[float, float] = (0.0, 1.0), seed: int = 0
     ) -> None:
-        dense = config.network == "dense"
+        drawing = _DRAWING.get(config.network)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.generator: nn.Module = (DrawingGenerator if dense else Generator)(config)
-            self.critic: nn.Module = (DenseCritic if dense else Critic)(config)
+            self.generator: nn.Module = (drawing or Generator)(config)
+            self.critic: nn.Module = (DenseCritic if drawing else Critic)(config)
             if config.normal_weights:
                 _draw_normal_weights(self.generator, self.critic)
         self.config, self.scale = config, scale
@@ -462,9 +575,19 @@ class MatGame:
         return terms
 
     def generator_terms(self) -> dict[str, Tensor]:
-        """Negative score of generated compositions."""
+        """Negative score of generated compositions, or what has the gradient of its mean."""
         _, condition = self._real()
-        return {"loss": losses.generator_loss(self._scorer(condition)(self._fake(condition)))}
+        if self.model.config.gradient == "path":
+            return {"loss": losses.generator_loss(self._scorer(condition)(self._fake(condition)))}
+        if condition is not None:
+            condition = condition.repeat(2, 1)
+        noise = self._noise(2 * self.model.config.batch, condition)
+        matrix, log_probability = self.generator.written(noise, score=True)
+        with torch.no_grad():
+            score = self._scorer(condition)(matrix)[:, 0]
+            reward = score - self.model.config.entropy * log_probability
+            better = (reward - reward.mean()) * len(reward) / (len(reward) - 1)  # than the others
+        return {"loss": -(better * log_probability).mean(), "score": score.mean()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing beside the networks."""
@@ -480,9 +603,11 @@ class MatGame:
         return matrix, None if self.values is None else self.values[index]
 
     def _fake(self, condition: Tensor | None) -> Tensor:
-        config = self.model.config
-        noise = torch.randn(config.batch, config.latent, device=self.counts.device)
-        return self.generator(noise if condition is None else torch.cat([noise, condition], dim=1))
+        return self.generator(self._noise(self.model.config.batch, condition))
+
+    def _noise(self, n: int, condition: Tensor | None) -> Tensor:
+        noise = torch.randn(n, self.model.config.latent, device=self.counts.device)
+        return noise if condition is None else torch.cat([noise, condition], dim=1)
 
     def _scorer(self, condition: Tensor | None) -> losses.Scorer:
         if condition is None:
@@ -527,6 +652,7 @@ def train(
     seed: int = 0,
     changes: Mapping[str, Any] | None = None,
     keep: Keep | None = None,
+    start: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> tuple[MatGan, History]:
@@ -541,6 +667,7 @@ def train(
         changes: other values for the configuration, see `MatGanConfig.but`.
         keep: rule that maps (n, 119) counts to (n,) bool; only training compositions that pass are
             used, e.g. ``imd.judge.charge_neutral``.
+        start: file that `MatGan.save` wrote; both networks start from it, not from random weights.
         callbacks: see `imd_helpers.networks.fit`.
         progress: show a progress bar.
 
@@ -553,7 +680,10 @@ def train(
         chosen = keep(counts)
         counts, values = counts[chosen], None if values is None else values[chosen]
     scale = (0.0, 1.0) if values is None else (float(values.mean()), float(values.std()))
-    model = MatGan(config, scale=scale, seed=seed).to(device())
+    model = MatGan(config, scale=scale, seed=seed)
+    if start is not None:
+        _start_from(model, start)
+    model.to(device())
     history = fit(
         MatGame(model, counts, values),
         config.train,
@@ -571,6 +701,7 @@ def train(
             "variant": variant,
             "profile": profile,
             "config": dataclasses.asdict(config),
+            "started_from": "" if start is None else _digest(start),
             "kept_by": "" if keep is None else getattr(keep, "__name__", repr(keep)),
             "training_compositions": len(counts),
         }
@@ -619,6 +750,23 @@ def dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 # ---- parts
+
+
+def _start_from(model: MatGan, path: Path | str) -> None:
+    """Give both networks the weights of a saved model of the same shape."""
+    other = MatGan.load(path)
+    shape = [(c.network, c.width, c.latent, c.condition) for c in (model.config, other.config)]
+    if shape[0] != shape[1]:
+        raise InputError(
+            f"{path} holds network, width, latent and condition {shape[1]}, but the training is of "
+            f"{shape[0]}: start from a model of the same shape"
+        )
+    model.generator.load_state_dict(other.generator.state_dict())
+    model.critic.load_state_dict(other.critic.state_dict())
+
+
+def _digest(path: Path | str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def _channels(published: int, width: float) -> int:

@@ -1,5 +1,6 @@
 """Compositions by the million: sets, shares, pieces, and what an interruption leaves."""
 
+import tracemalloc
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,9 @@ class Dice:
 # ---- sets
 
 
-def test_first_rows_and_membership_agree_with_sets_of_python():
+@pytest.mark.parametrize("block", [7, 65_536])
+def test_first_rows_and_membership_agree_with_sets_of_python(block, monkeypatch):
+    monkeypatch.setattr(formulas, "BLOCK", block)
     counts, known = random_counts(3000, seed=1), random_counts(500, seed=2)
     texts = [row.tobytes() for row in counts]
     seen, expected = set(), []
@@ -69,6 +72,19 @@ def test_keys_of_empty_rows_are_zero_wherever_they_stand():
     keys = formulas._keys(counts)
     assert keys[0] == keys[2] == 0 != keys[1]
     assert formulas._keys(counts_of("MgO"))[0] == keys[1]
+
+
+def test_sets_take_little_memory_beside_the_counts(monkeypatch):
+    """Keys and positions are some 40 bytes a row; a copy of the counts would be 119 more."""
+    monkeypatch.setattr(formulas, "BLOCK", 1_000)
+    counts = np.tile(random_counts(2_000, seed=1), (20, 1))
+    for work in (lambda: first_rows(counts), lambda: member(counts, counts[:100])):
+        work()
+        tracemalloc.start()
+        work()
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < counts.nbytes
 
 
 # ---- verdicts

@@ -74,14 +74,122 @@ def test_norm_in_the_critic_makes_a_score_depend_on_the_rest_of_the_batch():
         assert same is not flag
 
 
-def test_the_drawing_generator_shows_zeros_and_ones_and_passes_a_gradient():
-    model = MatGan(FIXED.but(width=1 / 8))
-    noise = torch.randn(5, FIXED.latent, requires_grad=True)
+@pytest.mark.parametrize("network", matgan.DRAWING)
+@pytest.mark.parametrize("condition", ["", "formation_energy"])
+def test_drawing_generators_show_zeros_and_ones_and_pass_a_gradient(network, condition):
+    changes = {"network": network, "condition": condition, "gradient": "path"}
+    model = MatGan(FIXED.but(width=1 / 8, **changes))
+    torch.manual_seed(0)
+    noise = torch.randn(50, FIXED.latent + bool(condition), requires_grad=True)
     matrix = model.generator(noise)
     assert set(matrix.detach().unique().tolist()) <= {0.0, 1.0}
     assert matrix.sum(2).max() <= 1
     (matrix * torch.randn(85, 8)).sum().backward()
-    assert noise.grad.abs().sum() > 0
+    assert (noise.grad.abs().sum(1) > 0).all()
+    assert all(p.grad.abs().sum() > 0 for p in model.generator.parameters())
+
+
+def test_draws_have_the_probabilities_and_the_gradient_of_the_softmax():
+    torch.manual_seed(0)
+    logits = torch.randn(4, requires_grad=True)
+    drawn = matgan.draw(logits.expand(20_000, 4), 0.7)
+    assert (drawn.mean(0) - logits.softmax(0)).abs().max() < 0.015
+    drawn[:, 2].sum().backward()
+    assert logits.grad[2] > 0 > logits.grad[[0, 1, 3]].max()
+
+
+def test_the_sequence_has_two_to_eight_elements_none_of_them_twice():
+    model = MatGan(FIXED.but(width=1 / 8))
+    torch.manual_seed(0)
+    kinds = model.generator(torch.randn(500, FIXED.latent)).sum((1, 2))
+    assert sorted(set(kinds.tolist())) == [2, 3, 4, 5, 6, 7, 8]
+    for stop, expected in ((30.0, 2), (-30.0, 8)):
+        torch.nn.init.constant_(model.generator.element[-1].bias[85:], stop)
+        assert (model.generator(torch.randn(50, FIXED.latent)).sum((1, 2)) == expected).all()
+
+
+def test_in_a_sequence_a_draw_knows_the_draws_before_it():
+    """At the same noise a count depends on its element, and the next element on both."""
+    generator = MatGan(FIXED.but(width=1 / 4)).generator
+    with torch.no_grad():
+        for layer in (generator.count[0], generator.element[0]):
+            layer.weight *= 30
+        generator.cell.weight_ih *= 8
+        generator.element[-1].bias[85:] = -30.0
+    torch.manual_seed(0)
+    with torch.no_grad():
+        matrix = generator(torch.randn(1, FIXED.latent).expand(4000, -1))  # one and the same noise
+    mean_count = (matrix * torch.arange(1.0, 9.0)).sum((0, 2)) / matrix.sum((0, 2))
+    often = matrix.sum((0, 2)) > 200
+    assert often.sum() > 5
+    assert mean_count[often].std() > 0.5  # all the same, but for 0.15 of noise, if drawn apart
+    there = matrix.sum(2)[:, often]
+    apart = torch.corrcoef(there.T).fill_diagonal_(0).abs().max()
+    assert apart > 0.2
+
+
+def test_the_probability_of_what_was_drawn_is_the_share_of_draws():
+    """Two slots at fixed noise: shares of 40,000 draws against the reported probabilities."""
+    generator = MatGan(FIXED.but(width=1 / 16)).generator
+    with torch.no_grad():
+        generator.element[-1].bias[:] = -9.0
+        generator.element[-1].bias[:3] = torch.tensor([1.0, 0.5, 0.0])
+        generator.element[-1].bias[85] = 0.5
+        generator.count[-1].bias[2:] = -9.0
+        generator.count[-1].bias[:2] = torch.tensor([0.3, 0.0])
+        torch.manual_seed(0)
+        noise = torch.randn(1, FIXED.latent).expand(40_000, -1)
+        matrix, log_p = generator.written(noise, score=True)
+    counts = (matrix * torch.arange(1.0, 9.0)).sum(2)  # (40000, 85)
+    kinds, which, n = counts.unique(dim=0, return_inverse=True, return_counts=True)
+    probability = torch.zeros(len(kinds))
+    # the same matrix can be drawn in several orders, each with a probability of its own
+    for k in range(len(kinds)):
+        probability[k] = log_p[which == k].exp().unique().round(decimals=9).unique().sum()
+    often = n > 800
+    assert often.sum() >= 4
+    share = n[often] / 40_000
+    assert torch.allclose(probability[often], share, rtol=0.15)
+
+
+def test_the_score_gradient_is_that_of_the_mean_score():
+    """With a critic that likes one element, both gradients raise its share at the same rate."""
+    config = FIXED.but(width=1 / 16, batch=2_000, network="sequence")
+    model = MatGan(config, seed=0)
+    game = MatGame(model, formula_sets.compositions("icsd")[0])
+    model.critic = lambda matrix: matrix[:, 16].sum(1, keepdim=True)  # some element, any count
+    game.critic = model.critic
+    torch.manual_seed(0)
+    game.generator_terms()["loss"].backward()
+    bias = model.generator.element[-1].bias
+    found = -bias.grad[16].item()
+    step, shares = 0.3, []
+    for sign in (1, -1):
+        with torch.no_grad():
+            bias[16] += sign * step
+            noise = torch.randn(40_000, config.latent)
+            shares.append(model.generator(noise)[:, 16].sum(1).mean().item())
+            bias[16] -= sign * step
+    slope = (shares[0] - shares[1]) / (2 * step)
+    assert found == pytest.approx(slope, rel=0.25)
+
+
+def test_a_reward_for_variety_spreads_the_draws(counts):
+    """A critic without an opinion: what is left is the entropy, and it grows."""
+    model = MatGan(FIXED.but(width=1 / 16, batch=64, entropy=1.0))
+    game = MatGame(model, counts)
+    game.critic = model.critic = lambda matrix: matrix.sum((1, 2))[:, None] * 0
+    with torch.no_grad():
+        model.generator.element[-1].bias[:5] += 4.0
+    adam = torch.optim.Adam(model.generator.parameters(), 1e-2)
+    torch.manual_seed(0)
+    noise = torch.randn(500, FIXED.latent)
+    before = model.generator.written(noise, score=True)[1].mean().item()
+    for _ in range(20):
+        adam.zero_grad()
+        game.generator_terms()["loss"].backward()
+        adam.step()
+    assert model.generator.written(noise, score=True)[1].mean().item() < before - 1
 
 
 # ---- training
@@ -130,6 +238,21 @@ def test_training_resumes_bit_for_bit(tmp_path):
         )
     for one, two in zip(whole.generator.parameters(), parted.generator.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+def test_training_starts_from_saved_weights_of_the_same_shape(tmp_path):
+    changes = SMALL | {"steps": 1, "lr_generator": 1e-12, "ema": 0.0}
+    first, _ = matgan.train("fixed", changes=changes, folder=tmp_path, seed=3, progress=False)
+    path = tmp_path / "model.safetensors"
+    second, _ = matgan.train(
+        "fixed", changes=changes, folder=tmp_path / "2", start=path, progress=False
+    )
+    for one, two in zip(first.generator.parameters(), second.generator.parameters(), strict=True):
+        assert torch.allclose(one, two, atol=2e-3)  # half precision on disk
+    run = json.loads((tmp_path / "2" / "run.json").read_text())
+    assert len(run["started_from"]) == 16
+    with pytest.raises(InputError, match="same shape"):
+        matgan.train("fixed", changes=changes | {"width": 1 / 8}, start=path, progress=False)
 
 
 def test_keep_chooses_what_is_learned_from(tmp_path):
@@ -244,8 +367,10 @@ def test_the_autoencoder_learns_a_few_compositions(counts):
     [
         ({"width": 0}, "width=0"),
         ({"batch": 1}, "batch=1"),
-        ({"network": "icsd"}, "draws"),
+        ({"network": "icsd", "gradient": "path"}, "sequence draw"),
+        ({"network": "dense"}, "only 'sequence' knows"),
         ({"temperature": 0.0}, "temperature=0"),
+        ({"gradient": "path", "entropy": 0.1}, "only with gradient='score'"),
     ],
 )
 def test_wrong_settings_are_explained(changes, message):

@@ -1,12 +1,14 @@
 """Train the MatGANs that come with the book, judge them, and record what the chapter compares.
 
     python data/checkpoints/matgan/make_matgan.py train VARIANT [STEPS]  weights and run.json
+    python data/checkpoints/matgan/make_matgan.py vary VARIANT           goes on, for more variety
     python data/checkpoints/matgan/make_matgan.py judge VARIANT [N]      verdicts, into run.json
     python data/checkpoints/matgan/make_matgan.py million VARIANT [N]    two million: time, memory
     python data/checkpoints/matgan/make_matgan.py baselines [N]          the same without a GAN
     python data/checkpoints/matgan/make_matgan.py losses                 plain, clipped, penalty
+    python data/checkpoints/matgan/make_matgan.py draws                  all at once, or in turn
     python data/checkpoints/matgan/make_matgan.py autoencoder            the twin, with its weights
-    python data/checkpoints/matgan/make_matgan.py condition              asked for an energy
+    python data/checkpoints/matgan/make_matgan.py condition              asked for a property
 
 VARIANT is one of `imd_helpers.models.matgan.VARIANTS`; `judge` and `million` come after `train`.
 What was interrupted goes on where it stopped. Everything learns from training splits only.
@@ -55,9 +57,14 @@ LOSS_CASES: dict[str, dict[str, Any]] = {
 LOSS_STEPS, LOSS_SEEDS, LOSS_WIDTH = 200, 3, 1 / 8
 TWIN = matgan.PAPER.but(width=1 / 8)
 TWIN_EPOCHS, TWIN_BATCH, TWIN_RATE = 10, 64, 3e-3
-ASKING = {"data": "icsd", "width": 1 / 4, "steps": 800, "log_every": 40}
-ASKED = [-4.0, -3.0, -2.0, -1.0, 0.0]  # eV/atom
-N_ASKED, CONDITION_SEEDS = 2_000, 3
+VARIED = {"steps": 1_000, "entropy": 0.003, "lr_generator": 3e-4, "ema": 0.995}
+SMALL = {"width": 1 / 4, "steps": 900, "ema": 0.99, "log_every": 45}
+DRAWN, N_DRAWN = ((900, 0), (900, 1), (900, 2), (4_000, 0)), 20_000  # steps and seeds
+ASKED = {  # eV/atom, eV
+    "energy": [-4.0, -3.0, -2.0, -1.0, 0.0],
+    "gap": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
+}
+N_ASKED, CONDITION_SEEDS, CONTROL_SEEDS = 2_000, 3, 1
 Row = dict[str, Any]
 
 
@@ -101,6 +108,31 @@ def train(variant: str, steps: str = "") -> None:
         changes={"steps": int(steps)} if steps else None,
     )
     (folder(variant) / "training.safetensors").unlink()  # not committed
+
+
+def vary(variant: str) -> None:
+    """Train on from the weights of `train`, with a reward for variety; once."""
+    here = folder(variant)
+    first = read(here / "run.json")
+    if "first_stage" in first:
+        raise InputError(f"{variant} has been varied: train it again first")
+    matgan.train(
+        variant,
+        profile="full",
+        folder=here / "varied",
+        resume=True,
+        start=here / "model.safetensors",
+        keep=imd.judge.charge_neutral if variant == "neutral" else None,
+        changes=VARIED,
+    )
+    run = read(here / "varied" / "run.json")
+    run["first_stage"] = {key: first[key] for key in ("config", "seconds", "history")}
+    if "judged" in first:
+        kept = ("n", "distinct", "funnel", "shares_of_samples", "recovered")
+        run["first_stage"]["judged"] = {key: first["judged"][key] for key in kept}
+    (here / "varied" / "model.safetensors").replace(here / "model.safetensors")
+    shutil.rmtree(here / "varied")
+    write(here / "run.json", run)
 
 
 # ---- verdicts
@@ -170,6 +202,7 @@ def verdicts(made: Formulas, training: np.ndarray, hidden: np.ndarray) -> Row:
         "decoded": int(made.decoded.sum()),
         "distinct": len(distinct),
         "distinct_by_elements": mix(distinct),
+        "shares_of_samples": shares(made.counts[made.decoded]),
         "shares_of_distinct": shares(distinct),
         "uniqueness": rows(made.uniqueness(POINTS)),
         "recovered": {
@@ -428,55 +461,126 @@ def decode_twin(model: matgan.Autoencoder, counts: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
-# ---- asked for a formation energy
+# ---- all elements at once, or one after the other
+
+
+def draws() -> None:
+    """Drawing generators, small and for a short time: what 20,000 samples are worth."""
+    path = HERE / "draws.json"
+    record = read(path) or {"width": SMALL["width"], "device": device_name(), "runs": []}
+    done = {(row["steps"], row["network"], row["gradient"], row["seed"]) for row in record["runs"]}
+    training, _ = formula_sets.compositions("icsd")
+    for steps, seed in DRAWN:
+        for network, gradient in (("dense", "path"), ("sequence", "path"), ("sequence", "score")):
+            if (steps, network, gradient, seed) in done:
+                continue
+            started = time.process_time()
+            model, _ = matgan.train(
+                "fixed",
+                profile="full",
+                changes={**SMALL, "steps": steps, "network": network, "gradient": gradient},
+                seed=seed,
+                progress=False,
+            )
+            made = imd.judge.judge_formulas(model, N_DRAWN, training=training, seed=SEED)
+            kinds = np.bincount(made.n_elements, minlength=9)
+            record["runs"].append(
+                {
+                    "steps": steps,
+                    "network": network,
+                    "gradient": gradient,
+                    "seed": seed,
+                    "cpu_seconds": round(time.process_time() - started, 1),
+                    "n": len(made),
+                    "decoded_by_elements": {str(k): int(m) for k, m in enumerate(kinds) if m},
+                    "shares_of_distinct": shares(made.counts[made.first]),
+                    "funnel": rows(made.report().table),
+                }
+            )
+            write(path, record)
+    card_of_records()
+
+
+# ---- asked for a property
 
 
 def condition() -> None:
-    """Small models of the ICSD role that are asked for an energy, and what a referee finds."""
+    """Small models that are asked for a property, and what a referee finds; a control is shuffled.
+
+    The control learns the same formulas with the same values, but each with another's.
+    """
     path = HERE / "condition.json"
-    about = {**ASKING, "asked": ASKED, "asked_each": N_ASKED, "device": device_name()}
-    record = read(path) or {**about, "runs": []}
-    judge_ = referee()
-    hidden, energy = (np.concatenate(x) for x in zip(*map(energies, ("val", "test")), strict=True))
-    error = np.abs(judge_.predict(hidden) - energy)
-    record["referee"] = {"n": len(error), "mean_error": float(error.mean())}
-    for seed in range(len(record["runs"]), CONDITION_SEEDS):
-        started = time.process_time()
-        model, history = matgan.train(
-            "energy", profile="full", changes=ASKING, seed=seed, progress=False
+    record = read(path) or {**SMALL, "asked_each": N_ASKED, "device": device_name(), "runs": []}
+    done = {(row["variant"], row["shuffled"], row["seed"]) for row in record["runs"]}
+    for variant, asked in ASKED.items():
+        config = matgan.VARIANTS[variant]
+        judge_ = referee(config.condition)
+        hidden, values = (
+            np.concatenate(x)
+            for x in zip(*(valued(config.condition, s) for s in ("val", "test")), strict=True)
         )
-        if seed == 0:
-            model.save(HERE / "condition.safetensors")
-        record["runs"].append(
-            {
-                "seed": seed,
-                "cpu_seconds": round(time.process_time() - started, 1),
-                "distance": [row["critic_distance"] for row in history.rows],
-                "obtained": [obtained(model, value, judge_) for value in ASKED],
-            }
-        )
-        write(path, record)
+        error = np.abs(judge_.predict(hidden) - values)
+        slope = float(np.polyfit(values, judge_.predict(hidden), 1)[0])
+        record.setdefault("referee", {})[variant] = {
+            "n": len(error),
+            "mean_error": float(error.mean()),
+            "slope": slope,
+        }
+        for shuffled in (False, True):
+            for seed in range(CONTROL_SEEDS if shuffled else CONDITION_SEEDS):
+                if (variant, shuffled, seed) in done:
+                    continue
+                started = time.process_time()
+                model, history = asked_model(config, shuffled=shuffled, seed=seed)
+                if seed == 0 and not shuffled:
+                    model.save(HERE / f"condition-{variant}.safetensors")
+                record["runs"].append(
+                    {
+                        "variant": variant,
+                        "shuffled": shuffled,
+                        "seed": seed,
+                        "cpu_seconds": round(time.process_time() - started, 1),
+                        "distance": [row["critic_distance"] for row in history.rows],
+                        "obtained": [obtained(model, value, judge_) for value in asked],
+                    }
+                )
+                write(path, record)
     write(path, record)
     card_of_records()
 
 
-def energies(split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Compositions of the ICSD role with their formation energies in eV/atom."""
-    counts, values = formula_sets.compositions("icsd", split=split, value="formation_energy")
+def asked_model(
+    config: matgan.MatGanConfig, *, shuffled: bool, seed: int
+) -> tuple[matgan.MatGan, Any]:
+    """A small conditional model of the training split, with its values in order or shuffled."""
+    counts, values = valued(config.condition, "train")
+    if shuffled:
+        values = np.random.default_rng(seed).permutation(values)
+    config = config.but(**SMALL, seed=seed)
+    model = matgan.MatGan(config, scale=(values.mean(), values.std()), seed=seed)
+    history = fit(matgan.MatGame(model, counts, values), config.train, progress=False)
+    assert history.ema is not None
+    model.generator.load_state_dict(history.ema.state_dict())
+    return model, history
+
+
+def valued(condition: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Compositions of the ICSD role with a property of each."""
+    counts, values = formula_sets.compositions("icsd", split=split, value=condition)
     assert values is not None
     return counts, values
 
 
-def referee() -> FormulaPredictor:
+def referee(condition: str) -> FormulaPredictor:
     """Gradient boosting on OQMD formulas, none of which any conditional model has seen."""
-    counts, values = formula_sets.compositions("oqmd", split="val", value="formation_energy")
+    counts, values = formula_sets.compositions("oqmd", split="val", value=condition)
     assert values is not None
     fresh = ~member(counts, formula_sets.compositions("icsd")[0])
     return FormulaPredictor("trees").fit(counts[fresh].astype(np.int64), values[fresh])
 
 
 def obtained(model: matgan.MatGan, value: float, judge_: FormulaPredictor) -> Row:
-    """What a model makes when asked for one energy: distinct formulas and the referee's energy."""
+    """What a model makes when asked for one value: distinct formulas and the referee's values."""
     made = model.sample(N_ASKED, condition=value, seed=SEED)
     made = made[made.any(1)]
     distinct = made[first_rows(made)] if len(made) else made
@@ -521,6 +625,12 @@ def card(variant: str) -> None:
         f"{train_['steps']:,} generator steps with {train_['critic_steps']} critic steps each, "
         f"learning rates {train_['lr_generator']:g} (generator) and {train_['lr_critic']:g}.",
     ]
+    if "first_stage" in run:
+        before = run["first_stage"]["config"]["train"]["steps"]
+        lines.append(
+            f"- These steps went on from {before:,} steps without the reward for variety, whose "
+            f"factor is {config['entropy']:g}."
+        )
     if judged_:
         last = judged_["funnel"][-1]
         lines.append(
@@ -538,7 +648,8 @@ def card(variant: str) -> None:
         "- Limits: a formula says nothing of structure or stability; smact's rules are no proof.",
         f"- Weights: half precision, SHA-256 begins {digest}. Licence: BSD-3-Clause; the data are "
         "CC-BY-4.0.",
-        f"- Made by `python data/checkpoints/matgan/make_matgan.py train {variant}`, then `judge`.",
+        f"- Made by `python data/checkpoints/matgan/make_matgan.py train {variant}`, then "
+        f"{'`vary`, then ' if 'first_stage' in run else ''}`judge`.",
     ]
     path.with_name("card.md").write_text("\n".join(lines) + "\n")
 
@@ -556,8 +667,11 @@ def card_of_records() -> None:
         "autoencoder.json": f"the autoencoder twin at {TWIN.width:g} of the width, "
         f"{TWIN_EPOCHS} epochs on the ICSD role: exact reconstructions with the Dice loss (and "
         "with squares, where recorded).",
-        "condition.json": "small conditional models asked for formation energies, checked by a "
-        "referee that shares no row with them.",
+        "draws.json": "drawing generators, all elements at once or one after the other, with both "
+        "gradients, "
+        f"at {SMALL['width']:g} of the width, after a short and a longer training.",
+        "condition.json": "small conditional models asked for formation energies or band gaps, "
+        "checked by a referee that shares no row with them; controls learnt shuffled values.",
     }
     lines += [f"- `{name}`: {text}" for name, text in said.items() if (HERE / name).exists()]
     lines += [
@@ -570,7 +684,8 @@ def card_of_records() -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (train, judge, million, baselines, losses, autoencoder, condition)
+    f.__name__: f
+    for f in (train, vary, judge, million, baselines, losses, draws, autoencoder, condition)
 }
 
 if __name__ == "__main__":
