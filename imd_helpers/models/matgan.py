@@ -735,8 +735,8 @@ class Autoencoder(nn.Module):
 def dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
     """Minus the Dice overlap 2 A·B / (|A| + |B|) of two matrices, mean over the batch.
 
-    -1 for equal matrices of zeros and ones, 0 for matrices that share nothing. Empty cells do not
-    count, which is why a sum of squares is not used: 99 % of a composition matrix is empty.
+    -1 for equal matrices of zeros and ones, 0 for matrices that share nothing. Cells that are empty
+    in both do not count, and 99 % of a composition matrix is empty.
 
     Args:
         found: (batch, …) values from 0 to 1.

@@ -665,8 +665,8 @@ def card_of_records() -> None:
         f"steps, {LOSS_SEEDS} seeds: plain, clipped and penalised loss; the penalty without batch "
         "norm in the critic; and that with torch's usual weights and a critic rate of 1e-3.",
         "autoencoder.json": f"the autoencoder twin at {TWIN.width:g} of the width, "
-        f"{TWIN_EPOCHS} epochs on the ICSD role: exact reconstructions with the Dice loss (and "
-        "with squares, where recorded).",
+        f"{TWIN_EPOCHS} epochs on the ICSD role: exact reconstructions with the Dice loss "
+        "and with squares.",
         "draws.json": "drawing generators, all elements at once or one after the other, with both "
         "gradients, "
         f"at {SMALL['width']:g} of the width, after a short and a longer training.",
