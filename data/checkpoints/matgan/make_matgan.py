@@ -648,7 +648,8 @@ def card(variant: str) -> None:
         "- Limits: a formula says nothing of structure or stability; smact's rules are no proof.",
         f"- Weights: half precision, SHA-256 begins {digest}. Licence: BSD-3-Clause; the data are "
         "CC-BY-4.0.",
-        f"- Made by `python data/checkpoints/matgan/make_matgan.py train {variant}`, then "
+        f"- Made by `python data/checkpoints/matgan/make_matgan.py train {variant} "
+        f"{run.get('first_stage', run)['config']['train']['steps']}`, then "
         f"{'`vary`, then ' if 'first_stage' in run else ''}`judge`.",
     ]
     path.with_name("card.md").write_text("\n".join(lines) + "\n")
