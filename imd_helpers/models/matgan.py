@@ -10,7 +10,6 @@ loss is a switch of `MatGanConfig`.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ from . import formula_sets
 FORMAT = "imd-matgan-1"
 NETWORKS = ("oqmd", "icsd", "signal", "dense", "sequence")
 DRAWING = NETWORKS[3:]
-LOSSES = ("penalty", "plain", "clipped")
+LOSSES = ("penalty", "plain", "clipped", "logistic")
 GRADIENTS = ("path", "score")
 CELLS = len(ELEMENTS) * MAX_COUNT
 CLIP = 0.01  # of the published code, in a path that it never takes
@@ -65,11 +64,16 @@ class MatGanConfig:
             is drawn as if the draws were a softmax (straight-through Gumbel-softmax). ``score``:
             from the log-probability of what was drawn, weighted by its score (REINFORCE, baseline
             from the rest of the batch); without bias, only for ``sequence``.
+        counts: give a drawing network's critic, beside the matrix, each element's count and its
+            fraction of the atoms: a sum of charges is then linear in what it sees.
         entropy: with ``score``, this times minus the log-probability is added to the score of what
             was drawn: a reward for variety.
         temperature: of the softmax that stands in for a draw.
-        loss: ``penalty`` (code), ``plain`` (text: nothing keeps the critic's slope) or
-            ``clipped`` (weights clipped to 0.01).
+        dropout: share of a drawing network's critic that is left out at random while it learns, so
+            that it cannot know its training formulas by heart.
+        loss: of the critic. Wasserstein: ``penalty`` (code), ``plain`` (text: nothing keeps the
+            critic's slope) or ``clipped`` (weights clipped to 0.01). ``logistic``: classification;
+            the score is then the logarithm of how much more frequent real compositions are.
         penalty: factor of the gradient penalty.
         condition: property that generator and critic are given, or ``""`` for none.
         batch: samples a batch.
@@ -84,6 +88,8 @@ class MatGanConfig:
     norm_in_critic: bool = True
     hard: bool = False
     gradient: str = "path"
+    counts: bool = False
+    dropout: float = 0.0
     entropy: float = 0.0
     temperature: float = 1.0
     loss: str = "penalty"
@@ -104,6 +110,8 @@ class MatGanConfig:
         lookup("training set", self.data, formula_sets.ROLES)
         if self.condition:
             lookup("property", self.condition, formula_sets.PROPERTIES)
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout={self.dropout}: a share lies in [0, 1), e.g. 0.5")
         if self.width <= 0 or self.batch < 2 or self.temperature <= 0:
             raise InputError(
                 f"width={self.width}, batch={self.batch}, temperature={self.temperature}: width "
@@ -119,10 +127,13 @@ class MatGanConfig:
                 f"gradient='score' with network={self.network!r}: only 'sequence' knows the "
                 "probability of what it drew; take gradient='path'"
             )
-        if self.hard != (self.network in DRAWING) or (self.condition and not self.hard):
+        drawing = self.network in DRAWING
+        ours = self.hard or self.condition or self.counts or self.dropout
+        if self.hard != drawing or (ours and not drawing):
             raise InputError(
-                f"network={self.network!r}, hard={self.hard}, condition={self.condition!r}: the "
-                "published networks write sigmoids without a condition, "
+                f"network={self.network!r}, hard={self.hard}, condition={self.condition!r}, "
+                f"counts={self.counts}, dropout={self.dropout}: the published networks write "
+                "sigmoids and have no condition, counts or dropout; "
                 f"{' and '.join(DRAWING)} draw"
             )
 
@@ -142,13 +153,19 @@ FIXED = MatGanConfig(
     norm_in_critic=False,
     hard=True,
     gradient="score",
+    counts=True,
+    dropout=0.5,
+    entropy=0.1,
+    loss="logistic",
     batch=128,
     train=TrainConfig(
-        steps=6_000,
+        steps=8_000,
         critic_steps=5,
         lr_generator=5e-4,
-        lr_critic=3e-4,
+        lr_critic=5e-4,
+        fall=0.25,
         betas_generator=(0.0, 0.9),
+        weight_decay_critic=1.0,
         ema=0.998,
         log_every=100,
     ),
@@ -315,6 +332,7 @@ class SequenceGenerator(nn.Module):
         n, into = len(ELEMENTS), config.latent + bool(config.condition)
         self.start = layers.mlp([into, width, width], activation=nn.ReLU())
         self.element = layers.mlp([width, width, n + 1], activation=nn.ReLU())  # the last: stop
+        self.element[-1].bias.data[n] = math.log(n)  # at first every second sample stops
         self.count = layers.mlp([width + n, width, MAX_COUNT], activation=nn.ReLU())
         self.cell = nn.GRUCell(n + MAX_COUNT, width)
 
@@ -380,14 +398,25 @@ class DenseCritic(nn.Module):
 
     def __init__(self, config: MatGanConfig) -> None:
         super().__init__()
-        width = _channels(256, config.width)
-        sizes = [CELLS + bool(config.condition), 2 * width, 2 * width, width, 1]
-        self.body = layers.mlp(sizes, activation=nn.LeakyReLU(0.2))
+        width, self.counts = _channels(256, config.width), config.counts
+        into = CELLS + 2 * len(ELEMENTS) * self.counts + bool(config.condition)
+        self.body = layers.mlp(
+            [into, 2 * width, 2 * width, width, 1],
+            activation=nn.LeakyReLU(0.2),
+            norm=(lambda _: nn.Dropout(config.dropout)) if config.dropout else None,
+        )
 
     def forward(self, matrix: Tensor, condition: Tensor | None = None) -> Tensor:
         """(batch, 85, 8) and (batch, 1) to (batch, 1)."""
-        x = matrix.flatten(1)
-        return self.body(x if condition is None else torch.cat([x, condition], dim=1))
+        seen = [matrix.flatten(1)]
+        if self.counts:
+            levels = torch.arange(1, MAX_COUNT + 1, dtype=matrix.dtype, device=matrix.device)
+            count = matrix @ levels  # (batch, 85)
+            atoms = count.sum(1, keepdim=True).clamp(min=1.0)
+            seen += [count / 4, 8 * count / atoms]  # both near 1 where an element is
+        if condition is not None:
+            seen.append(condition)
+        return self.body(torch.cat(seen, dim=1))
 
 
 _DRAWING: dict[str, type[nn.Module]] = {"dense": DrawingGenerator, "sequence": SequenceGenerator}
@@ -557,7 +586,7 @@ class MatGame:
         self.levels = torch.arange(1, MAX_COUNT + 1, dtype=torch.uint8, device=model.device)
 
     def critic_terms(self) -> dict[str, Tensor]:
-        """Wasserstein loss, with what keeps the slope; ``distance`` is the critic's estimate."""
+        """The critic's loss; ``distance`` is the mean score of real minus generated samples."""
         self.generator.train()
         self.critic.train()
         config = self.model.config
@@ -567,8 +596,11 @@ class MatGame:
         with torch.no_grad():
             fake = self._fake(condition)
         score = self._scorer(condition)
-        wasserstein = losses.critic_loss(score(real), score(fake))
+        of_real, of_fake = score(real), score(fake)
+        wasserstein = losses.critic_loss(of_real, of_fake)
         terms = {"loss": wasserstein, "distance": -wasserstein}
+        if config.loss == "logistic":
+            terms["loss"] = losses.minimax_discriminator_loss(of_real, of_fake)
         if config.loss == "penalty":
             terms["penalty"] = losses.gradient_penalty(score, real, fake)
             terms["loss"] = wasserstein + config.penalty * terms["penalty"]
@@ -581,6 +613,7 @@ class MatGame:
             return {"loss": losses.generator_loss(self._scorer(condition)(self._fake(condition)))}
         if condition is not None:
             condition = condition.repeat(2, 1)
+        self.critic.eval()  # the whole network judges
         noise = self._noise(2 * self.model.config.batch, condition)
         matrix, log_probability = self.generator.written(noise, score=True)
         with torch.no_grad():
@@ -652,7 +685,6 @@ def train(
     seed: int = 0,
     changes: Mapping[str, Any] | None = None,
     keep: Keep | None = None,
-    start: Path | str | None = None,
     callbacks: Sequence[Callback] = (),
     progress: bool = True,
 ) -> tuple[MatGan, History]:
@@ -667,7 +699,6 @@ def train(
         changes: other values for the configuration, see `MatGanConfig.but`.
         keep: rule that maps (n, 119) counts to (n,) bool; only training compositions that pass are
             used, e.g. ``imd.judge.charge_neutral``.
-        start: file that `MatGan.save` wrote; both networks start from it, not from random weights.
         callbacks: see `imd_helpers.networks.fit`.
         progress: show a progress bar.
 
@@ -681,8 +712,6 @@ def train(
         counts, values = counts[chosen], None if values is None else values[chosen]
     scale = (0.0, 1.0) if values is None else (float(values.mean()), float(values.std()))
     model = MatGan(config, scale=scale, seed=seed)
-    if start is not None:
-        _start_from(model, start)
     model.to(device())
     history = fit(
         MatGame(model, counts, values),
@@ -701,7 +730,6 @@ def train(
             "variant": variant,
             "profile": profile,
             "config": dataclasses.asdict(config),
-            "started_from": "" if start is None else _digest(start),
             "kept_by": "" if keep is None else getattr(keep, "__name__", repr(keep)),
             "training_compositions": len(counts),
         }
@@ -750,23 +778,6 @@ def dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 # ---- parts
-
-
-def _start_from(model: MatGan, path: Path | str) -> None:
-    """Give both networks the weights of a saved model of the same shape."""
-    other = MatGan.load(path)
-    shape = [(c.network, c.width, c.latent, c.condition) for c in (model.config, other.config)]
-    if shape[0] != shape[1]:
-        raise InputError(
-            f"{path} holds network, width, latent and condition {shape[1]}, but the training is of "
-            f"{shape[0]}: start from a model of the same shape"
-        )
-    model.generator.load_state_dict(other.generator.state_dict())
-    model.critic.load_state_dict(other.critic.state_dict())
-
-
-def _digest(path: Path | str) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def _channels(published: int, width: float) -> int:

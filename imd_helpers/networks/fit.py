@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -63,8 +64,10 @@ class TrainConfig:
         critic_steps: critic steps for each generator step.
         lr_generator: Adam's learning rate for the generator.
         lr_critic: the same for the critic.
+        fall: share of the steps, at the end, in which both rates fall to zero in a straight line.
         betas_generator: Adam's betas for the generator.
         betas_critic: the same for the critic.
+        weight_decay_critic: decoupled decay of the critic's weights (AdamW); 0 for plain Adam.
         ema: decay of the running mean of the generator's weights; 0 keeps none.
         seed: seed of everything random.
         log_every: steps from one row of the history to the next.
@@ -78,8 +81,10 @@ class TrainConfig:
     critic_steps: int = 5
     lr_generator: float = 1e-4
     lr_critic: float = 1e-4
+    fall: float = 0.0
     betas_generator: tuple[float, float] = (0.5, 0.9)
     betas_critic: tuple[float, float] = (0.5, 0.9)
+    weight_decay_critic: float = 0.0
     ema: float = 0.0
     seed: int = 0
     log_every: int = 20
@@ -90,6 +95,17 @@ class TrainConfig:
         for name in ("steps", "critic_steps", "log_every", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not 0.0 <= self.fall <= 1.0:
+            raise InputError(f"fall={self.fall}: a share of the steps lies in [0, 1], e.g. 0.25")
+        if self.fall and self.capture:
+            raise InputError(
+                f"fall={self.fall} with capture=True: a recorded iteration keeps its rates; use "
+                "fall=0, or capture=False"
+            )
+        if self.weight_decay_critic < 0:
+            raise InputError(
+                f"weight_decay_critic={self.weight_decay_critic}: must not be negative, 0 for none"
+            )
         if not 0.0 <= self.ema < 1.0:
             raise InputError(f"ema={self.ema}: a decay lies in [0, 1), e.g. 0.999")
 
@@ -269,11 +285,13 @@ class _Run:
         device = next(game.generator.parameters()).device
         self.runner = CAPTURES.get(device.type, Eager)() if config.capture else Eager()
         options = self.runner.adam
-        self.optimizers = {
+        decay = config.weight_decay_critic
+        critic_adam = functools.partial(torch.optim.AdamW, weight_decay=decay)
+        self.optimizers: dict[str, torch.optim.Optimizer] = {
             "generator": torch.optim.Adam(
                 game.generator.parameters(), config.lr_generator, config.betas_generator, **options
             ),
-            "critic": torch.optim.Adam(
+            "critic": (critic_adam if decay else torch.optim.Adam)(
                 game.critic.parameters(), config.lr_critic, config.betas_critic, **options
             ),
         }
@@ -311,8 +329,17 @@ class _Run:
                     self.save()
 
     def _one_step(self) -> None:
+        if self.config.fall:
+            self._set_rates()
         self.runner(self._iteration)
         self.step += 1
+
+    def _set_rates(self) -> None:
+        config = self.config
+        left = (1 - self.step / config.steps) / config.fall
+        for who, rate in (("generator", config.lr_generator), ("critic", config.lr_critic)):
+            for group in self.optimizers[who].param_groups:
+                group["lr"] = rate * min(1.0, left)
 
     def _iteration(self) -> None:
         """What a capture records: it leaves its marks in tensors alone."""
@@ -400,7 +427,8 @@ class _Run:
             }
             raise checkpoint.CheckpointError(
                 f"{self.path} was trained with other settings (theirs, yours): {changed}; resume "
-                "with the same ones (only steps may grow), or train into a new folder"
+                "with the same ones (only steps may grow, and not with fall), or train into a "
+                "new folder"
             )
         source = str(self.path)
         for name, module in (
@@ -423,7 +451,7 @@ class _Run:
 # ---- parts
 
 
-def _adam_state(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+def _adam_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return {
         f"{index}.{name}": value
         for index, state in optimizer.state_dict()["state"].items()
@@ -431,7 +459,7 @@ def _adam_state(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
     }
 
 
-def _load_adam(optimizer: torch.optim.Adam, tensors: dict[str, Tensor]) -> None:
+def _load_adam(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
@@ -449,9 +477,14 @@ def _average(mean: nn.Module, network: nn.Module, decay: float) -> None:
 
 
 def _comparable(config: TrainConfig) -> dict[str, Any]:
-    """Settings that must agree between a run and its continuation; its length may differ."""
+    """Settings that must agree between a run and its continuation.
+
+    Its length may differ, unless the rates depend on it.
+    """
     plain = dataclasses.asdict(config)
-    del plain["steps"], plain["save_every"], plain["capture"]
+    del plain["save_every"], plain["capture"]
+    if not config.fall:
+        del plain["steps"]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
 

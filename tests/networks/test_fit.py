@@ -1,5 +1,7 @@
 """The training loop: it learns, resumes bit for bit, and refuses what it should."""
 
+import dataclasses
+import itertools
 import os
 import subprocess
 import sys
@@ -121,6 +123,49 @@ def test_finished_training_can_be_prolonged(tmp_path):
     assert torch.equal(weights(whole), weights(longer))
 
 
+def test_weight_decay_shrinks_the_critic_and_resumes_bit_for_bit(tmp_path):
+    config = dataclasses.replace(CONFIG, weight_decay_critic=500.0)  # by 5 % a critic step
+    plain, _ = run(None)
+    whole, _ = run(tmp_path / "whole", config=config)
+    run(tmp_path / "cut", stop=7, config=config)
+    again, _ = run(tmp_path / "cut", resume=True, config=config)
+    assert torch.equal(weights(whole), weights(again))
+    first = [game.critic[0].weight.norm() for game in (plain, whole)]
+    assert first[1] < 0.5 * first[0]
+    generators = [game.generator[0].weight.norm() for game in (plain, whole)]
+    assert generators[1] > 0.9 * generators[0]
+
+
+def test_rates_fall_at_the_end_and_resume_bit_for_bit(tmp_path):
+    """Of 12 steps the last 6 fall; so the first 6 are those of a run with constant rates."""
+    config = dataclasses.replace(CONFIG, fall=0.5)
+    same = [run(None, config=c, stop=4)[0] for c in (config, CONFIG)]
+    assert torch.equal(*map(weights, same))
+    whole, _ = run(tmp_path / "whole", config=config)
+    run(tmp_path / "cut", stop=8, config=config)
+    again, _ = run(tmp_path / "cut", resume=True, config=config)
+    assert torch.equal(weights(whole), weights(again))
+    assert not torch.equal(weights(whole), weights(run(None)[0]))
+    with pytest.raises(checkpoint.CheckpointError, match=r"steps': \(12, 20\)"):
+        run(tmp_path / "cut", resume=True, config=dataclasses.replace(config, steps=20))
+
+
+def test_the_last_rate_is_a_step_from_zero():
+    seen = []
+
+    class Watched(Line):
+        def generator_terms(self):
+            before = self.generator[0].weight.detach().clone()
+            seen.append(before)
+            return super().generator_terms()
+
+    config = dataclasses.replace(CONFIG, steps=20, fall=1.0, betas_generator=(0.0, 0.0))
+    fit(Watched(), config, progress=False)
+    moves = [(b - a).abs().max().item() for a, b in itertools.pairwise(seen)]
+    # Adam without memory moves each weight by its rate: 20/20, 19/20, ... 2/20 of 1e-4
+    assert moves == pytest.approx([1e-4 * (20 - k) / 20 for k in range(19)], rel=0.02)
+
+
 def test_global_random_numbers_are_left_alone():
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -190,7 +235,16 @@ def test_divergence_is_an_error_that_names_the_step():
         fit(game, CONFIG, progress=False)
 
 
-@pytest.mark.parametrize("wrong", [{"steps": 0}, {"critic_steps": 0}, {"ema": 1.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"critic_steps": 0},
+        {"ema": 1.0},
+        {"fall": 1.5},
+        {"fall": 0.5, "capture": True},
+    ],
+)
 def test_impossible_settings(wrong):
     with pytest.raises(InputError, match=str(next(iter(wrong)))):
         TrainConfig(**{"steps": 5, **wrong})

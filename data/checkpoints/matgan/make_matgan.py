@@ -1,7 +1,6 @@
 """Train the MatGANs that come with the book, judge them, and record what the chapter compares.
 
     python data/checkpoints/matgan/make_matgan.py train VARIANT [STEPS]  weights and run.json
-    python data/checkpoints/matgan/make_matgan.py vary VARIANT           goes on, for more variety
     python data/checkpoints/matgan/make_matgan.py judge VARIANT [N]      verdicts, into run.json
     python data/checkpoints/matgan/make_matgan.py million VARIANT [N]    two million: time, memory
     python data/checkpoints/matgan/make_matgan.py baselines [N]          the same without a GAN
@@ -19,6 +18,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import multiprocessing
 import resource
 import shutil
 import sys
@@ -57,9 +57,22 @@ LOSS_CASES: dict[str, dict[str, Any]] = {
 LOSS_STEPS, LOSS_SEEDS, LOSS_WIDTH = 200, 3, 1 / 8
 TWIN = matgan.PAPER.but(width=1 / 8)
 TWIN_EPOCHS, TWIN_BATCH, TWIN_RATE = 10, 64, 3e-3
-VARIED = {"steps": 1_000, "entropy": 0.003, "lr_generator": 3e-4, "ema": 0.995}
 SMALL = {"width": 1 / 4, "steps": 900, "ema": 0.99, "log_every": 45}
-DRAWN, N_DRAWN = ((900, 0), (900, 1), (900, 2), (4_000, 0)), 20_000  # steps and seeds
+WASSERSTEIN = {
+    **{"loss": "penalty", "counts": False, "dropout": 0.0, "entropy": 0.0},
+    **{"weight_decay_critic": 0.0, "lr_critic": 3e-4},
+}
+BY_HEART = {"counts": False, "dropout": 0.0, "weight_decay_critic": 0.0}
+DRAW_CASES: dict[str, dict[str, Any]] = {  # what differs from `fixed`
+    "at once, path": {**WASSERSTEIN, "network": "dense", "gradient": "path"},
+    "in turn, path": {**WASSERSTEIN, "gradient": "path"},
+    "in turn, score": WASSERSTEIN,
+    "in turn, log ratio": BY_HEART,
+    "in turn, log ratio, forgetful": {},
+    "no bonus": {"entropy": 0.0},
+    "threefold bonus": {"entropy": 0.3},
+}
+DRAWN, N_DRAWN = ((900, 0), (900, 1), (900, 2), (2_000, 0)), 20_000  # steps and seeds
 ASKED = {  # eV/atom, eV
     "energy": [-4.0, -3.0, -2.0, -1.0, 0.0],
     "gap": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
@@ -108,31 +121,6 @@ def train(variant: str, steps: str = "") -> None:
         changes={"steps": int(steps)} if steps else None,
     )
     (folder(variant) / "training.safetensors").unlink()  # not committed
-
-
-def vary(variant: str) -> None:
-    """Train on from the weights of `train`, with a reward for variety; once."""
-    here = folder(variant)
-    first = read(here / "run.json")
-    if "first_stage" in first:
-        raise InputError(f"{variant} has been varied: train it again first")
-    matgan.train(
-        variant,
-        profile="full",
-        folder=here / "varied",
-        resume=True,
-        start=here / "model.safetensors",
-        keep=imd.judge.charge_neutral if variant == "neutral" else None,
-        changes=VARIED,
-    )
-    run = read(here / "varied" / "run.json")
-    run["first_stage"] = {key: first[key] for key in ("config", "seconds", "history")}
-    if "judged" in first:
-        kept = ("n", "distinct", "funnel", "shares_of_samples", "recovered")
-        run["first_stage"]["judged"] = {key: first["judged"][key] for key in kept}
-    (here / "varied" / "model.safetensors").replace(here / "model.safetensors")
-    shutil.rmtree(here / "varied")
-    write(here / "run.json", run)
 
 
 # ---- verdicts
@@ -465,88 +453,118 @@ def decode_twin(model: matgan.Autoencoder, counts: np.ndarray) -> np.ndarray:
 
 
 def draws() -> None:
-    """Drawing generators, small and for a short time: what 20,000 samples are worth."""
+    """Drawing generators, small and short, two at once: what 20,000 samples are worth."""
     path = HERE / "draws.json"
     record = read(path) or {"width": SMALL["width"], "device": device_name(), "runs": []}
-    done = {(row["steps"], row["network"], row["gradient"], row["seed"]) for row in record["runs"]}
-    training, _ = formula_sets.compositions("icsd")
-    for steps, seed in DRAWN:
-        for network, gradient in (("dense", "path"), ("sequence", "path"), ("sequence", "score")):
-            if (steps, network, gradient, seed) in done:
-                continue
-            started = time.process_time()
-            model, _ = matgan.train(
-                "fixed",
-                profile="full",
-                changes={**SMALL, "steps": steps, "network": network, "gradient": gradient},
-                seed=seed,
-                progress=False,
-            )
-            made = imd.judge.judge_formulas(model, N_DRAWN, training=training, seed=SEED)
-            kinds = np.bincount(made.n_elements, minlength=9)
-            record["runs"].append(
-                {
-                    "steps": steps,
-                    "network": network,
-                    "gradient": gradient,
-                    "seed": seed,
-                    "cpu_seconds": round(time.process_time() - started, 1),
-                    "n": len(made),
-                    "decoded_by_elements": {str(k): int(m) for k, m in enumerate(kinds) if m},
-                    "shares_of_distinct": shares(made.counts[made.first]),
-                    "funnel": rows(made.report().table),
-                }
-            )
+    done = {(row["case"], row["steps"], row["seed"]) for row in record["runs"]}
+    todo = [(case, *run) for run in DRAWN for case in DRAW_CASES if (case, *run) not in done]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        for row in pool.imap(one_draw, todo):
+            record["runs"].append(row)
             write(path, record)
     card_of_records()
+
+
+def one_draw(which: tuple[str, int, int]) -> Row:
+    """Train one small generator of a case, for some steps from a seed, and judge it."""
+    torch.set_num_threads(1)
+    case, steps, seed = which
+    changes = {**SMALL, **DRAW_CASES[case], "steps": steps}
+    training, hidden = training_set("fixed"), left_out("fixed")
+    started = time.process_time()
+    model, _ = matgan.train("fixed", profile="full", changes=changes, seed=seed, progress=False)
+    made = imd.judge.judge_formulas(model, N_DRAWN, training=training, seed=SEED)
+    kinds = np.bincount(made.n_elements, minlength=9)
+    score = {
+        name: scores(model, counts)
+        for name, counts in (
+            ("training", training[:: len(training) // len(hidden)]),
+            ("left_out", hidden),
+            ("generated", made.counts[made.decoded][: len(hidden)]),
+        )
+    }
+    return {
+        "case": case,
+        "steps": steps,
+        "seed": seed,
+        "cpu_seconds": round(time.process_time() - started, 1),
+        "n": len(made),
+        "decoded_by_elements": {str(k): int(m) for k, m in enumerate(kinds) if m},
+        "shares_of_distinct": shares(made.counts[made.first]),
+        "funnel": rows(made.report().table),
+        "scored_above_generated": {
+            name: above(score[name], score["generated"]) for name in ("training", "left_out")
+        },
+    }
+
+
+@torch.no_grad()
+def scores(model: matgan.MatGan, counts: np.ndarray) -> np.ndarray:
+    """(n,) scores of the critic."""
+    model.critic.eval()
+    matrix = CompositionMatrix.matrices(counts)
+    return torch.cat([model.critic(part) for part in matrix.split(1024)])[:, 0].numpy()
+
+
+def above(a: np.ndarray, b: np.ndarray) -> float:
+    """How often a random one of a exceeds a random one of b; ties count half."""
+    ordered = np.sort(b)
+    places = np.searchsorted(ordered, a, "left") + np.searchsorted(ordered, a, "right")
+    return float(places.mean() / (2 * len(b)))
 
 
 # ---- asked for a property
 
 
 def condition() -> None:
-    """Small models that are asked for a property, and what a referee finds; a control is shuffled.
+    """Small models asked for a property, two at once, and what a referee finds.
 
     The control learns the same formulas with the same values, but each with another's.
     """
     path = HERE / "condition.json"
     record = read(path) or {**SMALL, "asked_each": N_ASKED, "device": device_name(), "runs": []}
     done = {(row["variant"], row["shuffled"], row["seed"]) for row in record["runs"]}
-    for variant, asked in ASKED.items():
-        config = matgan.VARIANTS[variant]
-        judge_ = referee(config.condition)
+    for variant in ASKED:
+        name = matgan.VARIANTS[variant].condition
+        judge_ = referee(name)
         hidden, values = (
-            np.concatenate(x)
-            for x in zip(*(valued(config.condition, s) for s in ("val", "test")), strict=True)
+            np.concatenate(x) for x in zip(*(valued(name, s) for s in ("val", "test")), strict=True)
         )
-        error = np.abs(judge_.predict(hidden) - values)
-        slope = float(np.polyfit(values, judge_.predict(hidden), 1)[0])
+        found = judge_.predict(hidden)
         record.setdefault("referee", {})[variant] = {
-            "n": len(error),
-            "mean_error": float(error.mean()),
-            "slope": slope,
+            "n": len(values),
+            "mean_error": float(np.abs(found - values).mean()),
+            "slope": float(np.polyfit(values, found, 1)[0]),
         }
-        for shuffled in (False, True):
-            for seed in range(CONTROL_SEEDS if shuffled else CONDITION_SEEDS):
-                if (variant, shuffled, seed) in done:
-                    continue
-                started = time.process_time()
-                model, history = asked_model(config, shuffled=shuffled, seed=seed)
-                if seed == 0 and not shuffled:
-                    model.save(HERE / f"condition-{variant}.safetensors")
-                record["runs"].append(
-                    {
-                        "variant": variant,
-                        "shuffled": shuffled,
-                        "seed": seed,
-                        "cpu_seconds": round(time.process_time() - started, 1),
-                        "distance": [row["critic_distance"] for row in history.rows],
-                        "obtained": [obtained(model, value, judge_) for value in asked],
-                    }
-                )
-                write(path, record)
+    seeds = [(False, seed) for seed in range(CONDITION_SEEDS)]
+    seeds += [(True, seed) for seed in range(CONTROL_SEEDS)]
+    todo = [(v, *which) for v in ASKED for which in seeds if (v, *which) not in done]
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        for row in pool.imap(one_condition, todo):
+            record["runs"].append(row)
+            write(path, record)
     write(path, record)
     card_of_records()
+
+
+def one_condition(which: tuple[str, bool, int]) -> Row:
+    """Train one conditional model, ask it, and let the referee answer."""
+    torch.set_num_threads(1)
+    variant, shuffled, seed = which
+    config = matgan.VARIANTS[variant]
+    judge_ = referee(config.condition)
+    started = time.process_time()
+    model, history = asked_model(config, shuffled=shuffled, seed=seed)
+    if seed == 0 and not shuffled:
+        model.save(HERE / f"condition-{variant}.safetensors")
+    return {
+        "variant": variant,
+        "shuffled": shuffled,
+        "seed": seed,
+        "cpu_seconds": round(time.process_time() - started, 1),
+        "distance": [row["critic_distance"] for row in history.rows],
+        "obtained": [obtained(model, value, judge_) for value in ASKED[variant]],
+    }
 
 
 def asked_model(
@@ -614,7 +632,7 @@ def card(variant: str) -> None:
     lines = [
         f"# MatGAN, variant `{variant}`",
         "",
-        "Generator and critic of a Wasserstein GAN over compositions of 2 to 8 elements.",
+        "Generator and critic of a GAN over compositions of 2 to 8 elements.",
         "",
         "- Source: Dan et al., npj Comput. Mater. 6 (2020) 84, and the code originofmatter/MatGAN, "
         "commit e36c744 (no licence). Re-implemented here, without weights, code or data of the "
@@ -623,14 +641,9 @@ def card(variant: str) -> None:
         f"`{config['data']}`{kept}.",
         f"- Network `{config['network']}`, width {config['width']:g}, batch {config['batch']}, "
         f"{train_['steps']:,} generator steps with {train_['critic_steps']} critic steps each, "
-        f"learning rates {train_['lr_generator']:g} (generator) and {train_['lr_critic']:g}.",
+        f"learning rates {train_['lr_generator']:g} (generator) and {train_['lr_critic']:g}, "
+        f"loss `{config['loss']}`.",
     ]
-    if "first_stage" in run:
-        before = run["first_stage"]["config"]["train"]["steps"]
-        lines.append(
-            f"- These steps went on from {before:,} steps without the reward for variety, whose "
-            f"factor is {config['entropy']:g}."
-        )
     if judged_:
         last = judged_["funnel"][-1]
         lines.append(
@@ -649,8 +662,7 @@ def card(variant: str) -> None:
         f"- Weights: half precision, SHA-256 begins {digest}. Licence: BSD-3-Clause; the data are "
         "CC-BY-4.0.",
         f"- Made by `python data/checkpoints/matgan/make_matgan.py train {variant} "
-        f"{run.get('first_stage', run)['config']['train']['steps']}`, then "
-        f"{'`vary`, then ' if 'first_stage' in run else ''}`judge`.",
+        f"{train_['steps']}`, then `judge`.",
     ]
     path.with_name("card.md").write_text("\n".join(lines) + "\n")
 
@@ -668,8 +680,8 @@ def card_of_records() -> None:
         "autoencoder.json": f"the autoencoder twin at {TWIN.width:g} of the width, "
         f"{TWIN_EPOCHS} epochs on the ICSD role: exact reconstructions with the Dice loss "
         "and with squares.",
-        "draws.json": "drawing generators, all elements at once or one after the other, with both "
-        "gradients, "
+        "draws.json": "drawing generators, all elements at once or one after the other, with "
+        "several critics and rewards, "
         f"at {SMALL['width']:g} of the width, after a short and a longer training.",
         "condition.json": "small conditional models asked for formation energies or band gaps, "
         "checked by a referee that shares no row with them; controls learnt shuffled values.",
@@ -685,8 +697,7 @@ def card_of_records() -> None:
 
 
 COMMANDS: dict[str, Callable[..., None]] = {
-    f.__name__: f
-    for f in (train, vary, judge, million, baselines, losses, draws, autoencoder, condition)
+    f.__name__: f for f in (train, judge, million, baselines, losses, draws, autoencoder, condition)
 }
 
 if __name__ == "__main__":
