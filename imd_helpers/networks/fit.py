@@ -427,8 +427,8 @@ class _Run:
             }
             raise checkpoint.CheckpointError(
                 f"{self.path} was trained with other settings (theirs, yours): {changed}; resume "
-                "with the same ones (only steps may grow, and not with fall), or train into a "
-                "new folder"
+                "with the same ones (only steps may grow, and only without fall), or train into "
+                "a new folder"
             )
         source = str(self.path)
         for name, module in (
