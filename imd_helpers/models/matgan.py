@@ -128,7 +128,7 @@ class MatGanConfig:
                 "probability of what it drew; take gradient='path'"
             )
         drawing = self.network in DRAWING
-        ours = self.hard or self.condition or self.counts or self.dropout
+        ours = self.condition or self.counts or self.dropout
         if self.hard != drawing or (ours and not drawing):
             raise InputError(
                 f"network={self.network!r}, hard={self.hard}, condition={self.condition!r}, "
@@ -619,8 +619,7 @@ class MatGame:
         with torch.no_grad():
             score = self._scorer(condition)(matrix)[:, 0]
             reward = score - self.model.config.entropy * log_probability
-            better = (reward - reward.mean()) * len(reward) / (len(reward) - 1)  # than the others
-        return {"loss": -(better * log_probability).mean(), "score": score.mean()}
+        return {"loss": losses.reinforce_loss(log_probability, reward), "score": score.mean()}
 
     def tensors(self) -> dict[str, Tensor]:
         """Nothing beside the networks."""
@@ -711,8 +710,7 @@ def train(
         chosen = keep(counts)
         counts, values = counts[chosen], None if values is None else values[chosen]
     scale = (0.0, 1.0) if values is None else (float(values.mean()), float(values.std()))
-    model = MatGan(config, scale=scale, seed=seed)
-    model.to(device())
+    model = MatGan(config, scale=scale, seed=seed).to(device())
     history = fit(
         MatGame(model, counts, values),
         config.train,
