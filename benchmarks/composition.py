@@ -22,8 +22,8 @@ from common import best_of, environment, save
 
 import imd_helpers as imd
 from imd_helpers.crystals import elements
+from imd_helpers.crystals.compositions import amounts
 from imd_helpers.judge import charge_neutral
-from imd_helpers.judge.composition import formula_counts
 
 REQUIRED = 300  # times faster than smact, on counts
 FORMULAS_A_SECOND = 200_000  # parsing included
@@ -59,7 +59,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     texts = formulas(options.formulas)
     compositions = [Composition(text) for text in texts]
-    counts = formula_counts(texts).astype(np.int64)
+    counts = amounts(texts).astype(np.int64)
     many = np.tile(counts.astype(np.int16), (MILLIONS * 1_000_000 // len(counts), 1))
 
     smact_road(compositions[:10], None)  # read smact's tables

@@ -22,9 +22,9 @@ from common import best_of, environment, save
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, symmetry
-from imd_helpers.judge.lattice_scan import lattice_scan
-from imd_helpers.judge.potentials import potential
-from imd_helpers.judge.relaxation import relax
+from imd_helpers.energies.lattice_scan import lattice_scan
+from imd_helpers.energies.potentials import potential
+from imd_helpers.energies.relaxation import relax
 
 REQUIRED = {"lattice scan": 5.0, "batched single points": 1.5}
 MEDIAN_LENGTH = 0.005  # Å

@@ -23,7 +23,7 @@ from common import best_of, environment, save
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, geometry
-from imd_helpers.judge.geometry import RULES, GeometryRule, geometry_valid
+from imd_helpers.crystals.rules import RULES, GeometryRule, geometry_valid
 
 RULE = GeometryRule(
     "benchmark", "distances of the rule imd alone", 0.5, True, "covalent_radius", 0.65, 0.0, 1.7

@@ -26,7 +26,7 @@ from common import best_of, environment, save
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.descriptors.amd import average_minimum_distances
-from imd_helpers.judge.structure import NONE, same_as_earlier
+from imd_helpers.matching.same import NONE, same_as_earlier
 
 REQUIRED = {"one formula": 30, "mixed": 5}
 REQUIRED_AGREEMENT = 0.999

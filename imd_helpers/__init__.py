@@ -9,7 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from . import check, crystals, datasets, descriptors, judge, models, networks, search, show
+    from . import (
+        check,
+        crystals,
+        datasets,
+        descriptors,
+        energies,
+        judge,
+        matching,
+        models,
+        networks,
+        search,
+        show,
+    )
     from .runtime import profile, report, setup
 
 __version__ = "0.1.0"
@@ -19,7 +31,9 @@ _SUBMODULES = (
     "crystals",
     "datasets",
     "descriptors",
+    "energies",
     "judge",
+    "matching",
     "models",
     "networks",
     "search",

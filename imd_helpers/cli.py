@@ -10,7 +10,7 @@ import typer
 from .runtime import PROFILES, InputError, current_profile, lookup
 
 if TYPE_CHECKING:
-    from .descriptors.composition_matrix import DecodedFormulas
+    from .crystals.samples import Samples
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -112,7 +112,7 @@ def sample(
             raise InputError(f"{model} writes formulas: it knows no --space-group, no --elements")
         _check_writable(out, (".csv",))
         generator = models.load(model, variant=variant, path=weights)
-        _write_formulas(out, generator.sample_decoded(n, condition=value, seed=seed))
+        _write_formulas(out, generator.sample(n, condition=value, seed=seed))
         return
     if value is not None:
         raise InputError(f"{model} cannot be asked for a --value: give --space-group or --elements")
@@ -122,13 +122,13 @@ def sample(
     if elements is not None:
         condition["elements"] = tuple(e.strip() for e in elements.split(","))
     generator = models.load(model, variant=variant, path=weights)
-    decoded, requested = generator.sample_decoded(n, condition=condition, seed=seed)
+    decoded = generator.sample(n, condition=condition, seed=seed)
     files.write(
         out,
         decoded.crystals,
         decoded_ok=decoded.ok,
         reason=decoded.reasons,
-        requested_space_group=requested,
+        requested_space_group=decoded.asked["space_group"],
     )
     typer.echo(f"wrote {len(decoded)} crystals to {out}; {int(decoded.ok.sum())} decoded")
 
@@ -157,7 +157,7 @@ def judge(
     figure: Annotated[Path | None, typer.Option(help="funnel as .png, .svg or .pdf")] = None,
 ) -> None:
     """Judge crystals by a protocol: validity, uniqueness, novelty, stability."""
-    from . import datasets, judge
+    from . import datasets, judge, show
     from .judge.samples import Known, read
 
     if potential and not energies:
@@ -182,11 +182,11 @@ def judge(
         out.write_text(report.to_json(), encoding="utf-8")
         typer.echo(f"wrote {out}")
     if figure is not None:
-        report.figure().savefig(figure, dpi=200)
+        show.reports(report).savefig(figure, dpi=200)
         typer.echo(f"wrote {figure}")
 
 
-def _write_formulas(out: Path, decoded: DecodedFormulas) -> None:
+def _write_formulas(out: Path, decoded: Samples) -> None:
     """One row a sample: formula, or the reason why there is none."""
     import pandas as pd
 

@@ -31,7 +31,7 @@ from imd_helpers.descriptors.symmetry_sites import (
     decode_sites,
     find_sites,
 )
-from imd_helpers.judge import structure
+from imd_helpers.matching import same as structure
 from imd_helpers.show.colours import element_colour
 from imd_helpers.show.drawn import Drawing, draw, edges
 
@@ -130,10 +130,8 @@ def judged() -> Record:
         ValueError: a crystal of `NEW` is not among them.
     """
     make = checkpoint_script()
-    decoded, requested = imd.models.load("cubicgan").sample_decoded(make.N_JUDGED, seed=SEED)
-    report = imd.judge.funnel(
-        decoded, requested_space_groups=requested, training=make.training_crystals()
-    )
+    decoded = imd.models.load("cubicgan").sample(make.N_JUDGED, seed=SEED)
+    report = imd.judge.funnel(decoded, training=make.training_crystals())
     passed = np.flatnonzero(report.passed)
     held = held_back()
     twin = structure.same_as_reference(decoded.crystals[passed], held.crystals).first
@@ -199,8 +197,10 @@ def run(variant: str) -> dict[str, Any]:
 
 
 def checkpoint_script() -> ModuleType:
-    """`make_cubicgan.py`, which says how the samples are judged."""
-    spec = importlib.util.spec_from_file_location("make_cubicgan", CHECKPOINTS / "make_cubicgan.py")
+    """`experiments/cubicgan.py`, which says how the samples are judged."""
+    spec = importlib.util.spec_from_file_location(
+        "cubicgan_experiment", REPO / "experiments" / "cubicgan.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -208,7 +208,7 @@ def checkpoint_script() -> ModuleType:
 
 def samples(record: Record) -> CrystalBatch:
     """The new crystals that are shown."""
-    everything = imd.models.load("cubicgan").sample(record.n, seed=SEED)
+    everything = imd.models.load("cubicgan").sample(record.n, seed=SEED).crystals
     return everything[np.array(record.samples)]
 
 

@@ -19,7 +19,7 @@ def dice_of_half() -> float:
 
 def neutral_share_of_hypothetical() -> float:
     """Charge-neutral share, metals held to the rule, of the training split of the OQMD role."""
-    from ..judge.composition import charge_neutral
+    from ..judge.charge import charge_neutral
     from ..models import formula_sets
 
     counts, _ = formula_sets.compositions("oqmd")

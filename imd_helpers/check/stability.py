@@ -10,7 +10,7 @@ from .base import Check
 def formation_energy(formula: str, potential: str) -> float:
     """Formation energy of the lowest known form of a formula, from recorded energies, eV/atom."""
     from .. import datasets
-    from ..judge import hull
+    from ..energies import hull
 
     known = datasets.load("oqmd_icsd")
     phases = hull.phases(potential)
@@ -21,7 +21,7 @@ def formation_energy(formula: str, potential: str) -> float:
 
 def above_line(x: float, energy: float, points: list[tuple[float, float]]) -> float:
     """Energy above the hull of a binary system, by the package's linear programme."""
-    from ..judge.hull import hull_energy
+    from ..energies.hull import hull_energy
 
     share, energies = np.array(points).T
     phases = np.stack([1 - share, share], axis=1)

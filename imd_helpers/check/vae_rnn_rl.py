@@ -31,7 +31,7 @@ def policy_gradient(rewards: tuple[float, ...]) -> float:
 def all_metal_share() -> float:
     """Share of the hidden formulas, validation and test, that hold metals only."""
     from .. import datasets
-    from ..judge.composition import oxidation_table
+    from ..judge.charge import oxidation_table
     from ..models import formula_tokens
 
     known = datasets.load("oqmd_icsd")

@@ -1,6 +1,6 @@
 """The periodic table as arrays: symbols, properties, formulas.
 
-Values come from pymatgen's periodic table (MIT licence); `data/elements/make_elements.py` wrote the
+Values come from pymatgen's periodic table (MIT licence); `experiments/elements.py` wrote the
 file that is read here, so that nothing here needs pymatgen.
 """
 

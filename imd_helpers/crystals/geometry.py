@@ -56,7 +56,7 @@ def reduce_lattice(lattice: Tensor) -> tuple[Tensor, Tensor]:
     Source:
         Nguyen and Stehle, ACM Trans. Algorithms 5 (2009) 46 (greedy reduction, dimension 3).
     """
-    from ._kernels import minkowski_batch
+    from ..kernels.crystals import minkowski_batch
 
     plain = lattice.detach().cpu().double().numpy()
     _check_cells(plain)
@@ -108,7 +108,7 @@ def closest_contact(
     Raises:
         InputError: a cell without volume, or a scale that is not positive.
     """
-    from ._kernels import closest_batch
+    from ..kernels.crystals import closest_batch
 
     if scale is None:
         scale = np.full(elements.N_COLUMNS, 0.5)

@@ -77,7 +77,7 @@ def expand(
     Raises:
         InputError: a space group outside 1..230.
     """
-    from ._kernels import expand_orbits
+    from ..kernels.crystals import expand_orbits
     from .batch import CrystalBatch
 
     orbit_frac = np.ascontiguousarray(orbit_frac, dtype=np.float64)

@@ -16,12 +16,10 @@ from . import (
     symmetry_sites,
     voxel_grid,
 )
-from .base import Decoded, Descriptor, Encoded
+from .base import Descriptor
 
 __all__ = [
-    "Decoded",
     "Descriptor",
-    "Encoded",
     "bags",
     "composition_matrix",
     "coordinate_matrix",

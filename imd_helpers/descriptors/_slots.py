@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
 from ..crystals.geometry import closest_contact
+from ..crystals.samples import Samples, placeholder
 from ..runtime import InputError
-from .base import Decoded, placeholder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,7 +137,7 @@ def build(
     reasons: list[str],
     *,
     closest: float,
-) -> Decoded:
+) -> Samples:
     """Crystals from cells and rows of coordinates; those with a reason keep their place.
 
     Args:
@@ -161,7 +161,7 @@ def build(
             reasons[i] = reason
         out = _scatter(out, rows, crystals)
     ok = np.array([reason == "" for reason in reasons])
-    return Decoded(out, ok, tuple(reasons))
+    return Samples(out, ok, tuple(reasons))
 
 
 def mark(reasons: list[str], passed: Tensor, text: Callable[[int], str]) -> None:

@@ -77,7 +77,7 @@ def pointwise_distance(one: CrystalBatch, other: CrystalBatch, *, k: int = K) ->
     Raises:
         InputError: not as many crystals on both sides, or k is not positive.
     """
-    from ._neighbours import transport_batch
+    from ..kernels.neighbours import transport_batch
 
     if len(one) != len(other):
         raise InputError(
@@ -107,7 +107,7 @@ def nearest_rows(new: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.nda
 
 
 def _nearest(crystals: CrystalBatch, k: int, *, average: bool) -> np.ndarray:
-    from ._neighbours import nearest
+    from ..kernels.neighbours import nearest
 
     if k < 1:
         raise InputError(f"k={k}: the number of neighbours must be at least 1, e.g. {K}")

@@ -21,8 +21,9 @@ import torch
 from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
+from ..crystals import compositions as comps
+from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
-from .base import Encoded
 
 _LEFT_OUT = {2, 10, 18, 36, 84, 85, 86, 87, 88}  # He Ne Ar Kr Po At Rn Fr Ra
 ELEMENTS: tuple[int, ...] = tuple(z for z in range(1, 95) if z not in _LEFT_OUT)  # H … Pu
@@ -44,43 +45,6 @@ _REASONS = np.array(
     ],
     dtype=object,
 )
-
-
-@dataclass(frozen=True, eq=False)
-class DecodedFormulas:
-    """Compositions with a verdict for each: n in, n out.
-
-    Attributes:
-        counts: (n, 119) int8, column = atomic number; a row of zeros where ``ok`` is False.
-        ok: (n,) bool.
-        reasons: n strings, empty where ``ok``.
-    """
-
-    counts: np.ndarray
-    ok: np.ndarray
-    reasons: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not len(self.counts) == len(self.ok) == len(self.reasons):
-            raise InputError(
-                f"{len(self.counts)} rows of counts, {len(self.ok)} verdicts and "
-                f"{len(self.reasons)} reasons: a DecodedFormulas needs one of each for every sample"
-            )
-
-    def __len__(self) -> int:
-        return len(self.ok)
-
-    def valid(self) -> np.ndarray:
-        """(m, 119) int8 counts of those that are formulas."""
-        return self.counts[self.ok]
-
-    def formulas(self) -> list[str]:
-        """Reduced formulas, ``""`` where ``ok`` is False."""
-        row, z = np.nonzero(self.counts)
-        amounts: list[dict[int, int]] = [{} for _ in range(len(self))]
-        for i, k, n in zip(row.tolist(), z.tolist(), self.counts[row, z].tolist(), strict=True):
-            amounts[i][k] = n
-        return [elements.reduced_formula(found) if found else "" for found in amounts]
 
 
 @dataclass(frozen=True)
@@ -113,16 +77,16 @@ class CompositionMatrix:
         """
         return self.encode_all(compositions).checked()
 
-    def encode_all(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Encoded:
+    def encode_all(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Samples:
         """The same for any compositions: those that fail are zeros, with a reason.
 
         Raises:
             InputError: nothing given, or counts of another shape or type.
         """
         read = self.read(compositions)
-        return Encoded(self.matrices(read.counts), read.ok, read.reasons)
+        return Samples(self.matrices(read.counts), read.ok, read.reasons)
 
-    def read(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> DecodedFormulas:
+    def read(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Samples:
         """Counts that fit the matrix, without the matrices: the form to keep many in.
 
         A composition fails when it is no formula, or holds an element outside the 85, less than 2
@@ -138,11 +102,11 @@ class CompositionMatrix:
         reasons: dict[int, str] = {}
         if isinstance(compositions, CrystalBatch):
             counts = compositions.counts().numpy()
-            counts = counts // np.maximum(np.gcd.reduce(counts, axis=1), 1)[:, None]
+            counts = comps.reduced(counts)
         elif isinstance(compositions[0], str):
-            counts, reasons = parse(compositions)
+            counts, reasons = comps.parse(compositions)
         else:
-            counts = _checked_counts(compositions)
+            counts = comps.checked(compositions)
         for i in np.flatnonzero(~fits(counts)).tolist():
             reasons.setdefault(i, _misfit(counts[i]))
         ok = np.ones(len(counts), dtype=bool)
@@ -151,7 +115,7 @@ class CompositionMatrix:
         texts = (
             tuple(reasons.get(i, "") for i in range(len(counts))) if reasons else ("",) * len(ok)
         )
-        return DecodedFormulas(small, ok, texts)
+        return Samples(small, ok, texts)
 
     @staticmethod
     def matrices(counts: np.ndarray, *, device: torch.device | str = "cpu") -> Tensor:
@@ -170,7 +134,7 @@ class CompositionMatrix:
 
     # ---- tensor -> composition
 
-    def decode(self, tensor: Tensor) -> DecodedFormulas:
+    def decode(self, tensor: Tensor) -> Samples:
         """Compositions from (batch, 85, 8) by the descriptor's rule.
 
         A sample fails when it holds NaN, or less than 2 or more than 8 elements.
@@ -190,7 +154,7 @@ class CompositionMatrix:
         ok = (code >= FEWEST) & (code <= MOST)
         counts = np.zeros((len(chosen), elements.N_COLUMNS), dtype=np.int8)
         counts[:, list(ELEMENTS)] = np.where(ok[:, None], chosen, 0)
-        return DecodedFormulas(counts, ok, tuple(_REASONS[code]))
+        return Samples(counts, ok, tuple(_REASONS[code]))
 
     def _chosen(self, part: Tensor) -> Tensor:
         """(batch, 85) int8 count of each element, 0 where it is absent."""
@@ -214,51 +178,6 @@ def fits(counts: np.ndarray) -> np.ndarray:
     kinds = np.count_nonzero(counts, axis=1)
     small = (counts.max(1) <= MAX_COUNT) & (counts.min(1) >= 0)
     return small & (kinds >= FEWEST) & (kinds <= MOST) & ~counts[:, foreign].any(1)
-
-
-def parse(formulas: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
-    """Read many formulas: a compiled parser first, the patient one where that gives up.
-
-    Args:
-        formulas: n formulas with whole counts, brackets allowed.
-
-    Returns:
-        (n, 119) int16 counts, and the reason for each formula that could not be read, by index;
-        its row is zeros.
-    """
-    from ._formulas import LARGEST, parse_batch, symbol_table
-
-    text = np.frombuffer("".join(formulas).encode("ascii", "replace"), dtype=np.uint8)
-    ends = np.cumsum(np.fromiter(map(len, formulas), dtype=np.int64, count=len(formulas)))
-    counts = np.zeros((len(formulas), elements.N_COLUMNS), dtype=np.int16)
-    known = parse_batch(text, ends, symbol_table(elements.SYMBOLS), counts)
-    reasons = {}
-    for i in np.flatnonzero(~known).tolist():
-        counts[i] = 0
-        try:
-            parsed = elements.parse_formula(formulas[i])
-        except InputError as error:
-            reasons[i] = str(error)
-            continue
-        broken = [z for z, n in parsed.items() if n != round(n)]
-        if broken:
-            reasons[i] = (
-                f"{formulas[i]!r} has {parsed[broken[0]]:g} atoms of {elements.SYMBOLS[broken[0]]}:"
-                " multiply the formula until its counts are whole"
-            )
-        else:
-            counts[i, list(parsed)] = [min(n, LARGEST) for n in parsed.values()]
-    return counts, reasons
-
-
-def _checked_counts(counts: np.ndarray) -> np.ndarray:
-    counts = np.asarray(counts)
-    if counts.ndim != 2 or counts.shape[1] != elements.N_COLUMNS or counts.dtype.kind not in "iu":
-        raise InputError(
-            f"counts of shape {counts.shape} and type {counts.dtype}: expected whole numbers of "
-            f"shape (n, {elements.N_COLUMNS}), one column for each atomic number, or formulas"
-        )
-    return counts
 
 
 def _misfit(counts: np.ndarray) -> str:

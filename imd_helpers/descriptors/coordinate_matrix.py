@@ -24,9 +24,10 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
 from ..crystals.batch import wrap
+from ..crystals.samples import Samples
 from ..runtime import InputError
 from . import _slots
-from .base import Decoded, Encoded, read_crystals
+from .base import read_crystals
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -97,7 +98,7 @@ class CoordinateMatrix:
         """
         return self.encode_all(crystals).checked()
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """The same for any crystals: those that fail are zeros, with a reason.
 
         A crystal fails when it is disordered, holds an element without rows or more atoms of one
@@ -125,11 +126,11 @@ class CoordinateMatrix:
             sites = _slots.fill(fitting, squeeze(right_handed(fitting)), self.numbers, self.slots)
             cell = torch.stack([lengths[rows] / self.length_max, angles[rows] / ANGLE_MAX], dim=1)
             tensor[rows] = torch.cat([cell, sites], dim=1)  # (fitting, rows, 3)
-        return Encoded(tensor.float(), ok, tuple(reasons))
+        return Samples(tensor.float(), ok, tuple(reasons))
 
     # ---- tensor -> crystal
 
-    def decode(self, tensor: Tensor) -> Decoded:
+    def decode(self, tensor: Tensor) -> Samples:
         """Crystals from (batch, *shape): an atom in each row whose sum is above 0.4.
 
         A sample fails when it holds NaN, no atom, an edge below 0.5 Å, angles that make no cell, or

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
+from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
-from .base import Encoded, read_crystals
+from .base import read_crystals
 from .molecules import (
     SMALLEST_DISTANCE,
-    DecodedMolecules,
     MoleculeBatch,
     positions_from_distances,
 )
@@ -83,12 +83,12 @@ class CoulombMatrix:
         """
         return self.encode_all(molecules).checked()
 
-    def encode_all(self, molecules: MoleculeBatch) -> Encoded:
+    def encode_all(self, molecules: MoleculeBatch) -> Samples:
         """The same for any molecules: those that are too large are zeros, with a reason."""
         matrices = coulomb(molecules.numbers, molecules.distances() * self.scale)
         return _encoded(matrices, _too_large(molecules.n_atoms, self.max_atoms), self)
 
-    def decode(self, tensor: Tensor) -> DecodedMolecules:
+    def decode(self, tensor: Tensor) -> Samples:
         """Molecules from matrices, up to rotation, shift and mirror image.
 
         The diagonal gives the elements, the rest gives all distances, and multidimensional scaling
@@ -117,7 +117,7 @@ class CoulombMatrix:
         rows = [self._decode_one(matrix) for matrix in tensor.detach().cpu().double()]
         positions, numbers, reasons = zip(*rows, strict=True)
         batch = MoleculeBatch.from_lists(positions, numbers)
-        return DecodedMolecules(batch, np.array([r == "" for r in reasons]), reasons)
+        return Samples(batch, np.array([r == "" for r in reasons]), reasons)
 
     def _decode_one(self, matrix: Tensor) -> tuple[np.ndarray, np.ndarray, str]:
         place = (np.zeros((1, 3)), np.ones(1, dtype=int))  # keeps the row where nothing was decoded
@@ -191,7 +191,7 @@ class SineMatrix:
         """
         return self.encode_all(crystals).checked()
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """The same for any crystals: those that fail are zeros, with a reason.
 
         A crystal fails when it is disordered, has more sites than `max_atoms`, or two in one place.
@@ -264,7 +264,7 @@ class EwaldMatrix:
         """
         return self.encode_all(crystals).checked()
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """The same for any crystals: those that fail are zeros, with a reason.
 
         A crystal fails when it is disordered, has more sites than `max_atoms` or two in one place,
@@ -420,14 +420,14 @@ def _too_large(sizes: Tensor, max_atoms: int) -> list[str]:
 
 def _encoded(
     matrices: Tensor, reasons: list[str], kind: CoulombMatrix | SineMatrix | EwaldMatrix
-) -> Encoded:
+) -> Samples:
     ok = np.array([reason == "" for reason in reasons])
     matrices = torch.where(
         torch.as_tensor(ok, device=matrices.device)[:, None, None],
         _pad(matrices, kind.max_atoms),
         0.0,
     )
-    return Encoded(_ordered(matrices, kind.order), ok, tuple(reasons))
+    return Samples(_ordered(matrices, kind.order), ok, tuple(reasons))
 
 
 def _pad(matrices: Tensor, size: int) -> Tensor:

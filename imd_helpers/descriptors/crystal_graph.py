@@ -153,7 +153,7 @@ def crystal_graph(
         InputError: an option that is not positive (``tie`` may be 0). Broken crystals are marked
             in ``ok`` and ``reasons``; `CrystalGraph.checked` raises for them.
     """
-    from ._edges import all_edges
+    from ..kernels.edges import all_edges
 
     _check_options(cutoff, neighbours, tie)
     lattice = crystals.lattice.detach().cpu().double()

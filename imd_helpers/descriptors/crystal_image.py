@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
+from ..crystals.samples import Samples
 from ..runtime import InputError
-from .base import Decoded, Encoded
 from .voxel_grid import VoxelGrid
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ class CrystalImage:
         """
         return self.encode_all(crystals).checked()
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """The same for any crystals: those that the grids cannot hold are zeros, with a reason.
 
         Raises:
@@ -209,9 +209,9 @@ class CrystalImage:
             code[there] = self.coder.encode_sites(sites[there][:, None])
         written = torch.as_tensor(grids.ok, device=sites.device)[:, None]
         image = self.layout.pack(self.coder.encode_cells(cell) * written, code)
-        return Encoded(image, grids.ok, grids.reasons)
+        return Samples(image, grids.ok, grids.reasons)
 
-    def decode(self, image: Tensor, *, threshold: float = 0.3) -> Decoded:
+    def decode(self, image: Tensor, *, threshold: float = 0.3) -> Samples:
         """Crystals from (batch, 1, side, side).
 
         Args:

@@ -26,9 +26,10 @@ import torch
 from torch import Tensor
 
 from ..crystals import CrystalBatch
+from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
 from . import _slots
-from .base import Decoded, Encoded, read_crystals
+from .base import read_crystals
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -79,7 +80,7 @@ class HydrideBlocks:
         """
         return self.encode_all(crystals).checked()
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """The same for any crystals: those that fail are zeros, with a reason.
 
         A crystal fails when it is disordered, holds an element without a block or more atoms of one
@@ -101,11 +102,11 @@ class HydrideBlocks:
             blocks[:, 0, :3] = fitting.lattice
             blocks[:, 1:] = sites.view(-1, len(self.numbers), self.rows, 3)
             tensor[torch.as_tensor(np.flatnonzero(ok))] = blocks
-        return Encoded(tensor.float(), ok, tuple(reasons))
+        return Samples(tensor.float(), ok, tuple(reasons))
 
     # ---- tensor -> crystal
 
-    def decode(self, tensor: Tensor) -> Decoded:
+    def decode(self, tensor: Tensor) -> Samples:
         """Crystals from (batch, *shape), in Å.
 
         A sample fails when it holds NaN, no three lattice vectors, a flat cell, no atom, or

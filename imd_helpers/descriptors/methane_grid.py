@@ -20,9 +20,10 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
 from ..crystals.geometry import closest_contact
+from ..crystals.samples import Samples
 from ..runtime import InputError
 from ._grids import find_peaks, separate_peaks
-from .base import Decoded, Encoded, read_crystals
+from .base import read_crystals
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -89,7 +90,7 @@ class MethaneGrid:
         """
         return self.encode_all(crystals).checked()
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """The same for any crystals: those that fail are zeros, with a reason.
 
         Raises:
@@ -102,12 +103,12 @@ class MethaneGrid:
             if not reasons[i]:
                 out[i, 0] = torch.as_tensor(scale_energy(self.energy(single)))
                 out[i, 1:] = torch.as_tensor(self.density(single))
-        return Encoded(out, np.array([not reason for reason in reasons]), tuple(reasons))
+        return Samples(out, np.array([not reason for reason in reasons]), tuple(reasons))
 
     def _sum(
         self, crystal: CrystalBatch, number: int, cutoff: float, *, lennard_jones: bool
     ) -> np.ndarray:
-        from ._grid_kernels import GAUSSIAN, LENNARD_JONES, add_pairs
+        from ..kernels.grids import GAUSSIAN, LENNARD_JONES, add_pairs
 
         out = np.zeros((self.points,) * 3)
         mine = crystal.numbers[0] == number
@@ -119,7 +120,7 @@ class MethaneGrid:
 
     # ---- grids -> crystal
 
-    def decode(self, tensor: Tensor, lattice: Tensor) -> Decoded:
+    def decode(self, tensor: Tensor, lattice: Tensor) -> Samples:
         """Frameworks from grids (batch, *shape) and their cells, which the grids do not hold.
 
         The atoms are the peaks of the O and Si grids. A row fails when it holds NaN, when it has no
@@ -145,7 +146,7 @@ class MethaneGrid:
         parts = [self._decode(grid, cell) for grid, cell in zip(tensor, lattice, strict=True)]
         crystals, reasons = zip(*parts, strict=True)
         ok = np.array([not reason for reason in reasons])
-        return Decoded(CrystalBatch.cat(crystals), ok, tuple(reasons))
+        return Samples(CrystalBatch.cat(crystals), ok, tuple(reasons))
 
     def _decode(self, grids: Tensor, lattice: Tensor) -> tuple[CrystalBatch, str]:
         lattice = lattice.detach().cpu().double()

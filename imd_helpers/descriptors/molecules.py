@@ -142,31 +142,6 @@ class MoleculeBatch:
         ]
 
 
-@dataclass(frozen=True, eq=False)
-class DecodedMolecules:
-    """Molecules that came back from tensors: n in, n out, nothing dropped.
-
-    Attributes:
-        molecules: n molecules; where ``ok`` is False the row only keeps the place.
-        ok: (n,) bool.
-        reasons: n strings, empty where ``ok``.
-    """
-
-    molecules: MoleculeBatch
-    ok: np.ndarray
-    reasons: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if not len(self.molecules) == len(self.ok) == len(self.reasons):
-            raise InputError(
-                f"{len(self.molecules)} molecules, {len(self.ok)} verdicts and "
-                f"{len(self.reasons)} reasons: one of each is needed for every sample"
-            )
-
-    def __len__(self) -> int:
-        return len(self.ok)
-
-
 def positions_from_distances(distances: Tensor) -> tuple[Tensor, Tensor]:
     """Coordinates from all distances of a point set, by classical multidimensional scaling.
 

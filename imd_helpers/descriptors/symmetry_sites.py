@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from ..crystals import CrystalBatch, elements, symmetry
+from ..crystals.samples import Samples
 from ..runtime import InputError
-from .base import Decoded
 
 SPACE_GROUPS = (225, 216, 221)  # Fm-3m, F-43m, Pm-3m: the order of the published one-hot
 N_ROWS, N_COLUMNS = 3, 28
@@ -252,7 +252,7 @@ class SymmetrySites:
 
     # ---- tensor -> crystal
 
-    def decode(self, tensor: Tensor) -> Decoded:
+    def decode(self, tensor: Tensor) -> Samples:
         """Crystals from (batch, 3, 28): positions snap to 1/4, symmetry operations fill the cell.
 
         A sample fails when it holds NaN, when its lattice length is not positive, or when two
@@ -343,7 +343,7 @@ class SymmetrySites:
             )
 
 
-def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Decoded:
+def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Samples:
     """Fill the cells of ``sites`` by the operations of their space groups.
 
     Args:
@@ -371,7 +371,7 @@ def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Decoded:
         else:
             reasons.append("")
     ok = np.array([reason == "" for reason in reasons])
-    return Decoded(crystals, ok, tuple(reasons))
+    return Samples(crystals, ok, tuple(reasons))
 
 
 def _shared_orbits(sites: Sites) -> list[tuple[int, int] | None]:

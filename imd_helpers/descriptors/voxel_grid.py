@@ -23,9 +23,10 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements, geometry
 from ..crystals.batch import wrap
+from ..crystals.samples import Samples
 from ..runtime import InputError
 from ._grids import Peaks, add_gaussians, find_peaks, separate_peaks
-from .base import Decoded, Encoded, read_crystals
+from .base import read_crystals
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -104,11 +105,11 @@ class VoxelGrid:
 
     # ---- crystal -> tensor
 
-    def verdict(self, crystals: CrystalBatch | Sequence[Structure]) -> Decoded:
+    def verdict(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """Which crystals can be written, and why not the others, without drawing their grids."""
         batch, _ = read_crystals(crystals)
         _, _, reasons = self._prepare(crystals)
-        return Decoded(batch, np.array([not reason for reason in reasons]), tuple(reasons))
+        return Samples(batch, np.array([not reason for reason in reasons]), tuple(reasons))
 
     def written(self, crystals: CrystalBatch | Sequence[Structure]) -> CrystalBatch:
         """The same crystals with the cell, orientation and origin that the grids hold.
@@ -127,7 +128,7 @@ class VoxelGrid:
         """
         return self.encode_all(crystals).checked()
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Encoded:
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """The same for any crystals: those that cannot be written are zeros, with a reason.
 
         A crystal fails when it is disordered or has overlapping atoms, an element without a
@@ -144,7 +145,7 @@ class VoxelGrid:
             some = prepared[rows.cpu().numpy()]
             cell[rows, 0] = self.cell_grids(some.lattice)
             sites[rows] = self._site_grids(some, cart[rows])
-        return Encoded(out, ok, tuple(reasons))
+        return Samples(out, ok, tuple(reasons))
 
     def cell_grids(self, lattice: Tensor) -> Tensor:
         """(batch, cell points^3): one Gaussian in the middle of each cell (batch, 3, 3)."""
@@ -305,7 +306,7 @@ class VoxelGrid:
         """(batch, *shape) from (batch, [1,] cell points^3) and (batch, channels, site points^3)."""
         return torch.cat([cell.flatten(1), sites.flatten(1)], 1)
 
-    def decode(self, tensor: Tensor, *, threshold: float = THRESHOLD) -> Decoded:
+    def decode(self, tensor: Tensor, *, threshold: float = THRESHOLD) -> Samples:
         """Crystals from (batch, *shape): the cell by least squares, the sites by their peaks.
 
         A row fails when it holds NaN, when a grid is empty, when the blob is no cell or its edges
@@ -320,13 +321,13 @@ class VoxelGrid:
         """
         self.split(tensor)
         parts = [self._decode(some, threshold) for some in tensor.split(CHUNK)]
-        return Decoded(
+        return Samples(
             CrystalBatch.cat([part.crystals for part in parts]),
             np.concatenate([part.ok for part in parts]),
             tuple(reason for part in parts for reason in part.reasons),
         )
 
-    def round_trip(self, crystals: CrystalBatch) -> Decoded:
+    def round_trip(self, crystals: CrystalBatch) -> Samples:
         """Encode and decode piece by piece, so that the grids need little memory."""
         back, reasons = [], []
         for start in range(0, len(crystals), CHUNK):
@@ -336,7 +337,7 @@ class VoxelGrid:
             both = zip(encoded.reasons, decoded.reasons, strict=True)
             reasons += [first or then for first, then in both]
         ok = np.array([not reason for reason in reasons])
-        return Decoded(CrystalBatch.cat(back), ok, tuple(reasons))
+        return Samples(CrystalBatch.cat(back), ok, tuple(reasons))
 
     def read_cells(self, cell: Tensor) -> tuple[Tensor, list[str]]:
         """Lattices (batch, 3, 3) Å from grids (batch, cell points^3), and what is wrong with each.
@@ -384,7 +385,7 @@ class VoxelGrid:
         columns = [steps[:, i] * steps[:, j] * (1 if i == j else 2) for i, j in MONOMIALS]
         return torch.stack(columns, 1)
 
-    def _decode(self, tensor: Tensor, threshold: float) -> Decoded:
+    def _decode(self, tensor: Tensor, threshold: float) -> Samples:
         finite = torch.isfinite(tensor).all(1).tolist()
         cell, sites = self.split(torch.nan_to_num(tensor.detach(), posinf=0.0, neginf=0.0))
         lattice, reasons = self.read_cells(cell)
@@ -413,7 +414,7 @@ class VoxelGrid:
                 a, b = pair[i]
                 reasons[i] = reasons[i] or f"sites {a} and {b} are {contact[i]:.2f} Å apart"
         ok = np.array([not reason for reason in reasons])
-        return Decoded(crystals, ok, tuple(reasons))
+        return Samples(crystals, ok, tuple(reasons))
 
     def _crystals(self, lattice: Tensor, peaks: Peaks) -> tuple[CrystalBatch, list[int]]:
         """Crystals from peaks; those with none or too many are placeholders. Counts of peaks."""
@@ -441,7 +442,7 @@ class VoxelGrid:
         return crystals.to(lattice.device), count.tolist()
 
 
-def largest_site_error(written: CrystalBatch, decoded: Decoded) -> np.ndarray:
+def largest_site_error(written: CrystalBatch, decoded: Samples) -> np.ndarray:
     """How far the worst site of each decoded crystal is from where it was written.
 
     Args:

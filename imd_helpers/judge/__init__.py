@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from .composition import charge_neutral
+from ..crystals.rules import geometry_valid
+from ..energies.phonons import Phonons, dynamically_stable
+from ..intervals import wilson
+from ..matching.novelty import novelty_kinds
+from ..matching.same import novel, structure_distance, unique
+from .charge import charge_neutral
 from .formulas import judge_formulas
 from .funnel import funnel
-from .geometry import geometry_valid
-from .intervals import wilson
-from .novelty import novelty_kinds
-from .phonons import Phonons, dynamically_stable
 from .protocols import PROTOCOLS, Protocol
 from .report import DefinitionError, Number, Report, compare
 from .run import judge
-from .structure import novel, structure_distance, unique
 
 __all__ = [
     "PROTOCOLS",

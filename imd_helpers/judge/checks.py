@@ -15,11 +15,12 @@ import numpy as np
 import torch
 
 from ..crystals import CrystalBatch, elements, symmetry
+from ..crystals.rules import GeometryRule, broken_crystals, geometry_verdict
+from ..energies.potentials import GATE
+from ..matching import same as structure
+from ..matching.same import MatchSettings
 from ..runtime import InputError
-from . import composition, structure
-from .geometry import GeometryRule, broken_crystals, geometry_verdict
-from .potentials import GATE
-from .structure import MatchSettings
+from . import charge as composition
 
 SYMPREC = 0.1  # Å, for the space group that a sample has
 SCAN, RELAX = 1.0, 0.0  # the two roads to a minimum
@@ -230,7 +231,7 @@ def road(crystals: CrystalBatch, rows: np.ndarray) -> Answer:
 
 def scan(crystals: CrystalBatch, rows: np.ndarray, *, potential: Any, most_atoms: int) -> Answer:
     """Energy at the minimum of the equation of state."""
-    from .lattice_scan import lattice_scan
+    from ..energies.lattice_scan import lattice_scan
 
     def at_minimum(some: CrystalBatch) -> Answer:
         found = lattice_scan(some, potential)
@@ -252,7 +253,7 @@ def relax(
     steps: int,
 ) -> Answer:
     """Energy where the forces vanish, or where the steps end."""
-    from .relaxation import relax as follow
+    from ..energies.relaxation import relax as follow
 
     def downhill(some: CrystalBatch) -> Answer:
         found = follow(some, potential, fmax=fmax, steps=steps)
@@ -295,7 +296,7 @@ def _behind_gate(
 
 def single_point(crystals: CrystalBatch, rows: np.ndarray, *, potential: Any) -> Answer:
     """Energy of a second potential where the first one came to rest."""
-    from .potentials import potential as load
+    from ..energies.potentials import potential as load
 
     found = load(potential).energies(crystals)
     return Answer(np.isfinite(found), values={"energy": found})
@@ -310,7 +311,7 @@ def hull(
     competitors: int,
 ) -> Answer:
     """Energy of formation and above the hull of known phases, by one potential."""
-    from .hull import above_hull
+    from ..energies.hull import above_hull
 
     verdict = above_hull(crystals.counts().numpy(), energy, potential)
     few = np.asarray(verdict.n_competitors) < competitors

@@ -28,12 +28,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..crystals import CrystalBatch, elements, geometry, symmetry
+from ..crystals import compositions as comps
+from ..crystals.rules import GeometryRule, geometry_verdict
 from ..descriptors.amd import K, average_minimum_distances
+from ..intervals import wilson
 from ..networks.distances import frechet_gaussians
 from ..runtime import InputError, lookup
-from .composition import formula_counts
-from .geometry import GeometryRule, geometry_verdict
-from .intervals import wilson
 from .report import LEVEL, DefinitionError
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def _magpie_scale() -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each statistic over oqmd_icsd; 1 where there is none."""
     from .. import datasets
 
-    raw = magpie_statistics(formula_counts(datasets.load("oqmd_icsd").table["formula"].tolist()))
+    raw = magpie_statistics(comps.amounts(datasets.load("oqmd_icsd").table["formula"].tolist()))
     deviation = raw.std(0)
     return raw.mean(0), np.where(deviation > 1e-9, deviation, 1.0)
 
@@ -302,7 +302,7 @@ def _counts(compositions: CrystalBatch | Sequence[str] | np.ndarray) -> np.ndarr
                 "column for each atomic number"
             )
         return compositions.astype(np.float64)
-    return formula_counts(compositions)
+    return comps.amounts(compositions)
 
 
 # ---- structures: CrystalNN's order parameters, from matminer

@@ -25,26 +25,26 @@ from zipfile import BadZipFile
 import numpy as np
 
 from ..crystals import elements
+from ..crystals.compositions import amounts, blocks, first_rows, member, reduced
+from ..crystals.samples import Samples
+from ..intervals import wilson
 from ..runtime import InputError
-from . import composition
+from . import charge as composition
 from .chunks import MOST_ON_THE_WAY, _one_thread_each, _start, write
-from .intervals import wilson
 from .report import Report, Stage
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..descriptors.composition_matrix import DecodedFormulas
 
 PIECE = 8_192  # samples
-BLOCK = 65_536  # rows that are compared at once
 BINS = ("2", "3", "4", "5", "6", "7", "8")
 
 
 class FormulaSource(Protocol):
     """Anything that makes compositions piece by piece, e.g. `imd_helpers.models.matgan.MatGan`."""
 
-    def piece(self, index: int, n: int, *, seed: int = 0) -> DecodedFormulas:
+    def piece(self, index: int, n: int, *, seed: int = 0) -> Samples:
         """Piece ``index`` of the stream with this seed: n compositions."""
         ...
 
@@ -91,7 +91,7 @@ class Formulas:
     def n_elements(self) -> np.ndarray:
         """(n,) number of different elements."""
         return np.concatenate(
-            [np.count_nonzero(self.counts[part], 1) for part in _blocks(len(self))]
+            [np.count_nonzero(self.counts[part], 1) for part in blocks(len(self))]
         )
 
     def report(self) -> Report:
@@ -188,7 +188,7 @@ def judge_formulas(
     if workers < 1:
         raise InputError(f"workers = {workers}: at least one process does the work")
     counts, verdicts = _all_pieces(job, n, workers, cache, progress)
-    known = None if training is None else member(counts, _reduced(np.asarray(training)))
+    known = None if training is None else member(counts, reduced(np.asarray(training)))
     return Formulas(
         counts,
         (verdicts & 1).astype(bool),
@@ -226,7 +226,7 @@ class _Job:
             counts = self.source.part(index, n)
         else:
             counts = self.source.piece(index, n, seed=self.seed).counts
-        counts = _reduced(counts)
+        counts = reduced(counts).astype(np.int8, copy=False)
         verdict = np.zeros(n, dtype=np.uint8)
         rows = np.flatnonzero(counts.any(1))
         if len(rows):
@@ -356,64 +356,6 @@ def _keep(folder: Path | None, index: int, part: tuple[np.ndarray, np.ndarray]) 
     write(folder / f"{index:06d}.npz", blob.getvalue())
 
 
-# ---- sets of compositions
-
-
-def first_rows(counts: np.ndarray) -> np.ndarray:
-    """Index of the first row of each distinct composition, in rising order.
-
-    Args:
-        counts: (n, 119) integers; rows of zeros count as one composition.
-    """
-    _, first, which = np.unique(_keys(counts), return_index=True, return_inverse=True)
-    like = first[which]
-    if not all((counts[part] == counts[like[part]]).all() for part in _blocks(len(counts))):
-        _, first = np.unique(counts, axis=0, return_index=True)  # two compositions share a key
-    return np.sort(first)
-
-
-def member(counts: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(n,) bool: is each row of (n, 119) counts a row of (m, 119) known?"""
-    out = np.zeros(len(counts), dtype=bool)
-    if len(known) == 0 or len(counts) == 0:
-        return out
-    theirs = _keys(known)
-    order = np.argsort(theirs, kind="stable")
-    theirs = theirs[order]
-    for part in _blocks(len(counts)):
-        mine = _keys(counts[part])
-        place = np.searchsorted(theirs, mine).clip(max=len(known) - 1)
-        maybe = np.flatnonzero(theirs[place] == mine)
-        same = counts[part.start + maybe] == known[order[place[maybe]]]
-        out[part.start + maybe] = same.all(1)
-    return out
-
-
-def _blocks(n: int) -> Iterator[slice]:
-    """Rows in blocks, so that what is made on the way stays small beside the counts."""
-    for start in range(0, n, BLOCK):
-        yield slice(start, min(start + BLOCK, n))
-
-
-def _keys(counts: np.ndarray) -> np.ndarray:
-    """(n,) uint64: a random number for each element times its count, added up modulo 2^64."""
-    weight = np.random.default_rng(1).integers(1, 2**63, elements.N_COLUMNS, dtype=np.uint64)
-    keys = np.zeros(len(counts), dtype=np.uint64)
-    for part in _blocks(len(counts)):
-        row, z = np.nonzero(counts[part])
-        amount = counts[part][row, z].astype(np.uint64) * (2 * weight + 1)[z]
-        np.add.at(keys, part.start + row, amount)
-    return keys
-
-
-def _reduced(counts: np.ndarray) -> np.ndarray:
-    """(n, 119) int8 counts divided by their largest common divisor; rows of zeros stay."""
-    chosen = np.gcd.reduce(counts, axis=1)
-    if (chosen > 1).any():
-        counts = counts // np.maximum(chosen, 1)[:, None]
-    return counts.astype(np.int8, copy=False)
-
-
 # ---- parts
 
 
@@ -423,7 +365,7 @@ def _as_source(source: Any) -> Any:
     if isinstance(source, str):
         raise InputError(f"{source!r} is one formula: give a list, [{source!r}]")
     if not isinstance(source, np.ndarray):
-        source = composition._counted(list(source))
+        source = amounts(list(source))
     if source.ndim != 2 or source.shape[1] != elements.N_COLUMNS or len(source) == 0:
         raise InputError(
             f"counts have shape {source.shape}: expected (n, {elements.N_COLUMNS}) with n >= 1, "

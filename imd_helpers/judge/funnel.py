@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 from ..crystals import CrystalBatch
-from ..descriptors import Decoded
+from ..crystals.rules import RULES, GeometryRule
+from ..crystals.samples import Samples
 from ..runtime import lookup
-from . import composition
+from . import charge as composition
 from .chunks import Workers
-from .geometry import RULES, GeometryRule
 from .judging import Judging
 from .protocols import PROTOCOLS
 from .report import Report
-from .samples import as_known, as_samples, fingerprint
-
-__all__ = ["fingerprint", "funnel"]
+from .samples import as_known, as_samples
 
 
 def funnel(
-    decoded: Decoded | CrystalBatch,
+    decoded: Samples | CrystalBatch,
     *,
-    requested_space_groups: Any = None,
     training: CrystalBatch | None = None,
     rule: str | GeometryRule = "imd",
     oxidation_states: str = "icsd24",
@@ -37,11 +33,10 @@ def funnel(
     `imd_helpers.judge.judge`, which goes on with energies.
 
     Args:
-        decoded: what a descriptor decoded, or crystals (which all count as decoded).
-        requested_space_groups: (n,) ITA numbers that the samples were asked to have; without them
-            there is no such stage.
+        decoded: what a generator made or a descriptor decoded, or crystals. Without space groups in
+            ``asked`` there is no such stage.
         training: the training set; without it there is no stage ``novel``.
-        rule: geometry rule, see `imd_helpers.judge.geometry.RULES`.
+        rule: geometry rule, see `imd_helpers.crystals.rules.RULES`.
         oxidation_states: ``icsd24`` or ``smact14``.
         name: whose samples they are, for tables and figures.
         workers: processes on this machine.
@@ -57,7 +52,7 @@ def funnel(
     protocol = replace(
         PROTOCOLS["imd"], geometry=rule, oxidation_states=oxidation_states, novel_to=("training",)
     )
-    samples = as_samples(decoded, requested_space_groups)
+    samples = as_samples(decoded)
     with Workers(workers) as where:
         where.warm_up()
         known = {"training": as_known(training)}

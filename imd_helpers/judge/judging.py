@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..crystals import CrystalBatch
+from ..crystals import CrystalBatch, compositions
+from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
 from .checks import SCAN, Answer, Task
 from .chunks import Pieces, Workers, write
 from .meanings import meanings, potential_name
 from .protocols import FACTS, NEEDS_ENERGY, NEEDS_KNOWN, Protocol
 from .report import Number, Report, Stage
-from .samples import Known, Samples, composition_keys, safe_counts
+from .samples import Known, content_digest, safe_counts
 
 if TYPE_CHECKING:
-    from .potentials import Potential
+    from ..energies.potentials import Potential
 
 CACHE_FORMAT = 1  # a change of what the pieces hold changes this
 PIECE = {  # crystals in one piece of work: some seconds each
@@ -83,7 +84,7 @@ class Judging:
     def _can(self, fact: str) -> bool:
         lookup("fact", fact, FACTS)
         if fact == "space group":
-            return self.samples.requested is not None
+            return "space_group" in self.samples.asked
         if fact in NEEDS_KNOWN and not self._known():
             return False
         return fact not in NEEDS_ENERGY or bool(self.potentials)
@@ -112,7 +113,7 @@ class Judging:
         about = {
             "format": CACHE_FORMAT,
             "imd-helpers": metadata.version("imd-helpers"),
-            "samples": self.samples.digest(),
+            "samples": content_digest(self.samples),
             "known": {k: v.digests for k, v in self._known().items()},
             "protocol": self.protocol.definition(),
             "definitions": self.definitions,
@@ -307,7 +308,7 @@ class Judging:
         def task(places: np.ndarray) -> Task:
             own = dict(settings)
             if check == "space group":
-                own["requested"] = self.samples.requested[rows[places]]
+                own["requested"] = self.samples.asked["space_group"][rows[places]]
             if energy is not None:
                 own["energy"] = energy[rows[places]]
             if known is not None:
@@ -327,7 +328,7 @@ class Judging:
     def _keys(self, rows: np.ndarray) -> list[bytes]:
         """The composition of each of these samples, in pieces: counts are large."""
         pieces = [rows[i : i + KEYS] for i in range(0, len(rows), KEYS)]
-        return [k for some in pieces for k in composition_keys(safe_counts(self.crystals[some]))]
+        return [k for some in pieces for k in compositions.keys(safe_counts(self.crystals[some]))]
 
     def _known_like(self, keys: list[bytes], kind: str) -> Task | None:
         """Known crystals of these compositions; of all kinds together for ``known``."""
@@ -421,7 +422,7 @@ class Judging:
 
 
 def _checked(potentials: Sequence[str | Potential]) -> tuple[str | Potential, ...]:
-    from .potentials import POTENTIALS, Potential
+    from ..energies.potentials import POTENTIALS, Potential
 
     if isinstance(potentials, str):
         raise InputError(f"potentials = {potentials!r}: give a list, [{potentials!r}]")

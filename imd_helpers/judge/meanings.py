@@ -9,14 +9,14 @@ from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from . import composition
+from ..energies.potentials import GATE
+from . import charge as composition
 from .checks import SYMPREC
-from .potentials import GATE
 from .protocols import FACTS, Protocol
 from .samples import Known
 
 if TYPE_CHECKING:
-    from .potentials import Potential
+    from ..energies.potentials import Potential
 
 
 def potential_name(potential: str | Potential) -> str:
@@ -75,7 +75,7 @@ def meanings(
 
 
 def _relaxed(protocol: Protocol, first: str | Potential) -> dict[str, Any]:
-    from .potentials import potential
+    from ..energies.potentials import potential
 
     energies = protocol.energies
     return {
@@ -89,8 +89,8 @@ def _relaxed(protocol: Protocol, first: str | Potential) -> dict[str, Any]:
 
 
 def _hull(protocol: Protocol, potentials: Sequence[str | Potential]) -> dict[str, Any]:
-    from . import hull
-    from .potentials import potential
+    from ..energies import hull
+    from ..energies.potentials import potential
 
     energies = protocol.energies
     each = {potential_name(one): potential(one).definition() for one in potentials}

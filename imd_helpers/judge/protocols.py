@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from .geometry import RULES, GeometryRule
-from .structure import MatchSettings
+from ..crystals.rules import RULES, GeometryRule
+from ..matching.same import MatchSettings
 
 # What can be asked of a sample, in the words of `Step.fact`. Whether a fact is about the crystal
 # as sampled or as relaxed depends on where its step stands.
@@ -147,7 +147,7 @@ class Protocol:
             those after it about relaxed ones.
         funnel: facts that are counted one after the other for the table and the figure.
         numbers: what the protocol reports.
-        geometry: name of a rule of `imd_helpers.judge.geometry.RULES`, or a rule.
+        geometry: name of a rule of `imd_helpers.crystals.rules.RULES`, or a rule.
         oxidation_states: smact's table.
         alloys: compositions of metals only are valid.
         match: when two crystals are the same.

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..intervals import wilson
 from ..runtime import InputError, lookup
-from .intervals import wilson
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from ..crystals import CrystalBatch
 
@@ -24,8 +22,6 @@ FORMAT = "imd-report-2"
 OLD_FORMAT = "imd-report-1"  # stages alone
 SHARE = "share"  # unit of a number that is a share
 LEVEL = 0.95  # of all intervals
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
-INK = "#777777"  # readable on white and on black
 
 
 class DefinitionError(InputError):
@@ -187,16 +183,6 @@ class Report:
     def compare(self, *others: Report) -> pd.DataFrame:
         """See `compare`."""
         return compare([self, *others])
-
-    def figure(self, *others: Report) -> Figure:
-        """Shares that survive each stage, with intervals, of this report and others beside it.
-
-        Where there is a protocol, its own shares stand in a second panel.
-
-        Raises:
-            DefinitionError: the reports' numbers mean different things.
-        """
-        return _draw([self, *others])
 
     def to_json(self) -> str:
         """The whole report as JSON text, without the relaxed crystals."""
@@ -417,75 +403,3 @@ def _encode(codes: np.ndarray) -> str:
 
 def _decode(text: str) -> np.ndarray:
     return np.array(["-01".index(letter) - 1 for letter in text], dtype=np.int8)
-
-
-def _draw(reports: Sequence[Report]) -> Figure:
-    from matplotlib import pyplot as plt
-
-    check_comparable(reports)
-    shares = [k.name for k in reports[0].numbers if k.unit == SHARE and k.interval]
-    rows = max(len(reports[0].stages), len(shares))
-    size = (7.5 + 4.5 * bool(shares), 0.7 + rows * max(0.45, 0.22 * len(reports)))
-    panels = {"width_ratios": (3, 2)} if shares else {}
-    fig, axes = plt.subplots(
-        1, 1 + bool(shares), figsize=size, layout="constrained", squeeze=False, gridspec_kw=panels
-    )
-    _draw_stages(axes[0, 0], reports)
-    if shares:
-        _draw_numbers(axes[0, 1], reports, shares)
-    return fig
-
-
-def _draw_stages(ax: Axes, reports: Sequence[Report]) -> None:
-    names = [stage.name for stage in reports[0].stages]
-    for k, report in enumerate(reports):
-        table = report.table
-        y = np.arange(len(names)) + _offset(k, len(reports))
-        share, low, high = (100 * table[c].to_numpy() for c in ("share", "low", "high"))
-        label = f"{report.name} (n = {report.n:,})"
-        ax.barh(y, share, 0.72 / len(reports), color=COLORS[k % len(COLORS)], label=label)
-        ax.errorbar(share, y, xerr=(share - low, high - share), fmt="none", ecolor=INK, capsize=2)
-        for place, value, end in zip(y, share, high, strict=True):
-            ax.text(end + 1, place, f"{value:.1f}", va="center", fontsize=8, color=INK)
-    _finish(ax, names, "samples that survive up to here, % of n")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, labelcolor=INK)
-
-
-def _draw_numbers(ax: Axes, reports: Sequence[Report], names: Sequence[str]) -> None:
-    for k, report in enumerate(reports):
-        y = np.arange(len(names)) + _offset(k, len(reports))
-        rows = [report[name] for name in names]
-        value, low, high = (
-            100 * np.array([getattr(row, end) for row in rows]) for end in ("value", "low", "high")
-        )
-        ax.errorbar(
-            value,
-            y,
-            xerr=(value - low, high - value),
-            fmt="o",
-            ms=5,
-            capsize=2,
-            color=COLORS[k % len(COLORS)],
-        )
-    _finish(ax, names, f"numbers of the protocol {reports[0].protocol}, %")
-
-
-def _offset(k: int, n: int) -> float:
-    """Where the k-th of n reports stands in its row."""
-    return (k - (n - 1) / 2) * 0.8 / n
-
-
-def _finish(ax: Axes, names: Sequence[str], label: str) -> None:
-    """Rows from top to bottom, and ink that reads on light and dark pages."""
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_xlim(0, 108)
-    ax.set_xlabel(label)
-    ax.figure.patch.set_alpha(0)
-    ax.patch.set_alpha(0)
-    ax.tick_params(colors=INK)
-    ax.xaxis.label.set_color(INK)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color(INK)

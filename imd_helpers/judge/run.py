@@ -4,33 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..crystals import CrystalBatch
-from ..descriptors import Decoded
+from ..crystals.samples import Samples
 from ..runtime import lookup
 from .chunks import Workers
 from .judging import Judging
 from .protocols import PROTOCOLS, Protocol
 from .report import Report
-from .samples import Known, Samples, as_known, as_samples
+from .samples import Known, as_known, as_samples
 from .tally import numbers
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
     from ..datasets import CrystalSet
-    from .potentials import Potential
+    from ..energies.potentials import Potential
 
 
 def judge(
-    samples: Samples | Decoded | CrystalBatch | CrystalSet | Sequence[Structure],
+    samples: Samples | CrystalBatch | CrystalSet | Sequence[Structure],
     *,
     reference: Known | CrystalBatch | CrystalSet | str | None,
     protocol: str | Protocol = "imd",
     potentials: Sequence[str | Potential] = ("chgnet",),
     training: Known | CrystalBatch | CrystalSet | str | None = None,
-    requested_space_groups: Any = None,
     distributions: bool = True,
     workers: int = 1,
     scheduler: str | None = None,
@@ -44,7 +43,8 @@ def judge(
     out, and so are the numbers that need them; such reports only compare among themselves.
 
     Args:
-        samples: what a descriptor decoded, crystals, or pymatgen structures.
+        samples: what a generator made or a descriptor decoded, crystals, or pymatgen structures;
+            the space groups that were asked for in ``samples.asked["space_group"]``.
         reference: known crystals, that novelty and coverage are measured against: crystals, a data
             set or its name; None for no novelty.
         protocol: one of `PROTOCOLS`, or one of your own.
@@ -52,7 +52,6 @@ def judge(
             ensemble protocol their mean decides). Empty: no energies.
         training: what the generator learned from, where the protocol asks for it; default: the
             reference.
-        requested_space_groups: (n,) ITA numbers that the samples were asked to have.
         distributions: compute coverage and distances too, where the protocol has them (slow: some
             15 ms for each distinct site of samples and reference).
         workers: processes on this machine, each with one thread.
@@ -67,7 +66,7 @@ def judge(
         UnknownNameError: no such protocol, potential or data set.
     """
     chosen = _protocol(protocol)
-    given = as_samples(samples, requested_space_groups)
+    given = as_samples(samples)
     known = {"reference": as_known(reference), "training": as_known(training)}
     with Workers(workers, scheduler) as where:
         where.warm_up()

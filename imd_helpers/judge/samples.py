@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..crystals import CrystalBatch, elements
+from ..crystals import CrystalBatch, compositions, elements
 from ..crystals.batch import wrap
+from ..crystals.rules import broken_crystals
+from ..crystals.samples import Samples, assembled, digest, each_of
 from ..datasets import CrystalSet
-from ..descriptors import Decoded
 from ..runtime import InputError
-from .geometry import broken_crystals
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -30,63 +30,50 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".extxyz", ".cif")
 CIF_CRYSTAL = re.compile(r"(?mi)^\s*(_cell_length_a|_atom_site)")
-ROUNDED = 3  # decimals of lattices and coordinates that count in a fingerprint
 
 
-@dataclass(frozen=True, eq=False)
-class Samples:
-    """n samples, n in and n out.
-
-    Attributes:
-        crystals: float64 on the CPU, right-handed cells, coordinates in [0, 1); where ``ok`` is
-            False the row only keeps the place.
-        ok: (n,) bool: is there a crystal to judge?
-        reasons: (n,) why not, empty where ``ok``.
-        requested: (n,) space groups that the samples were asked to have, or None.
-    """
-
-    crystals: CrystalBatch
-    ok: np.ndarray
-    reasons: tuple[str, ...]
-    requested: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.ok)
-
-    def digest(self) -> str:
-        """SHA-256 of everything that the verdicts depend on."""
-        parts = [self.crystals.lattice, self.crystals.frac, self.crystals.numbers]
-        blob = hashlib.sha256(repr((self.ok.tolist(), self.reasons)).encode())
-        for part in parts:
-            blob.update(np.ascontiguousarray(part.numpy()).tobytes())
-        blob.update(b"" if self.requested is None else self.requested.tobytes())
-        return blob.hexdigest()
+def content_digest(samples: Samples) -> str:
+    """SHA-256 of everything that the verdicts depend on."""
+    crystals = samples.crystals
+    blob = hashlib.sha256(repr((samples.ok.tolist(), samples.reasons)).encode())
+    for part in (crystals.lattice, crystals.frac, crystals.numbers):
+        blob.update(np.ascontiguousarray(part.numpy()).tobytes())
+    for name, values in sorted(samples.asked.items()):
+        blob.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    return blob.hexdigest()
 
 
 def as_samples(
-    given: Samples | Decoded | CrystalBatch | CrystalSet | Sequence[Structure],
-    requested: Any = None,
+    given: Samples | CrystalBatch | CrystalSet | Sequence[Structure],
 ) -> Samples:
-    """Bring samples into one form.
+    """Bring samples into one form: float64 on the CPU, right-handed cells, coordinates in [0, 1).
 
     Args:
-        given: what a descriptor decoded, crystals, or a list of pymatgen structures.
-        requested: (n,) space groups that the samples were asked to have.
+        given: samples, crystals, or a list of pymatgen structures. Space groups that samples were
+            asked to have stand in ``asked["space_group"]``.
 
     Raises:
         InputError: no samples, tensors of the wrong shape or type, or not one requested space
             group for each sample.
     """
-    if isinstance(given, Samples):
-        return given if requested is None else _assembled(given, requested)
     if isinstance(given, CrystalSet):
         given = given.crystals
     if isinstance(given, CrystalBatch):
-        n = len(given)
-        given = Decoded(given, np.ones(n, dtype=bool), ("",) * n)
-    if not isinstance(given, Decoded):
+        given = Samples.of(given)
+    if not isinstance(given, Samples):
         given = _from_structures(given)
-    return _assembled(given, requested)
+    n = len(given)
+    if n == 0:
+        raise InputError("no samples given: the judge needs at least one")
+    asked = dict(given.asked)
+    if "space_group" in asked:
+        asked["space_group"] = _checked_groups(asked["space_group"], n)
+    ok = np.asarray(given.ok, dtype=bool)
+    reasons = tuple(
+        "" if good else str(why) or "no reason given"
+        for good, why in zip(ok, given.reasons, strict=True)
+    )
+    return Samples(_normal(given.crystals), ok, reasons, asked, given.seconds)
 
 
 def read(path: Path | str) -> Samples:
@@ -104,9 +91,9 @@ def read(path: Path | str) -> Samples:
     if not path.is_file():
         raise InputError(f"no file {path}: check the path")
     if path.suffix.lower() == ".cif":
-        return as_samples(_some(path, _decoded(_read_cif(path))))
+        return as_samples(_some(path, assembled(_read_cif(path))))
     images = _read_extxyz(path)
-    decoded = _some(path, _decoded([_from_atoms(atoms) for atoms in images]))
+    decoded = _some(path, assembled([_from_atoms(atoms) for atoms in images]))
     columns = {name: [atoms.info.get(name) for atoms in images] for name in _COLUMNS}
     if None not in columns["decoded_ok"]:
         words = columns["reason"]
@@ -117,9 +104,11 @@ def read(path: Path | str) -> Samples:
         ]
         ok = decoded.ok & np.array(told)
         reasons = tuple("" if good else text for good, text in zip(ok, why, strict=True))
-        decoded = Decoded(decoded.crystals, ok, reasons)
+        decoded = replace(decoded, ok=ok, reasons=reasons)
     asked = columns["requested_space_group"]
-    return as_samples(decoded, None if None in asked else asked)
+    if None not in asked:
+        decoded = replace(decoded, asked={"space_group": np.array(asked)})
+    return as_samples(decoded)
 
 
 _COLUMNS = ("decoded_ok", "reason", "requested_space_group")
@@ -158,7 +147,7 @@ class Known:
     @cached_property
     def digests(self) -> tuple[str, str]:
         """Fingerprints without and with the order of the crystals."""
-        each = [_digest(*crystal) for crystal in self._each()]
+        each = [digest(*crystal) for crystal in self._each()]
         joined = (b"".join(order) for order in (sorted(each), each))
         return tuple(hashlib.sha256(blob).hexdigest()[:12] for blob in joined)
 
@@ -169,13 +158,13 @@ class Known:
     @cached_property
     def _rows_of(self) -> dict[bytes, list[int]]:
         rows: dict[bytes, list[int]] = {}
-        for i, key in enumerate(composition_keys(self._counts())):
+        for i, key in enumerate(compositions.keys(self._counts())):
             if key:
                 rows.setdefault(key, []).append(i)
         return rows
 
     def like(self, keys: Sequence[bytes]) -> tuple[CrystalBatch | None, np.ndarray]:
-        """Known crystals of given compositions (`composition_keys`), and their places."""
+        """Known crystals of given compositions (`compositions.keys`), and their places."""
         found = {i for key in set(keys) for i in self._rows_of.get(key, ())}
         rows = np.array(sorted(found), dtype=np.int64)
         if not len(rows):
@@ -199,7 +188,7 @@ class Known:
 
     def _each(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         if isinstance(self.source, CrystalBatch):
-            yield from _each_of(self.source)
+            yield from each_of(self.source)
             return
         ends = self.source.offsets
         for i in range(len(self)):
@@ -223,12 +212,6 @@ def as_known(source: Known | CrystalBatch | CrystalSet | str | None) -> Known | 
     return Known(source)
 
 
-def fingerprint(crystals: CrystalBatch) -> str:
-    """A short hash of a reference set; neither order nor padding nor rounding noise counts."""
-    each = sorted(_digest(*crystal) for crystal in _each_of(crystals))
-    return hashlib.sha256(b"".join(each)).hexdigest()[:12]
-
-
 def safe_counts(crystals: CrystalBatch) -> np.ndarray:
     """(n, 119) atoms of each element; 0 everywhere for crystals that are broken."""
     whole = np.flatnonzero(~broken_crystals(crystals))
@@ -238,40 +221,7 @@ def safe_counts(crystals: CrystalBatch) -> np.ndarray:
     return counts
 
 
-def composition_keys(counts: np.ndarray) -> list[bytes]:
-    """A key for each row of (n, 119) counts: its ratios in lowest terms; empty without atoms."""
-    divisor = np.gcd.reduce(counts, axis=1)
-    lowest = (counts // np.maximum(divisor, 1)[:, None]).astype(np.int32)
-    return [row.tobytes() if d else b"" for row, d in zip(lowest, divisor, strict=True)]
-
-
-def _digest(lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> bytes:
-    values = np.concatenate([lattice.ravel(), frac.ravel()])
-    text = (np.round(values, ROUNDED) + 0.0).tobytes() + numbers.astype(np.int64).tobytes()
-    return hashlib.sha256(text).digest()
-
-
-def _each_of(crystals: CrystalBatch) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    arrays = (part.cpu().numpy() for part in (crystals.lattice, crystals.frac, crystals.numbers))
-    for lattice, frac, numbers in zip(*arrays, strict=True):
-        k = int((numbers > 0).sum())
-        yield lattice, frac[:k], numbers[:k]
-
-
 # ---- into one form
-
-
-def _assembled(given: Decoded | Samples, requested: Any) -> Samples:
-    n = len(given)
-    if n == 0:
-        raise InputError("no samples given: the judge needs at least one")
-    asked = None if requested is None else _checked_groups(requested, n)
-    ok = np.asarray(given.ok, dtype=bool)
-    reasons = tuple(
-        "" if good else str(why) or "no reason given"
-        for good, why in zip(ok, given.reasons, strict=True)
-    )
-    return Samples(_normal(given.crystals), ok, reasons, asked)
 
 
 def _normal(crystals: CrystalBatch) -> CrystalBatch:
@@ -327,13 +277,13 @@ def _checked_groups(requested: Any, n: int) -> np.ndarray:
     return np.where(np.isfinite(values), values, 0).astype(np.int64)
 
 
-def _from_structures(given: Sequence[Any]) -> Decoded:
+def _from_structures(given: Sequence[Any]) -> Samples:
     if isinstance(given, str | bytes | dict) or not hasattr(given, "__iter__"):
         raise InputError(
             f"samples are a {type(given).__name__}: give a CrystalBatch, what a descriptor "
             "decoded, or a list of pymatgen structures"
         )
-    return _decoded([_from_structure(each) for each in given])
+    return assembled([_from_structure(each) for each in given])
 
 
 def _from_structure(given: Any) -> CrystalBatch | str:
@@ -347,27 +297,10 @@ def _from_structure(given: Any) -> CrystalBatch | str:
         return str(error).removeprefix("structure 0 ")
 
 
-def _decoded(pairs: Sequence[CrystalBatch | str]) -> Decoded:
-    """Crystals, and reasons in the places where there is none."""
-    if not pairs:
-        raise InputError("no samples given: the judge needs at least one")
-    crystals = CrystalBatch.cat([_placeholder() if isinstance(p, str) else p for p in pairs])
-    reasons = tuple(p if isinstance(p, str) else "" for p in pairs)
-    return Decoded(crystals, np.array([not reason for reason in reasons]), reasons)
-
-
-def _placeholder() -> CrystalBatch:
-    return CrystalBatch(
-        torch.eye(3, dtype=torch.float64)[None] * 10.0,
-        torch.zeros(1, 1, 3, dtype=torch.float64),
-        torch.ones(1, 1, dtype=torch.long),
-    )
-
-
 # ---- files
 
 
-def _some(path: Path, decoded: Decoded) -> Decoded:
+def _some(path: Path, decoded: Samples) -> Samples:
     if not decoded.ok.any():
         raise InputError(
             f"{path} holds no crystal that can be judged; the first: {decoded.reasons[0]}"

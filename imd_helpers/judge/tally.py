@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .geometry import GeometryRule, geometry_valid
-from .intervals import wilson
+from ..crystals.rules import GeometryRule, geometry_valid
+from ..intervals import wilson
 from .protocols import Distance, Mean, Share
 from .report import SHARE, Number
 

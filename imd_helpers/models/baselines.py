@@ -13,7 +13,7 @@ import itertools
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any, ClassVar
 
@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ..crystals import CrystalBatch, elements, geometry, symmetry
-from ..descriptors import Decoded
+from ..crystals.samples import Samples
 from ..descriptors.symmetry_sites import GRID, SPACE_GROUPS, Sites, decode_sites
 from ..runtime import InputError, lookup
 
@@ -93,14 +93,8 @@ class Baseline(ABC):
 
     def sample(
         self, n: int, *, condition: Mapping[str, Any] | None = None, seed: int = 0
-    ) -> CrystalBatch:
-        """Draw n crystals; see `sample_decoded`."""
-        return self.sample_decoded(n, condition=condition, seed=seed)[0].crystals
-
-    def sample_decoded(
-        self, n: int, *, condition: Mapping[str, Any] | None = None, seed: int = 0
-    ) -> tuple[Decoded, np.ndarray]:
-        """Draw n samples, and the (n,) space groups they were asked to have.
+    ) -> Samples:
+        """Draw n crystals, with the space groups they were asked to have.
 
         Args:
             n: how many.
@@ -117,12 +111,13 @@ class Baseline(ABC):
         condition = dict(condition or {})
         for name in condition:
             lookup("condition", name, self.conditions)
-        return self._draw(n, condition, np.random.default_rng(seed))
+        made, group = self._draw(n, condition, np.random.default_rng(seed))
+        return replace(made, asked={"space_group": group})
 
     @abstractmethod
     def _draw(
         self, n: int, condition: dict[str, Any], rng: np.random.Generator
-    ) -> tuple[Decoded, np.ndarray]: ...
+    ) -> tuple[Samples, np.ndarray]: ...
 
     def _choose(
         self, n: int, keep: np.ndarray, condition: dict[str, Any], rng: np.random.Generator
@@ -143,12 +138,12 @@ class TrainingCopies(Baseline):
 
     def _draw(
         self, n: int, condition: dict[str, Any], rng: np.random.Generator
-    ) -> tuple[Decoded, np.ndarray]:
+    ) -> tuple[Samples, np.ndarray]:
         keep = np.ones(len(self.training), dtype=bool)
         if "elements" in condition:
             keep = self.training.has(condition["elements"])
         rows = self._choose(n, keep, condition, rng)
-        return _all_ok(self.training.crystals[rows]), self.training.space_group[rows]
+        return Samples.of(self.training.crystals[rows]), self.training.space_group[rows]
 
 
 class Substitution(Baseline):
@@ -164,7 +159,7 @@ class Substitution(Baseline):
 
     def _draw(
         self, n: int, condition: dict[str, Any], rng: np.random.Generator
-    ) -> tuple[Decoded, np.ndarray]:
+    ) -> tuple[Samples, np.ndarray]:
         present = self.training.crystals.counts().numpy() > 0
         keep = np.ones(len(present), dtype=bool)
         given = None
@@ -177,7 +172,7 @@ class Substitution(Baseline):
         for i, row in enumerate(rows):
             old = _by_electronegativity(np.flatnonzero(present[row]).tolist())
             swap[i, old] = _relatives(old, families, rng) if given is None else given
-        return _all_ok(_swapped(self.training.crystals[rows], swap)), self.training.space_group[
+        return Samples.of(_swapped(self.training.crystals[rows], swap)), self.training.space_group[
             rows
         ]
 
@@ -193,7 +188,7 @@ class RandomCubic(Baseline):
 
     def _draw(
         self, n: int, condition: dict[str, Any], rng: np.random.Generator
-    ) -> tuple[Decoded, np.ndarray]:
+    ) -> tuple[Samples, np.ndarray]:
         rows = self._choose(n, np.isin(self.training.space_group, SPACE_GROUPS), condition, rng)
         groups = self.training.space_group[rows]
         known = np.flatnonzero(self.training.crystals.counts().numpy().any(0))
@@ -252,7 +247,7 @@ class IonExchange(Baseline):
 
     def _draw(
         self, n: int, condition: dict[str, Any], rng: np.random.Generator
-    ) -> tuple[Decoded, np.ndarray]:
+    ) -> tuple[Samples, np.ndarray]:
         present = self.training.crystals.counts().numpy() > 0
         wanted = None
         if "elements" in condition:
@@ -263,7 +258,7 @@ class IonExchange(Baseline):
         for i, row in enumerate(rows):
             self._exchange(np.flatnonzero(present[row]), swap[i], wanted, rng)
         crystals = _exchanged(self.training.crystals[rows], swap, self.volumes)
-        return _all_ok(crystals), self.training.space_group[rows]
+        return Samples.of(crystals), self.training.space_group[rows]
 
     def _possible(self, present: np.ndarray, wanted: np.ndarray | None) -> np.ndarray:
         """(templates,) bool: an exchange is known, and leads to the elements that are wanted."""
@@ -361,7 +356,7 @@ class PrototypeEnumeration(Baseline):
 
     def _draw(
         self, n: int, condition: dict[str, Any], rng: np.random.Generator
-    ) -> tuple[Decoded, np.ndarray]:
+    ) -> tuple[Samples, np.ndarray]:
         present = self.prototypes.crystals.counts().numpy() > 0
         pool = np.flatnonzero(self.training.crystals.counts().numpy().any(0))
         keep = present.sum(1) <= len(pool)
@@ -506,7 +501,7 @@ class RandomCrystals(Baseline):
 
     def _until_accepted(
         self, n: int, attempt: Callable[[np.ndarray], tuple[CrystalBatch, np.ndarray]], reason: str
-    ) -> Decoded:
+    ) -> Samples:
         """Try all places that are left, again and again; ``attempt`` says which are good."""
         left, parts = np.arange(n), []
         for _ in range(self.tries):
@@ -549,7 +544,7 @@ class RandomP1(RandomCrystals):
 
     def _draw(
         self, n: int, condition: dict[str, Any], rng: np.random.Generator
-    ) -> tuple[Decoded, np.ndarray]:
+    ) -> tuple[Samples, np.ndarray]:
         recipes = self._recipes(condition)
 
         def attempt(left: np.ndarray) -> tuple[CrystalBatch, np.ndarray]:
@@ -587,7 +582,7 @@ class RandomWyckoff(RandomCrystals):
 
     def _draw(
         self, n: int, condition: dict[str, Any], rng: np.random.Generator
-    ) -> tuple[Decoded, np.ndarray]:
+    ) -> tuple[Samples, np.ndarray]:
         recipes = self._recipes(condition)
         groups = self._groups(n, condition, recipes, rng)
 
@@ -1047,12 +1042,8 @@ def _refilled(crystals: CrystalBatch, swap: np.ndarray) -> CrystalBatch:
     return CrystalBatch(crystals.lattice, crystals.frac, new)
 
 
-def _all_ok(crystals: CrystalBatch) -> Decoded:
-    return _decoded(crystals, np.zeros(0, dtype=np.int64), "")
-
-
-def _decoded(crystals: CrystalBatch, failed: np.ndarray, reason: str) -> Decoded:
+def _decoded(crystals: CrystalBatch, failed: np.ndarray, reason: str) -> Samples:
     """All are right but some, which share a reason."""
     ok = np.ones(len(crystals), dtype=bool)
     ok[failed] = False
-    return Decoded(crystals, ok, tuple("" if good else reason for good in ok))
+    return Samples(crystals, ok, tuple("" if good else reason for good in ok))

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..crystals import CrystalBatch, elements
-from ..descriptors.base import Decoded
+from ..crystals import elements
+from ..crystals.samples import Samples
 from ..descriptors.symmetry_sites import (
     GRID,
     N_ROWS,
@@ -324,19 +324,13 @@ class CubicGan:
     # ---- sampling
 
     def sample(
-        self, n: int, *, condition: Mapping[str, Any] | None = None, seed: int = 0
-    ) -> CrystalBatch:
-        """Generate n crystals; see `sample_decoded` for which of them decode without fault."""
-        return self.sample_decoded(n, condition=condition, seed=seed)[0].crystals
-
-    def sample_decoded(
         self,
         n: int,
         *,
         condition: Mapping[str, Any] | None = None,
         seed: int = 0,
         labels: str | None = None,
-    ) -> tuple[Decoded, np.ndarray]:
+    ) -> Samples:
         """Generate n crystals and keep a verdict for each.
 
         Args:
@@ -348,14 +342,15 @@ class CubicGan:
                 model's own way unless given.
 
         Returns:
-            n decoded crystals, and (n,) the requested space groups.
+            n crystals, with the space groups that they were asked to have.
 
         Raises:
             InputError: n below 1, a condition of unknown kind, group or element.
         """
         sites = self.sample_sites(n, condition=condition, seed=seed, labels=labels)
         finite = np.isfinite(sites.length)
-        return decode_sites(sites, finite=finite), sites.space_group
+        made = decode_sites(sites, finite=finite)
+        return dataclasses.replace(made, asked={"space_group": sites.space_group})
 
     @torch.no_grad()
     def sample_sites(
@@ -367,7 +362,7 @@ class CubicGan:
         labels: str | None = None,
         chunk: int = 4096,
     ) -> Sites:
-        """Generate sites without filling the cells: what `sample_decoded` decodes."""
+        """Generate sites without filling the cells: what `sample` decodes."""
         if n < 1:
             raise InputError(f"n={n}: ask for at least one sample")
         rng = torch.Generator(device=self.device).manual_seed(seed)

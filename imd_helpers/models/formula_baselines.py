@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ..crystals import elements
+from ..crystals.samples import Samples
 from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, MOST
 from ..runtime import InputError
 from .formula_tokens import at_least_one, checked, reduced
@@ -42,8 +43,8 @@ class RandomFormulas:
             self.element = (chosen > 0).sum(0).astype(float)
             self.count = np.bincount(chosen[chosen > 0], minlength=MAX_COUNT + 1)[1:].astype(float)
 
-    def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
-        """(n, 119) reduced counts.
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: reduced counts.
 
         Raises:
             InputError: n below 1, or a rule that hardly anything passes.
@@ -55,7 +56,7 @@ class RandomFormulas:
             kept.append(drawn if self.accept is None else drawn[self.accept(drawn)])
             found += len(kept[-1])
             if found >= n:
-                return np.concatenate(kept)[:n]
+                return Samples.from_counts(np.concatenate(kept)[:n])
         raise InputError(
             f"{found} of {TRIES * max(n, 1000):,} random formulas were accepted: the rule is too "
             "strict for rejection"
@@ -94,8 +95,8 @@ class SubstitutedFormulas:
             np.array([y for y in ELEMENTS if column[y] == column[z]]) for z in ELEMENTS
         ]
 
-    def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
-        """(n, 119) reduced counts; zeros where two elements became one.
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: reduced counts; zeros where two elements became one.
 
         Raises:
             InputError: n below 1.
@@ -111,4 +112,4 @@ class SubstitutedFormulas:
                 new[y] = 0 if new[y] else old[z]
             if (new > 0).sum() != (old > 0).sum():
                 new[:] = 0
-        return reduced(counts)
+        return Samples.from_counts(reduced(counts), "two elements became one")

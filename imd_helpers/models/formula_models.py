@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..crystals import elements
+from ..crystals.samples import Samples
 from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix, fits
 from ..networks import checkpoint, losses
 from ..runtime import InputError, data_path, lookup
@@ -130,8 +131,8 @@ class FormulaVae(nn.Module):
         counts[~fits(counts)] = 0
         return counts
 
-    def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
-        """(n, 119) reduced counts; zeros where the decoder wrote no formula.
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: reduced counts; zeros where the decoder wrote no formula.
 
         Raises:
             InputError: n below 1.
@@ -140,7 +141,7 @@ class FormulaVae(nn.Module):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             latent = torch.randn(at_least_one(n), self.settings["latent"]).to(where)
-            return reduced(self.decode(latent, draw=True))
+            return Samples.from_counts(reduced(self.decode(latent, draw=True)))
 
 
 # ---- autoregressive network
@@ -203,15 +204,15 @@ class FormulaRnn(nn.Module):
                 break
         return tokens
 
-    def sample(self, n: int, *, seed: int = 0) -> np.ndarray:
-        """(n, 119) reduced counts; zeros where the sentence is no formula.
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: reduced counts; zeros where the sentence is no formula.
 
         Raises:
             InputError: n below 1.
         """
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            return reduced(decode_tokens(self.write(at_least_one(n))))
+            return Samples.from_counts(reduced(decode_tokens(self.write(at_least_one(n)))))
 
 
 # ---- training

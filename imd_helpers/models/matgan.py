@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..crystals.samples import Samples
 from ..descriptors.composition_matrix import (
     ELEMENTS,
     FEWEST,
     MAX_COUNT,
     MOST,
     CompositionMatrix,
-    DecodedFormulas,
 )
 from ..networks import History, TrainConfig, checkpoint, fit, layers, losses
 from ..networks.fit import Callback
@@ -454,8 +454,8 @@ class MatGan:
 
     # ---- sampling
 
-    def sample(self, n: int, *, condition: Any = None, seed: int = 0) -> np.ndarray:
-        """(n, 119) int8 counts; zeros where a matrix is no formula.
+    def sample(self, n: int, *, condition: Any = None, seed: int = 0) -> Samples:
+        """Make n compositions, with a reason for each matrix that is none.
 
         Args:
             n: how many.
@@ -465,19 +465,9 @@ class MatGan:
         Raises:
             InputError: n below 1, or a condition that the model does not have, or lacks.
         """
-        parts = [part.counts for part in self.stream(n, condition=condition, seed=seed)]
-        return np.concatenate(parts)
+        return Samples.cat(list(self.stream(n, condition=condition, seed=seed)))
 
-    def sample_decoded(self, n: int, *, condition: Any = None, seed: int = 0) -> DecodedFormulas:
-        """The same with a reason for each matrix that is no formula."""
-        parts = list(self.stream(n, condition=condition, seed=seed))
-        return DecodedFormulas(
-            np.concatenate([part.counts for part in parts]),
-            np.concatenate([part.ok for part in parts]),
-            tuple(reason for part in parts for reason in part.reasons),
-        )
-
-    def stream(self, n: int, *, condition: Any = None, seed: int = 0) -> Iterator[DecodedFormulas]:
+    def stream(self, n: int, *, condition: Any = None, seed: int = 0) -> Iterator[Samples]:
         """The same in pieces of 8,192, so that no more matrices are in memory at once.
 
         Each piece has a random stream of its own, drawn from the seed and its place: pieces can
@@ -492,9 +482,7 @@ class MatGan:
             yield self.piece(start // CHUNK, rows.stop - start, wanted=part, seed=seed)
 
     @torch.no_grad()
-    def piece(
-        self, index: int, n: int, *, wanted: Tensor | None = None, seed: int = 0
-    ) -> DecodedFormulas:
+    def piece(self, index: int, n: int, *, wanted: Tensor | None = None, seed: int = 0) -> Samples:
         """Piece ``index`` of a stream: n compositions.
 
         Args:

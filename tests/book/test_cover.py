@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import imd_helpers as imd
-from imd_helpers.judge import structure
+from imd_helpers.matching import same as structure
 
 each_theme = pytest.mark.parametrize("theme", draw_cover.THEMES, ids=lambda theme: theme.file)
 
@@ -26,7 +26,7 @@ def record(repo):
 
 @pytest.fixture(scope="module")
 def decoded():
-    return imd.models.load("cubicgan").sample_decoded(10_000, seed=draw_cover.SEED)
+    return imd.models.load("cubicgan").sample(10_000, seed=draw_cover.SEED)
 
 
 @each_theme
@@ -59,14 +59,13 @@ def test_the_pictures_are_what_the_script_draws(repo, theme):
 
 
 def test_the_new_crystals_pass_the_whole_funnel(record, decoded):
-    samples, requested = decoded
+    samples, requested = decoded, decoded.asked["space_group"]
     formulas = np.array(samples.crystals.formulas())
     # a sample is unique unless an earlier one of its composition is the same
     rows = np.flatnonzero(np.isin(formulas, record.formulas) & samples.ok)
     rows = rows[rows <= max(record.samples)]
     report = imd.judge.funnel(
-        samples.crystals[rows],
-        requested_space_groups=requested[rows],
+        samples[rows],
         training=draw_cover.checkpoint_script().training_crystals(),
     )
     assert [stage.name for stage in report.stages] == record.stages

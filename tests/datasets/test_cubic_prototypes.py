@@ -8,8 +8,8 @@ from imd_helpers import datasets
 from imd_helpers.crystals import CrystalBatch, symmetry
 from imd_helpers.datasets import split_of
 from imd_helpers.descriptors.symmetry_sites import canonical, find_sites
-from imd_helpers.judge.hull import formation_energy
-from imd_helpers.judge.lattice_scan import lattice_scan
+from imd_helpers.energies.hull import formation_energy
+from imd_helpers.energies.lattice_scan import lattice_scan
 from imd_helpers.models.cubicgan import training_sites
 
 

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from imd_helpers.crystals import CrystalBatch
 from imd_helpers.runtime import data_path
 
 FOLDER = data_path("checkpoints", "comparison")
+SCRIPTS = Path(__file__).resolve().parents[2] / "experiments"
 CHEAP = (
     "composition matrix (MatGAN)",
     "coordinate matrix (Kim et al.)",
@@ -21,11 +23,11 @@ CHEAP = (
 
 @pytest.fixture(scope="module")
 def script():
-    sys.path.insert(0, str(FOLDER))
+    sys.path.insert(0, str(SCRIPTS))
     try:
-        yield importlib.import_module("make_comparison")
+        yield importlib.import_module("comparison")
     finally:
-        sys.path.remove(str(FOLDER))
+        sys.path.remove(str(SCRIPTS))
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 
 import imd_helpers as imd
 from imd_helpers.crystals import elements
+from imd_helpers.crystals.compositions import parse
+from imd_helpers.crystals.samples import Samples
 from imd_helpers.descriptors.composition_matrix import (
     ELEMENTS,
     CompositionMatrix,
-    DecodedFormulas,
     fits,
-    parse,
 )
 from imd_helpers.runtime import InputError
 
@@ -74,7 +74,7 @@ def test_every_formula_of_oqmd_comes_back_in_time(oqmd):
     assert decoded.ok.all()
     assert np.array_equal(decoded.counts, read.valid()[::5])
     kept = [formula for formula, ok in zip(oqmd, read.ok, strict=True) if ok]
-    some = DecodedFormulas(decoded.counts[::5], decoded.ok[::5], decoded.reasons[::5])
+    some = Samples(decoded.counts[::5], decoded.ok[::5], decoded.reasons[::5])
     assert some.formulas() == kept[::25]
     assert seconds < 3
     small = np.array([max(elements.parse_formula(f).values()) <= 8 for f in oqmd[::50]])
@@ -200,7 +200,7 @@ def test_input_errors():
     with pytest.raises(InputError, match="rule of decoding"):
         CompositionMatrix("soft")
     with pytest.raises(InputError, match="one of each"):
-        DecodedFormulas(np.zeros((2, 119)), np.ones(1, bool), ("",))
+        Samples(np.zeros((2, 119)), np.ones(1, bool), ("",))
 
 
 def test_negative_counts_are_refused():

@@ -10,7 +10,8 @@ from pymatgen.core import Lattice, Structure
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.geometry import closest_contact, min_image_distances
-from imd_helpers.descriptors.base import Encoded, read_crystals
+from imd_helpers.crystals.samples import Samples
+from imd_helpers.descriptors.base import read_crystals
 from imd_helpers.descriptors.coordinate_matrix import (
     CoordinateMatrix,
     cell_parameters,
@@ -243,7 +244,7 @@ def test_input_errors():
         with pytest.raises(InputError, match="different atomic numbers"):
             CoordinateMatrix(numbers, slots)
     with pytest.raises(InputError, match="one of each"):
-        Encoded(torch.zeros(2, 3), np.ones(1, bool), ("",))
+        Samples(torch.zeros(2, 3), np.ones(1, bool), ("",))
     batch, reasons = read_crystals(rock_salt())
     assert reasons == [""]
     assert len(batch) == 1

@@ -129,9 +129,9 @@ def test_matrices_decode_to_the_same_molecules(g2, order):
     descriptor = CoulombMatrix(16, order=order)
     back = descriptor.decode(descriptor.encode(g2))
     assert back.ok.all()
-    assert back.molecules.formulas() == g2.formulas()
+    assert back.content.formulas() == g2.formulas()
     eigenvalues = CoulombMatrix(16, order="eigenvalues")
-    assert torch.allclose(eigenvalues.encode(back.molecules), eigenvalues.encode(g2), atol=1e-6)
+    assert torch.allclose(eigenvalues.encode(back.content), eigenvalues.encode(g2), atol=1e-6)
 
 
 def test_what_does_not_decode_says_why(g2):

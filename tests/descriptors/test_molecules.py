@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from imd_helpers.crystals import elements
+from imd_helpers.crystals.samples import Samples
 from imd_helpers.descriptors import molecules
 from imd_helpers.descriptors.molecules import (
-    DecodedMolecules,
     MoleculeBatch,
     bonds,
     g2_molecules,
@@ -156,5 +156,5 @@ def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
 
 def test_verdicts_must_be_as_many_as_molecules(g2):
     with pytest.raises(InputError, match="one of each"):
-        DecodedMolecules(g2[1][:2], np.array([True]), ("", ""))
+        Samples(g2[1][:2], np.array([True]), ("", ""))
     assert molecules.BOND_SCALE > 1

@@ -3,9 +3,9 @@
 import numpy as np
 
 from imd_helpers.crystals import geometry
-from imd_helpers.judge import hull
-from imd_helpers.judge.hull import HullVerdict
-from imd_helpers.judge.potentials import Potential
+from imd_helpers.energies import hull
+from imd_helpers.energies.hull import HullVerdict
+from imd_helpers.energies.potentials import Potential
 
 STIFFNESS = 2.0  # eV
 

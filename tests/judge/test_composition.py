@@ -5,8 +5,9 @@ import pytest
 
 import imd_helpers as imd
 from imd_helpers.crystals import elements
+from imd_helpers.crystals.compositions import amounts
 from imd_helpers.judge import charge_neutral
-from imd_helpers.judge.composition import formula_counts, oxidation_table
+from imd_helpers.judge.charge import oxidation_table
 from imd_helpers.runtime import InputError, UnknownNameError
 
 
@@ -91,7 +92,7 @@ def test_alloys_and_pauling_are_options():
 
 
 def test_formulas_and_counts_agree(real_formulas):
-    counts = formula_counts(real_formulas).astype(np.int16)
+    counts = amounts(real_formulas).astype(np.int16)
     assert (charge_neutral(counts) == charge_neutral(real_formulas)).all()
     assert (charge_neutral(3 * counts) == charge_neutral(counts)).all()  # lowest terms count
 
@@ -103,7 +104,7 @@ def test_large_charges_are_exact():
 
 
 def test_pieces_join(monkeypatch):
-    from imd_helpers.judge import composition
+    from imd_helpers.judge import charge as composition
 
     formulas = random_formulas(50, 8, seed=3)
     whole = charge_neutral(formulas)

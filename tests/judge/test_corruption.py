@@ -7,7 +7,7 @@ import torch
 from imd_helpers import datasets
 from imd_helpers.crystals import CrystalBatch, elements, geometry, symmetry
 from imd_helpers.judge import corruption
-from imd_helpers.judge.structure import NONE, same_as_reference
+from imd_helpers.matching.same import NONE, same_as_reference
 from imd_helpers.runtime import InputError, UnknownNameError
 
 N = 60

@@ -8,9 +8,11 @@ import pytest
 
 import imd_helpers as imd
 from imd_helpers.crystals import elements
-from imd_helpers.descriptors.composition_matrix import CompositionMatrix, DecodedFormulas
+from imd_helpers.crystals.compositions import first_rows, member
+from imd_helpers.crystals.samples import Samples
+from imd_helpers.descriptors.composition_matrix import CompositionMatrix
 from imd_helpers.judge import formulas
-from imd_helpers.judge.formulas import PIECE, first_rows, judge_formulas, member
+from imd_helpers.judge.formulas import PIECE, judge_formulas
 from imd_helpers.runtime import InputError
 
 
@@ -34,7 +36,7 @@ class Dice:
         counts = random_counts(n, seed=[seed, index])
         counts[0] = 0
         ok = counts.any(1)
-        return DecodedFormulas(counts, ok, tuple("" if good else "empty" for good in ok))
+        return Samples(counts, ok, tuple("" if good else "empty" for good in ok))
 
 
 # ---- sets

@@ -5,7 +5,7 @@ import pytest
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.descriptors import Decoded
+from imd_helpers.crystals.samples import Samples
 from imd_helpers.judge import DefinitionError, Report, compare, funnel, wilson
 from imd_helpers.runtime import InputError, UnknownNameError
 
@@ -40,7 +40,7 @@ def planted(known):
     order = np.arange(len(fate))
     swap = [i for i, name in enumerate(fate) if name == "unique"]
     order = np.r_[np.delete(order, swap), swap]  # duplicates come after what they repeat
-    decoded = Decoded(batch[order], ok[order], tuple("" if k else "it broke" for k in ok[order]))
+    decoded = Samples(batch[order], ok[order], tuple("" if k else "it broke" for k in ok[order]))
     return decoded, asked[order], [fate[i] for i in order], training
 
 
@@ -118,7 +118,7 @@ def test_only_equal_definitions_compare(known):
         with pytest.raises(DefinitionError, match=key):
             one.compare(other)
         with pytest.raises(DefinitionError, match=key):
-            one.figure(other)
+            imd.show.reports(one, other)
     trained = [funnel(crystals, training=known.crystals[50:k]) for k in (60, 61)]
     with pytest.raises(DefinitionError, match=r"novel\.training"):
         compare(trained)
@@ -133,7 +133,7 @@ def test_reference_in_other_order_is_the_same_reference(known):
 
 def test_figure_shows_every_stage_and_report(known):
     reports = [funnel(known.crystals[k : k + 20], name=f"set {k}") for k in (0, 20, 40)]
-    figure = reports[0].figure(*reports[1:])
+    figure = imd.show.reports(*reports)
     axes = figure.axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == list(reports[0].table.index)
     widths = [bar.get_width() for bar in axes.patches]

@@ -7,8 +7,8 @@ import pytest
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
+from imd_helpers.crystals.rules import geometry_verdict
 from imd_helpers.judge import wilson
-from imd_helpers.judge.geometry import geometry_verdict
 
 SPLITS = ("val", "test")
 

@@ -14,7 +14,7 @@ from fakes import Spring, use_fake_hull
 import imd_helpers as imd
 from imd_helpers import cli
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.descriptors import Decoded
+from imd_helpers.crystals.samples import Samples
 from imd_helpers.judge import PROTOCOLS, Report, judge
 from imd_helpers.judge.samples import Known, read
 from imd_helpers.runtime import InputError
@@ -158,7 +158,7 @@ def all_of_them():
     crystals = CrystalBatch.cat([batch(), *(crystal for crystal, _ in CRYSTALS.values())])
     ok = np.array([True, *("did not decode" not in name for name in NAMES)])
     why = tuple("a wrong shape" if name == "did not decode" else "" for name in ["", *NAMES])
-    return Decoded(crystals, ok, why)
+    return Samples(crystals, ok, why)
 
 
 @pytest.fixture(scope="module")

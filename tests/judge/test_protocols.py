@@ -7,9 +7,9 @@ import pytest
 from fakes import Spring, use_fake_hull
 
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.descriptors import Decoded
+from imd_helpers.crystals.rules import RULES
+from imd_helpers.crystals.samples import Samples
 from imd_helpers.judge import PROTOCOLS, DefinitionError, Protocol, compare, judge
-from imd_helpers.judge.geometry import RULES
 from imd_helpers.judge.protocols import FACTS, Distance, Mean, Share
 from imd_helpers.runtime import InputError, UnknownNameError
 
@@ -66,7 +66,7 @@ VOLUMES = {  # Å^3 an atom, where the spring is relaxed; 1 starts a little larg
 def samples():
     batch = CrystalBatch.cat(list(SAMPLES.values()))
     ok = np.arange(10) != 8
-    return Decoded(batch, ok, tuple("" if k else "a wrong shape" for k in ok))
+    return Samples(batch, ok, tuple("" if k else "a wrong shape" for k in ok))
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from fakes import Spring, use_fake_hull
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.descriptors import Decoded
+from imd_helpers.crystals.samples import Samples
 from imd_helpers.judge import PROTOCOLS, Report, checks, chunks, judge, judging
 from imd_helpers.judge.protocols import Distance, Protocol, Step
 from imd_helpers.judge.samples import Known, as_samples, fingerprint, read
@@ -442,7 +442,7 @@ def test_coverage_and_distances(known, monkeypatch, tmp_path):
     pytest.importorskip("matminer")
     monkeypatch.setenv("IMD_CACHE_DIR", str(tmp_path))
     some = known.crystals[:6]
-    given = Decoded(some, np.arange(6) != 5, ("",) * 5 + ("broken",))
+    given = Samples(some, np.arange(6) != 5, ("",) * 5 + ("broken",))
     report = judge(given, reference=known[:5], protocol="cdvae", potentials=())
     assert report["COV-R"].value == 1.0  # every known crystal is among the samples
     assert report["COV-R"].n == 5
@@ -534,7 +534,7 @@ def test_changed_reports_are_refused(samples, known, change, message):
 
 def test_the_figure_shows_stages_and_numbers(samples, known):
     one, two = (without_energies(samples[k : k + 20], known, name=f"set {k}") for k in (0, 20))
-    figure = one.figure(two)
+    figure = imd.show.reports(one, two)
     stages, numbers = figure.axes
     assert [t.get_text() for t in stages.get_yticklabels()] == list(one.table.index)
     assert [t.get_text() for t in numbers.get_yticklabels()] == [k.name for k in one.numbers]

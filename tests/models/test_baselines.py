@@ -66,9 +66,10 @@ def rocksalt(one, two, a=5.6):
 @pytest.mark.parametrize("kind", ALL)
 def test_n_in_n_out_and_seeded(kind, models):
     model = models[kind]
-    decoded, asked = model.sample_decoded(200, seed=3)
-    again, _ = model.sample_decoded(200, seed=3)
-    other = model.sample(200, seed=4)
+    decoded = model.sample(200, seed=3)
+    asked = decoded.asked["space_group"]
+    again = model.sample(200, seed=3)
+    other = model.sample(200, seed=4).crystals
     assert len(decoded) == len(asked) == 200
     assert decoded.ok.mean() > (0.6 if kind is RandomWyckoff else 0.999)
     assert all((reason == "") == ok for reason, ok in zip(decoded.reasons, decoded.ok, strict=True))
@@ -91,12 +92,13 @@ def test_templates_are_the_same_crystals(training):
 
 
 def test_copies_are_copies(training):
-    sample = TrainingCopies(training).sample(50)
+    sample = TrainingCopies(training).sample(50).crystals
     assert not novel(sample, training.crystals).any()
 
 
 def test_substitution_keeps_the_family(training):
-    decoded, asked = Substitution(training).sample_decoded(300, seed=1)
+    decoded = Substitution(training).sample(300, seed=1)
+    asked = decoded.asked["space_group"]
     # the same draws as the templates: the generator chooses rows first
     rows = np.random.default_rng(1).choice(len(training), size=300)
     old = training.crystals[rows]
@@ -118,7 +120,8 @@ def test_substitution_keeps_the_family(training):
 
 
 def test_random_cubic_follows_its_description(training):
-    decoded, asked = RandomCubic(training).sample_decoded(2000, seed=0)
+    decoded = RandomCubic(training).sample(2000, seed=0)
+    asked = decoded.asked["space_group"]
     for group in (216, 221, 225):
         expected = (training.space_group == group).mean()
         assert abs((asked == group).mean() - expected) < 4 * np.sqrt(expected / 2000) + 0.01
@@ -154,10 +157,10 @@ def test_grid_orbits_cover_the_grid():
 @pytest.mark.parametrize("kind", KNOWN)
 def test_conditions(kind, training, models):
     model = models[kind]
-    _, asked = model.sample_decoded(30, condition={"space_group": 221})
+    asked = model.sample(30, condition={"space_group": 221}).asked["space_group"]
     assert set(asked.tolist()) == {221}
     symbols = [elements.SYMBOLS[z] for z in np.unique(training.crystals.numbers[0]) if z]
-    sample = model.sample(20, condition={"elements": symbols})
+    sample = model.sample(20, condition={"elements": symbols}).crystals
     assert {frozenset(structure.symbol_set) for structure in sample.structures()} == {
         frozenset(symbols)
     }
@@ -212,7 +215,7 @@ def test_prototypes_agree_with_those_of_the_data_set():
 def test_exchange_follows_the_counts(training, models):
     model = models[IonExchange]
     n = 4000
-    sample = model.sample(n, seed=5)
+    sample = model.sample(n, seed=5).crystals
     kept = (model.training.crystals.counts().numpy() > 0).astype(int)
     got = (sample.counts().numpy() > 0).astype(int)
     # each sample is a training crystal with one element exchanged for a counted partner
@@ -226,7 +229,7 @@ def test_exchange_follows_the_counts(training, models):
         for row, hits in zip(some, one, strict=True)
     ]
     assert all(pairs)
-    two = IonExchange(training, swaps=2).sample(100, seed=1).counts().numpy() > 0
+    two = IonExchange(training, swaps=2).sample(100, seed=1).crystals.counts().numpy() > 0
     differ = (kept[None] > two[:, None]).sum(-1)
     assert (differ.min(1) <= 2).all()
     assert (differ.min(1) == 2).any()
@@ -235,7 +238,7 @@ def test_exchange_follows_the_counts(training, models):
 def test_exchange_shares_by_hand():
     sets = [rocksalt("Na", x) for x in ("Cl", "F", "Br")] + [rocksalt("K", "Cl")]
     model = IonExchange(CrystalBatch.cat(sets))
-    sample = model.sample(6000, seed=0)
+    sample = model.sample(6000, seed=0).crystals
     shares = {formula: k / 6000 for formula, k in Counter(sample.formulas()).items()}
     # NaCl (1/4): Na -> K (1/2) or Cl -> F, Br (1/4 each); NaF: Na -> K, or F -> Cl, Br; NaBr alike;
     # KCl: K -> Na, or Cl -> F, Br
@@ -248,7 +251,7 @@ def test_exchange_shares_by_hand():
         "NaCl": 1 / 16 + 1 / 16 + 1 / 8,
     }
     assert shares == pytest.approx(expected, abs=0.025)
-    found = model.sample(50, condition={"elements": ("K", "F")})
+    found = model.sample(50, condition={"elements": ("K", "F")}).crystals
     assert set(found.formulas()) == {"KF"}
 
 
@@ -286,19 +289,20 @@ def test_enumeration_is_complete():
     with pytest.raises(InputError, match="none is accepted"):
         model.enumerate(("Mg", "Al", "O"))
     # prototypes are drawn alike, though two of four training crystals are rock salt
-    _, asked = model.sample_decoded(3000, seed=0)
+    asked = model.sample(3000, seed=0).asked["space_group"]
     assert np.mean(asked == 221) == pytest.approx(1 / 3, abs=0.04)
 
 
 def test_enumeration_filter(mixed):
-    free = PrototypeEnumeration(mixed).sample_decoded(300, seed=0)[0]
+    free = PrototypeEnumeration(mixed).sample(300, seed=0)
     assert free.ok.all()
     assert charge_neutral(free.crystals.counts().numpy()).mean() < 0.85
-    kept = PrototypeEnumeration(mixed, accept=charge_neutral).sample_decoded(300, seed=0)[0]
+    kept = PrototypeEnumeration(mixed, accept=charge_neutral).sample(300, seed=0)
     assert kept.ok.all()
     assert charge_neutral(kept.crystals.counts().numpy()).all()
     never = PrototypeEnumeration(mixed, accept=lambda counts: np.zeros(len(counts), bool), tries=3)
-    decoded, asked = never.sample_decoded(5)
+    decoded = never.sample(5)
+    asked = decoded.asked["space_group"]
     assert not decoded.ok.any()
     assert decoded.reasons == ("no filling accepted in 3 tries",) * 5
     assert len(decoded.crystals) == len(asked) == 5
@@ -407,7 +411,8 @@ def centring(number):
 
 
 def test_random_wyckoff_has_its_symmetry_and_no_overlap(mixed):
-    decoded, asked = RandomWyckoff(mixed).sample_decoded(150, seed=0)
+    decoded = RandomWyckoff(mixed).sample(150, seed=0)
+    asked = decoded.asked["space_group"]
     good = decoded.crystals[decoded.ok]
     groups = asked[decoded.ok]
     assert decoded.ok.mean() > 0.93
@@ -423,7 +428,8 @@ def test_random_wyckoff_has_its_symmetry_and_no_overlap(mixed):
 
 def test_random_wyckoff_follows_the_training_set(mixed):
     model = RandomWyckoff(mixed, tries=1)  # space groups are drawn first, and kept
-    decoded, asked = model.sample_decoded(2000, seed=1)
+    decoded = model.sample(2000, seed=1)
+    asked = decoded.asked["space_group"]
     for group in (225, 62, 139, 194):
         expected = (mixed.space_group == group).mean()
         assert np.mean(asked == group) == pytest.approx(expected, abs=0.03)
@@ -436,14 +442,13 @@ def test_random_wyckoff_follows_the_training_set(mixed):
 
 def test_random_wyckoff_conditions(mixed):
     model = RandomWyckoff(mixed)
-    decoded, asked = model.sample_decoded(
-        12, condition={"formula": "SrTiO3", "space_group": 99}, seed=0
-    )
+    decoded = model.sample(12, condition={"formula": "SrTiO3", "space_group": 99}, seed=0)
+    asked = decoded.asked["space_group"]
     assert set(asked.tolist()) == {99}  # P4mm, whether the training set has it or not
     assert decoded.ok.all()
     assert set(decoded.crystals.formulas()) == {"SrTiO3"}
     assert set(symmetry.space_group_numbers(decoded.crystals, symprec=0.01)) == {99}
-    pair = model.sample(10, condition={"elements": ("Mg", "O")}, seed=0)
+    pair = model.sample(10, condition={"elements": ("Mg", "O")}, seed=0).crystals
     assert all(set(s.symbol_set) == {"Mg", "O"} for s in pair.structures())
     with pytest.raises(InputError, match="too many sites"):
         RandomWyckoff(mixed, max_sites=4).sample(
@@ -454,7 +459,8 @@ def test_random_wyckoff_conditions(mixed):
 
 
 def test_random_p1(mixed):
-    decoded, asked = RandomP1(mixed).sample_decoded(300, seed=0)
+    decoded = RandomP1(mixed).sample(300, seed=0)
+    asked = decoded.asked["space_group"]
     assert decoded.ok.all()
     assert set(asked.tolist()) == {1}
     assert geometry_valid(decoded.crystals).mean() < 0.15  # chance alone puts atoms together
@@ -463,17 +469,18 @@ def test_random_p1(mixed):
     described = decoded.crystals.counts().numpy() @ volumes
     drawn = geometry.volume(decoded.crystals).numpy() / described
     assert np.isin(drawn.round(9), ratios.round(9)).all()  # densities as in the training set
-    apart, _ = RandomP1(mixed, min_contact=0.65).sample_decoded(100, seed=0)
+    apart = RandomP1(mixed, min_contact=0.65).sample(100, seed=0)
     assert apart.ok.mean() > 0.9
     assert closest(apart.crystals[apart.ok]).min() >= 0.65
     assert (symmetry.space_group_numbers(apart.crystals[apart.ok], symprec=0.01) == 1).mean() > 0.8
-    formula = RandomP1(mixed).sample(20, condition={"formula": "Fe4O6"}, seed=0)
+    formula = RandomP1(mixed).sample(20, condition={"formula": "Fe4O6"}, seed=0).crystals
     assert set(formula.formulas()) == {"Fe2O3"}
 
 
 def test_random_crystals_that_find_no_place_keep_it(mixed):
     tight = RandomP1(mixed, min_contact=2.0, tries=2)
-    decoded, asked = tight.sample_decoded(7)
+    decoded = tight.sample(7)
+    asked = decoded.asked["space_group"]
     assert len(decoded) == len(asked) == 7
     assert not decoded.ok.any()
     assert set(decoded.reasons) == {"atoms overlap in 2 tries"}

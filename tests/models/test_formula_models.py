@@ -89,19 +89,19 @@ def test_counts_are_checked(wrong):
 @pytest.mark.parametrize("like_training", [False, True])
 def test_random_formulas(training, like_training):
     maker = fb.RandomFormulas(training, accept=neutral, like_training=like_training)
-    made = maker.sample(400, seed=1)
+    made = maker.sample(400, seed=1).counts
     assert made.shape == (400, 119)
     assert neutral(made).all()
     assert fits(made).all()
     assert (made == ft.reduced(made)).all()
-    assert (made == maker.sample(400, seed=1)).all()
-    assert (made != maker.sample(400, seed=2)).any()
+    assert (made == maker.sample(400, seed=1).counts).all()
+    assert (made != maker.sample(400, seed=2).counts).any()
 
 
 def test_like_training_follows_the_training_set(training):
     share = {}
     for like in (False, True):
-        made = fb.RandomFormulas(training, like_training=like).sample(2000)
+        made = fb.RandomFormulas(training, like_training=like).sample(2000).counts
         share[like] = (made[:, 8] > 0).mean()
     assert share[True] > 4 * share[False]
     assert share[True] < (training[:, 8] > 0).mean() + 0.05
@@ -115,7 +115,7 @@ def test_a_rule_that_nothing_passes_is_an_error(training):
 
 
 def test_substitution_keeps_columns_of_the_table():
-    made = fb.SubstitutedFormulas(counts_of("SrTiO3")).sample(300, seed=0)
+    made = fb.SubstitutedFormulas(counts_of("SrTiO3")).sample(300, seed=0).counts
     column = elements.column("group")
     for row in made[made.any(1)]:
         groups = sorted(column[z] for z in np.flatnonzero(row))
@@ -150,10 +150,10 @@ def test_samples_are_seeded_and_leave_the_global_numbers_alone(briefly):
         torch.manual_seed(5)
         before = torch.rand(1)
         torch.manual_seed(5)
-        one = model.sample(50, seed=3)
+        one = model.sample(50, seed=3).counts
         assert torch.rand(1) == before
         assert one.shape == (50, 119)
-        assert (one == model.sample(50, seed=3)).all()
+        assert (one == model.sample(50, seed=3).counts).all()
 
 
 def test_the_network_scores_what_it_writes_as_it_drew_it(briefly):
@@ -240,6 +240,6 @@ def test_features_do_not_depend_on_the_size_of_the_formula():
 
 @pytest.mark.parametrize("name", fm.CHECKPOINTS)
 def test_weights_that_come_with_the_book_write_formulas(name):
-    made = fm.load(fm.checkpoint_path(name)).sample(200)
+    made = fm.load(fm.checkpoint_path(name)).sample(200).counts
     assert made.any(1).mean() > 0.3
     assert (data_path("checkpoints", "vae_rnn_rl") / "card.md").is_file()

@@ -301,17 +301,17 @@ def test_keep_chooses_what_is_learned_from(tmp_path):
 def test_samples_do_not_depend_on_how_many_are_asked_for(monkeypatch):
     model = MatGan(FIXED.but(width=1 / 8))
     monkeypatch.setattr(matgan, "CHUNK", 64)
-    long = model.sample(150, seed=3)
+    long = model.sample(150, seed=3).counts
     assert long.shape == (150, 119)
-    assert np.array_equal(long[:128], model.sample(128, seed=3))
-    assert not np.array_equal(long, model.sample(150, seed=4))
+    assert np.array_equal(long[:128], model.sample(128, seed=3).counts)
+    assert not np.array_equal(long, model.sample(150, seed=4).counts)
     assert np.array_equal(model.piece(1, 64, seed=3).counts, long[64:128])
 
 
 def test_sampling_leaves_the_global_random_state_alone():
     model = MatGan(FIXED.but(width=1 / 8))
     before = torch.get_rng_state()
-    model.sample(10)
+    model.sample(10).counts
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -319,7 +319,7 @@ def test_a_condition_is_scaled_and_must_fit_the_model():
     plain = MatGan(FIXED.but(width=1 / 8))
     asked = MatGan(FIXED.but(width=1 / 8, condition="formation_energy"), scale=(-1.0, 2.0))
     assert asked.scaled(np.array([3.0])).item() == pytest.approx(2.0)
-    assert asked.sample(5, condition=-2.0).shape == (5, 119)
+    assert asked.sample(5, condition=-2.0).counts.shape == (5, 119)
     with pytest.raises(InputError, match="without a condition"):
         plain.sample(5, condition=-2.0)
     with pytest.raises(InputError, match="ask for a value"):
@@ -329,7 +329,7 @@ def test_a_condition_is_scaled_and_must_fit_the_model():
 def test_a_model_travels_to_another_process():
     model = MatGan(FIXED.but(width=1 / 8))
     twin = pickle.loads(pickle.dumps(model))
-    assert np.array_equal(model.sample(20), twin.sample(20))
+    assert np.array_equal(model.sample(20).counts, twin.sample(20).counts)
 
 
 # ---- files
@@ -341,7 +341,7 @@ def test_saved_models_load_and_sample_the_same(tmp_path):
     twin = MatGan.load(path)
     assert twin.config == model.config
     assert twin.scale == model.scale
-    assert np.array_equal(model.sample(20), twin.sample(20))
+    assert np.array_equal(model.sample(20).counts, twin.sample(20).counts)
 
 
 def test_half_precision_on_disk_is_half_the_size(tmp_path):
@@ -349,7 +349,7 @@ def test_half_precision_on_disk_is_half_the_size(tmp_path):
     whole = model.save(tmp_path / "whole.safetensors", half=False).stat().st_size
     half = model.save(tmp_path / "half.safetensors").stat().st_size
     assert half < 0.6 * whole
-    assert MatGan.load(tmp_path / "half.safetensors").sample(5).shape == (5, 119)
+    assert MatGan.load(tmp_path / "half.safetensors").sample(5).counts.shape == (5, 119)
 
 
 def test_foreign_weights_are_refused(tmp_path):

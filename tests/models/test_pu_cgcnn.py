@@ -62,9 +62,9 @@ def test_a_formula_graph_joins_all_elements_with_their_shares():
 
 
 def row(formula):
-    from imd_helpers.judge.composition import formula_counts
+    from imd_helpers.crystals.compositions import amounts
 
-    return formula_counts([formula])[0].astype(int)
+    return amounts([formula])[0].astype(int)
 
 
 def test_hidden_positives_are_found_among_the_unlabelled(trained, world):

@@ -1,0 +1,386 @@
+"""The table of the chapter `comparison`: every descriptor of crystals, measured alike.
+
+    python experiments/comparison.py [NAME ...]
+
+Writes `run.json` beside this file after each descriptor. Without names everything is measured;
+with names only these are, and the other rows are kept.
+
+For each descriptor: how many of 1,000 real crystals it can write, what comes back, what a change of
+orientation, origin, order, cell or size does to its numbers, how many numbers it has, how long
+it takes, and the error of one and the same regressor for the formation energy.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import comparison_entries as entries
+import numpy as np
+import torch
+from comparison_entries import ENTRIES, Entry, Written
+from torch import Tensor
+
+import imd_helpers as imd
+from imd_helpers.crystals import CrystalBatch
+from imd_helpers.datasets.store import CrystalSet
+from imd_helpers.descriptors import amd
+from imd_helpers.runtime import device_name, lookup, version
+
+ROOT = Path(__file__).resolve().parents[1]
+HERE = ROOT / "data" / "checkpoints" / "comparison"
+N_CRYSTALS, N_CHANGED = 1000, 60
+N_TRAIN, N_VAL, N_TEST = 2000, 500, 1000
+FEW = 100  # with fewer crystals of the thousand the round trip takes all that fit
+CHUNK = 50
+CHANGED = 1e-3  # of the median distance of two crystals: what counts as another description
+SAME = 0.1  # Å; crystals nearer than this count as the same
+SKETCH = 2048  # longer descriptors are hashed to this many numbers before the regression
+WIDTHS, RIDGES = (0.1, 0.3, 1.0, 3.0), (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+
+# ---- data
+
+
+@cache
+def crystals() -> CrystalSet:
+    """Crystals of at most 20 sites."""
+    return imd.datasets.load("oqmd_icsd").select(max_sites=20)
+
+
+@cache
+def sample(split: str | None, n: int) -> CrystalSet:
+    """N random crystals, of one split or of all."""
+    data = crystals() if split is None else crystals().select(split=split)
+    return data[np.random.default_rng(0).permutation(len(data))[:n]]
+
+
+def chunks(batch: CrystalBatch) -> Iterator[CrystalBatch]:
+    """Pieces of a batch."""
+    rows = np.arange(len(batch))
+    return (batch[rows[i : i + CHUNK]] for i in range(0, len(rows), CHUNK))
+
+
+# ---- round trip
+
+
+def deviation(one: CrystalBatch, other: CrystalBatch) -> np.ndarray:
+    """(n,) Å: how far two crystals are apart, elements included; infinite for other formulas.
+
+    The largest difference between average minimum distances: of all atoms, of the atoms of each
+    element alone, and of those of each pair of elements.
+    """
+    parts = [one.formulas(), other.formulas()]
+    out = np.where([a == b for a, b in zip(*parts, strict=True)], 0.0, np.inf)
+    rows = np.flatnonzero(out == 0)
+    if len(rows) == 0:
+        return out
+    chosen = [(i, subset) for i in rows for subset in subsets(one[i])]
+    fingerprints = []
+    for batch in (one, other):
+        some = CrystalBatch.cat([sublattice(batch[i], subset) for i, subset in chosen])
+        fingerprints.append(amd.average_minimum_distances(some, k=50))
+    apart = np.abs(fingerprints[0] - fingerprints[1]).max(axis=1)
+    np.maximum.at(out, [i for i, _ in chosen], np.nan_to_num(apart, nan=np.inf))
+    return out
+
+
+def subsets(crystal: CrystalBatch) -> list[tuple[int, ...]]:
+    """All elements, each alone, and each pair."""
+    kinds = sorted(set(crystal.numbers[0].tolist()) - {0})
+    few = [s for size in (1, 2) for s in itertools.combinations(kinds, size)]
+    return list(dict.fromkeys([tuple(kinds), *few]))
+
+
+def sublattice(crystal: CrystalBatch, subset: tuple[int, ...]) -> CrystalBatch:
+    """The atoms of some elements in the same cell."""
+    keep = torch.isin(crystal.numbers, torch.tensor(subset))
+    kept = crystal.frac[keep], crystal.numbers[keep]
+    return CrystalBatch.from_ragged(crystal.lattice, *kept, [int(keep.sum())])
+
+
+def round_trip(entry: Entry, batch: CrystalBatch) -> dict[str, Any]:
+    """What comes back, and the time that both ways take."""
+    entry.write(batch[:2])  # compiled loops compile now
+    seconds = {"encode": 0.0, "decode": 0.0}
+    apart, decoded = [], 0
+    for piece in chunks(batch):
+        start = time.process_time()
+        written = entry.write(piece)
+        seconds["encode"] += time.process_time() - start
+        if entry.read is None:
+            continue
+        start = time.process_time()
+        back = entry.read(written)
+        seconds["decode"] += time.process_time() - start
+        far = np.full(len(piece), np.inf)
+        if entry.gives == "formula":
+            good = np.flatnonzero([formula is not None for formula in back])
+            truth = piece.formulas()
+            far[[i for i in good if back[i] == truth[i]]] = 0.0
+        else:
+            good = np.flatnonzero(back.ok)
+            if len(good):
+                far[good] = deviation(piece[good], back.crystals[good])
+        decoded += len(good)
+        apart.append(far)
+    out: dict[str, Any] = {
+        "n": len(batch),
+        "encode_ms": 1000 * seconds["encode"] / len(batch),
+        "decode_ms": None,
+    }
+    if entry.read is None:
+        return out
+    far = np.concatenate(apart)
+    finite = far[np.isfinite(far)]
+    return out | {
+        "decode_ms": 1000 * seconds["decode"] / len(batch),
+        "decoded": decoded,
+        "same": int((far < SAME).sum()),
+        "median_error": float(np.median(finite)) if len(finite) else None,
+        "error_90": float(np.quantile(finite, 0.9)) if len(finite) else None,
+    }
+
+
+# ---- invariances
+
+
+def rotated(crystal: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
+    """Another orientation (proper)."""
+    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    turn = torch.as_tensor(turn * np.sign(np.linalg.det(turn)))
+    return CrystalBatch(crystal.lattice @ turn, crystal.frac, crystal.numbers)
+
+
+def shifted(crystal: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
+    """Another origin."""
+    return rebuilt(crystal, np.eye(3), shift=rng.random(3))
+
+
+def permuted(crystal: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
+    """Another order of the sites."""
+    n = int(crystal.n_sites[0])
+    order = torch.as_tensor(rng.permutation(n))
+    return CrystalBatch(crystal.lattice, crystal.frac[:, order], crystal.numbers[:, order])
+
+
+def sheared(crystal: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
+    """Another cell of the same volume."""
+    change = np.eye(3)
+    i, j = rng.permutation(3)[:2]
+    change[i, j] = rng.choice([-1, 1])
+    return rebuilt(crystal, change)
+
+
+def doubled(crystal: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
+    """A supercell of two cells along the shortest edge."""
+    del rng
+    axis = int(crystal.lattice[0].norm(dim=1).argmin())
+    change = np.eye(3)
+    change[axis, axis] = 2
+    return rebuilt(crystal, change, copies=np.stack([np.zeros(3), np.eye(3)[axis]]))
+
+
+def rebuilt(
+    crystal: CrystalBatch,
+    change: np.ndarray,
+    *,
+    shift: np.ndarray | float = 0.0,
+    copies: np.ndarray | None = None,
+) -> CrystalBatch:
+    """The crystal in the cell ``change @ lattice``."""
+    n = int(crystal.n_sites[0])
+    copies = np.zeros((1, 3)) if copies is None else copies
+    frac = crystal.frac[0, :n].numpy()
+    frac = np.concatenate([frac + copy + shift for copy in copies]) @ np.linalg.inv(change)
+    numbers = np.tile(crystal.numbers[0, :n].numpy(), len(copies))
+    lattice = (change @ crystal.lattice[0].numpy())[None]
+    return CrystalBatch.from_ragged(lattice, frac, numbers, [len(numbers)])
+
+
+CHANGES: dict[str, Callable[[CrystalBatch, np.random.Generator], CrystalBatch]] = {
+    "rotation": rotated,
+    "translation": shifted,
+    "permutation": permuted,
+    "cell": sheared,
+    "supercell": doubled,
+}
+
+
+def invariances(entry: Entry, batch: CrystalBatch) -> dict[str, Any]:
+    """Change of the numbers, where 1 is the median distance of two different crystals."""
+    rng = np.random.default_rng(1)
+    batch = batch[rng.permutation(len(batch))[:N_CHANGED]]
+    plain = entry.write(batch).numbers.flatten(1).double()  # (n, numbers)
+    pairs = torch.as_tensor(rng.integers(0, len(batch), (2, 400)))
+    pairs = pairs[:, pairs[0] != pairs[1]]
+    unit = (plain[pairs[0]] - plain[pairs[1]]).norm(dim=1)
+    unit = float(unit[unit > 0].median())
+    out: dict[str, Any] = {"n": len(batch)}
+    for name, change in CHANGES.items():
+        changed = CrystalBatch.cat([change(crystal, rng) for crystal in batch])
+        written = entry.write(changed)
+        moved = (written.numbers.flatten(1).double() - plain).norm(dim=1).numpy()[written.ok]
+        out[name] = {
+            "mean": float(moved.mean() / unit) if len(moved) else None,
+            "median": float(np.median(moved) / unit) if len(moved) else None,
+            "largest": float(moved.max() / unit) if len(moved) else None,
+            "changed": int((moved > CHANGED * unit).sum()),
+            "refused": int((~written.ok).sum()),
+        }
+    return out
+
+
+# ---- regression
+
+
+def features(entry: Entry, data: CrystalSet) -> tuple[np.ndarray, np.ndarray]:
+    """(n, at most SKETCH) numbers and (n,) bool, whether the descriptor can write the crystal."""
+    rows, ok = [], []
+    for piece in chunks(data.crystals):
+        written: Written = entry.write(piece)
+        rows.append(sketch(written.numbers.flatten(1).float()))
+        ok.append(written.ok)
+    return torch.cat(rows).double().numpy(), np.concatenate(ok)
+
+
+def sketch(x: Tensor) -> Tensor:
+    """Add up columns with random signs in SKETCH buckets: inner products stay, on average."""
+    width = x.shape[1]
+    if width <= SKETCH:
+        return x
+    make = torch.Generator().manual_seed(0)
+    bucket = torch.randint(SKETCH, (width,), generator=make)
+    sign = torch.randint(2, (width,), generator=make) * 2.0 - 1.0
+    return torch.zeros(len(x), SKETCH).index_add(1, bucket, x * sign)
+
+
+def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """(n, m)."""
+    out = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
+    return np.maximum(out, 0.0)
+
+
+def regress(x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> tuple[np.ndarray, dict]:
+    """Absolute errors on the test rows, by Gaussian kernel ridge regression.
+
+    Columns are standardised; width and ridge are those with the least error on the validation rows,
+    from one grid for all descriptors.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+
+    mean, std = x["train"].mean(0), x["train"].std(0)
+    varies = std > 1e-9 * (1 + np.abs(mean))
+    z = {part: (v[:, varies] - mean[varies]) / std[varies] for part, v in x.items()}
+    z = {part: np.clip(v, -10, 10) for part, v in z.items()}
+    squares = {part: squared_distances(v, z["train"]) for part, v in z.items()}
+    unit = np.median(squares["train"][np.triu_indices(len(z["train"]), 1)])
+    offset = y["train"].mean()
+    best: tuple[float, Any] = (np.inf, None)
+    for width in WIDTHS:
+        kernel = np.exp(-width * squares["train"] / unit)
+        for ridge in RIDGES:
+            factor = cho_factor(kernel + ridge * np.eye(len(kernel)))
+            weights = cho_solve(factor, y["train"] - offset)
+            guess = np.exp(-width * squares["val"] / unit) @ weights + offset
+            error = float(np.abs(guess - y["val"]).mean())
+            if error < best[0]:
+                best = error, (width, ridge, weights)
+    width, ridge, weights = best[1]
+    guess = np.exp(-width * squares["test"] / unit) @ weights + offset
+    return np.abs(guess - y["test"]), {"width": width, "ridge": ridge, "columns": int(varies.sum())}
+
+
+PARTS = {"train": N_TRAIN, "val": N_VAL, "test": N_TEST}
+
+
+@cache
+def reference() -> dict[str, np.ndarray]:
+    """Element fractions of the crystals of the regression."""
+    return {part: features(ENTRIES["element fractions"], sample(part, n))[0]
+            for part, n in PARTS.items()}  # fmt: skip
+
+
+def regression(entry: Entry) -> dict[str, Any] | None:
+    """Errors, eV/atom, beside those of element fractions for the same crystals."""
+    if not entry.regress:
+        return None
+    x, y, ok = {}, {}, {}
+    for part, n in PARTS.items():
+        data = sample(part, n)
+        found, ok[part] = features(entry, data)
+        x[part] = found[ok[part]]
+        y[part] = data.table["formation_energy"].to_numpy()[ok[part]]
+    off, settings = regress(x, y)
+    theirs, _ = regress({part: v[ok[part]] for part, v in reference().items()}, y)
+    rng = np.random.default_rng(0)
+    draws = rng.integers(0, len(off), (2000, len(off)))
+    return {
+        "n_train": len(y["train"]),
+        "n_test": len(off),
+        "mae": float(off.mean()),
+        "interval": np.quantile(off[draws].mean(1), [0.025, 0.975]).tolist(),
+        "fractions_mae": float(theirs.mean()),
+        "mean_mae": float(np.abs(y["test"] - y["train"].mean()).mean()),
+        **settings,
+    }
+
+
+# ---- all of it
+
+
+def measure(name: str) -> dict[str, Any]:
+    """One row of the table."""
+    entry = ENTRIES[name]
+    began = time.process_time()
+    thousand = sample(None, N_CRYSTALS).crystals
+    fits = np.concatenate([entry.write(piece).ok for piece in chunks(thousand)])
+    batch = thousand[fits]
+    if fits.sum() < FEW:
+        batch = entries.population(entry, crystals(), N_CRYSTALS)
+    trip = round_trip(entry, batch)
+    row = {
+        "name": name,
+        "family": entry.family,
+        "gives": entry.gives,
+        "numbers": entry.size,
+        "fits_of_1000": int(fits.sum()),
+        "round_trip": trip,
+        "invariance": invariances(entry, batch),
+        "regression": regression(entry),
+    }
+    return row | {"cpu_seconds": round(time.process_time() - began, 1)}
+
+
+def main(names: list[str]) -> None:
+    """Measure, and write after each row."""
+    torch.set_num_threads(1)
+    path = HERE / "run.json"
+    kept = json.loads(path.read_text())["rows"] if path.exists() and names else []
+    for name in names or list(ENTRIES):
+        row = measure(lookup("descriptor", name, ENTRIES))
+        kept = [r for r in kept if r["name"] != name] + [row]
+        kept.sort(key=lambda r: list(ENTRIES).index(r["name"]))
+        print(json.dumps(row))
+        record = {
+            "settings": {
+                "data": "oqmd_icsd, at most 20 sites", "crystals": N_CRYSTALS, "same": SAME,
+                "sketch": SKETCH, "seed": 0, **{f"n_{k}": v for k, v in PARTS.items()},
+            },
+            "device": device_name(),
+            "versions": {
+                p: version(p) for p in ("imd-helpers", "torch", "numpy", "dscribe", "moyopy")
+            },
+            "rows": kept,
+        }  # fmt: skip
+        path.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,224 @@
+"""Crash-test the metrics, and send generators that learned nothing through all of them.
+
+    python experiments/metrics.py crash       crash.json
+    python experiments/metrics.py ladder      ladder.json
+
+Fingerprints take most of the time. They are kept in the package's cache, so that a run that was
+stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import imd_helpers as imd
+from imd_helpers.crystals import CrystalBatch, geometry, symmetry
+from imd_helpers.descriptors.symmetry_sites import decode_sites
+from imd_helpers.judge import corruption, distributions, wilson
+from imd_helpers.matching.novelty import BROKEN, KINDS, novelty_kinds
+from imd_helpers.matching.same import structure_distance
+from imd_helpers.models import baselines, cubicgan
+
+ROOT = Path(__file__).resolve().parents[1]
+HERE = ROOT / "data" / "checkpoints" / "metrics"
+N_DRAWN, N, N_SLOW, N_REFERENCE = 1000, 300, 100, 500
+MOST_SITES, SEED = 20, 1
+SHORTEST = 1.0  # Å
+SLOW_DOSES = (0, 2, -1)  # which of the doses of a test get what is slow, of N_SLOW crystals
+RULES = ("cdvae", "lemat", "imd")
+VARIANTS = ("fixed", "paper")
+N_COVERED, COVERED = 200, (10, 25, 50, 100)  # samples, to see how recall grows
+Row = dict[str, Any]
+
+
+def draw(split: str, n: int) -> CrystalBatch:
+    """n crystals of one split with at most MOST_SITES sites."""
+    data = imd.datasets.load("oqmd_icsd", split=split)
+    small = np.flatnonzero(data.n_sites <= MOST_SITES)
+    return data[np.sort(np.random.default_rng(0).permutation(small)[:n])].crystals
+
+
+def share(name: str, yes: np.ndarray) -> Row:
+    """A share with its Wilson interval."""
+    low, high = wilson(yes.sum(), len(yes))
+    return {
+        "metric": name,
+        "value": float(yes.mean()),
+        "low": float(low),
+        "high": float(high),
+        "n": len(yes),
+    }
+
+
+def long_enough(crystals: CrystalBatch) -> np.ndarray:
+    """No lattice vector is below 1 Å: in flatter cells the search for symmetry does not end."""
+    reduced, _ = geometry.reduce_lattice(crystals.lattice)
+    return (reduced.norm(dim=2) >= SHORTEST).all(1).numpy()
+
+
+def answers(crystals: CrystalBatch, training: CrystalBatch) -> dict[str, np.ndarray]:
+    """Metrics that ask each crystal: name -> (n,) bool."""
+    yes = {f"distances, {rule}": imd.judge.geometry_valid(crystals, rule) for rule in RULES}
+    yes["charge neutral"] = imd.judge.charge_neutral(crystals.counts().numpy())
+    ask = long_enough(crystals)
+    yes["more than P1"] = ask.copy()
+    yes["more than P1"][ask] = symmetry.space_group_numbers(crystals[ask]) > 1
+    yes["unique"] = imd.judge.unique(crystals)
+    yes["novel"] = imd.judge.novel(crystals, training)
+    new = yes["charge neutral"] & yes["unique"] & yes["novel"]
+    yes |= {f"V.U.N., {rule}": yes[f"distances, {rule}"] & new for rule in ("cdvae", "imd")}
+    return yes
+
+
+def of_sets(crystals: CrystalBatch, reference: CrystalBatch) -> list[Row]:
+    """Metrics that compare the set with a reference, without slow fingerprints."""
+    made, known = distributions.magpie(crystals), distributions.magpie(reference)
+    found = {
+        **distributions.precision_recall(made, known),
+        "W1 density": distributions.wasserstein(crystals, reference, "density"),
+        "W1 elements": distributions.wasserstein(crystals, reference, "n_elements"),
+        "Fréchet": distributions.frechet(made, known, resamples=50),
+        "Vendi": distributions.vendi(made),
+    }
+    return [measured(name, value) for name, value in found.items()]
+
+
+def covered(crystals: CrystalBatch, reference: distributions.Fingerprints) -> list[Row]:
+    """CDVAE's coverage."""
+    found = distributions.coverage(distributions.fingerprints(crystals), reference)
+    return [measured("COV-R", found["recall"]), measured("COV-P", found["precision"])]
+
+
+def kinds(crystals: CrystalBatch, training: CrystalBatch) -> list[Row]:
+    """What kind of new each crystal is."""
+    found = np.full(len(crystals), BROKEN, dtype=object)
+    ask = long_enough(crystals)
+    if ask.any():
+        found[ask] = novelty_kinds(crystals[ask], training).kind
+    return [share(f"kind: {kind}", found == kind) for kind in KINDS]
+
+
+def distance(crystals: CrystalBatch, training: CrystalBatch) -> Row:
+    """Median distance to the nearest known crystal of the formula, with its interval."""
+    found = structure_distance(crystals, training, same_composition=True).distance
+    found = np.sort(found[np.isfinite(found)])
+    n = len(found)
+    if n < 10:
+        return {"metric": "AMD", "value": None, "low": None, "high": None, "n": n}
+    reach = 0.98 * n**0.5  # ranks whose binomial probability is 95 %
+    low, high = (found[int(np.clip(n / 2 + side * reach, 0, n - 1))] for side in (-1, 1))
+    value = {"value": float(np.median(found)), "low": float(low), "high": float(high)}
+    return {"metric": "AMD", **value, "n": n}
+
+
+def measured(name: str, measure: distributions.Measure) -> Row:
+    """A measure as plain numbers."""
+    return {
+        "metric": name,
+        "value": measure.value,
+        "low": measure.low,
+        "high": measure.high,
+        "n": measure.n,
+    }
+
+
+def crash() -> None:
+    """Every test of `corruption.CRASH_TESTS` at every dose."""
+    real, reference = draw("train", N_DRAWN)[:N], draw("test", N_REFERENCE)
+    training = imd.datasets.load("oqmd_icsd", split="train").crystals
+    fingerprints = distributions.fingerprints(reference)
+    rows: list[Row] = []
+    for name, test in corruption.CRASH_TESTS.items():
+        chosen = {test.doses[place] for place in SLOW_DOSES}
+        for dose in test.doses:
+            start = time.process_time()
+            made = test.apply(real, dose, seed=SEED)
+            found = [share(*pair) for pair in answers(made, training).items()]
+            found += [distance(made, training), *of_sets(made, reference)]
+            if dose in chosen:
+                # the same few crystals at every dose, not those that a drop leaves first
+                made = test.apply(real[:N_SLOW], dose, seed=SEED)
+                found += [*covered(made, fingerprints), *kinds(made, training)]
+            rows += [{"test": name, "dose": dose, **row} for row in found]
+            print(f"{name} {dose}: {time.process_time() - start:.0f} s", flush=True)
+    write("crash.json", {"reference": len(reference), "seed": SEED, "rows": rows})
+
+
+def contestants() -> dict[str, Any]:
+    """Generators that know the 763 cubic training crystals of CubicGAN, or parts of them."""
+    templates = baselines.Templates.of(decode_sites(cubicgan.training_sites("train")).crystals)
+    makers = {
+        "training copies": baselines.TrainingCopies,
+        "ion exchange": baselines.IonExchange,
+        "substitution": baselines.Substitution,
+        "prototype enumeration": baselines.PrototypeEnumeration,
+        "random cubic": baselines.RandomCubic,
+        "random Wyckoff": baselines.RandomWyckoff,
+        "random P1": baselines.RandomP1,
+    }
+    networks = {f"CubicGAN, {v}": imd.models.load("cubicgan", variant=v) for v in VARIANTS}
+    return {**{name: make(templates) for name, make in makers.items()}, **networks}
+
+
+def hidden() -> CrystalBatch:
+    """The cubic crystals that no contestant was shown."""
+    sites = [cubicgan.training_sites(split) for split in ("val", "test")]
+    return CrystalBatch.cat([decode_sites(part).crystals for part in sites])
+
+
+def ladder() -> None:
+    """Every contestant through every metric."""
+    training = imd.datasets.load("oqmd_icsd", split="train").crystals
+    reference = hidden()
+    fingerprints = distributions.fingerprints(reference)
+    rows: list[Row] = []
+    for name, maker in contestants().items():
+        start = time.process_time()
+        decoded = maker.sample(N_DRAWN, seed=SEED)
+        made = decoded.valid()
+        found = [share("decodes", decoded.ok)]
+        for metric, yes in answers(made, training).items():
+            every = np.zeros(len(decoded), dtype=bool)  # what did not decode has nothing
+            every[decoded.ok] = yes
+            found.append(share(metric, every))
+        found += [distance(made, training), *of_sets(made, reference), *kinds(made, training)]
+        found += covered(made[:N_COVERED], fingerprints)
+        for n in COVERED:
+            recall = covered(made[:n], fingerprints)[0]
+            found.append({**recall, "metric": f"COV-R of {n}"})
+        rows += [{"generator": name, **row} for row in found]
+        print(f"{name}: {time.process_time() - start:.0f} s", flush=True)
+    write("ladder.json", {"reference": len(reference), "seed": SEED, "rows": rows})
+
+
+def write(name: str, record: dict[str, Any]) -> None:
+    """Write JSON in one go, a row a line, five decimals."""
+    rows = [
+        json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
+        for row in record["rows"]
+    ]
+    about = {key: value for key, value in record.items() if key != "rows"}
+    text = json.dumps(about)[:-1] + ', "rows": [\n' + ",\n".join(rows) + "\n]}\n"
+    partial = HERE / f"{name}.part"
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(HERE / name)
+    print(f"wrote {name}")
+
+
+def main(arguments: list[str]) -> None:
+    """Run what the command line asks for."""
+    jobs = {"crash": crash, "ladder": ladder}
+    if len(arguments) == 1 and arguments[0] in jobs:
+        jobs[arguments[0]]()
+    else:
+        raise SystemExit(__doc__)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,135 @@
+"""Energies of the competing phases of `oqmd_icsd` by each potential, one at a time.
+
+    python experiments/potentials.py energies chgnet|sevennet   what the potential says
+    python experiments/potentials.py relax chgnet|sevennet      the error of not relaxing
+    python experiments/potentials.py table                      both into potentials.npz
+
+Interrupted runs go on where they stopped: finished chunks lie in `_build/potentials/`. One process
+of one thread takes about 15 minutes for CHGNet and 30 for SevenNet-0.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import sys
+import time
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import imd_helpers as imd
+from imd_helpers.crystals import CrystalBatch, elements
+from imd_helpers.energies.potentials import POTENTIALS, potential
+from imd_helpers.energies.relaxation import relax
+
+ROOT = Path(__file__).resolve().parents[1]
+HERE = ROOT / "data" / "potentials"
+WORK = ROOT / "_build" / "potentials"
+CHUNK = 500
+NEAR_HULL = 0.1  # eV/atom above OQMD's hull
+LARGEST_ELEMENT = 64  # sites in a reference structure of an element
+N_RELAXED = 60
+
+
+def competing() -> tuple[np.ndarray, CrystalBatch]:
+    """Rows of `oqmd_icsd` near the hull, and of the elements, small cells first."""
+    known = imd.datasets.load("oqmd_icsd")
+    near = (known.table["energy_above_hull"] <= NEAR_HULL) | (known.table["n_elements"] == 1)
+    rows = np.flatnonzero(near)
+    rows = rows[np.argsort(known.table["n_sites"].to_numpy()[rows], kind="stable")]
+    return rows, known.crystals
+
+
+def reference_elements() -> tuple[np.ndarray, CrystalBatch]:
+    """Atomic numbers and structures of the elements that travel in matcalc."""
+    from pymatgen.core import Structure
+
+    file = resources.files("matcalc") / "elemental_refs" / "MP-PBE-Element-Refs.json.gz"
+    listed = json.loads(gzip.decompress(file.read_bytes()))
+    numbers, found = [], []
+    for symbol, entry in sorted(listed.items()):
+        given = entry["structure"]
+        for each in given if isinstance(given, list) else [given]:
+            structure = Structure.from_dict(each)
+            if len(structure) <= LARGEST_ELEMENT:
+                numbers.append(elements.number(symbol))
+                found.append(structure)
+    return np.array(numbers), CrystalBatch.from_structures(found)
+
+
+def energies(name: str) -> None:
+    """Single points of everything, in chunks that survive an interruption."""
+    model = potential(name)
+    rows, crystals = competing()
+    chunks = {f"rows-{k:03d}": crystals[rows[k * CHUNK : (k + 1) * CHUNK]] for k in _count(rows)}
+    chunks["elements"] = reference_elements()[1]
+    folder = WORK / name
+    folder.mkdir(parents=True, exist_ok=True)
+    for label, chunk in chunks.items():
+        file = folder / f"{label}.npy"
+        if file.exists():
+            continue
+        start = time.process_time()
+        found = model.energies(chunk, gate=None)
+        part = file.with_suffix(".part")
+        with part.open("wb") as out:
+            np.save(out, found)
+        os.replace(part, file)
+        spent = time.process_time() - start
+        print(f"{name} {label}: {len(chunk)} in {spent:.0f} s, {np.isnan(found).sum()} without")
+
+
+def relaxed(name: str) -> None:
+    """How much lower do competing phases come when the potential relaxes them?"""
+    rows, crystals = competing()
+    small = rows[crystals.n_sites.numpy()[rows] <= 20]
+    chosen = np.random.default_rng(2022).choice(small, N_RELAXED, replace=False)
+    before = potential(name).energies(crystals[chosen], gate=None)
+    after = relax(crystals[chosen], name, fmax=0.02, steps=300)
+    gain = (before - after.energy)[after.converged]
+    low, middle, high = np.quantile(gain, [0.05, 0.5, 0.95])
+    print(
+        f"{name}: {after.converged.sum()} of {N_RELAXED} converged; gain in eV/atom: mean "
+        f"{gain.mean():.4f}, median {middle:.4f}, 5 % {low:.4f}, 95 % {high:.4f}"
+    )
+
+
+def table() -> None:
+    """Both potentials side by side, and where the numbers come from."""
+    rows, _ = competing()
+    numbers, _ = reference_elements()
+    columns: dict[str, Any] = {"rows": rows.astype(np.uint16)}
+    z = np.unique(numbers)
+    columns["element"] = z.astype(np.uint8)
+    for name in POTENTIALS:
+        parts = [np.load(WORK / name / f"rows-{k:03d}.npy") for k in _count(rows)]
+        columns[name] = np.concatenate(parts).astype(np.float32)
+        each = np.load(WORK / name / "elements.npy")
+        lowest = [np.nanmin(np.append(each[numbers == i], np.inf)) for i in z]
+        columns[f"{name}_element"] = np.array(lowest, dtype=np.float32)
+    source = HERE.parent / "oqmd_icsd" / "oqmd_icsd.npz"
+    about = {
+        "potentials": {name: potential(name).definition() for name in POTENTIALS},
+        "structures": {"oqmd_icsd": hashlib.sha256(source.read_bytes()).hexdigest()},
+        "elements": {"matcalc": metadata.version("matcalc"), "largest_cell": LARGEST_ELEMENT},
+        "above_oqmd_hull": NEAR_HULL,
+        "geometry": "as relaxed by OQMD, not relaxed again",
+    }
+    np.savez_compressed(HERE / "potentials.npz", **columns)
+    (HERE / "about.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    for name in POTENTIALS:
+        print(name, len(rows), "structures,", int(np.isnan(columns[name]).sum()), "without energy")
+
+
+def _count(rows: np.ndarray) -> range:
+    return range(-(-len(rows) // CHUNK))
+
+
+if __name__ == "__main__":
+    jobs = {"energies": energies, "relax": relaxed, "table": table}
+    jobs[sys.argv[1]](*sys.argv[2:])

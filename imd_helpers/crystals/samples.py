@@ -1,0 +1,222 @@
+"""`Samples`: what every generator, decoder and reader returns, and every judge takes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..runtime import InputError
+from . import compositions
+from .batch import CrystalBatch
+
+ROUNDED = 3  # decimals of lattices and coordinates that count in a fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """n things and a verdict for each: n in, n out, nothing dropped.
+
+    Attributes:
+        content: n things of one kind, a row each: a `CrystalBatch`, (n, 119) int8 counts, a tensor
+            (n, …) of a descriptor, or molecules. Where ``ok`` is False the row only keeps the place
+            (of crystals a cell of 1 Å, of counts and tensors zeros).
+        ok: (n,) bool: could it be made, read, decoded or encoded?
+        reasons: n strings, why not; empty where ``ok``.
+        asked: what the generator was asked for, e.g. ``{"space_group": (n,)}``.
+        seconds: wall time of making them.
+    """
+
+    content: Any
+    ok: np.ndarray
+    reasons: tuple[str, ...]
+    asked: Mapping[str, np.ndarray] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(values) for name, values in self.asked.items()}
+        lengths |= {"content": len(self.content), "reasons": len(self.reasons)}
+        wrong = {name: n for name, n in lengths.items() if n != len(self.ok)}
+        if wrong:
+            raise InputError(
+                f"{len(self.ok)} verdicts, but {wrong}: Samples need one of each for every sample"
+            )
+
+    @classmethod
+    def of(cls, content: Any, **more: Any) -> Samples:
+        """Things that are all right."""
+        n = len(content)
+        return cls(content, np.ones(n, dtype=bool), ("",) * n, **more)
+
+    @classmethod
+    def from_counts(cls, counts: np.ndarray, why: str = "no formula", **more: Any) -> Samples:
+        """Compositions; a row of zeros is none, and ``why`` is its reason."""
+        ok = counts.any(1)
+        return cls(counts, ok, tuple("" if good else why for good in ok), **more)
+
+    @classmethod
+    def cat(cls, parts: Sequence[Samples]) -> Samples:
+        """Join pieces of one kind, in order.
+
+        Raises:
+            InputError: nothing to join.
+        """
+        if not parts:
+            raise InputError("nothing to join: give at least one piece of samples")
+        kinds = [part.content for part in parts]
+        join: Any = np.concatenate
+        if isinstance(kinds[0], CrystalBatch):
+            join = CrystalBatch.cat
+        elif isinstance(kinds[0], torch.Tensor):
+            join = torch.cat
+        asked = {k: np.concatenate([part.asked[k] for part in parts]) for k in parts[0].asked}
+        return cls(
+            join(kinds),
+            np.concatenate([part.ok for part in parts]),
+            tuple(why for part in parts for why in part.reasons),
+            asked,
+            sum(part.seconds for part in parts),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ok)
+
+    def __getitem__(self, rows: Any) -> Samples:
+        """Some of them, by a slice, indices or a mask."""
+        at = np.arange(len(self))[rows]
+        take = torch.as_tensor(at) if isinstance(self.content, torch.Tensor) else at
+        asked = {name: np.asarray(values)[at] for name, values in self.asked.items()}
+        reasons = tuple(self.reasons[i] for i in at.tolist())
+        return Samples(self.content[take], self.ok[at], reasons, asked, self.seconds)
+
+    # ---- the content
+
+    @property
+    def crystals(self) -> CrystalBatch:
+        """The content, if it is crystals.
+
+        Raises:
+            InputError: it is something else.
+        """
+        return self._of_kind(CrystalBatch, "crystals")
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(n, 119) counts, if the content is compositions.
+
+        Raises:
+            InputError: it is something else.
+        """
+        return self._of_kind(np.ndarray, "compositions")
+
+    @property
+    def tensor(self) -> torch.Tensor:
+        """(n, …) tensor, if the content is one.
+
+        Raises:
+            InputError: it is something else.
+        """
+        return self._of_kind(torch.Tensor, "a tensor")
+
+    def _of_kind(self, kind: type, name: str) -> Any:
+        if not isinstance(self.content, kind):
+            raise InputError(
+                f"these samples hold {type(self.content).__name__}, not {name}: take .content"
+            )
+        return self.content
+
+    def valid(self) -> Any:
+        """The content where ``ok``."""
+        rows = np.flatnonzero(self.ok)
+        return self.content[torch.as_tensor(rows)] if self._is_tensor else self.content[rows]
+
+    @property
+    def _is_tensor(self) -> bool:
+        return isinstance(self.content, torch.Tensor)
+
+    def checked(self) -> Any:
+        """The whole content, if everything is ``ok``.
+
+        Raises:
+            InputError: something is not; names the first, and how to go on without such ones.
+        """
+        if not self.ok.all():
+            first, bad = int(np.argmin(self.ok)), int((~self.ok).sum())
+            of = f"number {first} of {len(self)}: " if len(self) > 1 else ""
+            raise InputError(
+                f"cannot be encoded: {of}{self.reasons[first]}; encode_all() goes on without "
+                f"{'it' if bad == 1 else f'these {bad}'} and says why"
+            )
+        return self.content
+
+    def formulas(self) -> list[str]:
+        """Reduced formulas of crystals or compositions, ``""`` where not ``ok``."""
+        if isinstance(self.content, CrystalBatch):
+            names = iter(self.valid().formulas() if self.ok.any() else ())
+            return [next(names) if good else "" for good in self.ok]
+        return compositions.formulas(self.counts)
+
+
+def placeholder(n: int) -> CrystalBatch:
+    """Cells of 1 Å with one hydrogen atom, n of them, to keep the places of what failed."""
+    return CrystalBatch(
+        torch.eye(3, dtype=torch.float64).repeat(n, 1, 1),
+        torch.zeros(n, 1, 3, dtype=torch.float64),
+        torch.ones(n, 1, dtype=torch.long),
+    )
+
+
+def in_places(crystals: CrystalBatch | None, ok: np.ndarray) -> CrystalBatch:
+    """Crystals in the places where ``ok``, and placeholders elsewhere.
+
+    Args:
+        crystals: as many as ``ok`` has True; None where it has none.
+        ok: (n,) bool.
+    """
+    if crystals is None:
+        return placeholder(len(ok))
+    if ok.all():
+        return crystals
+    place = np.where(ok, np.cumsum(ok) - 1, len(crystals))
+    return CrystalBatch.cat([crystals, placeholder(1)])[place]
+
+
+def assembled(parts: Sequence[CrystalBatch | str]) -> Samples:
+    """One crystal or the reason why there is none, n times.
+
+    Raises:
+        InputError: nothing given.
+    """
+    if not parts:
+        raise InputError("no crystals given: give at least one")
+    reasons = tuple(part if isinstance(part, str) else "" for part in parts)
+    crystals = CrystalBatch.cat([placeholder(1) if isinstance(p, str) else p for p in parts])
+    return Samples(crystals, np.array([not reason for reason in reasons]), reasons)
+
+
+# ---- fingerprints
+
+
+def fingerprint(crystals: CrystalBatch) -> str:
+    """A short hash of a set of crystals; neither order nor padding nor rounding noise counts."""
+    each = sorted(digest(*crystal) for crystal in each_of(crystals))
+    return hashlib.sha256(b"".join(each)).hexdigest()[:12]
+
+
+def digest(lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> bytes:
+    """SHA-256 of one crystal, rounded to 0.001."""
+    values = np.concatenate([lattice.ravel(), frac.ravel()])
+    text = (np.round(values, ROUNDED) + 0.0).tobytes() + numbers.astype(np.int64).tobytes()
+    return hashlib.sha256(text).digest()
+
+
+def each_of(crystals: CrystalBatch) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Lattice (3, 3), coordinates (sites, 3) and numbers (sites,) of one crystal after another."""
+    arrays = (part.cpu().numpy() for part in (crystals.lattice, crystals.frac, crystals.numbers))
+    for lattice, frac, numbers in zip(*arrays, strict=True):
+        k = int((numbers > 0).sum())
+        yield lattice, frac[:k], numbers[:k]

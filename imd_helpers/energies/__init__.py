@@ -1,0 +1,1 @@
+"""Energies by universal potentials: relaxation, hulls, phonons."""

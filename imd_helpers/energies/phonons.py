@@ -1,0 +1,518 @@
+"""Phonons: does every small displacement of the atoms of a crystal cost energy?
+
+Atoms of a supercell are displaced one by one, the potential answers with forces, and phonopy turns
+their quotients into force constants and those into frequencies (Parlinski, Li, Kawazoe, Phys. Rev.
+Lett. 78 (1997) 4063; Togo, J. Phys. Soc. Jpn. 92 (2023) 012001). An imaginary frequency, written as
+a negative one, belongs to a displacement that lowers the energy.
+
+How far atoms are displaced matters more than it should. Where three atoms lie in line, CHGNet's
+energy has a cusp: it reads the angle, whose sine has a slope at 180 degrees. Frequencies of rock
+salt then change with the displacement, and turn imaginary at small ones. Hence the large default;
+`Phonons.roughness` measures what is left.
+
+No Born charges are known to the potentials, so optical modes of ionic crystals are not split near
+the zone centre (LO-TO). The splitting raises frequencies, so it hides no instability.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..crystals import CrystalBatch, symmetry
+from ..runtime import InputError, version
+from .lattice_scan import lattice_scan
+from .potentials import GPA, Potential, potential
+from .relaxation import relax
+
+if TYPE_CHECKING:
+    from phonopy import Phonopy
+
+FORMAT = "imd-phonons-1"
+LENGTH = 10.0  # Å
+DISPLACEMENT = 0.03  # Å
+TOLERANCE = -0.1  # THz; noise of the forces stays above it, even for heavy atoms
+BETWEEN = 3  # times the tolerance, where phonopy interpolates
+SYMPREC = 1e-3  # Å
+MOST_ATOMS = 100  # in the supercell: forces on more need several gigabytes
+TIGHT = 2e-3  # eV/Å, for crystals whose sites symmetry does not fix
+SUM_RULE = 0.05  # largest credible violation, as a share of the largest force constant
+LARGEST_FORCE = 0.01  # eV/Å, left at rest
+LARGEST_PRESSURE = 2.0  # GPa, left at rest
+POINTS = 41  # of each band segment
+MESH = 40.0  # Å; q-points lie closer than 2π over this
+
+
+@dataclass(frozen=True, eq=False)
+class Phonons:
+    """Frequencies of one crystal by one potential, in THz; negative ones are imaginary.
+
+    Attributes:
+        formula: reduced formula.
+        space_group: ITA number of the crystal at rest.
+        definition: potential, thresholds and versions: what the numbers mean.
+        distance: (k,) place on the path, 1/Å.
+        frequencies: (k, bands) THz along the path.
+        ticks: (place, name) of the special points on the path.
+        dos_frequency: (m,) THz.
+        dos: (m,) states per THz and primitive cell.
+        lowest: lowest frequency anywhere but of the three acoustic modes at the zone centre.
+        lowest_at: its q-point, in the reciprocal primitive cell.
+        lowest_exact: the same among the q-points that the supercell holds, where nothing is
+            interpolated.
+        optical: frequencies at the zone centre but of the acoustic modes.
+        sum_rule: violation of the acoustic sum rule by the raw force constants, as a share of the
+            largest of them; it is enforced afterwards.
+        roughness: largest change of the forces per displacement when each atom's displacement in
+            the primitive cell is halved, as a share of the largest; 0 for springs.
+        force, pressure: largest force (eV/Å) and pressure (GPa) left on the crystal at rest.
+        supercell: atoms in the supercell.
+        displacements: supercells whose forces were computed.
+    """
+
+    formula: str
+    space_group: int
+    definition: Mapping[str, Any]
+    distance: np.ndarray = field(repr=False)
+    frequencies: np.ndarray = field(repr=False)
+    ticks: tuple[tuple[float, str], ...] = field(repr=False)
+    dos_frequency: np.ndarray = field(repr=False)
+    dos: np.ndarray = field(repr=False)
+    lowest: float
+    lowest_at: tuple[float, ...]
+    lowest_exact: float
+    optical: tuple[float, ...]
+    sum_rule: float
+    roughness: float
+    force: float
+    pressure: float
+    supercell: int
+    displacements: int
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why these frequencies should not be believed; empty where nothing speaks against them."""
+        rules = (
+            (self.sum_rule > SUM_RULE, f"acoustic sum rule violated by {self.sum_rule:.0%}"),
+            (self.force > LARGEST_FORCE, f"a force of {self.force:.3f} eV/Å is left"),
+            (abs(self.pressure) > LARGEST_PRESSURE, f"{self.pressure:.1f} GPa are left"),
+        )
+        return tuple(reason for broken, reason in rules if broken)
+
+    @property
+    def verdict(self) -> str:
+        """``imaginary``, ``real``, or ``doubtful``.
+
+        Imaginary is a frequency below the tolerance at a q-point that the supercell holds. One that
+        only the interpolation between those shows, below three times the tolerance, is doubtful.
+        """
+        tolerance = self.definition["tolerance_thz"]
+        if self.doubts:
+            return "doubtful"
+        if self.lowest_exact < tolerance:
+            return "imaginary"
+        return "real" if self.lowest >= BETWEEN * tolerance else "doubtful"
+
+    def to_json(self) -> str:
+        """Everything as JSON text."""
+        data = {"format": FORMAT, **asdict(self)}
+        return json.dumps(data, default=lambda array: np.round(array, 4).tolist())
+
+    @classmethod
+    def from_json(cls, text: str) -> Phonons:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: the text is something else.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError:
+            data = None
+        if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
+            raise InputError(f"this is no {FORMAT}: give the text that Phonons.to_json wrote")
+        for name in ("distance", "frequencies", "dos_frequency", "dos"):
+            data[name] = np.array(data[name])
+        data["ticks"] = tuple((place, name) for place, name in data["ticks"])
+        data["lowest_at"], data["optical"] = tuple(data["lowest_at"]), tuple(data["optical"])
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What several potentials say about one crystal.
+
+    Attributes:
+        verdict: ``stable``, ``unstable`` or ``undecided``.
+        reasons: one sentence a potential.
+        phonons: potential -> its phonons; without those that gave none.
+    """
+
+    verdict: str
+    reasons: tuple[str, ...]
+    phonons: dict[str, Phonons] = field(repr=False)
+
+
+def phonons(
+    crystal: CrystalBatch,
+    model: str | Potential = "chgnet",
+    *,
+    at_rest: bool = True,
+    supercell_length: float = LENGTH,
+    displacement: float = DISPLACEMENT,
+    tolerance: float = TOLERANCE,
+    dos: bool = True,
+) -> Phonons:
+    """Phonons of one crystal, brought to rest in its own symmetry first.
+
+    Where symmetry fixes all sites a lattice scan does that and the crystal stays exact; elsewhere
+    sites and cell are relaxed tightly and symmetrised.
+
+    Args:
+        crystal: one crystal.
+        model: a potential or its name.
+        at_rest: look for the minimum; without it the crystal is taken as it comes.
+        supercell_length: shortest translation of the supercell to aim at, Å. Multiples are 1 or
+            even, so that modes in which neighbouring cells move against each other fit in.
+        displacement: of one atom at a time, Å.
+        tolerance: frequencies below this count as imaginary, THz, at most 0; three times this
+            between the q-points that the supercell holds.
+        dos: compute the density of states too.
+
+    Raises:
+        InputError: not one crystal, an option out of range, a crystal that the distance gate or the
+            potential rejects, or one that finds no rest.
+        UnknownNameError: no such potential.
+    """
+    _check(crystal, supercell_length, displacement, tolerance)
+    model = potential(model)
+    cell, primitive = _rest(crystal, model) if at_rest else _both_cells(crystal)
+    left = model.evaluate(primitive)
+    if left.failed:
+        raise InputError(f"{crystal.formulas()[0]}: {left.failed[0]}")
+    run = _force_constants(model, *_supercell(cell, primitive, supercell_length), displacement)
+    sum_rule = acoustic_sum(run.force_constants, run.primitive.p2s_map)
+    run.symmetrize_force_constants()
+    found = _frequencies(run, dos)
+    definition = {
+        **model.definition(),
+        "phonopy": version("phonopy"),
+        "supercell_length": supercell_length,
+        "displacement": displacement,
+        "tolerance_thz": tolerance,
+        "symprec": SYMPREC,
+        "lo_to": "not split",
+    }
+    return Phonons(
+        formula=crystal.formulas()[0],
+        space_group=int(symmetry.space_group_numbers(cell, symprec=0.01)[0]),
+        definition=definition,
+        **found,
+        sum_rule=sum_rule,
+        roughness=roughness(primitive, model, displacement),
+        force=float(np.abs(left.forces).max()),
+        pressure=float(-np.trace(left.stress[0]) / 3 * GPA),
+        supercell=len(run.supercell),
+        displacements=len(run.supercells_with_displacements),
+    )
+
+
+def dynamically_stable(
+    crystal: CrystalBatch,
+    potentials: Sequence[str | Potential] = ("chgnet", "sevennet"),
+    **options: Any,
+) -> Dynamics:
+    """Is a crystal at the bottom of a valley, by the word of all potentials?
+
+    ``unstable`` takes two witnesses: potentials are known to be too soft, so one alone never
+    condemns a crystal. Where they disagree, or one gives no answer, the verdict is ``undecided``.
+
+    Args:
+        crystal: one crystal.
+        potentials: names.
+        options: as for `phonons`.
+
+    Raises:
+        InputError: not one crystal, no potential, or an option out of range.
+        UnknownNameError: no such potential.
+    """
+    if not potentials:
+        raise InputError("no potential given: name at least one, better two")
+    models = [potential(each) for each in potentials]
+    wanted = {"supercell_length": LENGTH, "displacement": DISPLACEMENT, "tolerance": TOLERANCE}
+    _check(crystal, *({**wanted, **options}[name] for name in wanted))
+    found: dict[str, Phonons] = {}
+    reasons = []
+    for model in models:
+        try:
+            found[model.name] = phonons(crystal, model, **options)
+            reasons.append(f"{model.label}: {_sentence(found[model.name])}")
+        except InputError as error:
+            reasons.append(f"{model.label}: {error}")
+    verdicts = [each.verdict for each in found.values()]
+    if len(verdicts) == len(models) and set(verdicts) == {"real"}:
+        verdict = "stable"
+    elif len(verdicts) == len(models) > 1 and set(verdicts) == {"imaginary"}:
+        verdict = "unstable"
+    else:
+        verdict = "undecided"
+    return Dynamics(verdict, tuple(reasons), found)
+
+
+def acoustic_sum(force_constants: np.ndarray, atoms: Sequence[int]) -> float:
+    """Violation of the acoustic sum rule, as a share of the largest force constant.
+
+    Moving the whole crystal costs nothing, so the force constants of an atom with all atoms, itself
+    included, add up to zero.
+
+    Args:
+        force_constants: (rows, sites, 3, 3) eV/Å^2; rows are all sites or the chosen ones.
+        atoms: the site that belongs to each row to look at.
+
+    Returns:
+        max |sum_j Φ_ij| / max |Φ_ii|.
+    """
+    constants = np.asarray(force_constants)
+    full = len(constants) == constants.shape[1]
+    rows = constants[list(atoms)] if full else constants  # (rows, sites, 3, 3)
+    own = rows[np.arange(len(rows)), list(atoms)]
+    return float(np.abs(rows.sum(1)).max() / max(np.abs(own).max(), 1e-12))
+
+
+def roughness(crystal: CrystalBatch, model: str | Potential, displacement: float) -> float:
+    """Do forces grow in proportion to a displacement? See `Phonons.roughness`.
+
+    Args:
+        crystal: one crystal at rest.
+        model: a potential or its name.
+        displacement: Å; half of it is tried too.
+    """
+    n = int(crystal.n_sites[0])
+    lattice, frac = crystal.lattice[0].numpy(), crystal.frac[0, :n].numpy()
+    moved = [crystal]
+    for length in (displacement, displacement / 2):
+        for site in range(n):
+            shift = np.zeros((n, 3))
+            shift[site] = length * np.linalg.inv(lattice)[0]  # along x
+            moved.append(
+                CrystalBatch.from_ragged(lattice[None], frac + shift, crystal.numbers[0, :n], [n])
+            )
+    forces = potential(model).evaluate(CrystalBatch.cat(moved), gate=None).forces
+    whole, half = ((forces[1:] - forces[0]) / displacement).reshape(2, n, n, 3)
+    return float(np.abs(whole - 2 * half).max() / max(np.abs(whole).max(), 1e-12))
+
+
+def _check(
+    crystal: CrystalBatch, supercell_length: float, displacement: float, tolerance: float
+) -> None:
+    if not isinstance(crystal, CrystalBatch) or len(crystal) != 1:
+        given = len(crystal) if isinstance(crystal, CrystalBatch) else type(crystal).__name__
+        raise InputError(
+            f"phonons of one crystal at a time, not of {given}: select one by batch[i], or wrap a "
+            "structure by CrystalBatch.from_structures([structure])"
+        )
+    crystal.validate()
+    if not 3 <= supercell_length <= 50:
+        raise InputError(
+            f"supercell_length = {supercell_length}: forces reach about 5 Å, so take about 10"
+        )
+    if not 1e-4 <= displacement <= 0.1:
+        raise InputError(
+            f"displacement = {displacement} Å: below 0.0001 forces drown in rounding errors, above "
+            f"0.1 they are no longer proportional to it; take {DISPLACEMENT}"
+        )
+    if tolerance > 0:
+        raise InputError(
+            f"tolerance = {tolerance} THz: imaginary frequencies are written as negative ones, so "
+            f"a tolerance is at most 0; take {TOLERANCE}"
+        )
+
+
+def _rest(crystal: CrystalBatch, model: Potential) -> tuple[CrystalBatch, CrystalBatch]:
+    """The crystal at its minimum, symmetric and exact: conventional and primitive cell."""
+    cell, primitive = _both_cells(crystal)
+    name = crystal.formulas()[0]
+    if symmetry.only_scale_is_free(cell)[0]:
+        scan = lattice_scan(cell, model)
+        if not scan.ok[0]:
+            raise InputError(f"{name}: {scan.reasons[0]}")
+        return _both_cells(scan.crystals)
+    relaxed = relax(primitive, model, fmax=TIGHT, steps=500)
+    if relaxed.failed:
+        raise InputError(f"{name}: {relaxed.failed[0]}")
+    if not relaxed.converged[0]:
+        raise InputError(f"{name}: the relaxation finds no rest in {relaxed.steps[0]} steps")
+    return _both_cells(relaxed.crystals)
+
+
+def _both_cells(crystal: CrystalBatch) -> tuple[CrystalBatch, CrystalBatch]:
+    """Conventional and primitive standard cell; as given where no symmetry is found."""
+    (orbits,) = symmetry.orbits(crystal)
+    if orbits is None:
+        return crystal, crystal
+    cell, _ = symmetry.from_orbits([orbits])
+    return cell, symmetry.primitive(cell)
+
+
+def _supercell(
+    cell: CrystalBatch, primitive: CrystalBatch, length: float
+) -> tuple[CrystalBatch, tuple[int, ...]]:
+    """The cell and its multiples whose shortest translation is nearest to ``length``.
+
+    Raises:
+        InputError: the cell alone has more atoms than forces can be computed for.
+    """
+    for aim in np.arange(length, 0.0, -0.5):
+        choices = []
+        for each in (cell, primitive):
+            edges = each.lattice[0].norm(dim=1).numpy()
+            multiples = tuple(_even(aim / edge) for edge in edges)
+            atoms = int(each.n_sites[0]) * int(np.prod(multiples))
+            if atoms <= MOST_ATOMS:
+                shortest = _shortest(each.lattice[0].numpy() * np.array(multiples)[:, None])
+                choices.append((abs(shortest - length), atoms, each, multiples))
+        if choices:
+            _, _, each, multiples = min(choices, key=lambda choice: choice[:2])
+            return each, multiples
+    raise InputError(
+        f"{cell.formulas()[0]} has {int(primitive.n_sites[0])} atoms in its primitive cell: "
+        f"phonons are computed for at most {MOST_ATOMS}"
+    )
+
+
+def _shortest(lattice: np.ndarray) -> float:
+    """Length of the shortest translation of a cell that is not too skew, Å."""
+    steps = np.stack(np.meshgrid(*[np.arange(-2, 3)] * 3), axis=-1).reshape(-1, 3)
+    lengths = np.linalg.norm(steps @ lattice, axis=1)
+    return float(lengths[lengths > 1e-6].min())
+
+
+def _even(ratio: float) -> int:
+    """1 or the even number nearest to ``ratio``."""
+    return min([1, *range(2, 2 * int(ratio) + 4, 2)], key=lambda n: abs(n - ratio))
+
+
+def _force_constants(
+    model: Potential, cell: CrystalBatch, multiples: tuple[int, ...], displacement: float
+) -> Phonopy:
+    """Raw force constants by finite differences, in phonopy."""
+    phonopy, atoms_of = _phonopy()
+    unit = atoms_of(
+        numbers=cell.numbers[0, : int(cell.n_sites[0])].tolist(),
+        cell=cell.lattice[0].numpy(),
+        scaled_positions=cell.frac[0, : int(cell.n_sites[0])].numpy(),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # phonopy says that it did not use to look for centrings
+        run = phonopy(
+            unit, supercell_matrix=np.diag(multiples), primitive_matrix="auto", symprec=SYMPREC
+        )
+    run.generate_displacements(distance=displacement)
+    moved = [run.supercell, *run.supercells_with_displacements]
+    batch = CrystalBatch.cat([_as_crystal(each) for each in moved])
+    found = model.evaluate(batch, batch=1, gate=None)
+    if found.failed:
+        raise InputError(f"{cell.formulas()[0]}: {next(iter(found.failed.values()))}")
+    run.forces = found.forces[1:] - found.forces[0]  # what is left at rest is no response
+    run.produce_force_constants()
+    return run
+
+
+def _phonopy() -> tuple[Any, Any]:
+    try:
+        from phonopy import Phonopy
+        from phonopy.structure.atoms import PhonopyAtoms
+        from seekpath import get_path  # noqa: F401  phonopy needs it for the path
+    except ImportError as error:
+        raise InputError(
+            f"phonons need the package {error.name!r}: "
+            'install it with pip install "imd-helpers[judge]"'
+        ) from error
+    return Phonopy, PhonopyAtoms
+
+
+def _as_crystal(atoms: Any) -> CrystalBatch:
+    return CrystalBatch.from_ragged(
+        atoms.cell[None], atoms.scaled_positions, atoms.numbers, [len(atoms)]
+    )
+
+
+def _frequencies(run: Phonopy, dos: bool) -> dict[str, Any]:
+    """Bands, density of states, and where the lowest frequency is."""
+    from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
+    from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
+
+    bands, labels, joined = get_band_qpoints_by_seekpath(run.primitive, POINTS)
+    run.run_band_structure(bands, labels=labels, path_connections=joined)
+    path = run.band_structure
+    run.run_mesh(MESH)
+    matrix = np.rint(np.linalg.inv(run.primitive.primitive_matrix) @ run.supercell_matrix)
+    exact = get_commensurate_points(matrix.astype("int64"))
+    run.run_qpoints(exact)
+    q = np.concatenate([*path.qpoints, run.mesh.qpoints, exact])  # (points, 3)
+    all_of = np.concatenate([*path.frequencies, run.mesh.frequencies, run.qpoints.frequencies])
+    lowest = np.array([_without_acoustic(*row)[0] for row in zip(q, all_of, strict=True)])
+    place = int(lowest.argmin())
+    dos_frequency, density = np.zeros(0), np.zeros(0)
+    if dos:
+        run.run_total_dos()
+        dos_frequency, density = run.total_dos.frequency_points, run.total_dos.dos
+    gamma = _without_acoustic(*next(row for row in zip(q, all_of, strict=True) if not row[0].any()))
+    return {
+        "distance": np.concatenate(path.distances),
+        "frequencies": np.concatenate(path.frequencies),
+        "ticks": _ticks(path.distances, labels, joined),
+        "dos_frequency": dos_frequency,
+        "dos": density,
+        "lowest": float(lowest[place]),
+        "lowest_at": tuple(np.round(q[place], 4).tolist()),
+        "lowest_exact": float(lowest[-len(exact) :].min()),
+        "optical": tuple(np.round(gamma[np.isfinite(gamma)], 4).tolist()),
+    }
+
+
+def _without_acoustic(q: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
+    """Frequencies in order, without the three nearest to zero if q is the zone centre."""
+    if np.abs(q - np.rint(q)).max() > 1e-6:
+        return np.sort(frequencies)
+    rest = np.sort(frequencies[np.argsort(np.abs(frequencies))[3:]])
+    return rest if len(rest) else np.array([np.inf])  # one atom has acoustic modes only
+
+
+def _ticks(
+    distances: Sequence[np.ndarray], labels: Sequence[str], joined: Sequence[bool]
+) -> tuple[tuple[float, str], ...]:
+    """(place, name); names meet where the path jumps."""
+    names = iter(_plain(label) for label in labels)
+    places: dict[float, str] = {}
+    fresh = True
+    for segment, goes_on in zip(distances, joined, strict=True):
+        if fresh:
+            start, name = float(segment[0]), next(names)
+            places[start] = f"{places[start]}|{name}" if start in places else name
+        places[float(segment[-1])] = next(names)
+        fresh = not goes_on
+    return tuple(places.items())
+
+
+def _plain(label: str) -> str:
+    """A LaTeX label of phonopy as text."""
+    plain = label.replace("$", "").replace("\\mathrm", "").strip("{}")
+    return plain.replace("\\Gamma", "Γ").replace("{", "").replace("}", "").replace("_", "")
+
+
+def _sentence(found: Phonons) -> str:
+    where = ", ".join(f"{x:.2f}" for x in found.lowest_at)
+    said = f"lowest frequency {found.lowest:.2f} THz at ({where})"
+    if found.doubts:
+        return f"{said}; {', '.join(found.doubts)}"
+    if found.verdict == "real":
+        return "no imaginary frequency"
+    if found.verdict == "doubtful":
+        return f"{said}, between the points that the supercell holds: take a longer one"
+    return said

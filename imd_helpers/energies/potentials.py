@@ -1,0 +1,297 @@
+"""Universal interatomic potentials behind one interface: CHGNet, and SevenNet-0 beside it.
+
+Both carry their weights in their wheels, so nothing is downloaded. Their energies are on different
+scales and must never meet in one hull: CHGNet 0.3.0 learned energies that include the corrections
+MP2020 of the Materials Project, SevenNet-0 learned raw PBE(+U) energies.
+
+A potential answers for every arrangement of atoms, also for one that it never learned anything
+about, and may then be wrong by any amount. So crystals pass a distance gate first.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ..crystals import CrystalBatch
+from ..crystals.rules import RULES, GeometryRule, geometry_verdict
+from ..runtime import InputError, lookup
+
+if TYPE_CHECKING:
+    from ase.calculators.calculator import Calculator
+
+POTENTIALS = ("chgnet", "sevennet")
+GATE: GeometryRule = RULES["imd"]
+GPA = 160.21766208  # GPa in 1 eV/Å^3
+MOST_ATOMS = 128  # in one batch: larger ones are no faster, and cost memory
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a potential says about n crystals; NaN where it says nothing.
+
+    Attributes:
+        energy: (n,) eV/atom.
+        forces: (n, sites, 3) eV/Å, 0 at padding.
+        stress: (n, 3, 3) eV/Å^3, derivative of the energy by the strain over the volume: positive
+            where the crystal would like to shrink.
+        failed: index -> why there is no answer.
+    """
+
+    energy: np.ndarray
+    forces: np.ndarray
+    stress: np.ndarray
+    failed: dict[int, str]
+
+
+class Potential(ABC):
+    """What both potentials share: the gate, batches, and one broken crystal that stops nothing.
+
+    Attributes:
+        name: ``chgnet`` or ``sevennet``.
+        label: name and version of the weights.
+        scale: which energies it learned.
+    """
+
+    name: str
+    label: str
+    package: str
+    scale: str
+
+    def definition(self) -> dict[str, Any]:
+        """Model, package and energy scale, for reports."""
+        version = metadata.version(self.package)
+        return {"potential": self.label, self.package: version, "energy_scale": self.scale}
+
+    def energies(
+        self,
+        crystals: CrystalBatch,
+        *,
+        batch: int = 16,
+        gate: GeometryRule | None = GATE,
+        progress: bool = False,
+    ) -> np.ndarray:
+        """(n,) energies in eV/atom, NaN where there is none; see `evaluate` for the reasons.
+
+        Args:
+            crystals: n crystals.
+            batch: crystals in one batch, and never more than 128 atoms.
+            gate: crystals that break this rule get no energy; None for crystals that are known to
+                be real.
+            progress: show a progress bar.
+        """
+        energy = np.full(len(crystals), np.nan)
+        for rows in self._batches(crystals, batch, gate, progress, {}):
+            for i, found in self._answers(crystals, rows, forces=False, failed={}):
+                energy[i] = found[0]
+        return energy
+
+    def evaluate(
+        self,
+        crystals: CrystalBatch,
+        *,
+        batch: int = 8,
+        gate: GeometryRule | None = GATE,
+        progress: bool = False,
+    ) -> Evaluation:
+        """Energies, forces and stresses; arguments as in `energies`."""
+        n, sites = crystals.numbers.shape
+        out = Evaluation(
+            np.full(n, np.nan), np.zeros((n, sites, 3)), np.full((n, 3, 3), np.nan), {}
+        )
+        for rows in self._batches(crystals, batch, gate, progress, out.failed):
+            for i, (energy, forces, stress) in self._answers(crystals, rows, True, out.failed):
+                out.energy[i], out.stress[i] = energy, stress
+                out.forces[i, : len(forces)] = forces
+        out.forces[np.isnan(out.energy)] = np.nan
+        return out
+
+    @abstractmethod
+    def calculator(self) -> Calculator:
+        """The potential as an ASE calculator, for phonons and molecular dynamics."""
+
+    @abstractmethod
+    def _run(self, crystals: CrystalBatch, forces: bool) -> list[tuple[Any, ...]]:
+        """Each crystal's (energy in eV/atom, forces, stress); the latter two only if asked for."""
+
+    def _batches(
+        self,
+        crystals: CrystalBatch,
+        batch: int,
+        gate: GeometryRule | None,
+        progress: bool,
+        failed: dict[int, str],
+    ) -> Iterator[list[int]]:
+        if batch < 1:
+            raise InputError(f"batch = {batch}: a batch needs at least one crystal")
+        verdict = geometry_verdict(crystals, gate or GeometryRule("any", "no gate"))
+        for i in np.flatnonzero(~verdict.ok):
+            failed[int(i)] = f"distance gate: {verdict.reason(int(i))}"
+        rows = np.flatnonzero(verdict.ok)
+        batches = list(_of_similar_size(rows, crystals.n_sites.numpy(), batch))
+        if not progress:
+            return iter(batches)
+        from tqdm.auto import tqdm
+
+        return iter(tqdm(batches, desc=self.label, unit="batch"))
+
+    def _answers(
+        self, crystals: CrystalBatch, rows: list[int], forces: bool, failed: dict[int, str]
+    ) -> list[tuple[int, tuple[Any, ...]]]:
+        try:
+            found = self._run(crystals[rows], forces)
+        except Exception as error:  # find the odd one, and keep the others
+            if len(rows) == 1:
+                failed[rows[0]] = f"{self.label}: {type(error).__name__}: {error}"
+                return []
+            return [a for i in rows for a in self._answers(crystals, [i], forces, failed)]
+        good = []
+        for i, answer in zip(rows, found, strict=True):
+            if all(np.isfinite(part).all() for part in answer):
+                good.append((i, answer))
+            else:
+                failed[i] = f"{self.label}: the energy or a force is not finite"
+        return good
+
+
+class Chgnet(Potential):
+    """CHGNet 0.3.0: Deng et al., Nat. Mach. Intell. 5 (2023) 1031."""
+
+    name, label, package = "chgnet", "CHGNet 0.3.0", "chgnet"
+    scale = "PBE(+U) with the corrections MP2020, learned"
+
+    def __init__(self) -> None:
+        from chgnet.model import CHGNet
+
+        self.model = CHGNet.load(
+            model_name="0.3.0", use_device="cpu", check_cuda_mem=False, verbose=False
+        )
+        self.model.eval()
+        # generated cells may hold an atom without neighbours; its energy is poor, not missing
+        self.model.graph_converter.set_isolated_atom_response("ignore")
+
+    def calculator(self) -> Calculator:
+        """As an ASE calculator."""
+        from chgnet.model.dynamics import CHGNetCalculator
+
+        return CHGNetCalculator(self.model, use_device="cpu", on_isolated_atoms="ignore")
+
+    def _run(self, crystals: CrystalBatch, forces: bool) -> list[tuple[Any, ...]]:
+        graphs = [self.model.graph_converter(each) for each in crystals.structures()]
+        if not forces:
+            with torch.no_grad():
+                out = self.model(graphs, task="e")["e"]
+            return [(e,) for e in out.double().numpy()]
+        out = self.model(graphs, task="efs")
+        energy = out["e"].detach().double().numpy()
+        forces_of = [f.detach().double().numpy() for f in out["f"]]
+        stress = [s.detach().double().numpy() / GPA for s in out["s"]]
+        return list(zip(energy, forces_of, stress, strict=True))
+
+
+class Sevennet(Potential):
+    """SevenNet-0 (11Jul2024): Park et al., J. Chem. Theory Comput. 20 (2024) 4857."""
+
+    name, label, package = "sevennet", "SevenNet-0", "sevenn"
+    scale = "PBE(+U), uncorrected"
+
+    def __init__(self) -> None:
+        from sevenn.util import load_checkpoint
+
+        checkpoint = load_checkpoint("7net-0")
+        self.model = checkpoint.build_model().eval()
+        self.model.set_is_batch_data(True)
+        self.cutoff = float(checkpoint.config["cutoff"])
+
+    def calculator(self) -> Calculator:
+        """As an ASE calculator."""
+        from sevenn.calculator import SevenNetCalculator
+
+        return SevenNetCalculator("7net-0", device="cpu")
+
+    def _run(self, crystals: CrystalBatch, forces: bool) -> list[tuple[Any, ...]]:
+        data = self._graphs(crystals)
+        n_atoms = crystals.n_sites.numpy()
+        if not forces:
+            with torch.no_grad():
+                data = self._without_forces(data)
+            return [(e,) for e in data["inferred_total_energy"].double().numpy() / n_atoms]
+        data = self.model(data)
+        energy = data["inferred_total_energy"].detach().double().numpy() / n_atoms
+        all_forces = data["inferred_force"].detach().double().numpy()
+        xx, yy, zz, xy, yz, zx = -data["inferred_stress"].detach().double().numpy().T
+        stress = np.array([[xx, xy, zx], [xy, yy, yz], [zx, yz, zz]]).transpose(2, 0, 1)
+        return list(zip(energy, np.split(all_forces, n_atoms.cumsum()[:-1]), stress, strict=True))
+
+    def _graphs(self, crystals: CrystalBatch) -> Any:
+        from ase import Atoms
+        from sevenn.atom_graph_data import AtomGraphData
+        from sevenn.train.dataload import unlabeled_atoms_to_graph
+        from torch_geometric.data import Batch
+
+        graphs = []
+        for lattice, frac, numbers in zip(
+            crystals.lattice.numpy(), crystals.frac.numpy(), crystals.numbers.numpy(), strict=True
+        ):
+            k = int((numbers > 0).sum())
+            atoms = Atoms(numbers[:k], scaled_positions=frac[:k], cell=lattice, pbc=True)
+            graph = unlabeled_atoms_to_graph(atoms, self.cutoff)
+            graphs.append(AtomGraphData.from_numpy_dict(graph))
+        return Batch.from_data_list(graphs)
+
+    def _without_forces(self, data: Any) -> Any:
+        """The layers of the model but the last, which differentiates the energy."""
+        data = self.model._preprocess(data)
+        for name, layer in self.model.named_children():
+            if name != "force_output":
+                data = layer(data)
+        return data
+
+
+_CLASSES: dict[str, type[Potential]] = {"chgnet": Chgnet, "sevennet": Sevennet}
+_EXTRAS = {"chgnet": "judge", "sevennet": "hull"}
+
+
+def potential(name: str | Potential = "chgnet") -> Potential:
+    """Load a potential once; later calls return the same.
+
+    Args:
+        name: ``chgnet`` or ``sevennet``; a potential is returned as it is.
+
+    Raises:
+        UnknownNameError: no such potential.
+        InputError: its package is not installed.
+    """
+    if isinstance(name, Potential):
+        return name
+    return _load(lookup("potential", name, POTENTIALS))
+
+
+@cache
+def _load(name: str) -> Potential:
+    try:
+        return _CLASSES[name]()
+    except ImportError as error:
+        raise InputError(
+            f"the potential {name!r} needs the package {error.name!r}: "
+            f'install it with pip install "imd-helpers[{_EXTRAS[name]}]"'
+        ) from error
+
+
+def _of_similar_size(rows: Sequence[int], n_sites: np.ndarray, batch: int) -> Iterator[list[int]]:
+    """Rows in batches of at most ``batch`` crystals and `MOST_ATOMS` atoms, small ones first."""
+    chosen: list[int] = []
+    for i in sorted(rows, key=lambda i: (n_sites[i], i)):
+        if chosen and (len(chosen) == batch or (len(chosen) + 1) * n_sites[i] > MOST_ATOMS):
+            yield chosen
+            chosen = []
+        chosen.append(int(i))
+    if chosen:
+        yield chosen

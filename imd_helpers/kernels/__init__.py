@@ -1,0 +1,1 @@
+"""All compiled loops. Nothing here needs to be read to read the rest."""

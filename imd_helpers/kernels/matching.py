@@ -1,0 +1,975 @@
+"""Compiled loops of the structure matcher: cells reduced once, pairs compared by the million.
+
+The semantics are those of pymatgen's StructureMatcher (Ong et al., Comput. Mater. Sci. 68 (2013)
+314); the code is this package's own. Lattice reduction: Lenstra, Lenstra & Lovász, Math. Ann. 261
+(1982) 515; Grosse-Kunstleve, Sauter & Adams, Acta Cryst. A60 (2004) 1. Assignment: Jonker &
+Volgenant, Computing 38 (1987) 325.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+OK, TOO_LONG, TOO_LARGE = 0, 1, 2
+MAX_ROUNDS = 1000  # reductions end long before; the cap guards against rounding at the edge
+NIGGLI_ROUNDS = 100
+NIGGLI_TOL = 1e-5  # of the edge of a cube of the cell's volume
+PRIMITIVE_TOL = 0.25  # Å, along each axis, that repeated atoms may lie apart
+MAX_POINTS = 4_000_000  # lattice points looked at for one cell; real crystals need hundreds
+MAX_SITES = 1000
+FAR = 1e20
+
+# Loops instead of array expressions, and no wrappers for calls from Python: a first call compiles
+# everything, and a reader waits for it.
+jit = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
+entry = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True)
+
+# ---- lattices
+
+
+@jit
+def _dot(u, v):
+    return u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
+
+
+@jit
+def _copy(m, out):
+    for i in range(3):
+        for k in range(3):
+            out[i, k] = m[i, k]
+
+
+@jit
+def _det(m):
+    return (
+        m[0, 0] * (m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1])
+        - m[0, 1] * (m[1, 0] * m[2, 2] - m[1, 2] * m[2, 0])
+        + m[0, 2] * (m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0])
+    )
+
+
+@jit
+def _inverse(m, out):
+    det = _det(m)
+    for i in range(3):
+        a, b = (i + 1) % 3, (i + 2) % 3
+        for j in range(3):
+            c, d = (j + 1) % 3, (j + 2) % 3
+            out[j, i] = (m[a, c] * m[b, d] - m[a, d] * m[b, c]) / det
+
+
+@jit
+def _times(row, m, out):
+    """Out = row @ m."""
+    x, y, z = row[0], row[1], row[2]
+    for k in range(3):
+        out[k] = x * m[0, k] + y * m[1, k] + z * m[2, k]
+
+
+@jit
+def _degrees(cosine):
+    return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
+
+
+@jit
+def _reciprocal_lengths(basis, inverse, out):
+    """Lengths of the reciprocal vectors (no 2 pi): inverse spacings of the lattice planes."""
+    _inverse(basis, inverse)
+    for k in range(3):
+        out[k] = math.sqrt(inverse[0, k] ** 2 + inverse[1, k] ** 2 + inverse[2, k] ** 2)
+
+
+@jit
+def _orthogonalise(basis, star, mu, norm):
+    for i in range(3):
+        for k in range(3):
+            star[i, k] = basis[i, k]
+        for j in range(i):
+            mu[i, j] = _dot(basis[i], star[j]) / norm[j]
+            for k in range(3):
+                star[i, k] -= mu[i, j] * star[j, k]
+        norm[i] = _dot(star[i], star[i])
+
+
+@jit
+def lll(lattice, basis, change):
+    """LLL reduction with delta = 3/4: basis = change @ lattice (in place)."""
+    star, mu, norm = np.empty((3, 3)), np.empty((3, 3)), np.empty(3)
+    _copy(lattice, basis)
+    for i in range(3):
+        for k in range(3):
+            change[i, k] = 1.0 if i == k else 0.0
+    _orthogonalise(basis, star, mu, norm)
+    k = 1
+    for _ in range(MAX_ROUNDS):
+        if k > 2:
+            return
+        for i in range(k - 1, -1, -1):
+            times = np.rint(mu[k, i])
+            if times != 0.0:
+                for m in range(3):
+                    basis[k, m] -= times * basis[i, m]
+                    change[k, m] -= times * change[i, m]
+                for j in range(i):
+                    mu[k, j] -= times * mu[i, j]
+                mu[k, i] -= times
+        if norm[k] >= (0.75 - mu[k, k - 1] ** 2) * norm[k - 1]:
+            k += 1
+            continue
+        for m in range(3):
+            basis[k, m], basis[k - 1, m] = basis[k - 1, m], basis[k, m]
+            change[k, m], change[k - 1, m] = change[k - 1, m], change[k, m]
+        _orthogonalise(basis, star, mu, norm)
+        k = max(k - 1, 1)
+
+
+@jit
+def _sign(x, e):
+    if abs(x) < e:
+        return 0
+    return 1 if x > 0 else -1
+
+
+@jit
+def _add_row(basis, i, times, j):
+    for k in range(3):
+        basis[i, k] += times * basis[j, k]
+
+
+@jit
+def _swap_and_flip(basis, i, j):
+    """Exchange two vectors and turn all three round, which keeps the hand of the basis."""
+    for k in range(3):
+        basis[i, k], basis[j, k] = basis[j, k], basis[i, k]
+    _scale_rows(basis, -1.0, -1.0, -1.0)
+
+
+@jit
+def _scale_rows(basis, i, j, k):
+    for m in range(3):
+        basis[0, m] *= i
+        basis[1, m] *= j
+        basis[2, m] *= k
+
+
+@jit
+def _turn(basis, xi, eta, zeta, e):
+    """Steps A3 and A4: all angles acute, or none; a right angle may turn either way."""
+    s1, s2, s3 = _sign(xi, e), _sign(eta, e), _sign(zeta, e)
+    turned = -1 if s1 * s2 * s3 == 1 else 1
+    i = -1.0 if s1 == turned else 1.0
+    j = -1.0 if s2 == turned else 1.0
+    k = -1.0 if s3 == turned else 1.0
+    if i * j * k < 0:
+        if s3 == 0:
+            k = -1.0
+        elif s2 == 0:
+            j = -1.0
+        elif s1 == 0:
+            i = -1.0
+    _scale_rows(basis, i, j, k)
+
+
+@jit
+def _niggli_step(basis, e):
+    """One round of steps A1 to A8; returns whether another one is needed."""
+    A, B, C = _dot(basis[0], basis[0]), _dot(basis[1], basis[1]), _dot(basis[2], basis[2])
+    xi, eta = 2 * _dot(basis[1], basis[2]), 2 * _dot(basis[0], basis[2])
+    zeta = 2 * _dot(basis[0], basis[1])
+    if B + e < A or (abs(A - B) < e and abs(xi) > abs(eta) + e):
+        _swap_and_flip(basis, 0, 1)
+        A, B, xi, eta = B, A, eta, xi
+    if C + e < B or (abs(B - C) < e and abs(eta) > abs(zeta) + e):
+        _swap_and_flip(basis, 1, 2)
+        return True
+    _turn(basis, xi, eta, zeta, e)
+    xi, eta = 2 * _dot(basis[1], basis[2]), 2 * _dot(basis[0], basis[2])
+    zeta = 2 * _dot(basis[0], basis[1])
+    all_sum = xi + eta + zeta + A + B
+    if (
+        abs(xi) > B + e
+        or (abs(xi - B) < e and zeta - e > 2 * eta)
+        or (abs(xi + B) < e and zeta < -e)
+    ):
+        _add_row(basis, 2, -1.0 if xi > 0 else 1.0, 1)
+    elif (
+        abs(eta) > A + e
+        or (abs(eta - A) < e and zeta - e > 2 * xi)
+        or (abs(eta + A) < e and zeta < -e)
+    ):
+        _add_row(basis, 2, -1.0 if eta > 0 else 1.0, 0)
+    elif (
+        abs(zeta) > A + e
+        or (abs(zeta - A) < e and eta - e > 2 * xi)
+        or (abs(zeta + A) < e and eta < -e)
+    ):
+        _add_row(basis, 1, -1.0 if zeta > 0 else 1.0, 0)
+    elif all_sum < -e or (abs(all_sum) < e < zeta + 2 * (A + eta)):
+        _add_row(basis, 2, 1.0, 0)
+        _add_row(basis, 2, 1.0, 1)
+    else:
+        return False
+    return True
+
+
+@jit
+def niggli(lattice, out):
+    """A right-handed Niggli-reduced basis of the lattice (in place)."""
+    change = np.empty((3, 3))
+    lll(lattice, out, change)
+    volume = _det(out)
+    if volume < 0.0:
+        _scale_rows(out, -1.0, -1.0, -1.0)
+    e = NIGGLI_TOL * abs(volume) ** (1.0 / 3.0)
+    for _ in range(NIGGLI_ROUNDS):
+        if not _niggli_step(out, e):
+            return
+
+
+@jit
+def _longest(basis):
+    return math.sqrt(
+        max(_dot(basis[0], basis[0]), _dot(basis[1], basis[1]), _dot(basis[2], basis[2]))
+    )
+
+
+@jit
+def _points(basis, radius):
+    """About how many lattice points `lattice_vectors` looks at."""
+    inverse, reach = np.empty((3, 3)), np.empty(3)
+    _reciprocal_lengths(basis, inverse, reach)
+    size = 1.0
+    for k in range(3):
+        size *= 2.0 * radius * reach[k] + 1.0
+    return size
+
+
+@jit
+def lattice_vectors(basis, edges, factor, number):
+    """Lattice vectors about as long as three given edges.
+
+    Args:
+        basis: (3, 3) any basis.
+        edges: (3,) lengths.
+        factor: a vector is strictly between edge / factor and edge * factor long.
+        number: (3,) filled: how many vectors there are for each edge. None, if there are more than
+            MAX_POINTS points to look at: then the edges are those of another lattice.
+
+    Returns:
+        (3, n, 7): coordinates in the basis, Cartesian coordinates, length.
+    """
+    radius = max(edges[0], edges[1], edges[2]) * factor
+    number[0] = number[1] = number[2] = 0
+    space = 64
+    found = np.empty((3, space, 7))
+    if not _points(basis, radius) < MAX_POINTS:
+        return found
+    inverse, reach = np.empty((3, 3)), np.empty(3)
+    _reciprocal_lengths(basis, inverse, reach)
+    n0 = math.floor(radius * reach[0] + 1e-8)
+    n1 = math.floor(radius * reach[1] + 1e-8)
+    n2 = math.floor(radius * reach[2] + 1e-8)
+    for i in range(-n0, n0 + 1):
+        for j in range(-n1, n1 + 1):
+            for m in range(-n2, n2 + 1):
+                x = i * basis[0, 0] + j * basis[1, 0] + m * basis[2, 0]
+                y = i * basis[0, 1] + j * basis[1, 1] + m * basis[2, 1]
+                z = i * basis[0, 2] + j * basis[1, 2] + m * basis[2, 2]
+                d = math.sqrt(x * x + y * y + z * z)
+                for s in range(3):
+                    if not (edges[s] < d * factor and d < edges[s] * factor):
+                        continue
+                    n = number[s]
+                    if n == space:
+                        found = _longer(found)
+                        space *= 2
+                    row = found[s, n]
+                    row[0], row[1], row[2], row[3], row[4], row[5], row[6] = i, j, m, x, y, z, d
+                    number[s] = n + 1
+    return found
+
+
+@jit
+def _longer(array):
+    out = np.empty((3, 2 * array.shape[1], 7))
+    for s in range(3):
+        for i in range(array.shape[1]):
+            for k in range(7):
+                out[s, i, k] = array[s, i, k]
+    return out
+
+
+@jit
+def _cosine(v, w):
+    """Of the angle between two rows of `lattice_vectors`."""
+    return (v[3] * w[3] + v[4] * w[4] + v[5] * w[5]) / (v[6] * w[6])
+
+
+# ---- primitive cells
+
+
+@jit
+def _near_any(v, points, n, tol):
+    """Is v, up to lattice vectors, within tol along each axis of one of n points?"""
+    for m in range(n):
+        if (
+            abs(v[0] - points[m, 0] - np.rint(v[0] - points[m, 0])) < tol[0]
+            and abs(v[1] - points[m, 1] - np.rint(v[1] - points[m, 1])) < tol[1]
+            and abs(v[2] - points[m, 2] - np.rint(v[2] - points[m, 2])) < tol[2]
+        ):
+            return True
+    return False
+
+
+@jit
+def _translations(frac, bounds, groups, tol, found):
+    """Vectors of the smallest group of equal atoms that map all atoms onto equal ones.
+
+    Returns how many there are; `found` (n, 3) is filled.
+    """
+    smallest = 0
+    for g in range(groups):
+        if bounds[g + 1] - bounds[g] < bounds[smallest + 1] - bounds[smallest]:
+            smallest = g
+    start = bounds[smallest]
+    n = bounds[smallest + 1] - start
+    for i in range(n):
+        for k in range(3):
+            found[i, k] = frac[start + i, k] - frac[start, k]
+    moved = np.empty(3)
+    for g in range(groups):
+        equal = frac[bounds[g] : bounds[g + 1]]
+        for i in range(len(equal)):
+            kept = 0
+            for m in range(n):
+                for k in range(3):
+                    moved[k] = found[m, k] + equal[i, k]
+                if _near_any(moved, equal, len(equal), tol):
+                    for k in range(3):
+                        found[kept, k] = found[m, k]
+                    kept += 1
+            n = kept
+            if n <= 1:
+                return n
+    return n
+
+
+@jit
+def _fold(frac, bounds, groups, fold, det, lattice, tol, partner):
+    """Which atoms fall together in the smaller cell of `fold`? False if they do not in `det`s.
+
+    Args:
+        frac: (n, 3) atoms sorted into groups of equal ones.
+        bounds, groups: starts of the groups, and how many there are.
+        fold: (3, 3) integers: lattice = fold @ smaller lattice.
+        det: how many smaller cells there are in one.
+        lattice: the larger cell.
+        tol: (3,) PRIMITIVE_TOL in fractions of its edges.
+        partner: (n, n) bool, filled.
+    """
+    inverse, small = np.empty((3, 3)), np.empty((3, 3))
+    _inverse(fold, inverse)
+    for i in range(3):
+        _times(inverse[i], lattice, small[i])
+    near = np.empty(3)
+    for k in range(3):
+        near[k] = PRIMITIVE_TOL / math.sqrt(_dot(small[k], small[k]))
+    d, f = np.empty(3), np.empty(3)
+    for g in range(groups):
+        for i in range(bounds[g], bounds[g + 1]):
+            together = 0
+            for j in range(bounds[g], bounds[g + 1]):
+                apart = i == j
+                for k in range(3):
+                    d[k] = frac[j, k] - frac[i, k]
+                    apart = apart or abs(d[k] - np.rint(d[k])) > 2 * tol[k]
+                _times(d, fold, f)
+                close = apart  # neighbours in the larger cell are different atoms
+                for k in range(3):
+                    close = close and abs(f[k] - np.rint(f[k])) < near[k]
+                partner[i, j] = close
+                together += close
+            if together != det:
+                return False
+        for i in range(bounds[g], bounds[g + 1]):  # all partners are partners of each other
+            for j in range(bounds[g], bounds[g + 1]):
+                if not partner[i, j]:
+                    continue
+                for m in range(bounds[g], bounds[g + 1]):
+                    if partner[i, m] and not partner[j, m]:
+                        return False
+    return True
+
+
+@jit
+def _merge(frac, code, fold, partner):
+    """Replace partners by their mean, in the coordinates of the smaller cell; atoms left."""
+    n, kept = len(frac), 0
+    out, out_code = np.empty((n, 3)), np.empty(n, dtype=np.int64)
+    done = np.zeros(n, dtype=np.bool_)
+    f = np.empty(3)
+    for i in range(n):
+        if done[i]:
+            continue
+        seen = 0
+        for j in range(n):
+            if code[i] != code[j] or not partner[i, j]:
+                continue
+            done[j] = True
+            seen += 1
+            _times(frac[j], fold, f)
+            for k in range(3):
+                if seen == 1:
+                    out[kept, k] = f[k] - math.floor(f[k])
+                else:
+                    step = f[k] - out[kept, k]
+                    out[kept, k] += (step - np.rint(step)) / seen
+        out_code[kept] = code[i]
+        kept += 1
+    for i in range(kept):
+        code[i] = out_code[i]
+        for k in range(3):
+            frac[i, k] = out[i, k]
+    return kept
+
+
+@jit
+def _sort(key, frac, code):
+    """Sort atoms by key, equal ones in their order; the key becomes the old place of each."""
+    n = len(key)
+    order = np.empty(n, dtype=np.int64)
+    for i in range(n):
+        place = i
+        while place > 0 and key[order[place - 1]] > key[i]:
+            order[place] = order[place - 1]
+            place -= 1
+        order[place] = i
+    old, old_code = frac.copy(), code.copy()
+    for i in range(n):
+        key[i] = order[i]
+        code[i] = old_code[order[i]]
+        for k in range(3):
+            frac[i, k] = old[order[i], k]
+
+
+@jit
+def _group(code, bounds):
+    """Starts of runs of equal codes; returns how many there are and what divides all sizes."""
+    groups, common = 0, 0
+    bounds[0] = 0
+    for i in range(1, len(code) + 1):
+        if i == len(code) or code[i] != code[i - 1]:
+            size = i - bounds[groups]
+            groups += 1
+            bounds[groups] = i
+            while size:
+                common, size = size, common % size
+    return groups, common
+
+
+@jit
+def _smaller_cell(cell, frac, code):
+    """One step towards the primitive cell, in place; returns the atoms left (0: none was found).
+
+    The cells tried are all sublattices, in Hermite normal form, whose index divides the number of
+    atoms of each element.
+    """
+    n = len(frac)
+    _sort(code.copy(), frac, code)
+    bounds = np.empty(n + 1, dtype=np.int64)
+    groups, common = _group(code, bounds)
+    if common == 1:
+        return 0
+    tol, wide = np.empty(3), np.empty(3)
+    for k in range(3):
+        tol[k] = PRIMITIVE_TOL / math.sqrt(_dot(cell[k], cell[k]))
+        wide[k] = 2 * tol[k]
+    vectors = np.empty((n, 3))
+    n_vectors = _translations(frac, bounds, groups, wide, vectors)
+    partner = np.empty((n, n), dtype=np.bool_)
+    fold, inverse, small = np.zeros((3, 3)), np.empty((3, 3)), np.empty((3, 3))
+    for det in range(2, common + 1):
+        for p in range(1, det + 1):
+            for q in range(1, det // p + 1):
+                if common % det or det % (p * q):
+                    continue
+                fold[0, 0], fold[1, 1], fold[2, 2] = p, q, det // (p * q)
+                for m in range(p * p * q):
+                    fold[0, 1], fold[0, 2], fold[1, 2] = m // (p * q), m // q % p, m % q
+                    _inverse(fold, inverse)
+                    if not (
+                        _near_any(inverse[0], vectors, n_vectors, tol)
+                        and _near_any(inverse[1], vectors, n_vectors, tol)
+                        and _near_any(inverse[2], vectors, n_vectors, tol)
+                    ):
+                        continue
+                    if _fold(frac, bounds, groups, fold, det, cell, tol, partner):
+                        for i in range(3):
+                            _times(inverse[i], cell, small[i])
+                        _copy(small, cell)
+                        return _merge(frac, code, fold, partner)
+    return 0
+
+
+@jit
+def _change_basis(frac, lattice, basis):
+    """Fractional coordinates in another basis of the same lattice, in [0, 1); in place."""
+    inverse, change = np.empty((3, 3)), np.empty((3, 3))
+    _inverse(basis, inverse)
+    for i in range(3):
+        _times(lattice[i], inverse, change[i])
+    for i in range(len(frac)):
+        _times(frac[i], change, frac[i])
+        for k in range(3):
+            frac[i, k] -= math.floor(frac[i, k])
+
+
+@jit
+def _reduce(lattice, frac, code, primitive, out):
+    """Niggli cell, then the primitive one in its Niggli form; sites are changed in place.
+
+    Returns:
+        A status, and how many sites are left.
+    """
+    n = len(frac)
+    if n > MAX_SITES:
+        return TOO_LARGE, n
+    niggli(lattice, out)
+    _change_basis(frac, lattice, out)
+    cell, less = np.empty((3, 3)), n
+    _copy(out, cell)
+    while primitive and less > 0:
+        n = less
+        less = _smaller_cell(cell, frac[:n], code[:n])
+    if n < len(frac):
+        niggli(cell, out)
+        _change_basis(frac[:n], cell, out)
+    return OK if _points(out, _longest(out)) < MAX_POINTS / 10 else TOO_LONG, n
+
+
+@entry
+def reduce_batch(lattice, frac, code, start, primitive, scale, cells, parameters, status, n_sites,
+                 anchor):  # fmt: skip
+    """Reduce many crystals; sites of one element lie together afterwards, rarest element first.
+
+    Args:
+        lattice: (n, 3, 3).
+        frac, code: (sites, 3) and (sites,), changed in place; a crystal with fewer sites than
+            before uses the first of its places. Codes sort as the symbols of the elements do.
+        start: (n + 1,) where each crystal's sites start.
+        primitive: look for a primitive cell?
+        scale: scale to one unit of volume an atom?
+        cells, parameters: (n, 3, 3) and (n, 6), filled: the reduced cells, edges and angles.
+        status, n_sites: (n,) filled.
+        anchor: (n,) filled: the site that translations start from, the first in the matcher's
+            order of the rarest element.
+    """
+    count = np.zeros(128, dtype=np.int64)
+    for c in range(len(lattice)):
+        x, z = frac[start[c] : start[c + 1]], code[start[c] : start[c + 1]]
+        given, given_code = x.copy(), z.copy()
+        status[c], n = _reduce(lattice[c], x, z, primitive, cells[c])
+        if status[c] != OK:
+            continue
+        if n == len(given):  # the order of sites is the given one if nothing was merged
+            for i in range(n):
+                z[i] = given_code[i]
+                for k in range(3):
+                    x[i, k] = given[i, k]
+            _change_basis(x, lattice[c], cells[c])
+        n_sites[c] = n
+        anchor[c] = _rarest_first(x[:n], z[:n], count)
+        if scale:
+            size = (n / abs(_det(cells[c]))) ** (1.0 / 3.0)
+            for i in range(3):
+                for k in range(3):
+                    cells[c, i, k] *= size
+        for k in range(3):
+            parameters[c, k] = math.sqrt(_dot(cells[c, k], cells[c, k]))
+        for k in range(3):
+            i, j = (k + 1) % 3, (k + 2) % 3
+            edges = parameters[c, i] * parameters[c, j]
+            parameters[c, 3 + k] = _degrees(_dot(cells[c, i], cells[c, j]) / edges)
+
+
+@jit
+def _rarest_first(frac, code, count):
+    """Sort sites by how many of their element there are; returns where the anchor goes."""
+    n = len(code)
+    for i in range(n):
+        count[code[i]] += 1
+    key, rarest = np.empty(n, dtype=np.int64), 0
+    for i in range(n):
+        key[i] = count[code[i]] * 128 + code[i]
+        if count[code[i]] < count[code[rarest]]:
+            rarest = i
+    for i in range(n):
+        count[code[i]] = 0
+    _sort(key, frac, code)
+    anchor = 0
+    while key[anchor] != rarest:
+        anchor += 1
+    return anchor
+
+
+# ---- matching
+
+
+@jit
+def _half_sum_cosine(one, two):
+    return math.cos(math.radians(0.5 * (one + two)))
+
+
+@jit
+def _average_cell(a, b, c, alpha, beta, gamma, parameters, out):
+    """The lattice whose edges and angles are the means of two; returns its volume."""
+    a, b, c = 0.5 * (a + parameters[0]), 0.5 * (b + parameters[1]), 0.5 * (c + parameters[2])
+    ca = _half_sum_cosine(alpha, parameters[3])
+    cb = _half_sum_cosine(beta, parameters[4])
+    cg = _half_sum_cosine(gamma, parameters[5])
+    sg = math.sqrt(1.0 - cg * cg)
+    y = (ca - cb * cg) / sg
+    z2 = 1.0 - cb * cb - y * y
+    if not z2 > 1e-12:
+        return 0.0
+    out[0, 0], out[0, 1], out[0, 2] = a, 0.0, 0.0
+    out[1, 0], out[1, 1], out[1, 2] = b * cg, b * sg, 0.0
+    out[2, 0], out[2, 1], out[2, 2] = c * cb, c * y, c * math.sqrt(z2)
+    return out[0, 0] * out[1, 1] * out[2, 2]
+
+
+@jit
+def _covered(one, two, shift, bounds, groups, tol):
+    """Has each site of two, shifted, an equal one of one within tol along each axis?"""
+    for g in range(groups):
+        first, last = bounds[g], bounds[g + 1]
+        for i in range(first, last):
+            x, y, z = two[i, 0] + shift[0], two[i, 1] + shift[1], two[i, 2] + shift[2]
+            near = False
+            for j in range(first, last):
+                d = x - one[j, 0]
+                if abs(d - np.rint(d)) > tol[0]:
+                    continue
+                d = y - one[j, 1]
+                if abs(d - np.rint(d)) > tol[1]:
+                    continue
+                d = z - one[j, 2]
+                if abs(d - np.rint(d)) > tol[2]:
+                    continue
+                near = True
+                break
+            if not near:
+                return False
+    return True
+
+
+@jit
+def assign(cost, n, column, work):
+    """Cheapest assignment of n rows to n columns; False if none avoids costs of FAR.
+
+    Args:
+        cost: (at least n, at least n).
+        column: (n,) the column of each row, filled.
+        work: (6, at least n) scratch.
+    """
+    row_of, u, v, least, before, used = work[0], work[1], work[2], work[3], work[4], work[5]
+    for j in range(n):
+        row_of[j] = -1.0
+        v[j] = 0.0
+    free = 0
+    for i in range(n):  # each row's own nearest: the answer, if all differ
+        best = 0
+        for j in range(1, n):
+            if cost[i, j] < cost[i, best]:
+                best = j
+        if cost[i, best] >= FAR:
+            return False
+        u[i] = cost[i, best]
+        column[i] = -1
+        if row_of[best] < 0:
+            row_of[best] = i
+            column[i] = best
+        else:
+            free += 1
+    if free == 0:
+        return True
+    for start in range(n):
+        if column[start] >= 0:
+            continue
+        for j in range(n):
+            least[j] = np.inf
+            used[j] = 0.0
+        i, end, reached = start, -1, 0.0
+        while end < 0:
+            nearest = -1
+            for j in range(n):
+                if used[j] != 0.0:
+                    continue
+                through = reached + cost[i, j] - u[i] - v[j]
+                if through < least[j]:
+                    least[j] = through
+                    before[j] = i
+                if nearest < 0 or least[j] < least[nearest]:
+                    nearest = j
+            reached = least[nearest]
+            if not reached < FAR / 2:
+                return False
+            used[nearest] = 1.0
+            if row_of[nearest] < 0:
+                end = nearest
+            else:
+                i = int(row_of[nearest])
+        u[start] += reached
+        for j in range(n):
+            if used[j] != 0.0 and j != end:
+                u[int(row_of[j])] += reached - least[j]
+                v[j] -= reached - least[j]
+        i = -1
+        while i != start:
+            i = int(before[end])
+            row_of[end] = i
+            end, column[i] = column[i], end
+    return True
+
+
+@jit
+def _images(basis, out):
+    """26 neighbouring lattice vectors, and the square of half the shortest one."""
+    m, shortest = 0, np.inf
+    for i in range(-1, 2):
+        for j in range(-1, 2):
+            for k in range(-1, 2):
+                if i == 0 and j == 0 and k == 0:
+                    continue
+                for axis in range(3):
+                    out[m, axis] = i * basis[0, axis] + j * basis[1, axis] + k * basis[2, axis]
+                shortest = min(shortest, _dot(out[m], out[m]))
+                m += 1
+    return shortest / 4.0
+
+
+@jit
+def _shortest(f, basis, images, half, out):
+    """Shortest of the vectors f + lattice, f within half a cell; returns its square."""
+    _times(f, basis, out)
+    shortest = _dot(out, out)
+    if shortest <= half:
+        return shortest
+    x0, y0, z0 = out[0], out[1], out[2]
+    for m in range(26):
+        x, y, z = x0 + images[m, 0], y0 + images[m, 1], z0 + images[m, 2]
+        length = x * x + y * y + z * z
+        if length < shortest:
+            shortest = length
+            out[0], out[1], out[2] = x, y, z
+    return shortest
+
+
+@jit
+def _squared_distance(one, two):
+    x, y, z = one[0] - two[0], one[1] - two[1], one[2] - two[2]
+    return x * x + y * y + z * z
+
+
+@jit
+def _displacement(one, two, shift, bounds, groups, basis, to_basis, near, images, half, limit,
+                  tables):  # fmt: skip
+    """Largest displacement of sites after the best common shift; FAR where there is no mapping.
+
+    Args:
+        one, two: (n, 3) sites in groups of equal elements, fractional in the averaged cell.
+        shift: (3,) added to two.
+        bounds, groups: starts of the groups, and how many there are.
+        basis, to_basis: LLL-reduced averaged cell, and the change of coordinates to it.
+        near: (3,) how far sites may be apart along the axes of the reduced cell.
+        images, half: of `_images`.
+        limit: displacements of a match are below it, in the units of the cell.
+        tables: scratch.
+    """
+    cost, vectors, chosen, column, work = tables
+    d, f = np.empty(3), np.empty(3)
+    wide = 4.0 * limit * limit * (1.0 + 1e-9)  # all displacements lie within one sphere
+    for g in range(groups):
+        first, size = bounds[g], bounds[g + 1] - bounds[g]
+        for i in range(size):
+            possible = False
+            for j in range(size):
+                cost[i, j] = FAR
+                for k in range(3):
+                    d[k] = one[first + j, k] - two[first + i, k] - shift[k]
+                _times(d, to_basis, f)
+                for k in range(3):
+                    f[k] -= np.rint(f[k])
+                if abs(f[0]) > near[0] or abs(f[1]) > near[1] or abs(f[2]) > near[2]:
+                    continue
+                cost[i, j] = _shortest(f, basis, images, half, vectors[i, j])
+                if first == 0 or _squared_distance(vectors[i, j], chosen[0]) < wide:
+                    possible = True
+            if not possible:
+                return FAR
+        if not assign(cost, size, column, work):
+            return FAR
+        for i in range(size):
+            for k in range(3):
+                chosen[first + i, k] = vectors[i, column[i], k]
+            if _squared_distance(chosen[first + i], chosen[0]) > wide:
+                return FAR
+    return _largest_from_mean(chosen, len(one))
+
+
+@jit
+def _largest_from_mean(vectors, n):
+    x, y, z = 0.0, 0.0, 0.0
+    for i in range(n):
+        x, y, z = x + vectors[i, 0], y + vectors[i, 1], z + vectors[i, 2]
+    mean = (x / n, y / n, z / n)
+    largest = 0.0
+    for i in range(n):
+        largest = max(largest, _squared_distance(vectors[i], mean))
+    return math.sqrt(largest)
+
+
+@jit
+def _sites_match(mapped, two, anchor, bounds, groups, average, volume, stol, tables):
+    """Is there a shift that brings two onto the mapped one, on the averaged cell?"""
+    n = len(two)
+    spacing = (volume / n) ** (1.0 / 3.0)
+    inverse, tol = np.empty((3, 3)), np.empty(3)
+    _reciprocal_lengths(average, inverse, tol)
+    basis, change, to_basis = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
+    near, images, half = np.empty(3), np.empty((26, 3)), -1.0
+    shift = np.empty(3)
+    for k in range(3):
+        tol[k] *= 2.0 * stol * spacing
+    group = 0
+    while bounds[group + 1] <= anchor:
+        group += 1
+    for i in range(bounds[group], bounds[group + 1]):
+        for k in range(3):
+            shift[k] = mapped[i, k] - two[anchor, k]
+        if not _covered(mapped, two, shift, bounds, groups, tol):
+            continue
+        if half < 0.0:
+            lll(average, basis, change)
+            _inverse(change, to_basis)
+            _reciprocal_lengths(basis, inverse, near)
+            for k in range(3):
+                near[k] *= 2.0 * stol * spacing
+            half = _images(basis, images)
+        largest = _displacement(
+            mapped, two, shift, bounds, groups, basis, to_basis, near, images, half,
+            stol * spacing, tables,
+        )  # fmt: skip
+        if largest < stol * spacing:
+            return True
+    return False
+
+
+@jit
+def fit(lattice, frac, parameters, two, anchor, bounds, groups, ltol, stol, angle_tol, tables):
+    """Does the matcher map crystal one onto crystal two?
+
+    Args:
+        lattice, frac: of one, (3, 3) and (n, 3).
+        parameters, two, anchor: of two, edges and angles (6,), sites (n, 3) and the site that
+            translations start from. Equal elements have equal rows in both.
+        bounds, groups: where the rows of each element start, and how many elements there are.
+        ltol, stol, angle_tol: as in `MatchSettings`.
+        tables: scratch.
+    """
+    n = len(frac)
+    number, low, high = np.empty(3, dtype=np.int64), np.empty(3), np.empty(3)
+    found = lattice_vectors(lattice, parameters, 1.0 + ltol, number)
+    for k in range(3):  # cosines fall with the angle
+        low[k] = math.cos(math.radians(min(180.0, parameters[3 + k] + angle_tol)))
+        high[k] = math.cos(math.radians(max(0.0, parameters[3 + k] - angle_tol)))
+    trial, inverse, average = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
+    mapped = np.empty((n, 3))
+    for i in range(number[0]):
+        a = found[0, i]
+        if a[0] < 0 or (a[0] == 0 and (a[1] < 0 or (a[1] == 0 and a[2] < 0))):
+            continue  # a mapping and its inversion are looked at together
+        for j in range(number[1]):
+            b = found[1, j]
+            cg = _cosine(a, b)
+            if not low[2] <= cg <= high[2]:
+                continue
+            for k in range(number[2]):
+                c = found[2, k]
+                ca, cb = _cosine(b, c), _cosine(a, c)
+                if not (low[0] <= ca <= high[0] and low[1] <= cb <= high[1]):
+                    continue
+                for m in range(3):
+                    trial[0, m], trial[1, m], trial[2, m] = a[m], b[m], c[m]
+                if abs(abs(_det(trial)) - 1.0) > 0.5:
+                    continue
+                volume = _average_cell(
+                    a[6], b[6], c[6], _degrees(ca), _degrees(cb), _degrees(cg), parameters, average
+                )
+                if volume == 0.0:
+                    continue
+                _inverse(trial, inverse)
+                for s in range(n):
+                    _times(frac[s], inverse, mapped[s])
+                for _ in range(2):
+                    if _sites_match(
+                        mapped, two, anchor, bounds, groups, average, volume, stol, tables
+                    ):
+                        return True
+                    for s in range(n):
+                        for m in range(3):
+                            mapped[s, m] *= -1.0
+    return False
+
+
+@entry
+def first_matches(rows, ends, n_old, cells, parameters, frac, code, start, n_sites, anchor,
+                  ltol, stol, angle_tol, first):  # fmt: skip
+    """For each crystal of each bucket the first one that it matches (in place).
+
+    Args:
+        rows: crystals, bucket after bucket; those of a bucket share elements and counts.
+        ends: (buckets + 1,) where buckets start in rows.
+        n_old: (buckets,) how many rows, at the start of a bucket, only stand to be matched; -1:
+            each is compared with the first of each group so far.
+        cells, ..., anchor: of `reduce_batch`; start: where each crystal's sites start.
+        ltol, stol, angle_tol: as in `MatchSettings`.
+        first: (crystals,) filled.
+
+    Returns:
+        How many pairs were compared.
+    """
+    pairs = 0
+    for b in range(len(ends) - 1):
+        members = rows[ends[b] : ends[b + 1]]
+        n = n_sites[members[0]]
+        tables = (
+            np.empty((n, n)),
+            np.empty((n, n, 3)),
+            np.empty((n, 3)),
+            np.empty(n, dtype=np.int64),
+            np.empty((6, n)),
+        )
+        bounds = np.empty(n + 1, dtype=np.int64)
+        groups, _ = _group(code[start[members[0]] : start[members[0]] + n], bounds)
+        heads = members.copy()
+        n_heads = max(n_old[b], 0)
+        for place in range(n_heads, len(members)):
+            i = members[place]
+            two = frac[start[i] : start[i] + n]
+            for h in range(n_heads):
+                j = heads[h]
+                pairs += 1
+                if fit(
+                    cells[j], frac[start[j] : start[j] + n], parameters[i], two, anchor[i],
+                    bounds, groups, ltol, stol, angle_tol, tables,
+                ):  # fmt: skip
+                    first[i] = j
+                    break
+            if first[i] < 0 and n_old[b] < 0:
+                heads[n_heads] = i
+                n_heads += 1
+    return pairs

@@ -1,0 +1,322 @@
+"""Are two crystals the same? pymatgen's StructureMatcher, compiled, for whole batches.
+
+The rules are those of `StructureMatcher.fit` with the `SpeciesComparator` (Ong et al., Comput.
+Mater. Sci. 68 (2013) 314; the exact steps as in pymatgen 2026.10): each crystal is reduced to its
+Niggli and primitive cell, both are scaled to one volume, and the second matches the first if some
+lattice vectors of the first agree with its cell (lengths within ``ltol``, angles within
+``angle_tol``) and if, on the averaged cell, some assignment of equal atoms after some shift leaves
+no atom more than ``stol (V/N)^(1/3)`` from its partner. The assignment is the one of least squared
+displacements, and the shift its mean displacement, starting from an atom of the rarest element.
+
+What follows from the rules:
+
+- Enantiomers are the same: a mapping of lattices may turn the hand, so left and right quartz match.
+- Supercells are the same as their primitive cells with ``primitive_cell=True``. Atoms may lie
+  0.25 Å off the exact repetition, so that cells in which different atoms lie almost that close
+  (solid nitrogen) may be reduced too far, as in pymatgen.
+- Crystals that differ by a scale factor are the same with ``scale=True``.
+- The answer may depend on which crystal is the first, within the tolerances, and "same" is not
+  transitive. The space groups of matching crystals may differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from ..crystals import CrystalBatch, elements
+from ..crystals.rules import broken_crystals, geometry_verdict
+from ..runtime import InputError
+
+NONE = -1  # no crystal is the same
+ALGORITHM = 1  # counts changes of `_matching.py` that could change a verdict
+CHUNK = 200  # compositions between two steps of the progress bar
+
+
+@dataclass(frozen=True)
+class MatchSettings:
+    """Tolerances of pymatgen's StructureMatcher; the defaults are its own.
+
+    Attributes:
+        ltol: relative difference of lattice lengths.
+        stol: largest site displacement, in units of (volume per atom)^(1/3).
+        angle_tol: difference of lattice angles, degrees.
+        scale: compare after scaling to the same volume.
+        primitive_cell: compare primitive cells.
+    """
+
+    ltol: float = 0.2
+    stol: float = 0.3
+    angle_tol: float = 5.0
+    scale: bool = True
+    primitive_cell: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("ltol", "stol", "angle_tol"):
+            value = getattr(self, name)
+            if not 0 < value < 180:
+                raise InputError(
+                    f"{name}={value}: a tolerance must be positive (pymatgen's defaults are "
+                    "ltol=0.2, stol=0.3, angle_tol=5.0)"
+                )
+
+    def definition(self) -> dict[str, Any]:
+        """What `unique` and `novel` decide by, and which code decided, for reports."""
+        return {
+            "matcher": "semantics of pymatgen's StructureMatcher.fit",
+            **asdict(self),
+            "implementation": f"imd_helpers.matching.cells, algorithm {ALGORITHM}",
+            "imd-helpers": metadata.version("imd-helpers"),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class ReducedCells:
+    """Crystals in the cells that the matcher compares; sites of one element lie together.
+
+    Attributes:
+        cells: (n, 3, 3) reduced lattices, with one unit of volume an atom where scaled.
+        parameters: (n, 6) their edges and angles (degrees).
+        frac: (sites, 3) fractional coordinates, crystal after crystal, rarest element first.
+        code: (sites,) rank of the element's symbol in the alphabet.
+        start: (n,) where each crystal's sites start.
+        n_sites: (n,) how many it has; 0 where it failed.
+        anchor: (n,) the site from which shifts start.
+        failed: index -> why a crystal cannot be compared.
+    """
+
+    cells: np.ndarray
+    parameters: np.ndarray
+    frac: np.ndarray
+    code: np.ndarray
+    start: np.ndarray
+    n_sites: np.ndarray
+    anchor: np.ndarray
+    failed: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.cells)
+
+    def take(self, rows: np.ndarray) -> ReducedCells:
+        """Some of the crystals, in a new order; a crystal may come more than once."""
+        rows = np.asarray(rows)
+        failed = {k: self.failed[i] for k, i in enumerate(rows.tolist()) if i in self.failed}
+        parts = (self.cells, self.parameters, self.start, self.n_sites, self.anchor)
+        cells, parameters, start, n_sites, anchor = (part[rows] for part in parts)
+        return ReducedCells(cells, parameters, self.frac, self.code, start, n_sites, anchor, failed)
+
+
+def reduce_cells(crystals: CrystalBatch, settings: MatchSettings | None = None) -> ReducedCells:
+    """Niggli-reduced primitive cells; a crystal without one is listed with the reason."""
+    from ..kernels import matching as _matching
+
+    settings = settings or MatchSettings()
+    broken = broken_crystals(crystals)
+    failed = {i: _why_broken(crystals, i) for i in np.flatnonzero(broken).tolist()}
+    numbers = crystals.numbers.cpu().numpy()
+    atoms = (numbers > 0) & ~broken[:, None]
+    start = np.concatenate([[0], np.cumsum(atoms.sum(1))])
+    lattice = crystals.lattice.detach().cpu().double().numpy()
+    n = len(crystals)
+    out = ReducedCells(
+        cells=np.zeros((n, 3, 3)),
+        parameters=np.zeros((n, 6)),
+        frac=crystals.frac.detach().cpu().double().numpy()[atoms],
+        code=_alphabetical()[numbers[atoms]],
+        start=start[:-1],
+        n_sites=np.zeros(n, dtype=np.int64),
+        anchor=np.zeros(n, dtype=np.int64),
+        failed=failed,
+    )
+    status = np.zeros(n, dtype=np.int64)
+    _matching.reduce_batch(
+        np.where(broken[:, None, None], np.eye(3), lattice),
+        out.frac,
+        out.code,
+        start,
+        settings.primitive_cell,
+        settings.scale,
+        out.cells,
+        out.parameters,
+        status,
+        out.n_sites,
+        out.anchor,
+    )
+    for i in np.flatnonzero(status != _matching.OK).tolist():
+        failed[i] = _why_not_reduced(int(status[i]), crystals, i)
+    return out
+
+
+def measurable(crystals: CrystalBatch) -> np.ndarray:
+    """Indices of the crystals that have a reduced cell of possible shape.
+
+    The others are broken, or so elongated that a search for symmetry would not end.
+    """
+    failed = reduce_cells(crystals, MatchSettings(primitive_cell=False)).failed
+    return np.array([i for i in range(len(crystals)) if i not in failed], dtype=np.int64)
+
+
+def first_matches(
+    cells: ReducedCells,
+    buckets: Sequence[np.ndarray],
+    *,
+    n_old: Sequence[int] | None = None,
+    settings: MatchSettings | None = None,
+    progress: str = "",
+) -> np.ndarray:
+    """For each crystal the first one of its bucket that it matches.
+
+    Args:
+        cells: the crystals.
+        buckets: indices of crystals that have the same number of sites of each element (see
+            `buckets`), each in the order in which they are compared.
+        n_old: how many of each bucket, at its start, only stand to be matched by the others.
+            Without it each crystal is compared with the first of each group so far, as
+            pymatgen's ``group_structures`` does.
+        settings: tolerances of the matcher.
+        progress: name of a progress bar; none if empty.
+
+    Returns:
+        (n,) index of the match, or `NONE`.
+    """
+    from ..kernels import matching as _matching
+
+    settings = settings or MatchSettings()
+    first = np.full(len(cells), NONE)
+    old = np.full(len(buckets), -1) if n_old is None else np.asarray(n_old, dtype=np.int64)
+    for part in _bar(range(0, len(buckets), CHUNK), progress):
+        some = buckets[part : part + CHUNK]
+        _matching.first_matches(
+            np.concatenate(some),
+            np.concatenate([[0], np.cumsum([len(members) for members in some])]),
+            old[part : part + CHUNK],
+            cells.cells,
+            cells.parameters,
+            cells.frac,
+            cells.code,
+            cells.start,
+            cells.n_sites,
+            cells.anchor,
+            settings.ltol,
+            settings.stol,
+            settings.angle_tol,
+            first,
+        )
+    return first
+
+
+def buckets(cells: ReducedCells) -> list[np.ndarray]:
+    """Indices of crystals that share the number of sites of each element, at least two each.
+
+    Nothing else can match: the matcher asks for equal compositions, and never matches reduced
+    cells of different sizes.
+    """
+    rows = np.flatnonzero(cells.n_sites > 0)
+    places: dict[bytes, list[int]] = {}
+    for i in rows.tolist():
+        first = cells.start[i]
+        key = cells.code[first : first + cells.n_sites[i]].tobytes()
+        places.setdefault(key, []).append(i)
+    return [np.array(members) for members in places.values() if len(members) > 1]
+
+
+def composition_keys(crystals: CrystalBatch) -> dict[int, bytes]:
+    """Index of each whole crystal -> its composition in lowest terms."""
+    rows = np.flatnonzero(~broken_crystals(crystals))
+    if len(rows) == 0:
+        return {}
+    counts = whole_counts(crystals, rows)
+    lowest = (counts // np.gcd.reduce(counts, axis=1)[:, None]).astype(np.int32)
+    return {int(i): row.tobytes() for i, row in zip(rows, lowest, strict=True)}
+
+
+def whole_counts(crystals: CrystalBatch, rows: np.ndarray) -> np.ndarray:
+    """(rows, 119) atoms of each element, without a copy of the crystals where all are wanted."""
+    return (crystals if len(rows) == len(crystals) else crystals[rows]).counts().numpy()
+
+
+def same_compositions(reference: CrystalBatch, crystals: CrystalBatch) -> np.ndarray:
+    """Indices of the reference crystals whose composition some crystal has."""
+    wanted = set(composition_keys(crystals).values())
+    known = composition_keys(reference)
+    return np.array([j for j, key in known.items() if key in wanted], dtype=np.int64)
+
+
+def same_structure(
+    one: CrystalBatch, other: CrystalBatch, *, settings: MatchSettings | None = None
+) -> np.ndarray:
+    """Pair by pair, does pymatgen's matcher call two crystals the same?
+
+    Args:
+        one: n crystals.
+        other: n crystals, to be mapped onto those of `one`.
+        settings: tolerances of the matcher.
+
+    Returns:
+        (n,) bool; False where a crystal is broken.
+
+    Raises:
+        InputError: not as many crystals on both sides.
+    """
+    n = len(one)
+    if len(other) != n:
+        raise InputError(
+            f"{n} crystals against {len(other)}: pairs need as many on both sides; compare with a "
+            "whole set by same_as_reference"
+        )
+    settings = settings or MatchSettings()
+    cells = reduce_cells(CrystalBatch.cat([one.to("cpu"), other.to("cpu")]), settings)
+    pairs = [np.array([i, i + n]) for i in range(n) if _comparable(cells, i, i + n)]
+    if not pairs:
+        return np.zeros(n, dtype=bool)
+    first = first_matches(cells, pairs, n_old=[1] * len(pairs), settings=settings)
+    return first[n:] != NONE
+
+
+def _comparable(cells: ReducedCells, i: int, j: int) -> bool:
+    n = cells.n_sites[i]
+    if n == 0 or cells.n_sites[j] != n:
+        return False
+    codes = [cells.code[cells.start[k] : cells.start[k] + n] for k in (i, j)]
+    return bool((codes[0] == codes[1]).all())
+
+
+@cache
+def _alphabetical() -> np.ndarray:
+    """(119,) rank of each symbol in the alphabet, from 1: the order that pymatgen sorts in."""
+    rank = np.zeros(elements.N_COLUMNS, dtype=np.int64)
+    rank[np.argsort(np.array(elements.SYMBOLS[1:])) + 1] = np.arange(1, elements.N_COLUMNS)
+    rank.setflags(write=False)
+    return rank
+
+
+def _why_broken(crystals: CrystalBatch, index: int) -> str:
+    return f"broken crystal: {geometry_verdict(crystals[index]).reason(0)}"
+
+
+def _why_not_reduced(status: int, crystals: CrystalBatch, index: int) -> str:
+    from ..kernels import matching as _matching
+
+    if status == _matching.TOO_LARGE:
+        n = int(crystals.n_sites[index])
+        return f"{n} sites: the matcher compares at most {_matching.MAX_SITES}"
+    with np.errstate(all="ignore"):
+        lengths = np.linalg.norm(crystals.lattice[index].detach().cpu().numpy(), axis=1)
+    edges = " x ".join(f"{length:.3g}" for length in lengths)
+    return (
+        f"cell of {edges} Å: more than {_matching.MAX_POINTS // 10:,} lattice points within its "
+        "longest edge, so that it is no crystal to compare"
+    )
+
+
+def _bar(parts: range, name: str) -> Iterable[int]:
+    if not name:
+        return parts
+    from tqdm.auto import tqdm
+
+    return tqdm(parts, desc=name, unit="step")

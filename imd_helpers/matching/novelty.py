@@ -1,0 +1,537 @@
+"""What kind of new is a crystal: a copy, a substitution, a known template, or a new one?
+
+Each crystal gets exactly one label, the first of these that holds against a reference:
+
+=============== ==================================================================================
+broken          it cannot be measured, or no space group is found where one is needed
+copy            a reference crystal of the same composition matches, and the nearest that does is
+                as large (volume per atom within ``volume``) and as close (average minimum
+                distances, without scaling, within ``distance``)
+strained copy   a reference crystal of the same composition matches, but none so closely
+known template  (site swap) a reference crystal of the same composition matches if its elements
+                exchange their sites
+substitution    a reference crystal of another composition matches after renaming its elements
+known template  no such match, but the reference has the template: anonymous formula, space group
+                and Wyckoff letters of each element
+new template    none of these
+=============== ==================================================================================
+
+"Matches" is the yes or no of `matching`, for renamed elements that of pymatgen's
+``StructureMatcher.fit_anonymous``. It is generous (by default 20 % in the edges, 0.3 of an atom's
+share of space in the sites), so that a distorted perovskite may count as a substitution in the
+ideal one; the label does not depend on the symmetry found. Templates do: they are found within
+``symprec``, so that noise makes a template new.
+
+Two descriptions of one template differ by the letters that they give. Merged here: every order of
+the elements; the changes of origin and axes that pymatgen's table lists for each space group
+(Goodall et al., Sci. Adv. 8 (2022) eabn4117: the Euclidean normaliser, and in orthorhombic groups
+the exchanges of axes of the affine one); the eleven pairs of enantiomorphic space groups. Not
+merged: other changes of basis of triclinic and monoclinic cells (moyopy chooses one reduced basis,
+which near a tie depends on rounding). A template does not know free coordinates, and one whose
+symmetry is a subgroup of another's is another template.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
+from importlib import metadata
+from itertools import groupby, permutations, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..crystals import CrystalBatch, symmetry
+from ..crystals.rules import broken_crystals
+from ..crystals.samples import fingerprint
+from ..descriptors import amd
+from ..intervals import wilson
+from ..runtime import InputError
+from . import cells as matching
+from .cells import NONE, MatchSettings, ReducedCells
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COPY, STRAINED, SUBSTITUTION = "copy", "strained copy", "substitution"
+KNOWN, NEW, BROKEN = "known template", "new template", "broken"
+KINDS = (COPY, STRAINED, SUBSTITUTION, KNOWN, NEW, BROKEN)
+NO_TEMPLATE = ""
+NEAR = 30  # reference crystals tried first, nearest first: most substitutions end there
+CHUNK = 200  # crystals whose anonymous matches are looked for at once
+ENANTIOMORPHIC = {
+    78: 76, 95: 91, 96: 92, 145: 144, 153: 151, 154: 152, 170: 169, 172: 171, 179: 178, 181: 180,
+    213: 212,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class NoveltySettings:
+    """Thresholds of the labels.
+
+    Attributes:
+        match: tolerances of the matcher.
+        distance: largest difference of average minimum distances of a copy, in units of the
+            reference crystal's (volume per atom)^(1/3).
+        volume: largest relative difference of the volumes per atom of a copy.
+        k: neighbours that the average minimum distances count.
+        symprec: how far atoms may be from the symmetric position for a template, Å.
+    """
+
+    match: MatchSettings = field(default_factory=MatchSettings)
+    distance: float = 0.05
+    volume: float = 0.05
+    k: int = amd.K
+    symprec: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("distance", "volume", "symprec"):
+            if not getattr(self, name) > 0:
+                raise InputError(
+                    f"{name}={getattr(self, name)}: a threshold must be positive; the defaults "
+                    "are distance=0.05, volume=0.05, symprec=0.1"
+                )
+
+    def definition(self) -> dict[str, Any]:
+        """What the labels mean, for reports."""
+        return {
+            "kinds": list(KINDS),
+            "match": self.match.definition(),
+            "copy": {"distance": self.distance, "volume": self.volume, "amd_neighbours": self.k},
+            "anonymous": "semantics of pymatgen's StructureMatcher.fit_anonymous",
+            "template": {
+                "symprec": self.symprec,
+                "moyopy": metadata.version("moyopy"),
+                "relabelling": f"pymatgen {metadata.version('pymatgen')}",
+            },
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class NoveltyKinds:
+    """One label for each of n crystals.
+
+    Attributes:
+        kind: (n,) one of `KINDS`.
+        reference: (n,) index of the reference crystal that shows it, or `NONE`.
+        details: n sentences: what was found.
+        definition: what the labels mean.
+    """
+
+    kind: np.ndarray
+    reference: np.ndarray
+    details: tuple[str, ...]
+    definition: dict[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.kind)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many crystals there are of each kind; all kinds are listed."""
+        return {kind: int((self.kind == kind).sum()) for kind in KINDS}
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The same over n; they sum to 1."""
+        return {kind: count / len(self) for kind, count in self.counts.items()}
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Number, share and 95 % Wilson interval of each kind."""
+        import pandas as pd
+
+        counts = np.array(list(self.counts.values()))
+        low, high = wilson(counts, len(self))
+        columns = {"n": counts, "share": counts / len(self), "low": low, "high": high}
+        return pd.DataFrame(columns, index=pd.Index(KINDS, name="kind"))
+
+
+def novelty_kinds(
+    crystals: CrystalBatch,
+    reference: CrystalBatch,
+    *,
+    settings: NoveltySettings | None = None,
+    known_templates: Sequence[str] | None = None,
+    progress: bool = False,
+) -> NoveltyKinds:
+    """Label each crystal by what it repeats of a reference; see the module for the labels.
+
+    Args:
+        crystals: n crystals.
+        reference: what is known already, e.g. the training set. Broken ones count for nothing.
+        settings: thresholds.
+        known_templates: ``templates(reference)`` at the same symprec, if it is at hand: finding
+            them takes longest, about half a millisecond each.
+        progress: show a progress bar over the slow steps.
+
+    Raises:
+        InputError: not one known template for each crystal of the reference.
+    """
+    settings = settings or NoveltySettings()
+    if known_templates is not None and len(known_templates) != len(reference):
+        raise InputError(
+            f"{len(known_templates)} known templates for {len(reference)} reference crystals: "
+            "give templates(reference), or leave them out"
+        )
+    work = _Work(crystals, reference, settings)
+    work.copies()
+    work.renamed(progress)
+    work.templates(known_templates, progress)
+    definition = {
+        **settings.definition(),
+        "reference": fingerprint(reference),
+        "reference_size": len(reference),
+    }
+    return NoveltyKinds(
+        np.array(work.kind, dtype=object).astype(str),
+        work.reference,
+        tuple(work.details),
+        definition,
+    )
+
+
+class _Work:
+    """Crystals on their way to a label; those with one are not looked at again."""
+
+    def __init__(
+        self, crystals: CrystalBatch, reference: CrystalBatch, settings: NoveltySettings
+    ) -> None:
+        self.settings = settings
+        ours, theirs = anonymous_keys(crystals), anonymous_keys(reference)
+        wanted = set(ours.values())
+        self.rows = np.array([j for j, key in theirs.items() if key in wanted], dtype=np.int64)
+        self.known = reference[self.rows].to("cpu") if len(self.rows) else None
+        self.crystals = crystals = crystals.to("cpu")
+        self.n, self.m = len(crystals), len(self.rows)
+        both = crystals if self.known is None else CrystalBatch.cat([self.known, crystals])
+        self.cells = matching.reduce_cells(both, settings.match)
+        self.keys = [theirs[j] for j in self.rows.tolist()] + [ours.get(i) for i in range(self.n)]
+        self.compositions = matching.composition_keys(both)
+        self.shapes = [_shape(self.cells, i) for i in range(len(both))]
+        self.amd = self._fingerprints(both)
+        lattice = both.lattice.detach().cpu().double().numpy()
+        with np.errstate(all="ignore"):
+            self.volume = np.abs(np.linalg.det(lattice)) / both.n_sites.cpu().numpy()  # Å^3/atom
+        self.kind: list[str | None] = [None] * self.n
+        self.reference = np.full(self.n, NONE)
+        self.details = [""] * self.n
+        for i, why in self.cells.failed.items():
+            if i >= self.m:
+                self._label(i - self.m, BROKEN, why)
+
+    def _fingerprints(self, both: CrystalBatch) -> np.ndarray:
+        """Average minimum distances, NaN for reference crystals that nothing can match."""
+        wanted = set(self.shapes[self.m :])
+        rows = np.array([i for i, shape in enumerate(self.shapes) if shape in wanted])
+        out = np.full((len(both), self.settings.k), np.nan)
+        out[rows] = amd.average_minimum_distances(both[rows], k=self.settings.k)
+        return out
+
+    def _label(self, i: int, kind: str, detail: str, known: int = NONE) -> None:
+        self.kind[i] = kind
+        self.reference[i] = self.rows[known] if known != NONE else NONE
+        self.details[i] = detail
+
+    def _open(self) -> list[int]:
+        return [i for i in range(self.n) if self.kind[i] is None]
+
+    # ---- the same composition
+
+    def copies(self) -> None:
+        """Label copies and strained copies by the nearest reference crystal that matches."""
+        buckets, who = [], []
+        for members in matching.buckets(self.cells):
+            known = members[members < self.m]
+            for row in members[len(known) :] if len(known) else ():
+                order = np.argsort(self._distances(known, row), kind="stable")
+                buckets.append(np.append(known[order], row))
+                who.append(row - self.m)
+        if not buckets:
+            return
+        first = matching.first_matches(
+            self.cells,
+            buckets,
+            n_old=[len(members) - 1 for members in buckets],
+            settings=self.settings.match,
+        )
+        for i in who:
+            if first[i + self.m] != NONE:
+                self._label_copy(i, int(first[i + self.m]))
+
+    def _label_copy(self, i: int, known: int) -> None:
+        size = self.volume[known] ** (1 / 3)
+        distance = float(self._distances(np.array([known]), i + self.m)[0])
+        change = float(self.volume[i + self.m] / self.volume[known] - 1)
+        close = distance <= self.settings.distance * size and abs(change) <= self.settings.volume
+        detail = (
+            f"same as {self._name(known)}, volume {change:+.1%}, average minimum distances within "
+            f"{distance:.3f} Å"
+        )
+        self._label(i, COPY if close else STRAINED, detail, known)
+
+    def _distances(self, known: np.ndarray, row: int, scaled: bool = False) -> np.ndarray:
+        """Largest differences of average minimum distances, Å or in units of (V/N)^(1/3)."""
+        new, old = self.amd[row], self.amd[known]
+        if scaled:
+            new, old = new / np.cbrt(self.volume[row]), old / np.cbrt(self.volume[known])[:, None]
+        distance = np.abs(old - new).max(1)
+        return np.where(np.isnan(distance), np.inf, distance)
+
+    def _name(self, known: int) -> str:
+        formula = self.known[known].formulas()[0]  # type: ignore[index]
+        return f"reference crystal {self.rows[known]} ({formula})"
+
+    # ---- renamed elements
+
+    def renamed(self, progress: bool) -> None:
+        """Label site swaps and substitutions."""
+        if self.m == 0:
+            return
+        shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for j in range(self.m):
+            shapes[self.shapes[j]].append(j)
+        places = {shape: np.array(members) for shape, members in shapes.items() if shape}
+        left = [i for i in self._open() if self.shapes[i + self.m] in places]
+        for part in _bar(range(0, len(left), CHUNK), progress, "renaming elements"):
+            some = left[part : part + CHUNK]
+            candidates = {i: self._candidates(i, places) for i in some}
+            self._try(candidates, swap=True)
+            for piece in (slice(0, NEAR), slice(NEAR, None)):
+                open_ = [i for i in some if self.kind[i] is None]
+                self._try({i: candidates[i][piece] for i in open_}, swap=False)
+
+    def _candidates(self, i: int, places: dict[tuple[int, ...], np.ndarray]) -> np.ndarray:
+        """Reference crystals with the same numbers of sites an element, most alike first."""
+        known = places[self.shapes[i + self.m]]
+        return known[np.argsort(self._distances(known, i + self.m, scaled=True), kind="stable")]
+
+    def _try(self, candidates: dict[int, np.ndarray], *, swap: bool) -> None:
+        """Match crystals with renamed elements; swap: those of their own composition, or others."""
+        tasks = []
+        for i, known in candidates.items():
+            own = self.compositions[i + self.m]
+            fits = np.array([(self.compositions[j] == own) == swap for j in known], dtype=bool)
+            if fits.any():
+                tasks.append((i, known[fits]))
+        if not tasks:
+            return
+        cells, buckets, owners = _with_renamings(self.cells, self.m, tasks)
+        first = matching.first_matches(
+            cells,
+            buckets,
+            n_old=[len(members) - 1 for members in buckets],
+            settings=self.settings.match,
+        )
+        for i, members in zip(owners, buckets, strict=True):
+            found = int(first[members[-1]])
+            if found != NONE and self.kind[i] is None:
+                if swap:
+                    detail = f"site swap: as {self._name(found)} with elements exchanged"
+                    self._label(i, KNOWN, detail, found)
+                else:
+                    self._label(i, SUBSTITUTION, f"as {self._name(found)}, renamed", found)
+
+    # ---- templates
+
+    def templates(self, given: Sequence[str] | None, progress: bool) -> None:
+        """Label what is left by its template."""
+        left = self._open()
+        if not left:
+            return
+        known = self._known_templates({self.keys[i + self.m] for i in left}, given, progress)
+        symprec = self.settings.symprec
+        names = templates(self.crystals[np.array(left)], symprec=symprec, progress=progress)
+        for i, name in zip(left, names, strict=True):
+            if name == NO_TEMPLATE:
+                self._label(i, BROKEN, f"no space group found within {symprec} Å")
+            elif name in known:
+                detail = f"template {name} of {self._name(known[name])}, other coordinates"
+                self._label(i, KNOWN, detail, known[name])
+            else:
+                self._label(i, NEW, f"template {name} is not in the reference")
+
+    def _known_templates(
+        self, wanted: set, given: Sequence[str] | None, progress: bool
+    ) -> dict[str, int]:
+        """The first reference crystal of each template, among those of some anonymous formulas."""
+        rows = [j for j in range(self.m) if self.keys[j] in wanted]
+        if not rows:
+            return {}
+        if given is None:
+            part = self.known[np.array(rows)]  # type: ignore[index]
+            names = templates(part, symprec=self.settings.symprec, progress=progress)
+        else:
+            names = [given[self.rows[j]] for j in rows]
+        known: dict[str, int] = {}
+        for j, name in zip(rows, names, strict=True):
+            known.setdefault(name, j)
+        return known
+
+
+def anonymous_keys(crystals: CrystalBatch) -> dict[int, tuple[int, ...]]:
+    """Index of each whole crystal -> its numbers of atoms in lowest terms, ascending."""
+    rows = np.flatnonzero(~broken_crystals(crystals))
+    if len(rows) == 0:
+        return {}
+    counts = matching.whole_counts(crystals, rows)
+    lowest = np.sort(counts // np.gcd.reduce(counts, axis=1)[:, None], axis=1)
+    most = int((lowest > 0).sum(1).max())
+    tails = lowest[:, lowest.shape[1] - most :].tolist()
+    return {
+        int(i): tuple(k for k in tail if k) for i, tail in zip(rows.tolist(), tails, strict=True)
+    }
+
+
+def _shape(cells: ReducedCells, i: int) -> tuple[int, ...]:
+    """Numbers of sites of each element of a reduced cell, ascending as the cell stores them."""
+    codes = cells.code[cells.start[i] : cells.start[i] + cells.n_sites[i]]
+    return tuple(len(list(sites)) for _, sites in groupby(codes.tolist()))
+
+
+def _renamings(shape: tuple[int, ...]) -> Iterator[list[int]]:
+    """Orders of the elements that keep the numbers of sites."""
+    equal = [list(places) for _, places in groupby(range(len(shape)), key=lambda k: shape[k])]
+    for orders in product(*(permutations(places) for places in equal)):
+        yield [k for order in orders for k in order]
+
+
+def _with_renamings(
+    cells: ReducedCells, m: int, tasks: list[tuple[int, np.ndarray]]
+) -> tuple[ReducedCells, list[np.ndarray], list[int]]:
+    """The reference crystals, and every renaming of some crystals, with nameless elements.
+
+    Returns:
+        the cells, a bucket for each renaming (what it is compared with, and itself), and the
+        crystal that each bucket belongs to.
+    """
+    old = cells.take(np.arange(m))
+    frac, code, rows, start, anchor = [old.frac], [np.zeros_like(old.code)], [], [], []
+    buckets, owners = [], []
+    place = len(old.frac)
+    for j in {int(j) for _, known in tasks for j in known}:
+        first, n = cells.start[j], cells.n_sites[j]
+        code[0][first : first + n] = np.repeat(*_nameless(_shape(cells, j)))
+    for i, known in tasks:
+        shape = _shape(cells, m + i)
+        n, edges = sum(shape), np.cumsum((0,) + shape)
+        sites = cells.start[m + i] + np.arange(n)
+        for order in _renamings(shape):
+            moved = np.concatenate([np.arange(edges[k], edges[k + 1]) for k in order])
+            frac.append(cells.frac[sites[moved]])
+            code.append(np.repeat(*_nameless(shape)))
+            start.append(place)
+            anchor.append(int(np.flatnonzero(moved == cells.anchor[m + i])[0]))
+            buckets.append(np.append(known, m + len(rows)))
+            rows.append(m + i)
+            owners.append(i)
+            place += n
+    new = cells.take(np.array(rows))
+    return (
+        ReducedCells(
+            np.concatenate([old.cells, new.cells]),
+            np.concatenate([old.parameters, new.parameters]),
+            np.concatenate(frac),
+            np.concatenate(code),
+            np.concatenate([old.start, np.array(start)]),
+            np.concatenate([old.n_sites, new.n_sites]),
+            np.concatenate([old.anchor, np.array(anchor)]),
+            {},
+        ),
+        buckets,
+        owners,
+    )
+
+
+def _nameless(shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
+    return np.arange(1, len(shape) + 1), shape
+
+
+# ---- templates
+
+
+def templates(crystals: CrystalBatch, *, symprec: float = 0.1, progress: bool = False) -> list[str]:
+    """Name of each crystal's template, e.g. ``ABC3_221_a_b_c``; empty where none is found.
+
+    The name holds the anonymous formula, the space group (the first of an enantiomorphic pair) and
+    the Wyckoff letters of each element, in the description that sorts first; see the module for
+    which descriptions are merged.
+
+    Args:
+        crystals: n crystals.
+        symprec: how far atoms may be from the symmetric position, Å.
+        progress: show a progress bar.
+
+    Returns:
+        n names.
+    """
+    out = [NO_TEMPLATE] * len(crystals)
+    whole = matching.measurable(crystals)
+    if len(whole) == 0:
+        return out
+    cells = symmetry._cells(crystals[whole])
+    for i, cell in _bar(list(zip(whole.tolist(), cells, strict=True)), progress, "templates"):
+        data = symmetry._dataset(cell, symprec)
+        if data is None:
+            continue
+        letters: dict[int, list[str]] = defaultdict(list)
+        for site in sorted(set(data.orbits)):
+            letters[cell.numbers[site]].append(data.wyckoffs[site])
+        atoms = Counter(cell.numbers)
+        common = int(np.gcd.reduce(list(atoms.values())))
+        occupied = tuple(sorted((atoms[z] // common, tuple(sorted(letters[z]))) for z in letters))
+        out[i] = _template(data.number, occupied)
+    return out
+
+
+@lru_cache(maxsize=200_000)
+def _template(number: int, occupied: tuple[tuple[int, tuple[str, ...]], ...]) -> str:
+    """The description that sorts first among all equal ones."""
+    best = min(
+        tuple(
+            sorted((count, tuple(sorted(names[a] for a in letters))) for count, letters in occupied)
+        )
+        for names in _relabellings()[number]
+    )
+    formula = "".join(
+        f"{chr(ord('A') + k)}{count if count > 1 else ''}" for k, (count, _) in enumerate(best)
+    )
+    positions = "_".join(
+        "".join(
+            f"{letter}{times if times > 1 else ''}" for letter, times in Counter(letters).items()
+        )
+        for _, letters in best
+    )
+    return f"{formula}_{ENANTIOMORPHIC.get(number, number)}_{positions}"
+
+
+@cache
+def _relabellings() -> dict[int, list[dict[str, str]]]:
+    """Space group -> what its Wyckoff letters become in the other descriptions of a crystal."""
+    spec = importlib.util.find_spec("pymatgen.analysis")
+    roots = spec.submodule_search_locations if spec else None
+    for root in roots or ():
+        for path in Path(root).rglob("wyckoff-position-relabelings.json*"):
+            raw = path.read_bytes()
+            table = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
+            return {
+                int(number): [{chr(int(a)): b for a, b in names.items()} for names in maps]
+                for number, maps in table.items()
+            }
+    raise FileNotFoundError(
+        "pymatgen's table wyckoff-position-relabelings is missing: install pymatgen>=2025.6.14"
+    )
+
+
+def _bar(items: Any, progress: bool, name: str) -> Iterable[Any]:
+    if not progress:
+        return items
+    from tqdm.auto import tqdm
+
+    return tqdm(items, desc=name)

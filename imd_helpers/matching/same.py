@@ -1,0 +1,231 @@
+"""Which crystals are the same: uniqueness, novelty, and whether a requested symmetry is there.
+
+"The same" means what pymatgen's `StructureMatcher.fit` means by it, decided by compiled code (see
+`matching`, which says how enantiomers, supercells and scaled copies are treated). Beside the yes or
+no stands a distance without thresholds, the largest difference of average minimum distances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..crystals import CrystalBatch, symmetry
+from ..descriptors import amd
+from ..runtime import InputError
+from . import cells as matching
+from .cells import NONE, MatchSettings
+
+__all__ = [
+    "NONE",
+    "MatchSettings",
+    "Matches",
+    "Nearest",
+    "novel",
+    "same_as_earlier",
+    "same_as_reference",
+    "space_group_kept",
+    "structure_distance",
+    "unique",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """For each of n crystals the first that is the same.
+
+    Attributes:
+        first: (n,) index, or `NONE`.
+        failed: index -> why a crystal could not be compared.
+    """
+
+    first: np.ndarray
+    failed: dict[int, str]
+
+
+@dataclass(frozen=True, eq=False)
+class Nearest:
+    """For each of n crystals the nearest of a reference.
+
+    Attributes:
+        distance: (n,) Å; infinite where no reference crystal may be compared, NaN where the
+            crystal is broken.
+        index: (n,) of the nearest, or `NONE`.
+        failed: index -> why a crystal has no distance.
+    """
+
+    distance: np.ndarray
+    index: np.ndarray
+    failed: dict[int, str]
+
+
+def unique(crystals: CrystalBatch, *, settings: MatchSettings | None = None) -> np.ndarray:
+    """Which crystals are not the same as an earlier one; the first of each group counts.
+
+    Enantiomers are the same, and so are supercells (with ``primitive_cell``) and scaled copies
+    (with ``scale``); see `matching`.
+
+    Args:
+        crystals: n crystals.
+        settings: tolerances of the matcher.
+
+    Returns:
+        (n,) bool; False where a crystal is broken.
+    """
+    return _not_found(same_as_earlier(crystals, settings=settings))
+
+
+def novel(
+    crystals: CrystalBatch, reference: CrystalBatch, *, settings: MatchSettings | None = None
+) -> np.ndarray:
+    """Which crystals are the same as no crystal of a reference.
+
+    Args:
+        crystals: n crystals.
+        reference: what is known already, e.g. the training set.
+        settings: tolerances of the matcher.
+
+    Returns:
+        (n,) bool; False where a crystal is broken.
+    """
+    return _not_found(same_as_reference(crystals, reference, settings=settings))
+
+
+def same_as_earlier(
+    crystals: CrystalBatch, *, settings: MatchSettings | None = None, progress: bool = False
+) -> Matches:
+    """The first crystal of the group that each crystal repeats, as `group_structures` groups them.
+
+    A crystal is compared with the first one of each group, in order; the first that matches wins.
+    """
+    cells = matching.reduce_cells(crystals, settings)
+    first = matching.first_matches(
+        cells, matching.buckets(cells), settings=settings, progress="unique" if progress else ""
+    )
+    return Matches(first, cells.failed)
+
+
+def same_as_reference(
+    crystals: CrystalBatch,
+    reference: CrystalBatch,
+    *,
+    settings: MatchSettings | None = None,
+    progress: bool = False,
+) -> Matches:
+    """The first crystal of a reference that is the same as each crystal.
+
+    The crystal is mapped onto that of the reference, as in ``StructureMatcher.fit(known, new)``.
+    """
+    rows = matching.same_compositions(reference, crystals)
+    m = len(rows)
+    new = crystals.to("cpu")
+    both = CrystalBatch.cat([reference[rows].to("cpu"), new]) if m else new
+    cells = matching.reduce_cells(both, settings)
+    shared = [members for members in matching.buckets(cells) if members[0] < m <= members[-1]]
+    first = matching.first_matches(
+        cells,
+        shared,
+        n_old=[int((members < m).sum()) for members in shared],
+        settings=settings,
+        progress="novel" if progress else "",
+    )[m:]
+    failed = {i - m: why for i, why in cells.failed.items() if i >= m}
+    found = first != NONE
+    first[found] = rows[first[found]]
+    return Matches(first, failed)
+
+
+def structure_distance(
+    crystals: CrystalBatch,
+    reference: CrystalBatch,
+    *,
+    k: int = 100,
+    same_composition: bool = False,
+) -> Nearest:
+    """How far is the nearest crystal of a reference, with no threshold?
+
+    The distance of two crystals is the largest difference between their average minimum distances
+    (`descriptors.amd`). It is continuous, and 0 for the same crystal in any cell, position and
+    orientation; enantiomers and crystals that differ only in their elements are at distance 0 too,
+    and copies at another scale are not.
+
+    Args:
+        crystals: n crystals.
+        reference: what is known already.
+        k: neighbours of each site that count.
+        same_composition: compare only crystals of the same reduced formula.
+
+    Raises:
+        InputError: k is not positive.
+
+    Source:
+        Widdowson et al., MATCH 87 (2022) 529.
+    """
+    ours = amd.average_minimum_distances(crystals, k=k)
+    theirs = amd.average_minimum_distances(reference, k=k)
+    broken = np.isnan(ours).any(1)
+    distance = np.where(broken, np.nan, np.inf)
+    index = np.full(len(crystals), NONE)
+    unusable = np.isnan(theirs).any(1)
+    for rows, others in _comparable(crystals, reference, same_composition):
+        new, known = rows[~broken[rows]], others[~unusable[others]]
+        if len(new) and len(known):
+            distance[new], place = amd.nearest_rows(ours[new], theirs[known])
+            index[new] = known[place]
+    why = "broken crystal, or one too elongated to count neighbours"
+    return Nearest(distance, index, dict.fromkeys(np.flatnonzero(broken).tolist(), why))
+
+
+def space_group_kept(
+    crystals: CrystalBatch, requested: np.ndarray, *, symprec: float = 0.1
+) -> tuple[np.ndarray, np.ndarray]:
+    """Is the space group that a sample was asked to have the one it has?
+
+    Args:
+        crystals: n crystals.
+        requested: (n,) ITA numbers.
+        symprec: how far atoms may be from the symmetric position, Å.
+
+    Returns:
+        (n,) bool, and (n,) the numbers found (0 where none was).
+
+    Raises:
+        InputError: not one requested number for each crystal.
+    """
+    requested = np.asarray(requested)
+    if requested.shape != (len(crystals),):
+        raise InputError(
+            f"requested space groups have shape {requested.shape} for {len(crystals)} crystals: "
+            "give one number for each"
+        )
+    found = np.zeros(len(crystals), dtype=np.int64)
+    whole = matching.measurable(crystals)
+    if len(whole):
+        found[whole] = symmetry.space_group_numbers(crystals[whole], symprec=symprec)
+    return found == requested, found
+
+
+def _not_found(found: Matches) -> np.ndarray:
+    ok = found.first == NONE
+    ok[list(found.failed)] = False
+    return ok
+
+
+def _comparable(
+    crystals: CrystalBatch, reference: CrystalBatch, same_composition: bool
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Indices of crystals, and of the reference crystals that each of them is compared with."""
+    if not same_composition:
+        yield np.arange(len(crystals)), np.arange(len(reference))
+        return
+    places: dict[bytes, list[int]] = {}
+    for j, key in matching.composition_keys(reference).items():
+        places.setdefault(key, []).append(j)
+    news: dict[bytes, list[int]] = {}
+    for i, key in matching.composition_keys(crystals).items():
+        news.setdefault(key, []).append(i)
+    for key, rows in news.items():
+        if key in places:
+            yield np.array(rows), np.array(places[key])

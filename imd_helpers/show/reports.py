@@ -1,0 +1,160 @@
+"""Pictures of what the judge and the phonons found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..judge.report import SHARE, Report, check_comparable
+from ..runtime import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from ..energies.phonons import Phonons
+
+COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
+INK = "#777777"  # readable on white and on black
+
+
+def reports(*given: Report) -> Figure:
+    """Shares that survive each stage, with intervals, of one report or several side by side.
+
+    Where there is a protocol, its own shares stand in a second panel.
+
+    Raises:
+        DefinitionError: the reports' numbers mean different things.
+        InputError: no reports.
+    """
+    from matplotlib import pyplot as plt
+
+    check_comparable(given)
+    shares = [k.name for k in given[0].numbers if k.unit == SHARE and k.interval]
+    rows = max(len(given[0].stages), len(shares))
+    size = (7.5 + 4.5 * bool(shares), 0.7 + rows * max(0.45, 0.22 * len(given)))
+    panels = {"width_ratios": (3, 2)} if shares else {}
+    fig, axes = plt.subplots(
+        1, 1 + bool(shares), figsize=size, layout="constrained", squeeze=False, gridspec_kw=panels
+    )
+    _draw_stages(axes[0, 0], given)
+    if shares:
+        _draw_numbers(axes[0, 1], given, shares)
+    return fig
+
+
+def _draw_stages(ax: Axes, reports: Sequence[Report]) -> None:
+    names = [stage.name for stage in reports[0].stages]
+    for k, report in enumerate(reports):
+        table = report.table
+        y = np.arange(len(names)) + _offset(k, len(reports))
+        share, low, high = (100 * table[c].to_numpy() for c in ("share", "low", "high"))
+        label = f"{report.name} (n = {report.n:,})"
+        ax.barh(y, share, 0.72 / len(reports), color=COLORS[k % len(COLORS)], label=label)
+        ax.errorbar(share, y, xerr=(share - low, high - share), fmt="none", ecolor=INK, capsize=2)
+        for place, value, end in zip(y, share, high, strict=True):
+            ax.text(end + 1, place, f"{value:.1f}", va="center", fontsize=8, color=INK)
+    _finish(ax, names, "samples that survive up to here, % of n")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, labelcolor=INK)
+
+
+def _draw_numbers(ax: Axes, reports: Sequence[Report], names: Sequence[str]) -> None:
+    for k, report in enumerate(reports):
+        y = np.arange(len(names)) + _offset(k, len(reports))
+        rows = [report[name] for name in names]
+        value, low, high = (
+            100 * np.array([getattr(row, end) for row in rows]) for end in ("value", "low", "high")
+        )
+        ax.errorbar(
+            value,
+            y,
+            xerr=(value - low, high - value),
+            fmt="o",
+            ms=5,
+            capsize=2,
+            color=COLORS[k % len(COLORS)],
+        )
+    _finish(ax, names, f"numbers of the protocol {reports[0].protocol}, %")
+
+
+def _offset(k: int, n: int) -> float:
+    """Where the k-th of n reports stands in its row."""
+    return (k - (n - 1) / 2) * 0.8 / n
+
+
+def _finish(ax: Axes, names: Sequence[str], label: str) -> None:
+    """Rows from top to bottom, and ink that reads on light and dark pages."""
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_xlim(0, 108)
+    ax.set_xlabel(label)
+    ax.figure.patch.set_alpha(0)
+    ax.patch.set_alpha(0)
+    ax.tick_params(colors=INK)
+    ax.xaxis.label.set_color(INK)
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        ax.spines[side].set_color(INK)
+
+
+# ---- phonons
+
+
+def bands(*all_of: Phonons) -> Figure:
+    """Phonon bands and density of states of one crystal, by one potential or several.
+
+    Raises:
+        InputError: nothing given, or bands along different paths.
+    """
+    if not all_of:
+        raise InputError("no phonons given: draw at least one")
+    from matplotlib import pyplot as plt
+
+    first = all_of[0]
+    names = [name for _, name in first.ticks]
+    for other in all_of[1:]:
+        if (other.formula, [name for _, name in other.ticks]) != (first.formula, names):
+            raise InputError(
+                f"{other.formula} follows another path than {first.formula}: draw them apart"
+            )
+    fig, (ax, side) = plt.subplots(
+        1, 2, figsize=(7.0, 3.4), sharey=True, width_ratios=(4, 1), layout="constrained"
+    )
+    for found, color, dash in zip(all_of, COLORS, ("-", "--", "-.", ":"), strict=False):
+        x = found.distance * (first.distance[-1] / found.distance[-1])
+        for band in found.frequencies.T:
+            ax.plot(*_broken(x, band), color=color, ls=dash, lw=1.2)
+        ax.plot([], [], color=color, ls=dash, label=found.definition["potential"])
+        side.plot(found.dos, found.dos_frequency, color=color, ls=dash, lw=1.2)
+    _dress(fig, ax, side, first)
+    return fig
+
+
+def _broken(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A line with a gap where the path jumps to another point."""
+    jump = np.flatnonzero((np.diff(x) == 0) & (np.abs(np.diff(y)) > 1e-3)) + 1
+    return np.insert(x, jump, np.nan), np.insert(y, jump, np.nan)
+
+
+def _dress(fig: Figure, ax: Any, side: Any, first: Phonons) -> None:
+    for axes in (ax, side):
+        axes.axhline(0, color=INK, lw=0.8)
+        axes.patch.set_alpha(0)
+        axes.tick_params(colors=INK)
+        for spine in axes.spines.values():
+            spine.set_color(INK)
+    fig.patch.set_alpha(0)
+    places, names = zip(*first.ticks, strict=True)
+    ax.set_xticks(places, names)
+    ax.grid(axis="y", visible=False)
+    ax.set_xlim(first.distance[0], first.distance[-1])
+    ax.set_ylabel("frequency (THz), negative = imaginary", color=INK)
+    ax.set_title(f"{first.formula}, space group {first.space_group}", color=INK, loc="left")
+    ax.legend(frameon=False, labelcolor=INK, loc="upper right", ncols=2, fontsize=8)
+    side.set_xlim(0, None)
+    side.set_xticks([])
+    side.set_xlabel("states", color=INK)
+    side.set_title("no LO-TO splitting", color=INK, fontsize=8, loc="right")
