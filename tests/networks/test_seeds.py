@@ -59,7 +59,7 @@ def test_every_penalty_together_and_alone(penalty, mixing):
     assert worst(*both(penalty=penalty, mixing=mixing)) < 1e-10
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop"])
 def test_every_optimizer_clipping_and_mean_together_and_alone(optimizer):
     runs = both(optimizer=optimizer, clip=0.05, ema=0.9)
     assert worst(*runs) < 1e-10
