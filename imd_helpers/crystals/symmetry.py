@@ -222,14 +222,7 @@ def _orbits_of(data: moyopy.MoyoDataset) -> Orbits:
 def _cells(crystals: CrystalBatch) -> list[moyopy.Cell]:
     import moyopy
 
-    lattice = crystals.lattice.detach().cpu().numpy()
-    frac = crystals.frac.detach().cpu().numpy()
-    numbers = crystals.numbers.cpu().numpy()
-    out = []
-    for i in range(len(crystals)):
-        n = int((numbers[i] > 0).sum())
-        out.append(moyopy.Cell(lattice[i].tolist(), frac[i, :n].tolist(), numbers[i, :n].tolist()))
-    return out
+    return [moyopy.Cell(*(part.tolist() for part in crystal)) for crystal in crystals.each()]
 
 
 def _dataset(cell: moyopy.Cell, symprec: float) -> moyopy.MoyoDataset | None:
