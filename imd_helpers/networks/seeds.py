@@ -215,13 +215,12 @@ class SeedRuns:
         inputs = (x,) if condition is None else (x, condition)
         return torch.stack([_score(critic(*inputs)).squeeze(-1) for _, critic in self.players])
 
-    def diagnose(self, real: Tensor, *, n: int = 1000, k: int = 3, seed: int = 0) -> pd.DataFrame:
+    def diagnose(self, real: Tensor, *, n: int = 1000, seed: int = 0) -> pd.DataFrame:
         """How far each seed's samples are from real ones.
 
         Args:
             real: (m, ...) held-out samples; the first n are used.
             n: generated samples.
-            k: neighbour of `distances.precision_recall`.
             seed: of the noise.
 
         Returns:
@@ -230,15 +229,15 @@ class SeedRuns:
         import pandas as pd
 
         samples = self.sample(n, seed=seed)
-        rows = [diagnose(real[:n], fake, k=k) for fake in samples]
+        rows = [diagnose(real[:n], fake) for fake in samples]
         return pd.DataFrame(rows, index=pd.Index(self.seeds, name="seed"))
 
 
-def diagnose(real: Tensor, fake: Tensor, *, k: int = 3) -> dict[str, float]:
+def diagnose(real: Tensor, fake: Tensor) -> dict[str, float]:
     """Precision, recall, sliced Wasserstein distance and MMD^2 of two sets, NaN for NaN."""
     if not torch.isfinite(fake).all():
         return dict.fromkeys(("precision", "recall", "sliced_wasserstein", "mmd"), float("nan"))
-    reached = distances.precision_recall(real, fake, k=k)
+    reached = distances.precision_recall(real, fake)
     return {
         "precision": reached.precision,
         "recall": reached.recall,
