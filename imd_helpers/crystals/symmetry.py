@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+from numpy.typing import ArrayLike
 
 from ..runtime import InputError
 
@@ -45,7 +45,11 @@ def operations(number: int) -> tuple[np.ndarray, np.ndarray]:
     """
     import moyopy
 
-    _check_number(number)
+    if not 1 <= number <= N_SPACE_GROUPS:
+        raise InputError(
+            f"space group {number}: International Tables number them 1..{N_SPACE_GROUPS}; give "
+            "such a number, e.g. 225 for Fm-3m"
+        )
     found = moyopy.operations_from_number(number, setting=moyopy.Setting.standard())
     rotations = np.array(found.rotations, dtype=np.float64)
     translations = np.array(found.translations, dtype=np.float64)
@@ -251,14 +255,6 @@ def _quiet() -> None:
     logging.getLogger("moyo").setLevel(logging.ERROR)
 
 
-def _check_number(number: int) -> None:
-    if not 1 <= number <= N_SPACE_GROUPS:
-        raise InputError(
-            f"space group {number}: International Tables number them 1..{N_SPACE_GROUPS}; give "
-            "such a number, e.g. 225 for Fm-3m"
-        )
-
-
-def cubic_lattice(a: np.ndarray | torch.Tensor) -> np.ndarray:
+def cubic_lattice(a: ArrayLike) -> np.ndarray:
     """(batch,) lengths, Å -> (batch, 3, 3) cubic cells."""
     return np.asarray(a, dtype=np.float64)[:, None, None] * np.eye(3)
