@@ -131,12 +131,7 @@ class Samples:
 
     def valid(self) -> Any:
         """The content where ``ok``."""
-        rows = np.flatnonzero(self.ok)
-        return self.content[torch.as_tensor(rows)] if self._is_tensor else self.content[rows]
-
-    @property
-    def _is_tensor(self) -> bool:
-        return isinstance(self.content, torch.Tensor)
+        return self[self.ok].content
 
     def checked(self) -> Any:
         """The whole content, if everything is ``ok``.
