@@ -23,7 +23,7 @@ from ..crystals.geometry import closest_contact
 from ..crystals.samples import Samples
 from ..runtime import InputError
 from ._grids import find_peaks, separate_peaks
-from .base import read_crystals
+from .base import Descriptor, check_batch, read_crystals
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -38,7 +38,7 @@ CLOSEST = 0.5  # Å
 
 
 @dataclass(frozen=True)
-class MethaneGrid:
+class MethaneGrid(Descriptor):
     """Encode SiO2 frameworks as three grids, and decode atoms from the last two.
 
     Attributes:
@@ -82,16 +82,10 @@ class MethaneGrid:
             [self._sum(crystal, z, DENSITY_CUTOFF, lennard_jones=False) for z in CHANNELS]
         )
 
-    def encode(self, crystals: CrystalBatch | Sequence[Structure]) -> Tensor:
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """(batch, *shape) float32: O, Si, and before them the energy from 1 to 0 (`scale_energy`).
 
-        Raises:
-            InputError: a framework that cannot be written; see `encode_all`.
-        """
-        return self.encode_all(crystals).checked()
-
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """The same for any crystals: those that fail are zeros, with a reason.
+        A framework that cannot be written is zeros, with a reason.
 
         Raises:
             InputError: nothing given.
@@ -103,7 +97,7 @@ class MethaneGrid:
             if not reasons[i]:
                 out[i, 0] = torch.as_tensor(scale_energy(self.energy(single)))
                 out[i, 1:] = torch.as_tensor(self.density(single))
-        return Samples(out, np.array([not reason for reason in reasons]), tuple(reasons))
+        return Samples.from_reasons(out, reasons)
 
     def _sum(
         self, crystal: CrystalBatch, number: int, cutoff: float, *, lennard_jones: bool
@@ -133,11 +127,7 @@ class MethaneGrid:
         Raises:
             InputError: other shapes.
         """
-        if tensor.ndim != 5 or tensor.shape[1:] != self.shape or len(tensor) == 0:
-            raise InputError(
-                f"tensor of shape {tuple(tensor.shape)}: expected (batch, 3, {self.points}, "
-                f"{self.points}, {self.points}) with batch >= 1"
-            )
+        check_batch(tensor, self.shape)
         if lattice.shape != (len(tensor), 3, 3):
             raise InputError(
                 f"lattice of shape {tuple(lattice.shape)}: expected ({len(tensor)}, 3, 3), one "
@@ -145,8 +135,7 @@ class MethaneGrid:
             )
         parts = [self._decode(grid, cell) for grid, cell in zip(tensor, lattice, strict=True)]
         crystals, reasons = zip(*parts, strict=True)
-        ok = np.array([not reason for reason in reasons])
-        return Samples(CrystalBatch.cat(crystals), ok, tuple(reasons))
+        return Samples.from_reasons(CrystalBatch.cat(crystals), reasons)
 
     def _decode(self, grids: Tensor, lattice: Tensor) -> tuple[CrystalBatch, str]:
         lattice = lattice.detach().cpu().double()
@@ -196,9 +185,8 @@ def heat_of_adsorption(energy: np.ndarray, *, temperature: float = 298.0) -> flo
     Source: the target of Kim, Lee & Kim (2020), from its code.
     """
     energy = np.asarray(energy, dtype=np.float64)
-    weight = np.exp(
-        -(energy - energy.min()) / temperature
-    )  # the shift cancels, and spares overflow
+    shifted = energy - energy.min()  # the shift cancels, and spares overflow
+    weight = np.exp(-shifted / temperature)
     mean = (np.where(weight > 0, energy, 0.0) * weight).sum() / weight.sum()
     return float((temperature - mean) * GAS_CONSTANT)
 
