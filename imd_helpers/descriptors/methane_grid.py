@@ -90,13 +90,14 @@ class MethaneGrid(Descriptor):
         Raises:
             InputError: nothing given.
         """
-        batch, unread = read_crystals(crystals)
-        reasons = [first or _fault(single) for first, single in zip(unread, batch, strict=True)]
+        batch, reasons = read_crystals(crystals)
         out = torch.zeros(len(batch), *self.shape)
-        for i, single in enumerate(batch):
-            if not reasons[i]:
-                out[i, 0] = torch.as_tensor(scale_energy(self.energy(single)))
-                out[i, 1:] = torch.as_tensor(self.density(single))
+        for i in np.flatnonzero([reason == "" for reason in reasons]).tolist():
+            try:
+                out[i, 0] = torch.as_tensor(scale_energy(self.energy(batch[i])))
+                out[i, 1:] = torch.as_tensor(self.density(batch[i]))
+            except InputError as error:
+                reasons[i] = str(error)
         return Samples.from_reasons(out, reasons)
 
     def _sum(
@@ -197,28 +198,18 @@ def _one(structure: Structure | CrystalBatch) -> CrystalBatch:
     crystal = structure.to("cpu") if is_batch else CrystalBatch.from_structures([structure])
     if len(crystal) != 1:
         raise InputError(f"{len(crystal)} crystals at once: use encode for more than one")
-    if reason := _fault(crystal):
-        raise InputError(reason)
-    return crystal
-
-
-def _fault(crystal: CrystalBatch) -> str:
-    """What is wrong with a framework, if anything."""
     numbers = set(crystal.numbers[crystal.mask].tolist())
     if numbers != set(CHANNELS):
         found = " ".join(elements.SYMBOLS[z] for z in sorted(numbers)) or "no atoms"
-        return (
+        raise InputError(
             f"{found}: the methane grid is defined for frameworks of Si and O alone; write Al and "
             "other T atoms as Si, and take cations and water out"
         )
-    try:
-        distance, pair = closest_contact(crystal)
-    except InputError as error:  # a flat cell, or NaN
-        return str(error)
+    distance, pair = closest_contact(crystal)  # raises for a flat cell, or NaN
     if distance[0] < CLOSEST:
-        return (
+        raise InputError(
             f"sites {pair[0][0]} and {pair[0][1]} are {distance[0]:.2f} Å apart, closer than "
             f"{CLOSEST} Å: an atom near a special position was read twice? "
             'imd.datasets.load("iza_zeolites").structures() reads zeolites without such twins'
         )
-    return ""
+    return crystal

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..crystals import elements
+from ..crystals.batch import rows_of
 from ..runtime import InputError
 
 if TYPE_CHECKING:
@@ -98,14 +99,8 @@ class MoleculeBatch:
 
     def __getitem__(self, index: Any) -> MoleculeBatch:
         """Select molecules by an integer, a slice, integer indices or a boolean mask."""
-        if isinstance(index, int | np.integer):
-            index = range(len(self))[index]  # raises IndexError, and resolves negative indices
-            index = slice(index, index + 1)
-        elif not isinstance(index, slice):
-            index = torch.as_tensor(np.asarray(index))
-            if index.numel() == 0:
-                index = index.long()
-        return MoleculeBatch(self.positions[index], self.numbers[index])
+        rows = rows_of(index, len(self), self.numbers.device)
+        return MoleculeBatch(self.positions[rows], self.numbers[rows])
 
     def __repr__(self) -> str:
         names = ", ".join(self[:3].formulas())

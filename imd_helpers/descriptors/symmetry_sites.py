@@ -10,7 +10,7 @@ wgan-v2.py at commit 7034d84).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
@@ -30,6 +30,8 @@ GRID = 4  # coordinates are multiples of 1/4
 ON_GRID = 0.005  # largest distance from a multiple of 1/4 that the filter accepts
 # Origin shifts that map each space group onto itself (translations of its Euclidean normaliser).
 ORIGIN_SHIFTS = {225: (0, 2), 216: (0, 1, 2, 3), 221: (0, 2)}  # times (1/4, 1/4, 1/4)
+
+Site = tuple[int, ...]  # three coordinates in quarters
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,16 +113,18 @@ def canonical(sites: Sites) -> Sites:
 @lru_cache(maxsize=100_000)
 def _smallest_description(group: int, flat: tuple[int, ...]) -> np.ndarray:
     """Three sites, as nine quarters, written with the origin that gives the smallest numbers."""
-    grid = np.array(flat).reshape(N_ROWS, 3)
-    options = []
+    return np.array(min(_descriptions(group, np.array(flat).reshape(N_ROWS, 3))))
+
+
+def _descriptions(group: int, grid: np.ndarray) -> Iterator[list[Site]]:
+    """For each origin the smallest site of each orbit, given one site of each (3, 3)."""
     for shift in ORIGIN_SHIFTS[group]:
         moved = (grid + shift) % GRID
-        options.append(np.stack([smallest_site(group, tuple(row)) for row in moved.tolist()]))
-    return min(options, key=lambda rows: rows.ravel().tolist())
+        yield [smallest_site(group, tuple(row)) for row in moved.tolist()]
 
 
 @cache
-def smallest_site(group: int, site: tuple[int, int, int]) -> np.ndarray:
+def smallest_site(group: int, site: Site) -> Site:
     """The image of a site, in quarters, that sorts first: one name for the whole orbit.
 
     Args:
@@ -129,10 +133,10 @@ def smallest_site(group: int, site: tuple[int, int, int]) -> np.ndarray:
     """
     rotations, translations = symmetry.operations(group)
     images = np.rint(rotations @ np.array(site) + translations * GRID).astype(np.int64) % GRID
-    return images[np.lexsort(images.T[::-1])[0]]
+    return min(map(tuple, images.tolist()))
 
 
-def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[tuple[int, ...], ...]]:
+def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[Site, ...]]:
     """Name of an arrangement of orbits, the same for any origin and whatever the elements.
 
     Args:
@@ -142,11 +146,7 @@ def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[tuple[int, ...],
     Returns:
         The space group, and the orbits' smallest sites in the smallest of their descriptions.
     """
-    options = []
-    for shift in ORIGIN_SHIFTS[group]:
-        moved = ((grid + shift) % GRID).tolist()
-        options.append(sorted(tuple(smallest_site(group, tuple(row)).tolist()) for row in moved))
-    return group, tuple(min(options))
+    return group, tuple(min(sorted(sites) for sites in _descriptions(group, grid)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -372,12 +372,9 @@ def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Samples:
 
 def _shared_orbits(sites: Sites) -> list[tuple[int, int] | None]:
     """For each crystal the first two rows (from 1) that lie on the same orbit, if any."""
-    smallest = np.empty_like(sites.grid)
-    for i, group in enumerate(sites.space_group.tolist()):
-        for row in range(N_ROWS):
-            smallest[i, row] = smallest_site(group, tuple(sites.grid[i, row].tolist()))
-    out: list[tuple[int, int] | None] = [None] * len(sites)
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        for i in np.flatnonzero((smallest[:, first] == smallest[:, second]).all(1)):
-            out[i] = out[i] or (first + 1, second + 1)
+    out = []
+    for group, grid in zip(sites.space_group.tolist(), sites.grid.tolist(), strict=True):
+        orbit = [smallest_site(group, tuple(row)) for row in grid]
+        same = [(i + 1, j + 1) for i, j in ((0, 1), (0, 2), (1, 2)) if orbit[i] == orbit[j]]
+        out.append(same[0] if same else None)
     return out
