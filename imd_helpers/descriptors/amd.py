@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..crystals.rules import broken_crystals
 from ..runtime import InputError
 
 if TYPE_CHECKING:
@@ -94,6 +95,4 @@ def _nearest(crystals: CrystalBatch, k: int, *, average: bool) -> np.ndarray:
 
 def measurable_sites(crystals: CrystalBatch) -> np.ndarray:
     """(n,) number of sites; 0 for a crystal that cannot be measured."""
-    from ..crystals.rules import broken_crystals
-
     return np.where(broken_crystals(crystals), 0, crystals.n_sites.cpu().numpy())
