@@ -113,14 +113,8 @@ class CrystalBatch:
 
     def __getitem__(self, index: Any) -> CrystalBatch:
         """Select crystals by an integer, a slice, integer indices or a boolean mask."""
-        if isinstance(index, int | np.integer):
-            index = range(len(self))[index]  # raises IndexError, and resolves negative indices
-            index = slice(index, index + 1)
-        elif not isinstance(index, slice):
-            index = torch.as_tensor(np.asarray(index), device=self.lattice.device)
-            if index.numel() == 0:
-                index = index.long()
-        return CrystalBatch(self.lattice[index], self.frac[index], self.numbers[index])
+        rows = rows_of(index, len(self), self.lattice.device)
+        return CrystalBatch(self.lattice[rows], self.frac[rows], self.numbers[rows])
 
     def __iter__(self) -> Iterator[CrystalBatch]:
         return (self[i] for i in range(len(self)))
@@ -215,6 +209,21 @@ class CrystalBatch:
             torch.nn.functional.pad(self.frac, (0, 0, 0, extra)),
             torch.nn.functional.pad(self.numbers, (0, extra)),
         )
+
+
+def rows_of(index: Any, n: int, device: torch.device) -> slice | Tensor:
+    """The rows of a batch of n that an integer, slice, indices or a mask selects, as a batch.
+
+    Raises:
+        IndexError: an integer outside the batch.
+    """
+    if isinstance(index, slice):
+        return index
+    if isinstance(index, int | np.integer):
+        index = range(n)[index]  # raises IndexError, and resolves negative indices
+        return slice(index, index + 1)
+    rows = torch.as_tensor(np.asarray(index), device=device)
+    return rows.long() if rows.numel() == 0 else rows
 
 
 def wrap(frac: Tensor) -> Tensor:

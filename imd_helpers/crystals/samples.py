@@ -59,6 +59,11 @@ class Samples:
         return cls(counts, ok, tuple("" if good else why for good in ok), **more)
 
     @classmethod
+    def from_reasons(cls, content: Any, reasons: Sequence[str], **more: Any) -> Samples:
+        """Things and why each of them failed, ``""`` where it did not."""
+        return cls(content, np.array([why == "" for why in reasons]), tuple(reasons), **more)
+
+    @classmethod
     def cat(cls, parts: Sequence[Samples]) -> Samples:
         """Join pieces of one kind, in order.
 
@@ -190,7 +195,7 @@ def assembled(parts: Sequence[CrystalBatch | str]) -> Samples:
         raise InputError("no crystals given: give at least one")
     reasons = tuple(part if isinstance(part, str) else "" for part in parts)
     crystals = CrystalBatch.cat([placeholder(1) if isinstance(p, str) else p for p in parts])
-    return Samples(crystals, np.array([not reason for reason in reasons]), reasons)
+    return Samples.from_reasons(crystals, reasons)
 
 
 # ---- fingerprints

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,13 +11,60 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
 from ..crystals.geometry import closest_contact
-from ..crystals.samples import Samples, placeholder
+from ..crystals.samples import Samples, in_places
 from ..runtime import InputError
+from .base import Descriptor, check_batch, finite_rows, first_of, read_crystals
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from pymatgen.core import Structure
 
+CLOSEST = 0.5  # Å; atoms nearer than this overlap
 SMALLEST_VOLUME = 1e-3  # Å^3 for each Å^3 of the box of the same edges
+
+
+class SlotMatrix(Descriptor):
+    """A tensor in which each element has rows for its atoms, in the order of the sites.
+
+    Attributes:
+        numbers: atomic numbers of the elements, in the order of their rows.
+        slots: how many rows each has.
+    """
+
+    numbers: tuple[int, ...]
+    slots: tuple[int, ...]
+
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
+        """(batch, *shape) float32: crystals that do not fit are zeros, with a reason.
+
+        A crystal fails when it is disordered, holds an element without rows or more atoms of one
+        than there are rows, or has too large or too flat a cell, or overlapping atoms.
+
+        Raises:
+            InputError: nothing given.
+        """
+        batch, unread = read_crystals(crystals)
+        reasons = first_of(unread, faults(batch, self.numbers, self.slots))
+        self._mark_misfits(batch, reasons)
+        good = torch.tensor([reason == "" for reason in reasons])
+        tensor = torch.zeros(len(batch), *self.shape, dtype=torch.float64)
+        if good.any():
+            tensor[good] = self._write(batch[good])
+        return Samples.from_reasons(tensor.float(), reasons)
+
+    def _mark_misfits(self, batch: CrystalBatch, reasons: list[str]) -> None:
+        """Write what else keeps crystals from fitting."""
+
+    def _write(self, crystals: CrystalBatch) -> Tensor:
+        """(batch, *shape) of crystals that fit."""
+        raise NotImplementedError
+
+    def _begin(self, tensor: Tensor) -> tuple[Tensor, list[str]]:
+        """A finite (batch, *shape) float64 on the CPU to decode, and which rows were not."""
+        check_batch(tensor, self.shape)
+        tensor = tensor.detach().cpu().double()
+        reasons = [""] * len(tensor)
+        mark(reasons, finite_rows(tensor), lambda _: "the tensor holds NaN or infinity")
+        return torch.nan_to_num(tensor), reasons
 
 
 def check_slots(numbers: Sequence[int], slots: Sequence[int]) -> None:
@@ -34,74 +81,57 @@ def check_slots(numbers: Sequence[int], slots: Sequence[int]) -> None:
         )
 
 
-def faults(
-    crystals: CrystalBatch, numbers: Sequence[int], slots: Sequence[int], *, closest: float
-) -> list[str]:
+def faults(crystals: CrystalBatch, numbers: Sequence[int], slots: Sequence[int]) -> list[str]:
     """Why each crystal does not fit the rows, ``""`` where it does.
 
     Args:
         crystals: n crystals.
         numbers: atomic numbers that have rows.
         slots: how many rows each has.
-        closest: shortest distance between atoms that counts as real, Å.
     """
     reasons = cell_faults(crystals)
-    sound = np.array([reason == "" for reason in reasons])
-    if sound.any():
-        for i, reason in zip(
-            np.flatnonzero(sound), overlaps(crystals[sound], closest), strict=True
-        ):
-            reasons[i] = reason
-    counts = np.zeros((len(crystals), elements.N_COLUMNS), dtype=np.int64)
-    mask = (crystals.numbers > 0) & (crystals.numbers < elements.N_COLUMNS)
-    row, column = mask.nonzero(as_tuple=True)
-    np.add.at(counts, (row.numpy(), crystals.numbers[row, column].numpy()), 1)
+    _mark_overlaps(reasons, crystals)
+    counts = crystals.counts().numpy()
     room = np.zeros(elements.N_COLUMNS, dtype=np.int64)
     room[list(numbers)] = list(slots)
     for i, z in np.argwhere(counts > room)[::-1]:  # the first element is told
         symbol = elements.SYMBOLS[z]
-        if room[z] == 0:
-            listed = " ".join(elements.SYMBOLS[k] for k in numbers)
-            reasons[i] = f"{symbol} has no rows: the matrix is made for {listed}"
-        else:
-            reasons[i] = (
-                f"{counts[i, z]} {symbol} atoms: the matrix has {room[z]} rows for {symbol}"
-            )
+        listed = " ".join(elements.SYMBOLS[k] for k in numbers)
+        reasons[i] = (
+            f"{counts[i, z]} {symbol} atoms: the matrix has {room[z]} rows for {symbol}"
+            if room[z] > 0
+            else f"{symbol} has no rows: the matrix is made for {listed}"
+        )
     return reasons
 
 
 def cell_faults(crystals: CrystalBatch) -> list[str]:
     """Cells and coordinates that are not finite, have no volume, or no atoms."""
     lattice = crystals.lattice
-    finite = torch.isfinite(lattice).flatten(1).all(1)
-    finite &= torch.isfinite(crystals.frac).flatten(1).all(1)
+    finite = finite_rows(lattice) & finite_rows(crystals.frac)
     safe = torch.where(finite[:, None, None], lattice, torch.zeros_like(lattice))
     box = safe.norm(dim=2).prod(1)  # (batch,)
     flat = torch.linalg.det(safe).abs() <= SMALLEST_VOLUME * box
     mask = crystals.mask
     empty = ~mask.any(1) | (mask[:, 1:] & ~mask[:, :-1]).any(1)
-    reasons = []
-    for i in range(len(crystals)):
-        if not finite[i]:
-            reasons.append("NaN or infinity in the cell or the coordinates")
-        elif flat[i]:
-            reasons.append("the cell is flat: its three vectors must not lie in one plane")
-        elif empty[i]:
-            reasons.append("no atoms, or padding before an atom")
-        else:
-            reasons.append("")
+    reasons = [""] * len(crystals)
+    mark(reasons, finite, lambda _: "NaN or infinity in the cell or the coordinates")
+    mark(reasons, ~flat, lambda _: "the cell is flat: its three vectors must not lie in one plane")
+    mark(reasons, ~empty, lambda _: "no atoms, or padding before an atom")
     return reasons
 
 
-def overlaps(crystals: CrystalBatch, closest: float) -> list[str]:
-    """Crystals in which atoms, or images of one atom, are closer than ``closest``, Å."""
-    contact, pair = closest_contact(crystals)
-    return [
-        f"sites {i + 1} and {j + 1} are {d:.2f} Å apart: atoms overlap below {closest} Å"
-        if d < closest
-        else ""
-        for d, (i, j) in zip(contact.tolist(), pair.tolist(), strict=True)
-    ]
+def _mark_overlaps(reasons: list[str], crystals: CrystalBatch) -> None:
+    """Write which of the crystals without a reason have atoms that are too close."""
+    good = np.flatnonzero([reason == "" for reason in reasons])
+    if len(good) == 0:
+        return
+    contact, pair = closest_contact(crystals[good])
+    for row, d, (i, j) in zip(good.tolist(), contact.tolist(), pair.tolist(), strict=True):
+        if d < CLOSEST:
+            reasons[row] = (
+                f"sites {i + 1} and {j + 1} are {d:.2f} Å apart: atoms overlap below {CLOSEST} Å"
+            )
 
 
 def fill(
@@ -130,13 +160,7 @@ def fill(
 
 
 def build(
-    lattice: Tensor,
-    frac: Tensor,
-    present: Tensor,
-    row_numbers: Tensor,
-    reasons: list[str],
-    *,
-    closest: float,
+    lattice: Tensor, frac: Tensor, present: Tensor, row_numbers: Tensor, reasons: list[str]
 ) -> Samples:
     """Crystals from cells and rows of coordinates; those with a reason keep their place.
 
@@ -146,38 +170,20 @@ def build(
         present: (n, rows) bool, is there an atom?
         row_numbers: (rows,) atomic number of each row.
         reasons: n strings, why a sample has failed already; filled further.
-        closest: shortest distance between atoms that counts as real, Å.
     """
     mark(reasons, present.any(1), lambda _: "no row holds an atom")
-    good = np.array([reason == "" for reason in reasons])
-    out = placeholder(len(reasons))
+    good = torch.tensor([reason == "" for reason in reasons])
+    crystals = None
     if good.any():
-        rows = torch.as_tensor(np.flatnonzero(good))
-        keep = present[rows]
-        crystals = CrystalBatch.from_ragged(
-            lattice[rows], frac[rows][keep], row_numbers.expand(len(rows), -1)[keep], keep.sum(1)
-        )
-        for i, reason in zip(rows.tolist(), overlaps(crystals, closest), strict=True):
-            reasons[i] = reason
-        out = _scatter(out, rows, crystals)
-    ok = np.array([reason == "" for reason in reasons])
-    return Samples(out, ok, tuple(reasons))
+        keep = present[good]
+        numbers = row_numbers.expand(len(keep), -1)[keep]
+        crystals = CrystalBatch.from_ragged(lattice[good], frac[good][keep], numbers, keep.sum(1))
+    placed = in_places(crystals, good.numpy())
+    _mark_overlaps(reasons, placed)
+    return Samples.from_reasons(placed, reasons)
 
 
 def mark(reasons: list[str], passed: Tensor, text: Callable[[int], str]) -> None:
     """Write a reason where a test has failed and nothing is written yet."""
     for i in (~passed).nonzero()[:, 0].tolist():
         reasons[i] = reasons[i] or text(i)
-
-
-def _scatter(places: CrystalBatch, rows: Tensor, crystals: CrystalBatch) -> CrystalBatch:
-    """Put crystals at the given rows of a batch of placeholders."""
-    width = crystals.frac.shape[1]
-    wide = CrystalBatch(
-        places.lattice.clone(),
-        torch.nn.functional.pad(places.frac, (0, 0, 0, width - 1)),
-        torch.nn.functional.pad(places.numbers, (0, width - 1)),
-    )
-    wide.lattice[rows], wide.frac[rows] = crystals.lattice, crystals.frac
-    wide.numbers[rows] = crystals.numbers
-    return wide

@@ -15,15 +15,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
+from ..crystals.rules import broken_crystals
 from ..runtime import InputError
 
 if TYPE_CHECKING:
     from ..crystals import CrystalBatch
 
 K = 100  # neighbours, as in the source
-SMALLEST_VOLUME = 1e-6  # Å^3
 
 
 def average_minimum_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarray:
@@ -59,37 +58,6 @@ def pointwise_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarray:
     return _nearest(crystals, k, average=False)
 
 
-def pointwise_distance(one: CrystalBatch, other: CrystalBatch, *, k: int = K) -> np.ndarray:
-    """Pair by pair, how far the pointwise distances of two crystals are apart.
-
-    The earth mover's distance between their rows, each site with an equal share, where two rows are
-    as far apart as their largest difference. It is never smaller than the largest difference of the
-    average minimum distances, and tells apart some crystals that those confuse.
-
-    Args:
-        one: n crystals.
-        other: n crystals.
-        k: how many neighbours.
-
-    Returns:
-        (n,) Å; NaN where a crystal is broken.
-
-    Raises:
-        InputError: not as many crystals on both sides, or k is not positive.
-    """
-    from ..kernels.neighbours import transport_batch
-
-    if len(one) != len(other):
-        raise InputError(
-            f"{len(one)} crystals against {len(other)}: pairs need as many on both sides"
-        )
-    rows = [pointwise_distances(crystals, k=k) for crystals in (one, other)]
-    n_sites = [(~np.isnan(part[:, :, 0])).sum(1) for part in rows]
-    out = np.empty(len(one))
-    transport_batch(rows[0], n_sites[0], rows[1], n_sites[1], out)
-    return out
-
-
 def nearest_rows(new: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """For each row the nearest of other rows by the largest difference (Chebyshev distance).
 
@@ -113,12 +81,11 @@ def _nearest(crystals: CrystalBatch, k: int, *, average: bool) -> np.ndarray:
         raise InputError(f"k={k}: the number of neighbours must be at least 1, e.g. {K}")
     lattice = crystals.lattice.detach().cpu().double()
     frac = crystals.frac.detach().cpu().double()
-    n_sites = _whole_sites(crystals.numbers.cpu(), lattice, frac)
     out = np.empty((len(crystals), 1 if average else frac.shape[1], int(k)))
     nearest(
         np.ascontiguousarray(lattice.numpy()),
         np.ascontiguousarray(frac.numpy()),
-        n_sites,
+        measurable_sites(crystals),
         int(k),
         average,
         out,
@@ -126,11 +93,6 @@ def _nearest(crystals: CrystalBatch, k: int, *, average: bool) -> np.ndarray:
     return out
 
 
-def _whole_sites(numbers: torch.Tensor, lattice: torch.Tensor, frac: torch.Tensor) -> np.ndarray:
+def measurable_sites(crystals: CrystalBatch) -> np.ndarray:
     """(n,) number of sites; 0 for a crystal that cannot be measured."""
-    mask = numbers > 0  # (batch, sites)
-    whole = torch.isfinite(lattice).flatten(1).all(1) & torch.isfinite(frac).flatten(1).all(1)
-    safe = torch.where(whole[:, None, None], lattice, torch.zeros_like(lattice))
-    whole &= torch.linalg.det(safe).abs() > SMALLEST_VOLUME
-    whole &= (numbers >= 0).all(1) & ~(mask[:, 1:] & ~mask[:, :-1]).any(1)
-    return torch.where(whole, mask.sum(1), 0).numpy()
+    return np.where(broken_crystals(crystals), 0, crystals.n_sites.cpu().numpy())

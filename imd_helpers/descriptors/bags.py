@@ -10,7 +10,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -38,31 +38,30 @@ class _Padded:
     def __init__(self) -> None:
         self.sizes: dict[Bag, int] = {}
 
-    @property
-    def shape(self) -> tuple[int]:
-        """Of one encoded molecule; all zeros belong to it."""
-        return (sum(self.sizes.values()),)
+    def bags(self, molecules: Any) -> list[Bags]:
+        """The bags of each molecule."""
+        raise NotImplementedError
 
-    @property
-    def labels(self) -> list[Bag]:
-        """The bag of each column."""
-        return [bag for bag, size in self.sizes.items() for _ in range(size)]
-
-    def _fit(self, all_bags: Sequence[Bags]) -> None:
+    def fit(self, molecules: Any) -> Self:
+        """Find how long each bag must be."""
         sizes: dict[Bag, int] = defaultdict(int)
-        for bags in all_bags:
+        for bags in self.bags(molecules):
             for bag, values in bags.items():
                 sizes[bag] = max(sizes[bag], len(values))
         self.sizes = dict(sorted(sizes.items()))
+        return self
 
-    def _pad(self, all_bags: Sequence[Bags]) -> Tensor:
+    def encode(self, molecules: Any) -> Tensor:
+        """(batch, *shape) float64.
+
+        Raises:
+            InputError: not fitted, or a bag is longer than any that was seen by `fit`.
+        """
         if not self.sizes:
             raise InputError("the bags have no sizes yet: call fit with all molecules first")
-        starts = dict(
-            zip(self.sizes, np.cumsum([0, *self.sizes.values()])[:-1].tolist(), strict=True)
-        )
-        out = torch.zeros(len(all_bags), *self.shape, dtype=torch.float64)
-        for i, bags in enumerate(all_bags):
+        starts = dict(zip(self.sizes, np.cumsum([0, *self.sizes.values()]).tolist(), strict=False))
+        out = torch.zeros(len(molecules), *self.shape, dtype=torch.float64)
+        for i, bags in enumerate(self.bags(molecules)):
             for bag, values in bags.items():
                 if len(values) > self.sizes.get(bag, 0):
                     raise InputError(
@@ -74,6 +73,16 @@ class _Padded:
                 out[i, starts[bag] : starts[bag] + len(values)] = torch.tensor(ordered)
         return out
 
+    @property
+    def shape(self) -> tuple[int]:
+        """Of one encoded molecule; all zeros belong to it."""
+        return (sum(self.sizes.values()),)
+
+    @property
+    def labels(self) -> list[Bag]:
+        """The bag of each column."""
+        return [bag for bag, size in self.sizes.items() for _ in range(size)]
+
 
 class BondBags(_Padded):
     """Bag of bonds: the values of the Coulomb matrix, sorted within each pair of elements.
@@ -84,18 +93,20 @@ class BondBags(_Padded):
         Hansen et al., J. Phys. Chem. Lett. 6 (2015) 2326.
     """
 
-    def fit(self, molecules: MoleculeBatch) -> BondBags:
-        """Find how long each bag must be."""
-        self._fit(_coulomb_bags(molecules))
-        return self
-
-    def encode(self, molecules: MoleculeBatch) -> Tensor:
-        """(batch, *shape) float64.
-
-        Raises:
-            InputError: not fitted, or a bag is longer than any that was seen by `fit`.
-        """
-        return self._pad(_coulomb_bags(molecules))
+    def bags(self, molecules: MoleculeBatch) -> list[Bags]:
+        """Entries of each Coulomb matrix, by element and by pair of elements."""
+        distances = molecules.distances().numpy()
+        out = []
+        for i, n in enumerate(molecules.n_atoms.tolist()):
+            z = molecules.numbers[i, :n].tolist()
+            bags: Bags = defaultdict(list)
+            for a, charge in enumerate(z):
+                bags["atom", elements.SYMBOLS[charge]].append(0.5 * charge**POWER)
+                for b in range(a):
+                    pair = sorted((elements.SYMBOLS[charge], elements.SYMBOLS[z[b]]))
+                    bags["pair", *pair].append(charge * z[b] / distances[i, a, b])
+            out.append(bags)
+        return out
 
 
 class ForceFieldBags(_Padded):
@@ -119,31 +130,25 @@ class ForceFieldBags(_Padded):
         super().__init__()
         self.kinds = ["atom", "bond", "pair"] + ["angle"] * angles + ["torsion"] * torsions
 
-    def fit(self, molecules: Sequence[Mol]) -> ForceFieldBags:
-        """Find how long each bag must be."""
-        self._fit([self._bags(molecule) for molecule in molecules])
-        return self
-
-    def encode(self, molecules: Sequence[Mol]) -> Tensor:
-        """(batch, *shape) float64.
+    def bags(self, molecules: Sequence[Mol]) -> list[Bags]:
+        """The terms of each molecule.
 
         Args:
             molecules: RDKit molecules with all hydrogens and one conformer (see `to_rdkit`).
 
         Raises:
-            InputError: as `BondBags.encode`; no conformer; an atom unknown to UFF; or the package
-                rdkit is not installed.
+            InputError: no conformer, an atom unknown to UFF, or rdkit is not installed.
         """
-        return self._pad([self._bags(molecule) for molecule in molecules])
-
-    def _bags(self, molecule: Mol) -> Bags:
-        bags: Bags = defaultdict(list)
-        for atom in molecule.GetAtoms():
-            bags["atom", atom.GetSymbol()].append(1.0)
-        for (kind, *atoms), value in uff_terms(molecule).items():
-            if kind in self.kinds:
-                bags[_name(molecule, kind, atoms)].append(value)
-        return dict(bags)
+        out = []
+        for molecule in molecules:
+            bags: Bags = defaultdict(list)
+            for atom in molecule.GetAtoms():
+                bags["atom", atom.GetSymbol()].append(1.0)
+            for (kind, *atoms), value in uff_terms(molecule).items():
+                if kind in self.kinds:
+                    bags[_name(molecule, kind, atoms)].append(value)
+            out.append(bags)
+        return out
 
 
 def uff_terms(molecule: Mol, *, stretch: str = "morse") -> dict[tuple[Any, ...], float]:
@@ -206,29 +211,11 @@ def to_rdkit(molecules: MoleculeBatch) -> tuple[list[Mol | None], tuple[str, ...
                 problem = "" if field.UFFHasAllMoleculeParams(molecule) else "no UFF parameters"
             except (ValueError, RuntimeError) as error:
                 problem = str(error).splitlines()[0] or "no bonding found"
-        problem = problem or ("radical" if _radicals(molecule) else "")
+        radical = any(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
+        problem = problem or ("radical" if radical else "")
         out.append(None if problem else molecule)
         reasons.append(problem)
     return out, tuple(reasons)
-
-
-def _radicals(molecule: Mol) -> int:
-    return sum(atom.GetNumRadicalElectrons() for atom in molecule.GetAtoms())
-
-
-def _coulomb_bags(molecules: MoleculeBatch) -> list[Bags]:
-    distances = molecules.distances().numpy()
-    out = []
-    for i, n in enumerate(molecules.n_atoms.tolist()):
-        z = molecules.numbers[i, :n].tolist()
-        bags: Bags = defaultdict(list)
-        for a, charge in enumerate(z):
-            bags["atom", elements.SYMBOLS[charge]].append(0.5 * charge**POWER)
-            for b in range(a):
-                pair = sorted((elements.SYMBOLS[charge], elements.SYMBOLS[z[b]]))
-                bags["pair", *pair].append(charge * z[b] / distances[i, a, b])
-        out.append(dict(bags))
-    return out
 
 
 def _name(molecule: Mol, kind: str, atoms: Sequence[int]) -> Bag:

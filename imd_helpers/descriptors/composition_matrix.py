@@ -24,6 +24,7 @@ from ..crystals import CrystalBatch, elements
 from ..crystals import compositions as comps
 from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
+from .base import Descriptor, check_batch
 
 _LEFT_OUT = {2, 10, 18, 36, 84, 85, 86, 87, 88}  # He Ne Ar Kr Po At Rn Fr Ra
 ELEMENTS: tuple[int, ...] = tuple(z for z in range(1, 95) if z not in _LEFT_OUT)  # H … Pu
@@ -48,7 +49,7 @@ _REASONS = np.array(
 
 
 @dataclass(frozen=True)
-class CompositionMatrix:
+class CompositionMatrix(Descriptor):
     """Encode compositions as (85, 8) matrices of zeros and ones, and decode them.
 
     Attributes:
@@ -64,21 +65,13 @@ class CompositionMatrix:
 
     # ---- composition -> tensor
 
-    def encode(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Tensor:
-        """(batch, 85, 8) float32.
+    def encode_all(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Samples:
+        """(batch, 85, 8) float32: compositions that do not fit are zeros, with a reason.
 
         Args:
             compositions: formulas, (batch, 119) counts, or crystals, whose counts are reduced
                 first because a cell may be any multiple of the formula. Formulas and counts are
                 taken as they are written.
-
-        Raises:
-            InputError: a composition that the matrix cannot hold; see `encode_all`.
-        """
-        return self.encode_all(compositions).checked()
-
-    def encode_all(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Samples:
-        """The same for any compositions: those that fail are zeros, with a reason.
 
         Raises:
             InputError: nothing given, or counts of another shape or type.
@@ -101,8 +94,7 @@ class CompositionMatrix:
             raise InputError("no compositions given: give at least one formula")
         reasons: dict[int, str] = {}
         if isinstance(compositions, CrystalBatch):
-            counts = compositions.counts().numpy()
-            counts = comps.reduced(counts)
+            counts = comps.reduced(compositions.counts().numpy())
         elif isinstance(compositions[0], str):
             counts, reasons = comps.parse(compositions)
         else:
@@ -112,10 +104,7 @@ class CompositionMatrix:
         ok = np.ones(len(counts), dtype=bool)
         ok[list(reasons)] = False
         small = np.where(ok[:, None], counts, 0).astype(np.int8)
-        texts = (
-            tuple(reasons.get(i, "") for i in range(len(counts))) if reasons else ("",) * len(ok)
-        )
-        return Samples(small, ok, texts)
+        return Samples(small, ok, tuple(reasons.get(i, "") for i in range(len(counts))))
 
     @staticmethod
     def matrices(counts: np.ndarray, *, device: torch.device | str = "cpu") -> Tensor:
@@ -142,11 +131,7 @@ class CompositionMatrix:
         Raises:
             InputError: a tensor of another shape.
         """
-        if tensor.ndim != 3 or tuple(tensor.shape[1:]) != self.shape or len(tensor) == 0:
-            raise InputError(
-                f"tensor of shape {tuple(tensor.shape)}: expected (batch, {len(ELEMENTS)}, "
-                f"{MAX_COUNT}) with batch >= 1, elements before counts"
-            )
+        check_batch(tensor, self.shape, ", elements before counts")
         tensor = tensor.detach()
         parts = [self._chosen(part).cpu().numpy() for part in tensor.split(ROWS)]
         chosen = np.concatenate(parts)  # (batch, 85), -1 in a row that is not finite

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,38 +24,28 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements
 from ..crystals.batch import wrap
 from ..crystals.samples import Samples
-from ..runtime import InputError
 from . import _slots
-from .base import read_crystals
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
 
 LENGTH_MAX = 30.0  # Å
 ANGLE_MAX = 180.0  # degrees
 CELL_ROWS = 2
-PRESENT = (
-    0.4  # an atom's row has a larger sum, as published; the smallest that encode writes is 0.5
-)
-CLOSEST = 0.5  # Å
+PRESENT = 0.4  # an atom's row has a larger sum, as published; `encode` writes at least 0.5
 SHORTEST = 0.5  # Å, of an edge
 
 
 @dataclass(frozen=True)
-class CoordinateMatrix:
+class CoordinateMatrix(_slots.SlotMatrix):
     """Encode crystals of a few elements as (2 + slots, 3) matrices, and decode them.
 
     Attributes:
         numbers: atomic numbers of the elements, in the order of their rows.
         slots: how many rows each has.
         length_max: longest edge that fits, Å; lengths are divided by it.
-        closest: atoms nearer than this count as overlapping, Å.
     """
 
     numbers: tuple[int, ...] = (12, 25, 8)
     slots: tuple[int, ...] = (8, 8, 12)
     length_max: float = LENGTH_MAX
-    closest: float = CLOSEST
 
     def __post_init__(self) -> None:
         _slots.check_slots(self.numbers, self.slots)
@@ -90,43 +79,20 @@ class CoordinateMatrix:
 
     # ---- crystal -> tensor
 
-    def encode(self, crystals: CrystalBatch | Sequence[Structure]) -> Tensor:
-        """(batch, *shape) float32; atoms of an element keep the order of the sites.
-
-        Raises:
-            InputError: a crystal that does not fit; see `encode_all`.
-        """
-        return self.encode_all(crystals).checked()
-
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """The same for any crystals: those that fail are zeros, with a reason.
-
-        A crystal fails when it is disordered, holds an element without rows or more atoms of one
-        than there are rows, has an edge longer than ``length_max``, a flat cell or
-        overlapping atoms.
-
-        Raises:
-            InputError: nothing given.
-        """
-        batch, reasons = read_crystals(crystals)
-        lengths, angles = cell_parameters(batch.lattice)
-        found = _slots.faults(batch, self.numbers, self.slots, closest=self.closest)
-        reasons = [first or second for first, second in zip(reasons, found, strict=True)]
-        longest = lengths.amax(1)
+    def _mark_misfits(self, batch: CrystalBatch, reasons: list[str]) -> None:
+        longest = batch.lattice.norm(dim=2).amax(1)
         _slots.mark(
             reasons,
             longest <= self.length_max,
             lambda i: f"an edge of {longest[i]:.1f} Å: the matrix holds {self.length_max:g} Å",
         )
-        ok = np.array([reason == "" for reason in reasons])
-        tensor = torch.zeros(len(batch), *self.shape, dtype=torch.float64)
-        if ok.any():
-            rows = torch.as_tensor(np.flatnonzero(ok))
-            fitting = batch[ok]
-            sites = _slots.fill(fitting, squeeze(right_handed(fitting)), self.numbers, self.slots)
-            cell = torch.stack([lengths[rows] / self.length_max, angles[rows] / ANGLE_MAX], dim=1)
-            tensor[rows] = torch.cat([cell, sites], dim=1)  # (fitting, rows, 3)
-        return Samples(tensor.float(), ok, tuple(reasons))
+
+    def _write(self, crystals: CrystalBatch) -> Tensor:
+        lengths, angles = cell_parameters(crystals.lattice)
+        cell = torch.stack([lengths / self.length_max, angles / ANGLE_MAX], dim=1)
+        frac = squeeze(right_handed(crystals))
+        sites = _slots.fill(crystals, frac, self.numbers, self.slots)
+        return torch.cat([cell, sites], dim=1)  # (batch, rows, 3)
 
     # ---- tensor -> crystal
 
@@ -140,16 +106,7 @@ class CoordinateMatrix:
         Raises:
             InputError: a tensor of another shape.
         """
-        if tensor.ndim != 3 or tuple(tensor.shape[1:]) != self.shape or len(tensor) == 0:
-            raise InputError(
-                f"tensor of shape {tuple(tensor.shape)}: expected (batch, {self.shape[0]}, 3) with "
-                "batch >= 1"
-            )
-        tensor = tensor.detach().cpu().double()
-        reasons = [""] * len(tensor)
-        finite = torch.isfinite(tensor).flatten(1).all(1)
-        _slots.mark(reasons, finite, lambda _: "the tensor holds NaN or infinity")
-        tensor = torch.nan_to_num(tensor)
+        tensor, reasons = self._begin(tensor)
         lengths, angles = tensor[:, 0] * self.length_max, tensor[:, 1] * ANGLE_MAX
         shortest = lengths.amin(1)
         _slots.mark(
@@ -161,14 +118,8 @@ class CoordinateMatrix:
         text = "angles of {:.0f}°, {:.0f}° and {:.0f}° make no cell"
         _slots.mark(reasons, closes, lambda i: text.format(*angles[i].tolist()))
         sites = tensor[:, CELL_ROWS:]
-        return _slots.build(
-            lattice,
-            unsqueeze(sites),
-            sites.sum(2) > PRESENT,
-            self.row_numbers,
-            reasons,
-            closest=self.closest,
-        )
+        present = sites.sum(2) > PRESENT
+        return _slots.build(lattice, unsqueeze(sites), present, self.row_numbers, reasons)
 
 
 def squeeze(frac: Tensor) -> Tensor:

@@ -22,12 +22,8 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
-from .base import read_crystals
-from .molecules import (
-    SMALLEST_DISTANCE,
-    MoleculeBatch,
-    positions_from_distances,
-)
+from .base import Descriptor, check_batch, first_of, read_crystals
+from .molecules import SMALLEST_DISTANCE, MoleculeBatch, positions_from_distances
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -39,17 +35,44 @@ POWER = 2.4  # of the self-energy, a fit to the energies of free atoms
 TIE = 1e8  # norms that agree to 1e-8 are equal, and keep the order of the atoms
 MAX_VECTORS, MAX_PAIRS = 3e6, 1e9  # of a sum over lattice vectors
 OVERLAP = "two sites in one place: remove one of them"
+RESIDUAL = 0.05  # Å; largest difference of the distances of a decoded molecule
 CHUNK = 200_000  # terms of such a sum at a time
 
 
-class CoulombMatrix:
+class _Matrix(Descriptor):
+    """A square matrix with a row for each atom, padded and put in one of `ORDERS`."""
+
+    def __init__(self, max_atoms: int, order: str) -> None:
+        if max_atoms < 1:
+            raise InputError(f"max_atoms = {max_atoms}: at least one atom must fit")
+        self.max_atoms = max_atoms
+        self.order = lookup("order", order, ORDERS)
+        self.shape = (max_atoms,) if order == "eigenvalues" else (max_atoms, max_atoms)
+
+    def _too_large(self, sizes: Tensor) -> list[str]:
+        return [
+            ""
+            if n <= self.max_atoms
+            else f"{n} atoms, but max_atoms is {self.max_atoms}: make the matrix larger"
+            for n in sizes.tolist()
+        ]
+
+    def _finish(self, matrices: Tensor, reasons: list[str]) -> Samples:
+        """Pad (batch, atoms, atoms), leave zeros where there is a reason, and put in order."""
+        good = torch.tensor([reason == "" for reason in reasons], device=matrices.device)
+        extra = self.max_atoms - matrices.shape[1]  # columns beyond max_atoms are padding
+        padded = torch.nn.functional.pad(matrices, (0, extra, 0, extra))
+        clean = torch.where(good[:, None, None], padded, 0.0)
+        return Samples.from_reasons(_ordered(clean, self.order), reasons)
+
+
+class CoulombMatrix(_Matrix):
     """Coulomb matrix of molecules: 0.5 Z_i^2.4 on the diagonal, Z_i Z_j / d_ij off it.
 
     Args:
         max_atoms: size to which matrices are padded with zeros.
         order: one of `ORDERS`.
         unit: ``"angstrom"`` (as dscribe) or ``"bohr"`` (as the source and matminer).
-        tolerance: largest residual of a decoded molecule, Å.
 
     Attributes:
         shape: of one encoded molecule.
@@ -61,32 +84,14 @@ class CoulombMatrix:
         Rupp, Tkatchenko, Müller & von Lilienfeld, Phys. Rev. Lett. 108 (2012) 058301.
     """
 
-    def __init__(
-        self,
-        max_atoms: int,
-        *,
-        order: str = "sorted",
-        unit: str = "angstrom",
-        tolerance: float = 0.05,
-    ) -> None:
-        self.max_atoms = max_atoms
-        self.order = lookup("order", order, ORDERS)
+    def __init__(self, max_atoms: int, *, order: str = "sorted", unit: str = "angstrom") -> None:
+        super().__init__(max_atoms, order)
         self.scale = UNITS[lookup("unit", unit, UNITS)]
-        self.tolerance = tolerance
-        self.shape = _shape(max_atoms, order)
-
-    def encode(self, molecules: MoleculeBatch) -> Tensor:
-        """(batch, *shape) float64.
-
-        Raises:
-            InputError: a molecule has more atoms than `max_atoms`.
-        """
-        return self.encode_all(molecules).checked()
 
     def encode_all(self, molecules: MoleculeBatch) -> Samples:
-        """The same for any molecules: those that are too large are zeros, with a reason."""
+        """(batch, *shape) float64; molecules that are too large are zeros, with a reason."""
         matrices = coulomb(molecules.numbers, molecules.distances() * self.scale)
-        return _encoded(matrices, _too_large(molecules.n_atoms, self.max_atoms), self)
+        return self._finish(matrices, self._too_large(molecules.n_atoms))
 
     def decode(self, tensor: Tensor) -> Samples:
         """Molecules from matrices, up to rotation, shift and mirror image.
@@ -107,17 +112,10 @@ class CoulombMatrix:
                 f"{self.max_atoms} eigenvalues cannot give back up to {3 * self.max_atoms - 6} "
                 "internal coordinates: decode from order='none' or order='sorted'"
             )
-        if tensor.ndim != 3 or tuple(tensor.shape[1:]) != self.shape:
-            raise InputError(
-                f"a tensor of shape {tuple(tensor.shape)} is no batch of Coulomb matrices: "
-                f"expected (batch, {self.shape[0]}, {self.shape[1]})"
-            )
-        if len(tensor) == 0:
-            raise InputError("an empty tensor: there is nothing to decode")
+        check_batch(tensor, self.shape)
         rows = [self._decode_one(matrix) for matrix in tensor.detach().cpu().double()]
         positions, numbers, reasons = zip(*rows, strict=True)
-        batch = MoleculeBatch.from_lists(positions, numbers)
-        return Samples(batch, np.array([r == "" for r in reasons]), reasons)
+        return Samples.from_reasons(MoleculeBatch.from_lists(positions, numbers), reasons)
 
     def _decode_one(self, matrix: Tensor) -> tuple[np.ndarray, np.ndarray, str]:
         place = (np.zeros((1, 3)), np.ones(1, dtype=int))  # keeps the row where nothing was decoded
@@ -130,7 +128,7 @@ class CoulombMatrix:
         distances = z[:, None] * z / ((inner + inner.T) / 2) / self.scale
         distances.fill_diagonal_(0.0)
         xyz, residual = positions_from_distances(distances)
-        if not float(residual) <= self.tolerance:
+        if not float(residual) <= RESIDUAL:
             return *place, f"no points have these distances: residual {float(residual):.2g} Å"
         if len(z) > 1 and float(torch.pdist(xyz).min()) < SMALLEST_DISTANCE:
             return *place, "two atoms in one place"
@@ -159,7 +157,7 @@ def _problem(matrix: Tensor) -> str:
     return "an interaction off the diagonal is not positive" if (inner[off] <= 0).any() else ""
 
 
-class SineMatrix:
+class SineMatrix(_Matrix):
     """Sine matrix of crystals: a periodic function of the difference replaces the distance.
 
     The off-diagonal value is Z_i Z_j / | Σ_k sin²(π Δf_k) a_k |, which repeats from cell to cell
@@ -178,21 +176,11 @@ class SineMatrix:
     """
 
     def __init__(self, max_atoms: int, *, order: str = "sorted", unit: str = "angstrom") -> None:
-        self.max_atoms = max_atoms
-        self.order = lookup("order", order, ORDERS)
+        super().__init__(max_atoms, order)
         self.scale = UNITS[lookup("unit", unit, UNITS)]
-        self.shape = _shape(max_atoms, order)
-
-    def encode(self, crystals: CrystalBatch) -> Tensor:
-        """(batch, *shape) float64.
-
-        Raises:
-            InputError: a crystal that does not fit; see `encode_all`.
-        """
-        return self.encode_all(crystals).checked()
 
     def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """The same for any crystals: those that fail are zeros, with a reason.
+        """(batch, *shape) float64; crystals that fail are zeros, with a reason.
 
         A crystal fails when it is disordered, has more sites than `max_atoms`, or two in one place.
 
@@ -200,8 +188,7 @@ class SineMatrix:
             InputError: nothing given.
         """
         batch, unread = read_crystals(crystals)
-        large = _too_large(batch.n_sites, self.max_atoms)
-        reasons = [a or b for a, b in zip(unread, large, strict=True)]
+        reasons = first_of(unread, self._too_large(batch.n_sites))
         width = min(self.max_atoms, batch.numbers.shape[1])  # what is wider has failed
         frac, numbers = batch.frac[:, :width], batch.numbers[:, :width]
         delta = frac[:, :, None] - frac[:, None]  # (batch, sites, sites, 3)
@@ -213,10 +200,10 @@ class SineMatrix:
         closest = distance.masked_fill(diagonal, torch.inf).flatten(1).amin(1)
         for i in torch.nonzero(closest < SMALLEST_DISTANCE).flatten().tolist():
             reasons[i] = reasons[i] or OVERLAP
-        return _encoded(coulomb(numbers, distance), reasons, self)
+        return self._finish(coulomb(numbers, distance), reasons)
 
 
-class EwaldMatrix:
+class EwaldMatrix(_Matrix):
     """Ewald matrix of crystals: electrostatic energy of pairs of sublattices of nuclei.
 
     Entry (i, j) is the interaction per cell of all images of i with all of j, in a uniform
@@ -250,22 +237,12 @@ class EwaldMatrix:
     ) -> None:
         if not 0 < accuracy < 1:
             raise InputError(f"accuracy = {accuracy}: must lie between 0 and 1, e.g. 1e-8")
-        self.max_atoms = max_atoms
-        self.order = lookup("order", order, ORDERS)
+        super().__init__(max_atoms, order)
         self.accuracy = accuracy
         self.screening = screening
-        self.shape = _shape(max_atoms, order)
-
-    def encode(self, crystals: CrystalBatch) -> Tensor:
-        """(batch, *shape) float64.
-
-        Raises:
-            InputError: a crystal that does not fit; see `encode_all`.
-        """
-        return self.encode_all(crystals).checked()
 
     def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """The same for any crystals: those that fail are zeros, with a reason.
+        """(batch, *shape) float64; crystals that fail are zeros, with a reason.
 
         A crystal fails when it is disordered, has more sites than `max_atoms` or two in one place,
         no volume, or a cell so elongated that the sums are too long.
@@ -274,8 +251,7 @@ class EwaldMatrix:
             InputError: nothing given.
         """
         batch, unread = read_crystals(crystals)
-        large = _too_large(batch.n_sites, self.max_atoms)
-        reasons = [a or b for a, b in zip(unread, large, strict=True)]
+        reasons = first_of(unread, self._too_large(batch.n_sites))
         out = torch.zeros(len(batch), self.max_atoms, self.max_atoms, dtype=torch.float64)
         lattice, frac = batch.lattice.cpu().numpy(), batch.frac.cpu().numpy()
         charges = batch.numbers.cpu().numpy().astype(float)
@@ -293,7 +269,7 @@ class EwaldMatrix:
                 out[c, :n, :n] = torch.as_tensor(matrix)
             except InputError as error:
                 reasons[c] = str(error)
-        return _encoded(out, reasons, self)
+        return self._finish(out, reasons)
 
 
 def coulomb(numbers: Tensor, distances: Tensor) -> Tensor:
@@ -400,41 +376,6 @@ def _lattice_vectors(lattice: np.ndarray, radius: float, *, pairs: int) -> np.nd
         )
     grid = np.indices(2 * most + 1).reshape(3, -1).T - most  # (n, 3)
     return grid[((grid @ lattice) ** 2).sum(1) <= radius**2].astype(float)
-
-
-# ---- order and size
-
-
-def _shape(max_atoms: int, order: str) -> tuple[int, ...]:
-    if max_atoms < 1:
-        raise InputError(f"max_atoms = {max_atoms}: at least one atom must fit")
-    return (max_atoms,) if order == "eigenvalues" else (max_atoms, max_atoms)
-
-
-def _too_large(sizes: Tensor, max_atoms: int) -> list[str]:
-    return [
-        f"{n} atoms, but max_atoms is {max_atoms}: make the matrix larger" if n > max_atoms else ""
-        for n in sizes.tolist()
-    ]
-
-
-def _encoded(
-    matrices: Tensor, reasons: list[str], kind: CoulombMatrix | SineMatrix | EwaldMatrix
-) -> Samples:
-    ok = np.array([reason == "" for reason in reasons])
-    matrices = torch.where(
-        torch.as_tensor(ok, device=matrices.device)[:, None, None],
-        _pad(matrices, kind.max_atoms),
-        0.0,
-    )
-    return Samples(_ordered(matrices, kind.order), ok, tuple(reasons))
-
-
-def _pad(matrices: Tensor, size: int) -> Tensor:
-    extra = size - matrices.shape[1]
-    if extra <= 0:
-        return matrices[:, :size, :size]  # more columns than atoms: these are padding
-    return torch.nn.functional.pad(matrices, (0, extra, 0, extra))
 
 
 def _ordered(matrices: Tensor, order: str) -> Tensor:

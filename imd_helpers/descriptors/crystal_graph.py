@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..crystals import elements
 from ..runtime import InputError
-from .amd import _whole_sites
+from .amd import measurable_sites
 
 if TYPE_CHECKING:
     from ..crystals import CrystalBatch
@@ -163,7 +163,7 @@ def crystal_graph(
     edges, distance, n_edges = all_edges(
         np.ascontiguousarray(lattice.numpy()),
         np.ascontiguousarray(frac.numpy()),
-        _whole_sites(numbers, lattice, frac),
+        measurable_sites(crystals),
         float(cutoff),
         0 if neighbours is None else int(neighbours),
         float(tie),

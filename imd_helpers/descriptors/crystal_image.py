@@ -22,6 +22,7 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
 from ..runtime import InputError
+from .base import Descriptor, check_batch
 from .voxel_grid import VoxelGrid
 
 if TYPE_CHECKING:
@@ -38,19 +39,15 @@ class VoxelCoder(Protocol):
 
     def encode_cells(self, cell: Tensor) -> Tensor:
         """(batch, cell code) from (batch, 1, points^3)."""
-        ...
 
     def decode_cells(self, code: Tensor) -> Tensor:
         """(batch, 1, points^3) from (batch, cell code)."""
-        ...
 
     def encode_sites(self, sites: Tensor) -> Tensor:
         """(batch, site code) from (batch, 1, points^3), one element a row."""
-        ...
 
     def decode_sites(self, code: Tensor) -> Tensor:
         """(batch, 1, points^3) from (batch, site code)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -141,11 +138,7 @@ class ImageLayout:
         Raises:
             InputError: images of another shape.
         """
-        if image.ndim != 4 or image.shape[1:] != self.shape or len(image) == 0:
-            raise InputError(
-                f"image of shape {tuple(image.shape)}: expected (batch, 1, {self.side}, "
-                f"{self.side}) with batch >= 1"
-            )
+        check_batch(image, self.shape)
         flat = image.flatten(1)
         sites = flat[:, self._sites].unflatten(1, (len(self.elements), self.site_code))
         return flat[:, : self.cell_code], sites
@@ -156,7 +149,7 @@ class ImageLayout:
 
 
 @dataclass(frozen=True, eq=False)
-class CrystalImage:
+class CrystalImage(Descriptor):
     """Encode crystals as images by way of voxel grids and a coder, and decode them.
 
     Attributes:
@@ -187,16 +180,8 @@ class CrystalImage:
         """(1, side, side)."""
         return self.layout.shape
 
-    def encode(self, crystals: CrystalBatch | Sequence[Structure]) -> Tensor:
-        """(batch, 1, side, side).
-
-        Raises:
-            InputError: a crystal that the grids cannot hold; see `encode_all`.
-        """
-        return self.encode_all(crystals).checked()
-
     def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """The same for any crystals: those that the grids cannot hold are zeros, with a reason.
+        """(batch, 1, side, side): crystals that the grids cannot hold are zeros, with a reason.
 
         Raises:
             InputError: nothing given.

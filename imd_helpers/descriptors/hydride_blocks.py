@@ -17,11 +17,8 @@ asmanouira/CrystalGAN at commit 6b98615.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,10 +26,6 @@ from ..crystals import CrystalBatch
 from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
 from . import _slots
-from .base import read_crystals
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
 
 RULES = ("published", "apart")
 ROWS = 18
@@ -40,24 +33,22 @@ SHORT = 0.5  # Å; by the rule ``apart`` shorter rows are padding
 
 
 @dataclass(frozen=True)
-class HydrideBlocks:
+class HydrideBlocks(_slots.SlotMatrix):
     """Encode crystals of hydrogen and two metals as (4, 18, 3) tensors, and decode them.
 
     Attributes:
         numbers: atomic numbers of the blocks after the cell's: hydrogen, metal, metal.
         rows: rows of each block.
         rule: ``published`` or ``apart``; see the top of the module.
-        closest: atoms nearer than this count as overlapping, Å.
     """
 
     numbers: tuple[int, ...] = (1, 46, 28)
     rows: int = ROWS
     rule: str = "apart"
-    closest: float = 0.5
 
     def __post_init__(self) -> None:
         lookup("rule of padding", self.rule, RULES)
-        _slots.check_slots(self.numbers, self._slots)
+        _slots.check_slots(self.numbers, self.slots)
         if self.rows < 3:
             raise InputError(f"rows={self.rows}: three lattice vectors need at least 3 rows")
 
@@ -67,42 +58,19 @@ class HydrideBlocks:
         return (1 + len(self.numbers), self.rows, 3)
 
     @property
-    def _slots(self) -> tuple[int, ...]:
+    def slots(self) -> tuple[int, ...]:
+        """How many rows each element has."""
         return (self.rows,) * len(self.numbers)
 
     # ---- crystal -> tensor
 
-    def encode(self, crystals: CrystalBatch | Sequence[Structure]) -> Tensor:
-        """(batch, *shape) float32 Å; atoms of an element keep the order of the sites.
-
-        Raises:
-            InputError: a crystal that does not fit; see `encode_all`.
-        """
-        return self.encode_all(crystals).checked()
-
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """The same for any crystals: those that fail are zeros, with a reason.
-
-        A crystal fails when it is disordered, holds an element without a block or more atoms of one
-        than a block has rows, has a flat cell or overlapping atoms.
-
-        Raises:
-            InputError: nothing given.
-        """
-        batch, reasons = read_crystals(crystals)
-        found = _slots.faults(batch, self.numbers, self._slots, closest=self.closest)
-        reasons = [first or second for first, second in zip(reasons, found, strict=True)]
-        ok = np.array([reason == "" for reason in reasons])
-        tensor = torch.zeros(len(batch), *self.shape, dtype=torch.float64)
-        if ok.any():
-            fitting = batch[ok]
-            cart = fitting.cart if self.rule == "published" else off_origin(fitting)
-            sites = _slots.fill(fitting, cart, self.numbers, self._slots)
-            blocks = torch.zeros(len(fitting), *self.shape, dtype=torch.float64)
-            blocks[:, 0, :3] = fitting.lattice
-            blocks[:, 1:] = sites.view(-1, len(self.numbers), self.rows, 3)
-            tensor[torch.as_tensor(np.flatnonzero(ok))] = blocks
-        return Samples(tensor.float(), ok, tuple(reasons))
+    def _write(self, crystals: CrystalBatch) -> Tensor:
+        cart = crystals.cart if self.rule == "published" else off_origin(crystals)
+        sites = _slots.fill(crystals, cart, self.numbers, self.slots)
+        blocks = torch.zeros(len(crystals), *self.shape, dtype=torch.float64)
+        blocks[:, 0, :3] = crystals.lattice
+        blocks[:, 1:] = sites.view(-1, len(self.numbers), self.rows, 3)
+        return blocks
 
     # ---- tensor -> crystal
 
@@ -115,16 +83,7 @@ class HydrideBlocks:
         Raises:
             InputError: a tensor of another shape.
         """
-        if tensor.ndim != 4 or tuple(tensor.shape[1:]) != self.shape or len(tensor) == 0:
-            expected = ", ".join(map(str, self.shape))
-            raise InputError(
-                f"tensor of shape {tuple(tensor.shape)}: expected (batch, {expected}), batch >= 1"
-            )
-        tensor = tensor.detach().cpu().double()
-        reasons = [""] * len(tensor)
-        finite = torch.isfinite(tensor).flatten(1).all(1)
-        _slots.mark(reasons, finite, lambda _: "the tensor holds NaN or infinity")
-        tensor = torch.nan_to_num(tensor)
+        tensor, reasons = self._begin(tensor)
         kept = self.rows_kept(tensor)  # (batch, blocks, rows)
         vectors = kept[:, 0].sum(1)
         text = "the first block has {} lattice vectors instead of 3"
@@ -138,7 +97,7 @@ class HydrideBlocks:
         frac = tensor[:, 1:].flatten(1, 2) @ torch.linalg.inv(whole)  # (batch, sites, 3)
         row_numbers = torch.tensor(self.numbers).repeat_interleave(self.rows)
         present = kept[:, 1:].flatten(1)
-        return _slots.build(whole, frac, present, row_numbers, reasons, closest=self.closest)
+        return _slots.build(whole, frac, present, row_numbers, reasons)
 
     def rows_kept(self, tensor: Tensor) -> Tensor:
         """(batch, blocks, rows) bool: which rows are read as vectors, and not as padding."""

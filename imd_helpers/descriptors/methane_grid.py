@@ -23,7 +23,7 @@ from ..crystals.geometry import closest_contact
 from ..crystals.samples import Samples
 from ..runtime import InputError
 from ._grids import find_peaks, separate_peaks
-from .base import read_crystals
+from .base import Descriptor, check_batch, read_crystals
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -38,7 +38,7 @@ CLOSEST = 0.5  # Å
 
 
 @dataclass(frozen=True)
-class MethaneGrid:
+class MethaneGrid(Descriptor):
     """Encode SiO2 frameworks as three grids, and decode atoms from the last two.
 
     Attributes:
@@ -82,28 +82,23 @@ class MethaneGrid:
             [self._sum(crystal, z, DENSITY_CUTOFF, lennard_jones=False) for z in CHANNELS]
         )
 
-    def encode(self, crystals: CrystalBatch | Sequence[Structure]) -> Tensor:
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """(batch, *shape) float32: O, Si, and before them the energy from 1 to 0 (`scale_energy`).
 
-        Raises:
-            InputError: a framework that cannot be written; see `encode_all`.
-        """
-        return self.encode_all(crystals).checked()
-
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """The same for any crystals: those that fail are zeros, with a reason.
+        A framework that cannot be written is zeros, with a reason.
 
         Raises:
             InputError: nothing given.
         """
-        batch, unread = read_crystals(crystals)
-        reasons = [first or _fault(single) for first, single in zip(unread, batch, strict=True)]
+        batch, reasons = read_crystals(crystals)
         out = torch.zeros(len(batch), *self.shape)
-        for i, single in enumerate(batch):
-            if not reasons[i]:
-                out[i, 0] = torch.as_tensor(scale_energy(self.energy(single)))
-                out[i, 1:] = torch.as_tensor(self.density(single))
-        return Samples(out, np.array([not reason for reason in reasons]), tuple(reasons))
+        for i in np.flatnonzero([reason == "" for reason in reasons]).tolist():
+            try:
+                out[i, 0] = torch.as_tensor(scale_energy(self.energy(batch[i])))
+                out[i, 1:] = torch.as_tensor(self.density(batch[i]))
+            except InputError as error:
+                reasons[i] = str(error)
+        return Samples.from_reasons(out, reasons)
 
     def _sum(
         self, crystal: CrystalBatch, number: int, cutoff: float, *, lennard_jones: bool
@@ -133,11 +128,7 @@ class MethaneGrid:
         Raises:
             InputError: other shapes.
         """
-        if tensor.ndim != 5 or tensor.shape[1:] != self.shape or len(tensor) == 0:
-            raise InputError(
-                f"tensor of shape {tuple(tensor.shape)}: expected (batch, 3, {self.points}, "
-                f"{self.points}, {self.points}) with batch >= 1"
-            )
+        check_batch(tensor, self.shape)
         if lattice.shape != (len(tensor), 3, 3):
             raise InputError(
                 f"lattice of shape {tuple(lattice.shape)}: expected ({len(tensor)}, 3, 3), one "
@@ -145,8 +136,7 @@ class MethaneGrid:
             )
         parts = [self._decode(grid, cell) for grid, cell in zip(tensor, lattice, strict=True)]
         crystals, reasons = zip(*parts, strict=True)
-        ok = np.array([not reason for reason in reasons])
-        return Samples(CrystalBatch.cat(crystals), ok, tuple(reasons))
+        return Samples.from_reasons(CrystalBatch.cat(crystals), reasons)
 
     def _decode(self, grids: Tensor, lattice: Tensor) -> tuple[CrystalBatch, str]:
         lattice = lattice.detach().cpu().double()
@@ -196,9 +186,8 @@ def heat_of_adsorption(energy: np.ndarray, *, temperature: float = 298.0) -> flo
     Source: the target of Kim, Lee & Kim (2020), from its code.
     """
     energy = np.asarray(energy, dtype=np.float64)
-    weight = np.exp(
-        -(energy - energy.min()) / temperature
-    )  # the shift cancels, and spares overflow
+    shifted = energy - energy.min()  # the shift cancels, and spares overflow
+    weight = np.exp(-shifted / temperature)
     mean = (np.where(weight > 0, energy, 0.0) * weight).sum() / weight.sum()
     return float((temperature - mean) * GAS_CONSTANT)
 
@@ -209,28 +198,18 @@ def _one(structure: Structure | CrystalBatch) -> CrystalBatch:
     crystal = structure.to("cpu") if is_batch else CrystalBatch.from_structures([structure])
     if len(crystal) != 1:
         raise InputError(f"{len(crystal)} crystals at once: use encode for more than one")
-    if reason := _fault(crystal):
-        raise InputError(reason)
-    return crystal
-
-
-def _fault(crystal: CrystalBatch) -> str:
-    """What is wrong with a framework, if anything."""
     numbers = set(crystal.numbers[crystal.mask].tolist())
     if numbers != set(CHANNELS):
         found = " ".join(elements.SYMBOLS[z] for z in sorted(numbers)) or "no atoms"
-        return (
+        raise InputError(
             f"{found}: the methane grid is defined for frameworks of Si and O alone; write Al and "
             "other T atoms as Si, and take cations and water out"
         )
-    try:
-        distance, pair = closest_contact(crystal)
-    except InputError as error:  # a flat cell, or NaN
-        return str(error)
+    distance, pair = closest_contact(crystal)  # raises for a flat cell, or NaN
     if distance[0] < CLOSEST:
-        return (
+        raise InputError(
             f"sites {pair[0][0]} and {pair[0][1]} are {distance[0]:.2f} Å apart, closer than "
             f"{CLOSEST} Å: an atom near a special position was read twice? "
             'imd.datasets.load("iza_zeolites").structures() reads zeolites without such twins'
         )
-    return ""
+    return crystal

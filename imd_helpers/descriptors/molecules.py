@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..crystals import elements
+from ..crystals.batch import rows_of
 from ..runtime import InputError
 
 if TYPE_CHECKING:
@@ -98,14 +99,8 @@ class MoleculeBatch:
 
     def __getitem__(self, index: Any) -> MoleculeBatch:
         """Select molecules by an integer, a slice, integer indices or a boolean mask."""
-        if isinstance(index, int | np.integer):
-            index = range(len(self))[index]  # raises IndexError, and resolves negative indices
-            index = slice(index, index + 1)
-        elif not isinstance(index, slice):
-            index = torch.as_tensor(np.asarray(index))
-            if index.numel() == 0:
-                index = index.long()
-        return MoleculeBatch(self.positions[index], self.numbers[index])
+        rows = rows_of(index, len(self), self.numbers.device)
+        return MoleculeBatch(self.positions[rows], self.numbers[rows])
 
     def __repr__(self) -> str:
         names = ", ".join(self[:3].formulas())
@@ -193,34 +188,6 @@ def bonds(molecules: MoleculeBatch, *, scale: float = BOND_SCALE) -> Tensor:
     return (molecules.distances() <= limit) & ~diagonal
 
 
-def refined_colours(numbers: np.ndarray, adjacency: np.ndarray, *, rounds: int = 10) -> str:
-    """A name of a molecular graph that no numbering of its atoms changes (colour refinement).
-
-    Each atom starts with its element; in each round its new colour is its old one with the sorted
-    colours of its neighbours. Different names mean different graphs. Equal names do not always mean
-    equal graphs: some pairs of regular rings get the same one.
-
-    Args:
-        numbers: (atoms,) atomic numbers.
-        adjacency: (atoms, atoms) bool.
-        rounds: how often colours are refined.
-
-    Source:
-        Weisfeiler & Leman (1968), the test in one dimension.
-    """
-    import hashlib
-
-    colours = [str(int(z)) for z in numbers]
-    neighbours = [np.flatnonzero(row) for row in np.asarray(adjacency)]
-    for _ in range(rounds):
-        texts = [
-            f"{colours[i]}({','.join(sorted(colours[j] for j in near))})"
-            for i, near in enumerate(neighbours)
-        ]
-        colours = [hashlib.sha256(text.encode()).hexdigest()[:16] for text in texts]
-    return hashlib.sha256(",".join(sorted(colours)).encode()).hexdigest()[:16]
-
-
 def g2_molecules() -> tuple[list[str], MoleculeBatch, np.ndarray]:
     """The 148 molecules of the G2/97 set with measured energies, as ASE ships them.
 
@@ -232,6 +199,7 @@ def g2_molecules() -> tuple[list[str], MoleculeBatch, np.ndarray]:
         Curtiss, Raghavachari, Redfern & Pople, J. Chem. Phys. 106 (1997) 1063.
     """
     from ase.data.g2 import atom_names, data, molecule_names
+    from ase.symbols import string2symbols
 
     # H(298 K) - H(0 K) of an element in its standard state, and its atom's heat of formation at 0 K
     thermal = {name: data[name]["thermal correction"] for name in atom_names}
@@ -239,7 +207,7 @@ def g2_molecules() -> tuple[list[str], MoleculeBatch, np.ndarray]:
     names, batch, energy = list(molecule_names), [], []
     for name in names:
         row = data[name]
-        symbols = _symbols(row["symbols"])
+        symbols = string2symbols(row["symbols"])
         at_zero = (
             row["enthalpy"] - row["thermal correction"] + sum(thermal[symbol] for symbol in symbols)
         )
@@ -247,12 +215,6 @@ def g2_molecules() -> tuple[list[str], MoleculeBatch, np.ndarray]:
         batch.append((np.array(row["positions"]), [elements.number(s) for s in symbols]))
     positions, numbers = zip(*batch, strict=True)
     return names, MoleculeBatch.from_lists(positions, numbers), np.array(energy)
-
-
-def _symbols(formula: str) -> list[str]:
-    from ase.symbols import string2symbols
-
-    return string2symbols(formula)
 
 
 def _hill(numbers: np.ndarray) -> str:

@@ -10,7 +10,7 @@ wgan-v2.py at commit 7034d84).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.samples import Samples
 from ..runtime import InputError
+from .base import Descriptor, check_batch, finite_rows
 
 SPACE_GROUPS = (225, 216, 221)  # Fm-3m, F-43m, Pm-3m: the order of the published one-hot
 N_ROWS, N_COLUMNS = 3, 28
@@ -29,6 +30,8 @@ GRID = 4  # coordinates are multiples of 1/4
 ON_GRID = 0.005  # largest distance from a multiple of 1/4 that the filter accepts
 # Origin shifts that map each space group onto itself (translations of its Euclidean normaliser).
 ORIGIN_SHIFTS = {225: (0, 2), 216: (0, 1, 2, 3), 221: (0, 2)}  # times (1/4, 1/4, 1/4)
+
+Site = tuple[int, ...]  # three coordinates in quarters
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,16 +113,18 @@ def canonical(sites: Sites) -> Sites:
 @lru_cache(maxsize=100_000)
 def _smallest_description(group: int, flat: tuple[int, ...]) -> np.ndarray:
     """Three sites, as nine quarters, written with the origin that gives the smallest numbers."""
-    grid = np.array(flat).reshape(N_ROWS, 3)
-    options = []
+    return np.array(min(_descriptions(group, np.array(flat).reshape(N_ROWS, 3))))
+
+
+def _descriptions(group: int, grid: np.ndarray) -> Iterator[list[Site]]:
+    """For each origin the smallest site of each orbit, given one site of each (3, 3)."""
     for shift in ORIGIN_SHIFTS[group]:
         moved = (grid + shift) % GRID
-        options.append(np.stack([smallest_site(group, tuple(row)) for row in moved.tolist()]))
-    return min(options, key=lambda rows: rows.ravel().tolist())
+        yield [smallest_site(group, tuple(row)) for row in moved.tolist()]
 
 
 @cache
-def smallest_site(group: int, site: tuple[int, int, int]) -> np.ndarray:
+def smallest_site(group: int, site: Site) -> Site:
     """The image of a site, in quarters, that sorts first: one name for the whole orbit.
 
     Args:
@@ -128,10 +133,10 @@ def smallest_site(group: int, site: tuple[int, int, int]) -> np.ndarray:
     """
     rotations, translations = symmetry.operations(group)
     images = np.rint(rotations @ np.array(site) + translations * GRID).astype(np.int64) % GRID
-    return images[np.lexsort(images.T[::-1])[0]]
+    return min(map(tuple, images.tolist()))
 
 
-def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[tuple[int, ...], ...]]:
+def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[Site, ...]]:
     """Name of an arrangement of orbits, the same for any origin and whatever the elements.
 
     Args:
@@ -141,15 +146,11 @@ def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[tuple[int, ...],
     Returns:
         The space group, and the orbits' smallest sites in the smallest of their descriptions.
     """
-    options = []
-    for shift in ORIGIN_SHIFTS[group]:
-        moved = ((grid + shift) % GRID).tolist()
-        options.append(sorted(tuple(smallest_site(group, tuple(row)).tolist()) for row in moved))
-    return group, tuple(min(options))
+    return group, tuple(min(sorted(sites) for sites in _descriptions(group, grid)))
 
 
 @dataclass(frozen=True, eq=False)
-class SymmetrySites:
+class SymmetrySites(Descriptor):
     """Encode cubic ternaries as (3, 28) tensors, and decode them by symmetry operations.
 
     Attributes:
@@ -199,22 +200,24 @@ class SymmetrySites:
 
     # ---- crystal -> tensor
 
-    def encode(self, crystals: CrystalBatch) -> Tensor:
-        """(batch, 3, 28) float32.
+    def encode_all(self, crystals: CrystalBatch) -> Samples:
+        """(batch, 3, 28) float32: crystals that CubicGAN's filter rejects are zeros, with a reason.
 
-        Raises:
-            InputError: a crystal that CubicGAN's filter rejects, or an unknown element.
+        So are those with an element outside the table of features.
         """
         sites, kept = find_sites(crystals)
-        if len(kept) != len(crystals):
-            missing = sorted(set(range(len(crystals))) - set(kept.tolist()))
-            raise InputError(
-                f"{len(missing)} of {len(crystals)} crystals, the first is number {missing[0]} "
-                f"({crystals[missing[0]].formulas()[0]}), cannot be encoded: CubicGAN's rows need "
-                "a ternary in space group 225, 216 or 221 with three orbits at multiples of 1/4; "
-                "select them with descriptors.symmetry_sites.find_sites"
-            )
-        return self.encode_sites(sites)
+        reasons = [
+            f"{name}: CubicGAN's rows need a ternary in space group 225, 216 or 221 with three "
+            "orbits at multiples of 1/4; select them with symmetry_sites.find_sites"
+            for name in crystals.formulas()
+        ]
+        known = np.isin(sites.numbers, self.element_numbers).all(1)
+        for i, row, good in zip(kept.tolist(), sites.numbers, known, strict=True):
+            reasons[i] = "" if good else self._unknown(row)
+        tensor = torch.zeros(len(crystals), *self.shape)
+        if known.any():
+            tensor[torch.as_tensor(kept[known])] = self.encode_sites(sites[known])
+        return Samples.from_reasons(tensor, reasons)
 
     def encode_sites(self, sites: Sites) -> Tensor:
         """(batch, 3, 28) float32 from sites."""
@@ -258,11 +261,10 @@ class SymmetrySites:
         A sample fails when it holds NaN, when its lattice length is not positive, or when two
         sites lie on one orbit; the reason says which.
         """
+        check_batch(tensor, self.shape)
         tensor = tensor.detach().cpu().double()
-        self._check_shape(tensor)
-        finite = torch.isfinite(tensor).flatten(1).all(1).numpy()
-        clean = torch.where(torch.isfinite(tensor), tensor, torch.zeros_like(tensor))
-        sites = self.read_sites(clean)
+        finite = finite_rows(tensor).numpy()
+        sites = self.read_sites(torch.nan_to_num(tensor, posinf=0.0, neginf=0.0))
         return decode_sites(sites, finite=finite)
 
     def read_sites(self, tensor: Tensor) -> Sites:
@@ -310,13 +312,16 @@ class SymmetrySites:
         known = np.array(self.element_numbers)
         index = np.searchsorted(known, numbers).clip(max=len(known) - 1)
         if not (known[index] == numbers).all():
-            bad = sorted({elements.SYMBOLS[z] for z in numbers[known[index] != numbers].tolist()})
-            listed = " ".join(elements.SYMBOLS[z] for z in self.element_numbers)
-            raise InputError(
-                f"elements {', '.join(bad)} are not among the {len(known)} of the training data: "
-                f"choose from {listed}"
-            )
+            raise InputError(self._unknown(numbers))
         return torch.as_tensor(index)
+
+    def _unknown(self, numbers: np.ndarray) -> str:
+        bad = sorted(elements.SYMBOLS[z] for z in np.setdiff1d(numbers, self.element_numbers))
+        listed = " ".join(elements.SYMBOLS[z] for z in self.element_numbers)
+        return (
+            f"elements {', '.join(bad)} are not among the {len(self.element_numbers)} of the "
+            f"training data: choose from {listed}"
+        )
 
     @staticmethod
     def group_index(space_group: np.ndarray | Sequence[int]) -> np.ndarray:
@@ -332,15 +337,7 @@ class SymmetrySites:
                 f"space group {int(space_group[~known][0])}: CubicGAN knows 225 (Fm-3m), 216 "
                 "(F-43m) and 221 (Pm-3m)"
             )
-        return np.array([SPACE_GROUPS.index(int(g)) for g in space_group.ravel()]).reshape(
-            space_group.shape
-        )
-
-    def _check_shape(self, tensor: Tensor) -> None:
-        if tensor.ndim != 3 or tensor.shape[1:] != self.shape or len(tensor) == 0:
-            raise InputError(
-                f"tensor of shape {tuple(tensor.shape)}: expected (batch, 3, 28) with batch >= 1"
-            )
+        return (space_group[..., None] == SPACE_GROUPS).argmax(-1)
 
 
 def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Samples:
@@ -370,18 +367,14 @@ def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Samples:
             reasons.append(f"sites {shared[i][0]} and {shared[i][1]} lie on one orbit")
         else:
             reasons.append("")
-    ok = np.array([reason == "" for reason in reasons])
-    return Samples(crystals, ok, tuple(reasons))
+    return Samples.from_reasons(crystals, reasons)
 
 
 def _shared_orbits(sites: Sites) -> list[tuple[int, int] | None]:
     """For each crystal the first two rows (from 1) that lie on the same orbit, if any."""
-    smallest = np.empty_like(sites.grid)
-    for i, group in enumerate(sites.space_group.tolist()):
-        for row in range(N_ROWS):
-            smallest[i, row] = smallest_site(group, tuple(sites.grid[i, row].tolist()))
-    out: list[tuple[int, int] | None] = [None] * len(sites)
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        for i in np.flatnonzero((smallest[:, first] == smallest[:, second]).all(1)):
-            out[i] = out[i] or (first + 1, second + 1)
+    out = []
+    for group, grid in zip(sites.space_group.tolist(), sites.grid.tolist(), strict=True):
+        orbit = [smallest_site(group, tuple(row)) for row in grid]
+        same = [(i + 1, j + 1) for i, j in ((0, 1), (0, 2), (1, 2)) if orbit[i] == orbit[j]]
+        out.append(same[0] if same else None)
     return out

@@ -23,10 +23,10 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements, geometry
 from ..crystals.batch import wrap
-from ..crystals.samples import Samples
+from ..crystals.samples import Samples, in_places
 from ..runtime import InputError
 from ._grids import Peaks, add_gaussians, find_peaks, separate_peaks
-from .base import read_crystals
+from .base import Descriptor, check_batch, finite_rows, first_of, read_crystals
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -42,7 +42,7 @@ MONOMIALS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 
 @dataclass(frozen=True, eq=False)
-class VoxelGrid:
+class VoxelGrid(Descriptor):
     """Encode crystals as (32^3 + channels x 64^3) numbers, and decode them by finding peaks.
 
     Attributes:
@@ -109,7 +109,7 @@ class VoxelGrid:
         """Which crystals can be written, and why not the others, without drawing their grids."""
         batch, _ = read_crystals(crystals)
         _, _, reasons = self._prepare(crystals)
-        return Samples(batch, np.array([not reason for reason in reasons]), tuple(reasons))
+        return Samples.from_reasons(batch, reasons)
 
     def written(self, crystals: CrystalBatch | Sequence[Structure]) -> CrystalBatch:
         """The same crystals with the cell, orientation and origin that the grids hold.
@@ -120,19 +120,12 @@ class VoxelGrid:
         prepared, _, _ = self._prepare(crystals)
         return prepared
 
-    def encode(self, crystals: CrystalBatch | Sequence[Structure]) -> Tensor:
+    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """(batch, *shape) float32, about 1 MB a channel and crystal at 64 points.
 
-        Raises:
-            InputError: a crystal that cannot be written; see `encode_all`.
-        """
-        return self.encode_all(crystals).checked()
-
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """The same for any crystals: those that cannot be written are zeros, with a reason.
-
         A crystal fails when it is disordered or has overlapping atoms, an element without a
-        channel, too many sites, too long an edge, a flat cell, or a site outside the box.
+        channel, too many sites, too long an edge, a flat cell, or a site outside the box; its row
+        is zeros.
 
         Raises:
             InputError: nothing given.
@@ -140,21 +133,21 @@ class VoxelGrid:
         prepared, cart, reasons = self._prepare(crystals)
         out = torch.zeros(len(prepared), *self.shape, device=prepared.lattice.device)
         cell, sites = self.split(out)
-        ok = np.array([not reason for reason in reasons])
-        for rows in torch.tensor(np.flatnonzero(ok), device=out.device).split(CHUNK):
+        good = torch.tensor([not reason for reason in reasons], device=out.device)
+        for rows in good.nonzero()[:, 0].split(CHUNK):
             some = prepared[rows.cpu().numpy()]
             cell[rows, 0] = self.cell_grids(some.lattice)
             sites[rows] = self._site_grids(some, cart[rows])
-        return Samples(out, ok, tuple(reasons))
+        return Samples.from_reasons(out, reasons)
 
     def cell_grids(self, lattice: Tensor) -> Tensor:
         """(batch, cell points^3): one Gaussian in the middle of each cell (batch, 3, 3)."""
         n = self.cell_points
         grids = torch.zeros(len(lattice), n, n, n, device=lattice.device)
         middle = torch.full((len(lattice), 3), n // 2, dtype=torch.float64, device=lattice.device)
-        self._add(
-            grids, torch.arange(len(lattice), device=lattice.device), middle, _metric(lattice, n)
-        )
+        row = torch.arange(len(lattice), device=lattice.device)
+        height = torch.ones(len(lattice), device=lattice.device)
+        self._add(grids, row, middle, _metric(lattice, n), height, periodic=True)
         return grids
 
     def _site_grids(self, crystals: CrystalBatch, cart: Tensor) -> Tensor:
@@ -164,27 +157,17 @@ class VoxelGrid:
         numbers = crystals.numbers[mask]
         grids = torch.zeros(len(crystals) * self.channels, n, n, n, device=mask.device)
         row = crystal * self.channels
-        height = None
-        if self.elements is None:
-            height = numbers / DENSITY_UNIT
-        else:
+        height = numbers / DENSITY_UNIT
+        if self.elements is not None:
             row = row + self._channel[numbers.cpu()].to(row.device)
+            height = torch.ones_like(height)
         place = crystals.frac[mask] * n if self.box is None else cart[mask] / (self.box / n) + n / 2
-        self._add(grids, row, place, self._site_metric(crystals.lattice)[crystal], height)
+        metric = self._site_metric(crystals.lattice)[crystal]
+        self._add(grids, row, place, metric, height, periodic=self.box is None)
         return grids.view(len(crystals), self.channels, n, n, n)
 
-    def _add(
-        self,
-        grids: Tensor,
-        row: Tensor,
-        place: Tensor,
-        metric: Tensor,
-        height: Tensor | None = None,
-    ) -> None:
-        height = torch.ones(len(row), device=row.device) if height is None else height
-        periodic = self.box is None or grids.shape[-1] != self.site_points
-        options = {"sigma": self.sigma, "radius": self.radius, "periodic": periodic}
-        add_gaussians(grids, row, place, metric, height, **options)
+    def _add(self, *sites: Tensor, periodic: bool) -> None:
+        add_gaussians(*sites, sigma=self.sigma, radius=self.radius, periodic=periodic)
 
     def _site_metric(self, lattice: Tensor) -> Tensor:
         """(batch, 3, 3) Å^2: squared lengths of steps between voxels of the sites' grid."""
@@ -206,7 +189,7 @@ class VoxelGrid:
     ) -> tuple[CrystalBatch, Tensor, list[str]]:
         """Crystals as written, where their sites are (Å), and what stands against writing them."""
         crystals, unread = read_crystals(given)
-        reasons = [a or b for a, b in zip(unread, self._faults(crystals), strict=True)]
+        reasons = first_of(unread, list(self._faults(crystals)))
         ok = torch.tensor([not reason for reason in reasons], device=crystals.lattice.device)
         cube = 5.0 * torch.eye(3, dtype=torch.float64, device=ok.device)
         lattice = torch.where(ok[:, None, None], crystals.lattice, cube)
@@ -224,38 +207,33 @@ class VoxelGrid:
             cart = cart - centroid[:, None]
             frac = cart @ torch.linalg.inv(lattice)
         prepared = CrystalBatch(lattice, wrap(frac) * mask, crystals.numbers)
-        for i, reason in enumerate(self._misfits(prepared, cart * mask)):
-            reasons[i] = reasons[i] or reason
-        return prepared, cart, reasons
+        return prepared, cart, first_of(reasons, list(self._misfits(prepared, cart * mask)))
 
-    def _faults(self, crystals: CrystalBatch) -> list[str]:
+    def _faults(self, crystals: CrystalBatch) -> Iterator[str]:
         """What is wrong with each crystal as it comes."""
-        broken = ~torch.isfinite(crystals.lattice).flatten(1).all(1)
-        broken |= ~torch.isfinite(crystals.frac).flatten(1).all(1)
-        broken |= ~(torch.linalg.det(torch.nan_to_num(crystals.lattice)).abs() > 1e-3)
+        whole = finite_rows(crystals.lattice) & finite_rows(crystals.frac)
+        whole &= torch.linalg.det(torch.nan_to_num(crystals.lattice)).abs() > 1e-3
         n_sites, counts = crystals.n_sites.tolist(), crystals.counts().numpy() > 0
         known = np.ones(elements.N_COLUMNS, bool) if self.elements is None else self._channel >= 0
         foreign = counts & ~np.asarray(known)
-        fine = (~broken & (crystals.n_sites > 0)).cpu().numpy()
+        fine = (whole & (crystals.n_sites > 0)).cpu().numpy()
         contact, pair = np.full(len(fine), np.inf), np.zeros((len(fine), 2), int)
         if fine.any():
             contact[fine], pair[fine] = geometry.closest_contact(crystals[np.flatnonzero(fine)])
-        reasons = []
         for i in range(len(fine)):
-            reason = ""
             if n_sites[i] == 0:
-                reason = "it has no sites"
+                yield "it has no sites"
             elif not fine[i]:
-                reason = "its cell has no volume, or it holds NaN or infinity"
+                yield "its cell has no volume, or it holds NaN or infinity"
             elif foreign[i].any():
-                reason = self._unknown(np.flatnonzero(foreign[i]))
+                yield self._unknown(np.flatnonzero(foreign[i]))
             elif n_sites[i] > self.max_sites:
-                reason = f"{n_sites[i]} sites, at most {self.max_sites} (max_sites)"
+                yield f"{n_sites[i]} sites, at most {self.max_sites} (max_sites)"
             elif contact[i] < CLOSEST:
                 a, b = pair[i]
-                reason = f"sites {a} and {b} are {contact[i]:.2f} Å apart, closer than {CLOSEST} Å"
-            reasons.append(reason)
-        return reasons
+                yield f"sites {a} and {b} are {contact[i]:.2f} Å apart, closer than {CLOSEST} Å"
+            else:
+                yield ""
 
     def _unknown(self, numbers: np.ndarray) -> str:
         foreign = " ".join(elements.SYMBOLS[z] for z in numbers)
@@ -292,12 +270,9 @@ class VoxelGrid:
         Raises:
             InputError: another shape.
         """
-        if tensor.ndim != 2 or tensor.shape[1:] != self.shape or len(tensor) == 0:
-            raise InputError(
-                f"tensor of shape {tuple(tensor.shape)}: expected (batch, {self.shape[0]}) with "
-                f"batch >= 1, {self.cell_points}^3 numbers for the cell and {self.channels} x "
-                f"{self.site_points}^3 for the sites; use join(cell, sites)"
-            )
+        note = f", {self.cell_points}^3 numbers for the cell and {self.channels} x "
+        note += f"{self.site_points}^3 for the sites; use join(cell, sites)"
+        check_batch(tensor, self.shape, note)
         n, m = self.cell_points, self.site_points
         cell = tensor[:, : n**3].unflatten(1, (1, n, n, n))
         return cell, tensor[:, n**3 :].unflatten(1, (self.channels, m, m, m))
@@ -320,24 +295,17 @@ class VoxelGrid:
             InputError: another shape.
         """
         self.split(tensor)
-        parts = [self._decode(some, threshold) for some in tensor.split(CHUNK)]
-        return Samples(
-            CrystalBatch.cat([part.crystals for part in parts]),
-            np.concatenate([part.ok for part in parts]),
-            tuple(reason for part in parts for reason in part.reasons),
-        )
+        return Samples.cat([self._decode(some, threshold) for some in tensor.split(CHUNK)])
 
     def round_trip(self, crystals: CrystalBatch) -> Samples:
         """Encode and decode piece by piece, so that the grids need little memory."""
-        back, reasons = [], []
+        parts = []
         for start in range(0, len(crystals), CHUNK):
             encoded = self.encode_all(crystals[start : start + CHUNK])
             decoded = self.decode(encoded.tensor)
-            back.append(decoded.crystals)
-            both = zip(encoded.reasons, decoded.reasons, strict=True)
-            reasons += [first or then for first, then in both]
-        ok = np.array([not reason for reason in reasons])
-        return Samples(CrystalBatch.cat(back), ok, tuple(reasons))
+            reasons = first_of(encoded.reasons, decoded.reasons)
+            parts.append(Samples.from_reasons(decoded.crystals, reasons))
+        return Samples.cat(parts)
 
     def read_cells(self, cell: Tensor) -> tuple[Tensor, list[str]]:
         """Lattices (batch, 3, 3) Å from grids (batch, cell points^3), and what is wrong with each.
@@ -386,7 +354,7 @@ class VoxelGrid:
         return torch.stack(columns, 1)
 
     def _decode(self, tensor: Tensor, threshold: float) -> Samples:
-        finite = torch.isfinite(tensor).all(1).tolist()
+        finite = finite_rows(tensor).tolist()
         cell, sites = self.split(torch.nan_to_num(tensor.detach(), posinf=0.0, neginf=0.0))
         lattice, reasons = self.read_cells(cell)
         metric = self._site_metric(lattice).repeat_interleave(self.channels, 0)
@@ -413,8 +381,7 @@ class VoxelGrid:
             elif contact[i] < CLOSEST:
                 a, b = pair[i]
                 reasons[i] = reasons[i] or f"sites {a} and {b} are {contact[i]:.2f} Å apart"
-        ok = np.array([not reason for reason in reasons])
-        return Samples(crystals, ok, tuple(reasons))
+        return Samples.from_reasons(crystals, reasons)
 
     def _crystals(self, lattice: Tensor, peaks: Peaks) -> tuple[CrystalBatch, list[int]]:
         """Crystals from peaks; those with none or too many are placeholders. Counts of peaks."""
@@ -430,16 +397,12 @@ class VoxelGrid:
         else:
             numbers = torch.tensor(self.elements, device=owner.device)[peaks.row % self.channels]
         usable = (count > 0) & (count <= self.max_sites)
-        keep = usable[owner]
-        missing = torch.nonzero(~usable)[:, 0]  # one hydrogen atom keeps their place
-        owner = torch.cat([owner[keep], missing])
-        order = torch.argsort(owner, stable=True)
-        frac = torch.cat([place[keep], place.new_zeros(len(missing), 3)])[order]
-        numbers = torch.cat([numbers[keep], torch.ones_like(missing)])[order]
-        n_sites = torch.where(usable, count, torch.ones_like(count))
-        parts = [part.cpu() for part in (lattice, frac, numbers, n_sites)]
-        crystals = CrystalBatch.from_ragged(*parts)
-        return crystals.to(lattice.device), count.tolist()
+        keep, crystals = usable[owner].cpu(), None
+        if usable.any():
+            parts = [part.cpu() for part in (lattice[usable], place, numbers, count[usable])]
+            crystals = CrystalBatch.from_ragged(parts[0], parts[1][keep], parts[2][keep], parts[3])
+        placed = in_places(crystals, usable.cpu().numpy())
+        return placed.to(lattice.device), count.tolist()
 
 
 def largest_site_error(written: CrystalBatch, decoded: Samples) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit
 
@@ -80,19 +82,12 @@ def _neutral(z, count, m, table, n_states, words, work):
 
 
 @njit(cache=True)
-def _gcd(a, b):
-    while b:
-        a, b = b, a % b
-    return a
-
-
-@njit(cache=True)
 def _passes(z, count, m, table, n_states, rank, metal, pauling, alloys, work):
     all_metal, divisor, known = alloys, 0, True
     for i in range(m):
         all_metal = all_metal and metal[z[i]]
         known = known and n_states[z[i]] > 0 and (rank[z[i]] >= 0 or not pauling)
-        divisor = divisor if divisor == 1 else _gcd(count[i], divisor)
+        divisor = divisor if divisor == 1 else math.gcd(count[i], divisor)
     if m == 1 or all_metal:
         return True
     if not known:

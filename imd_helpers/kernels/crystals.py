@@ -7,17 +7,10 @@ import math
 import numpy as np
 from numba import njit
 
+from .linear import determinant, dot, invert, jit, row_times
+
 MAX_ROUNDS = 100  # a reduction ends long before; the cap guards against NaN
-
-
-@njit(cache=True)
-def _norm2(v):
-    return v[0] * v[0] + v[1] * v[1] + v[2] * v[2]
-
-
-@njit(cache=True)
-def _dot(u, v):
-    return u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
+MAX_CELLS = 2_000_000  # that are looked at around one site
 
 
 @njit(cache=True)
@@ -31,7 +24,7 @@ def _swap(basis, change, i, j):
 def _sort_by_length(basis, change):
     for i in range(2):
         for j in range(2 - i):
-            if _norm2(basis[j]) > _norm2(basis[j + 1]):
+            if dot(basis[j], basis[j]) > dot(basis[j + 1], basis[j + 1]):
                 _swap(basis, change, j, j + 1)
 
 
@@ -39,11 +32,11 @@ def _sort_by_length(basis, change):
 def _reduce_pair(basis, change):
     """Gauss reduction of the two shortest vectors."""
     for _ in range(MAX_ROUNDS):
-        times = round(_dot(basis[0], basis[1]) / _norm2(basis[0]))
+        times = round(dot(basis[0], basis[1]) / dot(basis[0], basis[0]))
         for k in range(3):
             basis[1, k] -= times * basis[0, k]
             change[1, k] -= times * change[0, k]
-        if _norm2(basis[1]) >= _norm2(basis[0]) * (1 - 1e-12):
+        if dot(basis[1], basis[1]) >= dot(basis[0], basis[0]) * (1 - 1e-12):
             return
         _swap(basis, change, 0, 1)
 
@@ -51,9 +44,9 @@ def _reduce_pair(basis, change):
 @njit(cache=True)
 def _reduce_third(basis, change):
     """Subtract from the third vector the lattice point of the other two closest to it."""
-    g00, g11 = _norm2(basis[0]), _norm2(basis[1])
-    g01 = _dot(basis[0], basis[1])
-    p0, p1 = _dot(basis[0], basis[2]), _dot(basis[1], basis[2])
+    g00, g11 = dot(basis[0], basis[0]), dot(basis[1], basis[1])
+    g01 = dot(basis[0], basis[1])
+    p0, p1 = dot(basis[0], basis[2]), dot(basis[1], basis[2])
     det = g00 * g11 - g01 * g01
     y0 = math.floor((p0 * g11 - p1 * g01) / det)
     y1 = math.floor((p1 * g00 - p0 * g01) / det)
@@ -83,8 +76,8 @@ def minkowski(lattice, basis, change):
         _sort_by_length(basis, change)
         _reduce_pair(basis, change)
         _reduce_third(basis, change)
-        after = _norm2(basis[2])
-        if after >= _norm2(basis[1]) * (1 - 1e-12):
+        after = dot(basis[2], basis[2])
+        if after >= dot(basis[1], basis[1]) * (1 - 1e-12):
             return
 
 
@@ -98,24 +91,74 @@ def minkowski_batch(lattice):
     return basis, change
 
 
-@njit(cache=True)
-def _inverse_unimodular(m, out):
-    """Inverse of an integer matrix of determinant +-1 by its adjugate: exact."""
-    det = 0.0
-    for i in range(3):
-        a, b = (i + 1) % 3, (i + 2) % 3
-        for j in range(3):
-            c, d = (j + 1) % 3, (j + 2) % 3
-            out[j, i] = m[a, c] * m[b, d] - m[a, d] * m[b, c]
-    for j in range(3):
-        det += m[0, j] * out[j, 0]
-    for i in range(3):
-        for j in range(3):
-            out[i, j] /= det
+@jit
+def reduced_sites(lattice, frac, n, basis, change, cart, wrapped):
+    """Sites in a Minkowski-reduced cell, so that a sphere meets few cells.
+
+    Args:
+        lattice, frac, n: (3, 3), (sites, 3), and how many sites there are.
+        basis, change: (3, 3), filled as by `minkowski`.
+        cart: (sites, 3) filled, Cartesian.
+        wrapped: (sites, 3) filled: the cells by which wrapping moved the sites.
+
+    Returns:
+        The longest difference of two sites.
+    """
+    back = np.empty((3, 3))
+    minkowski(lattice, basis, change)
+    invert(change, back)
+    for i in range(n):
+        for k in range(3):
+            x = frac[i, 0] * back[0, k] + frac[i, 1] * back[1, k] + frac[i, 2] * back[2, k]
+            wrapped[i, k] = math.floor(x)
+            cart[i, k] = x - wrapped[i, k]
+        row_times(cart[i], basis, cart[i])
+    widest = 0.0
+    for i in range(n):
+        for j in range(i):
+            x, y, z = cart[i, 0] - cart[j, 0], cart[i, 1] - cart[j, 1], cart[i, 2] - cart[j, 2]
+            widest = max(widest, x * x + y * y + z * z)
+    return math.sqrt(widest)
 
 
-@njit(cache=True)
-def _image_vectors(basis, shifts):
+@jit
+def half_of_cells(basis, radius, cells):
+    """Lattice vectors within a radius in whole numbers: one of each pair T, -T, and not 0.
+
+    Returns:
+        How many there are, -1 if too many, and (at least as many, 3) int64: the given room or more.
+    """
+    volume, box, most = abs(determinant(basis)), 1.0, np.empty(3, dtype=np.int64)
+    for k in range(3):
+        i, j = (k + 1) % 3, (k + 2) % 3
+        x = basis[i, 1] * basis[j, 2] - basis[i, 2] * basis[j, 1]
+        y = basis[i, 2] * basis[j, 0] - basis[i, 0] * basis[j, 2]
+        z = basis[i, 0] * basis[j, 1] - basis[i, 1] * basis[j, 0]
+        reach = radius * math.sqrt(x * x + y * y + z * z) / volume  # spacing of lattice planes
+        box *= 2 * reach + 1
+        most[k] = math.floor(min(reach, 1e6))
+    if not box < MAX_CELLS:
+        return -1, cells
+    n = 0
+    for a in range(most[0] + 1):
+        for b in range(-most[1] if a > 0 else 0, most[1] + 1):
+            for c in range(-most[2] if a > 0 or b > 0 else 1, most[2] + 1):
+                x = a * basis[0, 0] + b * basis[1, 0] + c * basis[2, 0]
+                y = a * basis[0, 1] + b * basis[1, 1] + c * basis[2, 1]
+                z = a * basis[0, 2] + b * basis[1, 2] + c * basis[2, 2]
+                if x * x + y * y + z * z > radius * radius:
+                    continue
+                if n == len(cells):
+                    longer = np.empty((2 * n, 3), dtype=np.int64)
+                    longer[:n] = cells
+                    cells = longer
+                cells[n, 0], cells[n, 1], cells[n, 2] = a, b, c
+                n += 1
+    return n, cells
+
+
+@jit
+def image_vectors(basis, shifts):
     """The 27 lattice vectors with coefficients -1, 0, 1; the zero vector first."""
     m = 1
     for a in range(-1, 2):
@@ -133,7 +176,7 @@ def _image_vectors(basis, shifts):
 def _closest(basis, reduced, scale, n, shifts, own_images):
     """Smallest d_ij / (s_i + s_j) over all pairs and images."""
     best, first, second = np.inf, 0, 0
-    own = math.sqrt(_norm2(basis[0]))  # the shortest lattice vector of a reduced cell
+    own = math.sqrt(dot(basis[0], basis[0]))  # the shortest lattice vector of a reduced cell
     for i in range(n):
         ratio = own / (2.0 * scale[i])
         if own_images and ratio < best:
@@ -181,14 +224,12 @@ def closest_batch(lattice, frac, numbers, scale_of, own_images):
         if n == 0:
             continue
         minkowski(lattice[c], basis, change)
-        _inverse_unimodular(change, back)
-        _image_vectors(basis, shifts)
+        invert(change, back)  # whole numbers of determinant 1 or -1: exact
+        image_vectors(basis, shifts)
         for i in range(n):
+            row_times(frac[c, i], back, reduced[i])
             for k in range(3):
-                f = 0.0
-                for m in range(3):
-                    f += frac[c, i, m] * back[m, k]
-                reduced[i, k] = f - math.floor(f)
+                reduced[i, k] -= math.floor(reduced[i, k])
         ratio[c], pair[c, 0], pair[c, 1] = _closest(basis, reduced, scale, n, shifts, own_images)
     return ratio, pair
 

@@ -5,81 +5,25 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
-from .crystals import _inverse_unimodular, minkowski
+from .crystals import half_of_cells, reduced_sites
+from .linear import determinant, entry, jit
 
 EXTRA = 1.6  # how many more points than k the first sphere should hold on average
 GROW = 1.2  # how much wider the next sphere is, where a site saw too few
-MAX_CELLS = 2_000_000
 SAME_PLACE = 1e-6  # Å^2; two atoms nearer than 0.001 Å
 FINE, BROKEN, LONELY, OVERLAP, ELONGATED = 0, 1, 2, 3, 4
 
-jit = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-entry = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True)
-
 
 @jit
-def _reduced_sites(lattice, frac, n, basis, change, cart, wrapped):
-    """Sites of a Minkowski-reduced cell, and the cells by which wrapping moved them."""
-    back = np.empty((3, 3))
-    minkowski(lattice, basis, change)
-    _inverse_unimodular(change, back)
-    for i in range(n):
-        for k in range(3):
-            x = frac[i, 0] * back[0, k] + frac[i, 1] * back[1, k] + frac[i, 2] * back[2, k]
-            wrapped[i, k] = math.floor(x)
-            cart[i, k] = x - wrapped[i, k]
-        x, y, z = cart[i, 0], cart[i, 1], cart[i, 2]
-        for k in range(3):
-            cart[i, k] = x * basis[0, k] + y * basis[1, k] + z * basis[2, k]
-    widest = 0.0
-    for i in range(n):
-        for j in range(i):
-            x, y, z = cart[i, 0] - cart[j, 0], cart[i, 1] - cart[j, 1], cart[i, 2] - cart[j, 2]
-            widest = max(widest, x * x + y * y + z * z)
-    return math.sqrt(widest)
-
-
-@jit
-def _volume(basis):
-    return abs(
-        basis[0, 0] * (basis[1, 1] * basis[2, 2] - basis[1, 2] * basis[2, 1])
-        - basis[0, 1] * (basis[1, 0] * basis[2, 2] - basis[1, 2] * basis[2, 0])
-        + basis[0, 2] * (basis[1, 0] * basis[2, 1] - basis[1, 1] * basis[2, 0])
-    )
-
-
-@jit
-def _cells_within(basis, radius, cells):
+def _cells_within(basis, radius, half):
     """Integer lattice vectors no longer than radius; the number is -1 if there are too many."""
-    volume, most, box = _volume(basis), np.empty(3, dtype=np.int64), 1.0
-    for k in range(3):
-        i, j = (k + 1) % 3, (k + 2) % 3
-        x = basis[i, 1] * basis[j, 2] - basis[i, 2] * basis[j, 1]
-        y = basis[i, 2] * basis[j, 0] - basis[i, 0] * basis[j, 2]
-        z = basis[i, 0] * basis[j, 1] - basis[i, 1] * basis[j, 0]
-        reach = radius * math.sqrt(x * x + y * y + z * z) / volume  # spacing of lattice planes
-        box *= 2 * reach + 1
-        most[k] = math.floor(min(reach, 1e6))
-    if not box < MAX_CELLS:
-        return -1, cells
-    n = 0
-    for a in range(-most[0], most[0] + 1):
-        for b in range(-most[1], most[1] + 1):
-            for c in range(-most[2], most[2] + 1):
-                x = a * basis[0, 0] + b * basis[1, 0] + c * basis[2, 0]
-                y = a * basis[0, 1] + b * basis[1, 1] + c * basis[2, 1]
-                z = a * basis[0, 2] + b * basis[1, 2] + c * basis[2, 2]
-                if x * x + y * y + z * z > radius * radius:
-                    continue
-                if n == len(cells):
-                    longer = np.empty((2 * n, 3), dtype=np.int64)
-                    longer[:n] = cells
-                    cells = longer
-                cells[n, 0], cells[n, 1], cells[n, 2] = a, b, c
-                n += 1
-    return n, cells
+    n, half = half_of_cells(basis, radius, half)
+    cells = np.zeros((max(2 * n + 1, 0), 3), dtype=np.int64)
+    for m in range(n):
+        for k in range(3):
+            cells[n + 1 + m, k], cells[n - 1 - m, k] = half[m, k], -half[m, k]
+    return n if n < 0 else len(cells), cells, half
 
 
 @jit
@@ -171,7 +115,7 @@ def all_edges(lattice, frac, n_sites, cutoff, k, tie, status):
     most = frac.shape[1]
     basis, change = np.empty((3, 3)), np.empty((3, 3))
     cart, wrapped = np.empty((most, 3)), np.empty((most, 3))
-    cells = np.empty((64, 3), dtype=np.int64)
+    half = np.empty((64, 3), dtype=np.int64)
     squares, to, cell = _room(512)
     guess = max(64, n_sites.sum() * (k + 4))
     edges, distance = np.empty((guess, 5), dtype=np.int64), np.empty(guess)
@@ -181,9 +125,9 @@ def all_edges(lattice, frac, n_sites, cutoff, k, tie, status):
         status[c] = BROKEN if n == 0 else FINE
         if n == 0:
             continue
-        widest = _reduced_sites(lattice[c], frac[c], n, basis, change, cart, wrapped)
-        radius = _first_radius(_volume(basis) / n, k, tie, cutoff)
-        n_cells, cells = _cells_within(basis, radius + widest, cells)
+        widest = reduced_sites(lattice[c], frac[c], n, basis, change, cart, wrapped)
+        radius = _first_radius(abs(determinant(basis)) / n, k, tie, cutoff)
+        n_cells, cells, half = _cells_within(basis, radius + widest, half)
         i = 0
         while i < n:
             if n_cells < 0:
@@ -200,7 +144,7 @@ def all_edges(lattice, frac, n_sites, cutoff, k, tie, status):
             kept = _how_many(squares, order, found, k, tie, radius, cutoff)
             if kept < 0:
                 radius = min(cutoff, GROW * radius)
-                n_cells, cells = _cells_within(basis, radius + widest, cells)
+                n_cells, cells, half = _cells_within(basis, radius + widest, half)
                 continue
             if kept == 0:
                 status[c] = LONELY

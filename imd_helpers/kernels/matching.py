@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
+
+from .crystals import image_vectors
+from .linear import copy_matrix, determinant, dot, entry, invert, jit, row_times
 
 OK, TOO_LONG, TOO_LARGE = 0, 1, 2
 MAX_ROUNDS = 1000  # reductions end long before; the cap guards against rounding at the edge
@@ -22,51 +24,7 @@ MAX_POINTS = 4_000_000  # lattice points looked at for one cell; real crystals n
 MAX_SITES = 1000
 FAR = 1e20
 
-# Loops instead of array expressions, and no wrappers for calls from Python: a first call compiles
-# everything, and a reader waits for it.
-jit = njit(cache=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
-entry = njit(cache=True, error_model="numpy", no_cfunc_wrapper=True)
-
 # ---- lattices
-
-
-@jit
-def _dot(u, v):
-    return u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
-
-
-@jit
-def _copy(m, out):
-    for i in range(3):
-        for k in range(3):
-            out[i, k] = m[i, k]
-
-
-@jit
-def _det(m):
-    return (
-        m[0, 0] * (m[1, 1] * m[2, 2] - m[1, 2] * m[2, 1])
-        - m[0, 1] * (m[1, 0] * m[2, 2] - m[1, 2] * m[2, 0])
-        + m[0, 2] * (m[1, 0] * m[2, 1] - m[1, 1] * m[2, 0])
-    )
-
-
-@jit
-def _inverse(m, out):
-    det = _det(m)
-    for i in range(3):
-        a, b = (i + 1) % 3, (i + 2) % 3
-        for j in range(3):
-            c, d = (j + 1) % 3, (j + 2) % 3
-            out[j, i] = (m[a, c] * m[b, d] - m[a, d] * m[b, c]) / det
-
-
-@jit
-def _times(row, m, out):
-    """Out = row @ m."""
-    x, y, z = row[0], row[1], row[2]
-    for k in range(3):
-        out[k] = x * m[0, k] + y * m[1, k] + z * m[2, k]
 
 
 @jit
@@ -77,7 +35,7 @@ def _degrees(cosine):
 @jit
 def _reciprocal_lengths(basis, inverse, out):
     """Lengths of the reciprocal vectors (no 2 pi): inverse spacings of the lattice planes."""
-    _inverse(basis, inverse)
+    invert(basis, inverse)
     for k in range(3):
         out[k] = math.sqrt(inverse[0, k] ** 2 + inverse[1, k] ** 2 + inverse[2, k] ** 2)
 
@@ -88,17 +46,17 @@ def _orthogonalise(basis, star, mu, norm):
         for k in range(3):
             star[i, k] = basis[i, k]
         for j in range(i):
-            mu[i, j] = _dot(basis[i], star[j]) / norm[j]
+            mu[i, j] = dot(basis[i], star[j]) / norm[j]
             for k in range(3):
                 star[i, k] -= mu[i, j] * star[j, k]
-        norm[i] = _dot(star[i], star[i])
+        norm[i] = dot(star[i], star[i])
 
 
 @jit
 def lll(lattice, basis, change):
     """LLL reduction with delta = 3/4: basis = change @ lattice (in place)."""
     star, mu, norm = np.empty((3, 3)), np.empty((3, 3)), np.empty(3)
-    _copy(lattice, basis)
+    copy_matrix(lattice, basis)
     for i in range(3):
         for k in range(3):
             change[i, k] = 1.0 if i == k else 0.0
@@ -176,9 +134,9 @@ def _turn(basis, xi, eta, zeta, e):
 @jit
 def _niggli_step(basis, e):
     """One round of steps A1 to A8; returns whether another one is needed."""
-    A, B, C = _dot(basis[0], basis[0]), _dot(basis[1], basis[1]), _dot(basis[2], basis[2])
-    xi, eta = 2 * _dot(basis[1], basis[2]), 2 * _dot(basis[0], basis[2])
-    zeta = 2 * _dot(basis[0], basis[1])
+    A, B, C = dot(basis[0], basis[0]), dot(basis[1], basis[1]), dot(basis[2], basis[2])
+    xi, eta = 2 * dot(basis[1], basis[2]), 2 * dot(basis[0], basis[2])
+    zeta = 2 * dot(basis[0], basis[1])
     if B + e < A or (abs(A - B) < e and abs(xi) > abs(eta) + e):
         _swap_and_flip(basis, 0, 1)
         A, B, xi, eta = B, A, eta, xi
@@ -186,8 +144,8 @@ def _niggli_step(basis, e):
         _swap_and_flip(basis, 1, 2)
         return True
     _turn(basis, xi, eta, zeta, e)
-    xi, eta = 2 * _dot(basis[1], basis[2]), 2 * _dot(basis[0], basis[2])
-    zeta = 2 * _dot(basis[0], basis[1])
+    xi, eta = 2 * dot(basis[1], basis[2]), 2 * dot(basis[0], basis[2])
+    zeta = 2 * dot(basis[0], basis[1])
     all_sum = xi + eta + zeta + A + B
     if (
         abs(xi) > B + e
@@ -220,7 +178,7 @@ def niggli(lattice, out):
     """A right-handed Niggli-reduced basis of the lattice (in place)."""
     change = np.empty((3, 3))
     lll(lattice, out, change)
-    volume = _det(out)
+    volume = determinant(out)
     if volume < 0.0:
         _scale_rows(out, -1.0, -1.0, -1.0)
     e = NIGGLI_TOL * abs(volume) ** (1.0 / 3.0)
@@ -231,9 +189,7 @@ def niggli(lattice, out):
 
 @jit
 def _longest(basis):
-    return math.sqrt(
-        max(_dot(basis[0], basis[0]), _dot(basis[1], basis[1]), _dot(basis[2], basis[2]))
-    )
+    return math.sqrt(max(dot(basis[0], basis[0]), dot(basis[1], basis[1]), dot(basis[2], basis[2])))
 
 
 @jit
@@ -371,12 +327,12 @@ def _fold(frac, bounds, groups, fold, det, lattice, tol, partner):
         partner: (n, n) bool, filled.
     """
     inverse, small = np.empty((3, 3)), np.empty((3, 3))
-    _inverse(fold, inverse)
+    invert(fold, inverse)
     for i in range(3):
-        _times(inverse[i], lattice, small[i])
+        row_times(inverse[i], lattice, small[i])
     near = np.empty(3)
     for k in range(3):
-        near[k] = PRIMITIVE_TOL / math.sqrt(_dot(small[k], small[k]))
+        near[k] = PRIMITIVE_TOL / math.sqrt(dot(small[k], small[k]))
     d, f = np.empty(3), np.empty(3)
     for g in range(groups):
         for i in range(bounds[g], bounds[g + 1]):
@@ -386,7 +342,7 @@ def _fold(frac, bounds, groups, fold, det, lattice, tol, partner):
                 for k in range(3):
                     d[k] = frac[j, k] - frac[i, k]
                     apart = apart or abs(d[k] - np.rint(d[k])) > 2 * tol[k]
-                _times(d, fold, f)
+                row_times(d, fold, f)
                 close = apart  # neighbours in the larger cell are different atoms
                 for k in range(3):
                     close = close and abs(f[k] - np.rint(f[k])) < near[k]
@@ -420,7 +376,7 @@ def _merge(frac, code, fold, partner):
                 continue
             done[j] = True
             seen += 1
-            _times(frac[j], fold, f)
+            row_times(frac[j], fold, f)
             for k in range(3):
                 if seen == 1:
                     out[kept, k] = f[k] - math.floor(f[k])
@@ -465,8 +421,7 @@ def _group(code, bounds):
             size = i - bounds[groups]
             groups += 1
             bounds[groups] = i
-            while size:
-                common, size = size, common % size
+            common = math.gcd(common, size)
     return groups, common
 
 
@@ -485,7 +440,7 @@ def _smaller_cell(cell, frac, code):
         return 0
     tol, wide = np.empty(3), np.empty(3)
     for k in range(3):
-        tol[k] = PRIMITIVE_TOL / math.sqrt(_dot(cell[k], cell[k]))
+        tol[k] = PRIMITIVE_TOL / math.sqrt(dot(cell[k], cell[k]))
         wide[k] = 2 * tol[k]
     vectors = np.empty((n, 3))
     n_vectors = _translations(frac, bounds, groups, wide, vectors)
@@ -499,7 +454,7 @@ def _smaller_cell(cell, frac, code):
                 fold[0, 0], fold[1, 1], fold[2, 2] = p, q, det // (p * q)
                 for m in range(p * p * q):
                     fold[0, 1], fold[0, 2], fold[1, 2] = m // (p * q), m // q % p, m % q
-                    _inverse(fold, inverse)
+                    invert(fold, inverse)
                     if not (
                         _near_any(inverse[0], vectors, n_vectors, tol)
                         and _near_any(inverse[1], vectors, n_vectors, tol)
@@ -508,8 +463,8 @@ def _smaller_cell(cell, frac, code):
                         continue
                     if _fold(frac, bounds, groups, fold, det, cell, tol, partner):
                         for i in range(3):
-                            _times(inverse[i], cell, small[i])
-                        _copy(small, cell)
+                            row_times(inverse[i], cell, small[i])
+                        copy_matrix(small, cell)
                         return _merge(frac, code, fold, partner)
     return 0
 
@@ -518,11 +473,11 @@ def _smaller_cell(cell, frac, code):
 def _change_basis(frac, lattice, basis):
     """Fractional coordinates in another basis of the same lattice, in [0, 1); in place."""
     inverse, change = np.empty((3, 3)), np.empty((3, 3))
-    _inverse(basis, inverse)
+    invert(basis, inverse)
     for i in range(3):
-        _times(lattice[i], inverse, change[i])
+        row_times(lattice[i], inverse, change[i])
     for i in range(len(frac)):
-        _times(frac[i], change, frac[i])
+        row_times(frac[i], change, frac[i])
         for k in range(3):
             frac[i, k] -= math.floor(frac[i, k])
 
@@ -540,7 +495,7 @@ def _reduce(lattice, frac, code, primitive, out):
     niggli(lattice, out)
     _change_basis(frac, lattice, out)
     cell, less = np.empty((3, 3)), n
-    _copy(out, cell)
+    copy_matrix(out, cell)
     while primitive and less > 0:
         n = less
         less = _smaller_cell(cell, frac[:n], code[:n])
@@ -583,16 +538,16 @@ def reduce_batch(lattice, frac, code, start, primitive, scale, cells, parameters
         n_sites[c] = n
         anchor[c] = _rarest_first(x[:n], z[:n], count)
         if scale:
-            size = (n / abs(_det(cells[c]))) ** (1.0 / 3.0)
+            size = (n / abs(determinant(cells[c]))) ** (1.0 / 3.0)
             for i in range(3):
                 for k in range(3):
                     cells[c, i, k] *= size
         for k in range(3):
-            parameters[c, k] = math.sqrt(_dot(cells[c, k], cells[c, k]))
+            parameters[c, k] = math.sqrt(dot(cells[c, k], cells[c, k]))
         for k in range(3):
             i, j = (k + 1) % 3, (k + 2) % 3
             edges = parameters[c, i] * parameters[c, j]
-            parameters[c, 3 + k] = _degrees(_dot(cells[c, i], cells[c, j]) / edges)
+            parameters[c, 3 + k] = _degrees(dot(cells[c, i], cells[c, j]) / edges)
 
 
 @jit
@@ -737,29 +692,23 @@ def assign(cost, n, column, work):
 
 @jit
 def _images(basis, out):
-    """26 neighbouring lattice vectors, and the square of half the shortest one."""
-    m, shortest = 0, np.inf
-    for i in range(-1, 2):
-        for j in range(-1, 2):
-            for k in range(-1, 2):
-                if i == 0 and j == 0 and k == 0:
-                    continue
-                for axis in range(3):
-                    out[m, axis] = i * basis[0, axis] + j * basis[1, axis] + k * basis[2, axis]
-                shortest = min(shortest, _dot(out[m], out[m]))
-                m += 1
+    """27 neighbouring lattice vectors, and the square of half the shortest one."""
+    image_vectors(basis, out)
+    shortest = np.inf
+    for m in range(1, 27):  # the first is 0
+        shortest = min(shortest, dot(out[m], out[m]))
     return shortest / 4.0
 
 
 @jit
 def _shortest(f, basis, images, half, out):
     """Shortest of the vectors f + lattice, f within half a cell; returns its square."""
-    _times(f, basis, out)
-    shortest = _dot(out, out)
+    row_times(f, basis, out)
+    shortest = dot(out, out)
     if shortest <= half:
         return shortest
     x0, y0, z0 = out[0], out[1], out[2]
-    for m in range(26):
+    for m in range(1, 27):
         x, y, z = x0 + images[m, 0], y0 + images[m, 1], z0 + images[m, 2]
         length = x * x + y * y + z * z
         if length < shortest:
@@ -800,7 +749,7 @@ def _displacement(one, two, shift, bounds, groups, basis, to_basis, near, images
                 cost[i, j] = FAR
                 for k in range(3):
                     d[k] = one[first + j, k] - two[first + i, k] - shift[k]
-                _times(d, to_basis, f)
+                row_times(d, to_basis, f)
                 for k in range(3):
                     f[k] -= np.rint(f[k])
                 if abs(f[0]) > near[0] or abs(f[1]) > near[1] or abs(f[2]) > near[2]:
@@ -840,7 +789,7 @@ def _sites_match(mapped, two, anchor, bounds, groups, average, volume, stol, tab
     inverse, tol = np.empty((3, 3)), np.empty(3)
     _reciprocal_lengths(average, inverse, tol)
     basis, change, to_basis = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
-    near, images, half = np.empty(3), np.empty((26, 3)), -1.0
+    near, images, half = np.empty(3), np.empty((27, 3)), -1.0
     shift = np.empty(3)
     for k in range(3):
         tol[k] *= 2.0 * stol * spacing
@@ -854,7 +803,7 @@ def _sites_match(mapped, two, anchor, bounds, groups, average, volume, stol, tab
             continue
         if half < 0.0:
             lll(average, basis, change)
-            _inverse(change, to_basis)
+            invert(change, to_basis)
             _reciprocal_lengths(basis, inverse, near)
             for k in range(3):
                 near[k] *= 2.0 * stol * spacing
@@ -904,16 +853,16 @@ def fit(lattice, frac, parameters, two, anchor, bounds, groups, ltol, stol, angl
                     continue
                 for m in range(3):
                     trial[0, m], trial[1, m], trial[2, m] = a[m], b[m], c[m]
-                if abs(abs(_det(trial)) - 1.0) > 0.5:
+                if abs(abs(determinant(trial)) - 1.0) > 0.5:
                     continue
                 volume = _average_cell(
                     a[6], b[6], c[6], _degrees(ca), _degrees(cb), _degrees(cg), parameters, average
                 )
                 if volume == 0.0:
                     continue
-                _inverse(trial, inverse)
+                invert(trial, inverse)
                 for s in range(n):
-                    _times(frac[s], inverse, mapped[s])
+                    row_times(frac[s], inverse, mapped[s])
                 for _ in range(2):
                     if _sites_match(
                         mapped, two, anchor, bounds, groups, average, volume, stol, tables

@@ -5,14 +5,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linear_sum_assignment
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.descriptors.amd import (
     average_minimum_distances,
     nearest_rows,
-    pointwise_distance,
     pointwise_distances,
 )
 from imd_helpers.runtime import InputError
@@ -127,14 +125,12 @@ def test_only_the_points_count(made):
     ]
     found = average_minimum_distances(CrystalBatch.cat([batch, *others]), k=50)
     assert np.abs(found[1:] - found[0]).max() < 1e-8
-    same = CrystalBatch.cat([batch] * len(others))
-    assert pointwise_distance(same, CrystalBatch.cat(others), k=50).max() < 1e-8
 
 
 @settings(max_examples=40, deadline=None)
 @given(crystals(), st.floats(1e-4, 0.05))
 def test_small_moves_change_little(made, size):
-    """Sites that move by at most eps change no average and no row by more than 2 eps."""
+    """Sites that move by at most eps change no average by more than 2 eps."""
     batch, rng = made
     n = int(batch.n_sites[0])
     moves = rng.normal(size=(n, 3))
@@ -143,30 +139,12 @@ def test_small_moves_change_little(made, size):
     moved = crystal(batch.lattice[0].numpy(), frac, batch.numbers[0])
     one, other = average_minimum_distances(CrystalBatch.cat([batch, moved]))
     assert np.abs(one - other).max() <= 2 * size + 1e-9
-    assert pointwise_distance(batch, moved)[0] <= 2 * size + 1e-9
 
 
 def test_scale(real):
     bigger = CrystalBatch(1.1 * real.lattice, real.frac, real.numbers)
     ratio = average_minimum_distances(bigger) / average_minimum_distances(real)
     assert np.allclose(ratio, 1.1)
-
-
-def test_earth_movers_distance(real):
-    rng = np.random.default_rng(1)
-    one, other = real[rng.integers(0, 300, 200)], real[rng.integers(0, 300, 200)]
-    found = pointwise_distance(one, other)
-    averages = [average_minimum_distances(part) for part in (one, other)]
-    assert (found >= np.abs(averages[0] - averages[1]).max(1) - 1e-9).all()
-    assert np.allclose(found, pointwise_distance(other, one))
-    rows = [pointwise_distances(part) for part in (one, other)]
-    n, m = one.n_sites.numpy(), other.n_sites.numpy()
-    for i in range(60):  # copies of the rows until both have as many: an assignment problem
-        common = np.lcm(n[i], m[i])
-        a = np.repeat(rows[0][i, : n[i]], common // n[i], axis=0)
-        b = np.repeat(rows[1][i, : m[i]], common // m[i], axis=0)
-        cost = np.abs(a[:, None] - b[None]).max(-1)
-        assert found[i] == pytest.approx(cost[linear_sum_assignment(cost)].mean(), abs=1e-9)
 
 
 def test_nearest_rows(real):
@@ -189,11 +167,8 @@ def test_broken_crystals_have_none(real):
     assert np.isnan(found).all(1).tolist() == [True] * 6 + [False] * (len(real) - 6)
     assert np.array_equal(found[6:], average_minimum_distances(real[6:]))
     assert np.isnan(pointwise_distances(batch)[:6]).all()
-    assert np.isnan(pointwise_distance(batch[:6], real[:6])).all()
 
 
 def test_input_errors(real):
     with pytest.raises(InputError, match="at least 1"):
         average_minimum_distances(real, k=0)
-    with pytest.raises(InputError, match="as many on both sides"):
-        pointwise_distance(real[:2], real[:3])

@@ -11,6 +11,7 @@ import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.geometry import closest_contact, min_image_distances
 from imd_helpers.crystals.samples import Samples
+from imd_helpers.descriptors._slots import CLOSEST
 from imd_helpers.descriptors.base import read_crystals
 from imd_helpers.descriptors.coordinate_matrix import (
     CoordinateMatrix,
@@ -217,7 +218,7 @@ def test_any_numbers_decode_or_say_why(seed):
     assert [reason == "" for reason in decoded.reasons] == decoded.ok.tolist()
     if decoded.ok.any():
         decoded.valid().validate()
-        assert (closest_contact(decoded.valid())[0] >= mg_mn_o.closest).all()
+        assert (closest_contact(decoded.valid())[0] >= CLOSEST).all()
 
 
 def test_coordinates_outside_the_cell_are_wrapped():

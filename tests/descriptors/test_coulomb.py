@@ -166,7 +166,7 @@ def test_bad_calls_are_refused(g2):
         CoulombMatrix(4, order="eigenvalues").decode(torch.zeros(1, 4))
     with pytest.raises(InputError, match="expected"):
         CoulombMatrix(4).decode(torch.zeros(1, 3, 3))
-    with pytest.raises(InputError, match="nothing to decode"):
+    with pytest.raises(InputError, match="batch >= 1"):
         CoulombMatrix(4).decode(torch.zeros(0, 4, 4))
     with pytest.raises(InputError, match="at least one atom"):
         SineMatrix(0)

@@ -16,7 +16,6 @@ from imd_helpers.descriptors.molecules import (
     g2_molecules,
     need,
     positions_from_distances,
-    refined_colours,
 )
 from imd_helpers.runtime import InputError
 
@@ -118,34 +117,6 @@ def test_bonds_agree_with_ase(g2):
         other = np.zeros(matrix.shape[1:], dtype=bool)
         other[here, there] = True
         assert (matrix[i].numpy() == other).all()
-
-
-@given(st.integers(0, 147), st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
-def test_colours_do_not_depend_on_numbering(index, random):
-    _, batch, _ = g2_molecules()
-    one = batch[index]
-    n = int(one.n_atoms)
-    z, graph = one.numbers[0, :n].numpy(), bonds(one)[0, :n, :n].numpy()
-    order = list(range(n))
-    random.shuffle(order)
-    assert refined_colours(z, graph) == refined_colours(z[order], graph[order][:, order])
-
-
-def test_colours_confuse_decalin_and_bicyclopentyl_but_not_isomers():
-    from imd_helpers.descriptors import smiles
-
-    def name(text):
-        graph = smiles.read_smiles(text)
-        matrix = np.zeros((len(graph.numbers),) * 2, dtype=bool)
-        for i, j, _ in graph.bonds:
-            matrix[i, j] = matrix[j, i] = True
-        return refined_colours(np.array(graph.numbers), matrix)
-
-    known = smiles.WELL_KNOWN
-    assert name(known["decalin"]) == name(known["bicyclopentyl"])
-    assert smiles.canonical(known["decalin"]) != smiles.canonical(known["bicyclopentyl"])
-    assert name("CCO") != name("COC")
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
