@@ -207,10 +207,12 @@ def fingerprint(crystals: CrystalBatch) -> str:
     return hashlib.sha256(b"".join(each)).hexdigest()[:12]
 
 
-def digest(lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> bytes:
-    """SHA-256 of one crystal, rounded to 0.001."""
+def digest(
+    lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray, *, decimals: int = ROUNDED
+) -> bytes:
+    """SHA-256 of one crystal, rounded."""
     values = np.concatenate([lattice.ravel(), frac.ravel()])
-    text = (np.round(values, ROUNDED) + 0.0).tobytes() + numbers.astype(np.int64).tobytes()
+    text = (np.round(values, decimals) + 0.0).tobytes() + numbers.astype(np.int64).tobytes()
     return hashlib.sha256(text).digest()
 
 
