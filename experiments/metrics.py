@@ -107,7 +107,7 @@ def kinds(crystals: CrystalBatch, training: CrystalBatch) -> list[Row]:
 
 def distance(crystals: CrystalBatch, training: CrystalBatch) -> Row:
     """Median distance to the nearest known crystal of the formula, with its interval."""
-    found = structure_distance(crystals, training, same_composition=True).distance
+    found, _ = structure_distance(crystals, training, same_composition=True)
     found = np.sort(found[np.isfinite(found)])
     n = len(found)
     if n < 10:

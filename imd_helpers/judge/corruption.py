@@ -1,9 +1,9 @@
 """Known doses of corruption on real crystals, to find out what a metric sees and what it misses.
 
-Every function takes n crystals, a dose and a seed of its random choices, and returns new crystals;
-a dose of 0 changes nothing, one out of range raises `InputError`, an unknown name the same. With the same seed a
-larger dose does more of the same: the same atoms move further in the same direction, and the sites
-or crystals touched by a small dose are among those touched by a large one.
+Every function takes n crystals, a dose and a seed of its random choices, and returns new crystals.
+A dose of 0 changes nothing; one out of range raises `InputError`. With the same seed a larger dose
+does more of the same: the same atoms move further in the same direction, and the sites or crystals
+touched by a small dose are among those touched by a large one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What kind of new is a crystal: a copy, a substitution, a known template, or a new one?
+"""What kind of new is a crystal: a copy, a substitution, a known prototype, or a new one?
 
 Each crystal gets exactly one label, the first of these that holds against a reference:
 
@@ -8,27 +8,27 @@ copy            a reference crystal of the same composition matches, and the nea
                 as large (volume per atom within ``volume``) and as close (average minimum
                 distances, without scaling, within ``distance``)
 strained copy   a reference crystal of the same composition matches, but none so closely
-known template  (site swap) a reference crystal of the same composition matches if its elements
+known prototype  (site swap) a reference crystal of the same composition matches if its elements
                 exchange their sites
 substitution    a reference crystal of another composition matches after renaming its elements
-known template  no such match, but the reference has the template: anonymous formula, space group
+known prototype  no such match, but the reference has the prototype: anonymous formula, space group
                 and Wyckoff letters of each element
-new template    none of these
+new prototype    none of these
 =============== ==================================================================================
 
 "Matches" is the yes or no of `matching`, for renamed elements that of pymatgen's
 ``StructureMatcher.fit_anonymous``. It is generous (by default 20 % in the edges, 0.3 of an atom's
 share of space in the sites), so that a distorted perovskite may count as a substitution in the
-ideal one; the label does not depend on the symmetry found. Templates do: they are found within
-``symprec``, so that noise makes a template new.
+ideal one; the label does not depend on the symmetry found. Prototypes do: they are found within
+``symprec``, so that noise makes a prototype new.
 
-Two descriptions of one template differ by the letters that they give. Merged here: every order of
+Two descriptions of one prototype differ by the letters that they give. Merged here: every order of
 the elements; the changes of origin and axes that pymatgen's table lists for each space group
 (Goodall et al., Sci. Adv. 8 (2022) eabn4117: the Euclidean normaliser, and in orthorhombic groups
 the exchanges of axes of the affine one); the eleven pairs of enantiomorphic space groups. Not
 merged: other changes of basis of triclinic and monoclinic cells (moyopy chooses one reduced basis,
-which near a tie depends on rounding). A template does not know free coordinates, and one whose
-symmetry is a subgroup of another's is another template.
+which near a tie depends on rounding). A prototype does not know free coordinates, and one whose
+symmetry is a subgroup of another's is another prototype.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ import gzip
 import importlib.util
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from importlib import metadata
@@ -47,12 +47,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..crystals import CrystalBatch, symmetry
-from ..crystals.rules import broken_crystals
+from ..crystals import CrystalBatch, compositions, symmetry
 from ..crystals.samples import fingerprint
 from ..descriptors import amd
 from ..intervals import wilson
-from ..runtime import InputError
+from ..runtime import InputError, progress_bar
 from . import cells as matching
 from .cells import NONE, MatchSettings, ReducedCells
 
@@ -60,9 +59,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COPY, STRAINED, SUBSTITUTION = "copy", "strained copy", "substitution"
-KNOWN, NEW, BROKEN = "known template", "new template", "broken"
+KNOWN, NEW, BROKEN = "known prototype", "new prototype", "broken"
 KINDS = (COPY, STRAINED, SUBSTITUTION, KNOWN, NEW, BROKEN)
-NO_TEMPLATE = ""
+NO_PROTOTYPE = ""
 NEAR = 30  # reference crystals tried first, nearest first: most substitutions end there
 CHUNK = 200  # crystals whose anonymous matches are looked for at once
 ENANTIOMORPHIC = {
@@ -81,7 +80,7 @@ class NoveltySettings:
             reference crystal's (volume per atom)^(1/3).
         volume: largest relative difference of the volumes per atom of a copy.
         k: neighbours that the average minimum distances count.
-        symprec: how far atoms may be from the symmetric position for a template, Å.
+        symprec: how far atoms may be from the symmetric position for a prototype, Å.
     """
 
     match: MatchSettings = field(default_factory=MatchSettings)
@@ -105,7 +104,7 @@ class NoveltySettings:
             "match": self.match.definition(),
             "copy": {"distance": self.distance, "volume": self.volume, "amd_neighbours": self.k},
             "anonymous": "semantics of pymatgen's StructureMatcher.fit_anonymous",
-            "template": {
+            "prototype": {
                 "symprec": self.symprec,
                 "moyopy": metadata.version("moyopy"),
                 "relabelling": f"pymatgen {metadata.version('pymatgen')}",
@@ -158,7 +157,7 @@ def novelty_kinds(
     reference: CrystalBatch,
     *,
     settings: NoveltySettings | None = None,
-    known_templates: Sequence[str] | None = None,
+    known_prototypes: Sequence[str] | None = None,
     progress: bool = False,
 ) -> NoveltyKinds:
     """Label each crystal by what it repeats of a reference; see the module for the labels.
@@ -167,23 +166,23 @@ def novelty_kinds(
         crystals: n crystals.
         reference: what is known already, e.g. the training set. Broken ones count for nothing.
         settings: thresholds.
-        known_templates: ``templates(reference)`` at the same symprec, if it is at hand: finding
+        known_prototypes: ``prototypes(reference)`` at the same symprec, if it is at hand: finding
             them takes longest, about half a millisecond each.
         progress: show a progress bar over the slow steps.
 
     Raises:
-        InputError: not one known template for each crystal of the reference.
+        InputError: not one known prototype for each crystal of the reference.
     """
     settings = settings or NoveltySettings()
-    if known_templates is not None and len(known_templates) != len(reference):
+    if known_prototypes is not None and len(known_prototypes) != len(reference):
         raise InputError(
-            f"{len(known_templates)} known templates for {len(reference)} reference crystals: "
-            "give templates(reference), or leave them out"
+            f"{len(known_prototypes)} known prototypes for {len(reference)} reference crystals: "
+            "give prototypes(reference), or leave them out"
         )
     work = _Work(crystals, reference, settings)
     work.copies()
     work.renamed(progress)
-    work.templates(known_templates, progress)
+    work.prototypes(known_prototypes, progress)
     definition = {
         **settings.definition(),
         "reference": fingerprint(reference),
@@ -205,15 +204,15 @@ class _Work:
     ) -> None:
         self.settings = settings
         ours, theirs = anonymous_keys(crystals), anonymous_keys(reference)
-        wanted = set(ours.values())
-        self.rows = np.array([j for j, key in theirs.items() if key in wanted], dtype=np.int64)
+        wanted = set(ours) - {()}
+        self.rows = np.flatnonzero([key in wanted for key in theirs])
         self.known = reference[self.rows].to("cpu") if len(self.rows) else None
         self.crystals = crystals = crystals.to("cpu")
         self.n, self.m = len(crystals), len(self.rows)
         both = crystals if self.known is None else CrystalBatch.cat([self.known, crystals])
         self.cells = matching.reduce_cells(both, settings.match)
-        self.keys = [theirs[j] for j in self.rows.tolist()] + [ours.get(i) for i in range(self.n)]
-        self.compositions = matching.composition_keys(both)
+        self.keys = [theirs[j] for j in self.rows.tolist()] + ours
+        self.compositions = compositions.keys(matching.whole_counts(both))
         self.shapes = [_shape(self.cells, i) for i in range(len(both))]
         self.amd = self._fingerprints(both)
         lattice = both.lattice.detach().cpu().double().numpy()
@@ -299,7 +298,7 @@ class _Work:
             shapes[self.shapes[j]].append(j)
         places = {shape: np.array(members) for shape, members in shapes.items() if shape}
         left = [i for i in self._open() if self.shapes[i + self.m] in places]
-        for part in _bar(range(0, len(left), CHUNK), progress, "renaming elements"):
+        for part in progress_bar(range(0, len(left), CHUNK), "renaming elements", progress):
             some = left[part : part + CHUNK]
             candidates = {i: self._candidates(i, places) for i in some}
             self._try(candidates, swap=True)
@@ -338,35 +337,35 @@ class _Work:
                 else:
                     self._label(i, SUBSTITUTION, f"as {self._name(found)}, renamed", found)
 
-    # ---- templates
+    # ---- prototypes
 
-    def templates(self, given: Sequence[str] | None, progress: bool) -> None:
-        """Label what is left by its template."""
+    def prototypes(self, given: Sequence[str] | None, progress: bool) -> None:
+        """Label what is left by its prototype."""
         left = self._open()
         if not left:
             return
-        known = self._known_templates({self.keys[i + self.m] for i in left}, given, progress)
+        known = self._known_prototypes({self.keys[i + self.m] for i in left}, given, progress)
         symprec = self.settings.symprec
-        names = templates(self.crystals[np.array(left)], symprec=symprec, progress=progress)
+        names = prototypes(self.crystals[np.array(left)], symprec=symprec, progress=progress)
         for i, name in zip(left, names, strict=True):
-            if name == NO_TEMPLATE:
+            if name == NO_PROTOTYPE:
                 self._label(i, BROKEN, f"no space group found within {symprec} Å")
             elif name in known:
-                detail = f"template {name} of {self._name(known[name])}, other coordinates"
+                detail = f"prototype {name} of {self._name(known[name])}, other coordinates"
                 self._label(i, KNOWN, detail, known[name])
             else:
-                self._label(i, NEW, f"template {name} is not in the reference")
+                self._label(i, NEW, f"prototype {name} is not in the reference")
 
-    def _known_templates(
+    def _known_prototypes(
         self, wanted: set, given: Sequence[str] | None, progress: bool
     ) -> dict[str, int]:
-        """The first reference crystal of each template, among those of some anonymous formulas."""
+        """The first reference crystal of each prototype, among those of some anonymous formulas."""
         rows = [j for j in range(self.m) if self.keys[j] in wanted]
         if not rows:
             return {}
         if given is None:
             part = self.known[np.array(rows)]  # type: ignore[index]
-            names = templates(part, symprec=self.settings.symprec, progress=progress)
+            names = prototypes(part, symprec=self.settings.symprec, progress=progress)
         else:
             names = [given[self.rows[j]] for j in rows]
         known: dict[str, int] = {}
@@ -375,18 +374,11 @@ class _Work:
         return known
 
 
-def anonymous_keys(crystals: CrystalBatch) -> dict[int, tuple[int, ...]]:
-    """Index of each whole crystal -> its numbers of atoms in lowest terms, ascending."""
-    rows = np.flatnonzero(~broken_crystals(crystals))
-    if len(rows) == 0:
-        return {}
-    counts = matching.whole_counts(crystals, rows)
-    lowest = np.sort(counts // np.gcd.reduce(counts, axis=1)[:, None], axis=1)
-    most = int((lowest > 0).sum(1).max())
-    tails = lowest[:, lowest.shape[1] - most :].tolist()
-    return {
-        int(i): tuple(k for k in tail if k) for i, tail in zip(rows.tolist(), tails, strict=True)
-    }
+def anonymous_keys(crystals: CrystalBatch) -> list[tuple[int, ...]]:
+    """Numbers of atoms of each crystal in lowest terms, ascending; empty for a broken one."""
+    lowest = np.sort(compositions.reduced(matching.whole_counts(crystals)), axis=1)
+    kinds = (lowest > 0).sum(1)
+    return [tuple(row[len(row) - k :].tolist()) for row, k in zip(lowest, kinds, strict=True)]
 
 
 def _shape(cells: ReducedCells, i: int) -> tuple[int, ...]:
@@ -453,11 +445,13 @@ def _nameless(shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
     return np.arange(1, len(shape) + 1), shape
 
 
-# ---- templates
+# ---- prototypes
 
 
-def templates(crystals: CrystalBatch, *, symprec: float = 0.1, progress: bool = False) -> list[str]:
-    """Name of each crystal's template, e.g. ``ABC3_221_a_b_c``; empty where none is found.
+def prototypes(
+    crystals: CrystalBatch, *, symprec: float = 0.1, progress: bool = False
+) -> list[str]:
+    """Name of each crystal's prototype, e.g. ``ABC3_221_a_b_c``; empty where none is found.
 
     The name holds the anonymous formula, the space group (the first of an enantiomorphic pair) and
     the Wyckoff letters of each element, in the description that sorts first; see the module for
@@ -471,12 +465,13 @@ def templates(crystals: CrystalBatch, *, symprec: float = 0.1, progress: bool = 
     Returns:
         n names.
     """
-    out = [NO_TEMPLATE] * len(crystals)
+    out = [NO_PROTOTYPE] * len(crystals)
     whole = matching.measurable(crystals)
     if len(whole) == 0:
         return out
     cells = symmetry._cells(crystals[whole])
-    for i, cell in _bar(list(zip(whole.tolist(), cells, strict=True)), progress, "templates"):
+    pairs = list(zip(whole.tolist(), cells, strict=True))
+    for i, cell in progress_bar(pairs, "prototypes", progress):
         data = symmetry._dataset(cell, symprec)
         if data is None:
             continue
@@ -486,12 +481,12 @@ def templates(crystals: CrystalBatch, *, symprec: float = 0.1, progress: bool = 
         atoms = Counter(cell.numbers)
         common = int(np.gcd.reduce(list(atoms.values())))
         occupied = tuple(sorted((atoms[z] // common, tuple(sorted(letters[z]))) for z in letters))
-        out[i] = _template(data.number, occupied)
+        out[i] = _prototype(data.number, occupied)
     return out
 
 
 @lru_cache(maxsize=200_000)
-def _template(number: int, occupied: tuple[tuple[int, tuple[str, ...]], ...]) -> str:
+def _prototype(number: int, occupied: tuple[tuple[int, tuple[str, ...]], ...]) -> str:
     """The description that sorts first among all equal ones."""
     best = min(
         tuple(
@@ -527,11 +522,3 @@ def _relabellings() -> dict[int, list[dict[str, str]]]:
     raise FileNotFoundError(
         "pymatgen's table wyckoff-position-relabelings is missing: install pymatgen>=2025.6.14"
     )
-
-
-def _bar(items: Any, progress: bool, name: str) -> Iterable[Any]:
-    if not progress:
-        return items
-    from tqdm.auto import tqdm
-
-    return tqdm(items, desc=name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..crystals import CrystalBatch, symmetry
+from ..crystals import CrystalBatch, compositions, symmetry
 from ..descriptors import amd
 from ..runtime import InputError
 from . import cells as matching
@@ -22,7 +22,6 @@ __all__ = [
     "NONE",
     "MatchSettings",
     "Matches",
-    "Nearest",
     "novel",
     "same_as_earlier",
     "same_as_reference",
@@ -42,22 +41,6 @@ class Matches:
     """
 
     first: np.ndarray
-    failed: dict[int, str]
-
-
-@dataclass(frozen=True, eq=False)
-class Nearest:
-    """For each of n crystals the nearest of a reference.
-
-    Attributes:
-        distance: (n,) Å; infinite where no reference crystal may be compared, NaN where the
-            crystal is broken.
-        index: (n,) of the nearest, or `NONE`.
-        failed: index -> why a crystal has no distance.
-    """
-
-    distance: np.ndarray
-    index: np.ndarray
     failed: dict[int, str]
 
 
@@ -143,7 +126,7 @@ def structure_distance(
     *,
     k: int = 100,
     same_composition: bool = False,
-) -> Nearest:
+) -> tuple[np.ndarray, np.ndarray]:
     """How far is the nearest crystal of a reference, with no threshold?
 
     The distance of two crystals is the largest difference between their average minimum distances
@@ -156,6 +139,11 @@ def structure_distance(
         reference: what is known already.
         k: neighbours of each site that count.
         same_composition: compare only crystals of the same reduced formula.
+
+    Returns:
+        (n,) distances in Å: infinite where no reference crystal may be compared, NaN where the
+        crystal is broken or too elongated to count neighbours; and (n,) index of the nearest, or
+        `NONE`.
 
     Raises:
         InputError: k is not positive.
@@ -174,8 +162,7 @@ def structure_distance(
         if len(new) and len(known):
             distance[new], place = amd.nearest_rows(ours[new], theirs[known])
             index[new] = known[place]
-    why = "broken crystal, or one too elongated to count neighbours"
-    return Nearest(distance, index, dict.fromkeys(np.flatnonzero(broken).tolist(), why))
+    return distance, index
 
 
 def space_group_kept(
@@ -220,12 +207,16 @@ def _comparable(
     if not same_composition:
         yield np.arange(len(crystals)), np.arange(len(reference))
         return
-    places: dict[bytes, list[int]] = {}
-    for j, key in matching.composition_keys(reference).items():
-        places.setdefault(key, []).append(j)
-    news: dict[bytes, list[int]] = {}
-    for i, key in matching.composition_keys(crystals).items():
-        news.setdefault(key, []).append(i)
+    news, places = (_places(each) for each in (crystals, reference))
     for key, rows in news.items():
         if key in places:
             yield np.array(rows), np.array(places[key])
+
+
+def _places(crystals: CrystalBatch) -> dict[bytes, list[int]]:
+    """Key of a composition -> the crystals that have it; broken ones have none."""
+    places: dict[bytes, list[int]] = {}
+    for i, key in enumerate(compositions.keys(matching.whole_counts(crystals))):
+        if key:
+            places.setdefault(key, []).append(i)
+    return places
