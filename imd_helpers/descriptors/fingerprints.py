@@ -7,16 +7,11 @@ with its reason. Where atoms are, whatever their element, say the distances of `
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +23,9 @@ from ..crystals import compositions as comps
 from ..crystals.rules import GeometryRule, geometry_verdict
 from ..crystals.samples import digest, each_of
 from ..runtime import InputError, progress_bar
+from ..work import Pieces, Workers
 
+SHELF = 2  # letters of a key: fingerprints are kept in 256 pieces
 SYMPREC = 1e-3  # Å, within which sites of one orbit share a CrystalNN fingerprint
 MEASURABLE = GeometryRule(
     "measurable",
@@ -234,16 +231,15 @@ def crystalnn(
         Zimmermann and Jain, RSC Adv. 10 (2020) 6063 (the fingerprint).
     """
     _need_matminer()
-    if processes < 1:
-        raise InputError(f"processes = {processes}: at least one process does the work")
-    definition = _crystalnn_definition()
+    versions = {name: metadata.version(name) for name in ("matminer", "pymatgen")}
+    definition = {"space": "crystalnn", "preset": "ops", "mean_over_sites": True, **versions}
     made_by = hashlib.sha256(repr(sorted(definition.items())).encode()).hexdigest()[:12]
     verdict = geometry_verdict(crystals, MEASURABLE)
     failed = {int(i): verdict.reason(int(i)) for i in np.flatnonzero(~verdict.ok)}
     plain = {i: parts for i, parts in enumerate(each_of(crystals)) if verdict.ok[i]}
-    keys = {i: f"{made_by} {digest(*parts, decimals=6).hex()}" for i, parts in plain.items()}
+    keys = {i: digest(*parts, decimals=6).hex() for i, parts in plain.items()}
     work = {key: plain[i] for i, key in keys.items()}  # copies once
-    found = _found(work, _Store(_file()) if cached else None, processes, progress)
+    found = _found(work, Pieces(_folder(made_by) if cached else None), processes, progress)
     values = np.full((len(crystals), len(_featurizer().feature_labels())), np.nan)
     for i, key in keys.items():
         answer = found[key]
@@ -258,39 +254,20 @@ Plain = tuple[np.ndarray, np.ndarray, np.ndarray]  # lattice, coordinates and nu
 
 
 def _found(
-    work: Mapping[str, Plain], store: _Store | None, processes: int, progress: bool
+    work: Mapping[str, Plain], pieces: Pieces, processes: int, progress: bool
 ) -> dict[str, np.ndarray | str]:
     """Fingerprint of each crystal by its key, or why there is none; kept as soon as known."""
-    out: dict[str, np.ndarray | str] = {**store.read(work)} if store else {}
+    out: dict[str, np.ndarray | str] = {**_kept(pieces, work)}
     left = [key for key in work if key not in out]
     size = 8 if len(left) > 8 * processes else 1
     tasks = [{key: work[key] for key in left[i : i + size]} for i in range(0, len(left), size)]
-    with progress_bar(None, "CrystalNN", progress, total=len(left), unit="crystal") as bar:
-        for answers in _mapped(tasks, processes):
+    bar = progress_bar(None, "CrystalNN", progress, total=len(left), unit="crystal")
+    with Workers(processes) as workers, bar:
+        for _, answers in workers.map(crystalnn_task, tasks, len(tasks)):
             bar.update(len(answers))
             out.update(answers)
-            if store:
-                store.write({key: x for key, x in answers.items() if not isinstance(x, str)})
+            _keep(pieces, {key: x for key, x in answers.items() if not isinstance(x, str)})
     return out
-
-
-def _crystalnn_definition() -> dict[str, Any]:
-    versions = {name: metadata.version(name) for name in ("matminer", "pymatgen")}
-    return {"space": "crystalnn", "preset": "ops", "mean_over_sites": True, **versions}
-
-
-def _mapped(tasks: list, processes: int) -> Iterator[dict[str, np.ndarray | str]]:
-    if processes == 1 or len(tasks) < 2:
-        yield from map(crystalnn_task, tasks)
-        return
-    # spawn: a forked copy of a process in which torch or numba have threads may hang
-    with ProcessPoolExecutor(min(processes, len(tasks)), get_context("spawn")) as pool:
-        running = {pool.submit(crystalnn_task, task): task for task in tasks}
-        for future in as_completed(running):
-            try:
-                yield future.result()
-            except BrokenProcessPool:
-                yield dict.fromkeys(running[future], "a process died, by lack of memory? Run again")
 
 
 def crystalnn_task(task: Mapping[str, Plain]) -> dict[str, np.ndarray | str]:
@@ -345,37 +322,26 @@ def _need_matminer() -> None:
         ) from error
 
 
-class _Store:
-    """Fingerprints by key in one SQLite file: writes are atomic, also with several processes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with closing(self._open()) as file, file:
-                file.execute("CREATE TABLE IF NOT EXISTS points (key TEXT PRIMARY KEY, x BLOB)")
-        except (OSError, sqlite3.Error) as error:
-            raise InputError(
-                f"the cache {path} cannot be used ({error}): set IMD_CACHE_DIR to a folder that "
-                "can be written, delete the file if it is damaged, or choose cached=False"
-            ) from error
-
-    def read(self, keys: Iterable[str]) -> dict[str, np.ndarray]:
-        ask = "SELECT x FROM points WHERE key = ?"
-        with closing(self._open()) as file:
-            rows = {key: file.execute(ask, (key,)).fetchone() for key in keys}
-        return {key: np.frombuffer(row[0]) for key, row in rows.items() if row}
-
-    def write(self, points: Mapping[str, np.ndarray]) -> None:
-        rows = [(key, point.astype(np.float64).tobytes()) for key, point in points.items()]
-        with closing(self._open()) as file, file:  # the inner one commits all or nothing
-            file.executemany("INSERT OR REPLACE INTO points VALUES (?, ?)", rows)
-
-    def _open(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=60.0)
+def _kept(pieces: Pieces, keys: Iterable[str]) -> dict[str, np.ndarray]:
+    """What is known of some crystals; a piece holds all whose keys begin alike."""
+    known: dict[str, np.ndarray] = {}
+    for shelf in {key[:SHELF] for key in keys}:
+        arrays = pieces.read(shelf)
+        if arrays:
+            known.update(zip(arrays["keys"].tolist(), arrays["points"], strict=True))
+    return known
 
 
-def _file() -> Path:
+def _keep(pieces: Pieces, points: Mapping[str, np.ndarray]) -> None:
+    for shelf in sorted({key[:SHELF] for key in points}):
+        known = _kept(pieces, [shelf])
+        known.update((key, x) for key, x in points.items() if key.startswith(shelf))
+        pieces.write(
+            shelf, {"keys": np.array(list(known)), "points": np.array(list(known.values()))}
+        )
+
+
+def _folder(made_by: str) -> Path:
     from ..datasets.remote import cache_dir
 
-    return cache_dir() / "fingerprints" / "crystalnn.sqlite"
+    return cache_dir() / "fingerprints" / f"crystalnn-{made_by}"

@@ -71,12 +71,7 @@ class Potential(ABC):
         return {"potential": self.label, self.package: version, "energy_scale": self.scale}
 
     def energies(
-        self,
-        crystals: CrystalBatch,
-        *,
-        batch: int = 16,
-        gate: GeometryRule | None = GATE,
-        progress: bool = False,
+        self, crystals: CrystalBatch, *, batch: int = 16, gate: GeometryRule | None = GATE
     ) -> np.ndarray:
         """(n,) energies in eV/atom, NaN where there is none; see `evaluate` for the reasons.
 
@@ -85,28 +80,22 @@ class Potential(ABC):
             batch: crystals in one batch, and never more than 128 atoms.
             gate: crystals that break this rule get no energy; None for crystals that are known to
                 be real.
-            progress: show a progress bar.
         """
         energy = np.full(len(crystals), np.nan)
-        for rows in self._batches(crystals, batch, gate, progress, {}):
+        for rows in self._batches(crystals, batch, gate, {}):
             for i, found in self._answers(crystals, rows, forces=False, failed={}):
                 energy[i] = found[0]
         return energy
 
     def evaluate(
-        self,
-        crystals: CrystalBatch,
-        *,
-        batch: int = 8,
-        gate: GeometryRule | None = GATE,
-        progress: bool = False,
+        self, crystals: CrystalBatch, *, batch: int = 8, gate: GeometryRule | None = GATE
     ) -> Evaluation:
         """Energies, forces and stresses; arguments as in `energies`."""
         n, sites = crystals.numbers.shape
         out = Evaluation(
             np.full(n, np.nan), np.zeros((n, sites, 3)), np.full((n, 3, 3), np.nan), {}
         )
-        for rows in self._batches(crystals, batch, gate, progress, out.failed):
+        for rows in self._batches(crystals, batch, gate, out.failed):
             for i, (energy, forces, stress) in self._answers(crystals, rows, True, out.failed):
                 out.energy[i], out.stress[i] = energy, stress
                 out.forces[i, : len(forces)] = forces
@@ -122,25 +111,16 @@ class Potential(ABC):
         """Each crystal's (energy in eV/atom, forces, stress); the latter two only if asked for."""
 
     def _batches(
-        self,
-        crystals: CrystalBatch,
-        batch: int,
-        gate: GeometryRule | None,
-        progress: bool,
-        failed: dict[int, str],
+        self, crystals: CrystalBatch, batch: int, gate: GeometryRule | None, failed: dict[int, str]
     ) -> Iterator[list[int]]:
+        """Rows that pass the gate, in batches; why the others do not is added to ``failed``."""
         if batch < 1:
             raise InputError(f"batch = {batch}: a batch needs at least one crystal")
         verdict = geometry_verdict(crystals, gate or GeometryRule("any", "no gate"))
         for i in np.flatnonzero(~verdict.ok):
             failed[int(i)] = f"distance gate: {verdict.reason(int(i))}"
         rows = np.flatnonzero(verdict.ok)
-        batches = list(_of_similar_size(rows, crystals.n_sites.numpy(), batch))
-        if not progress:
-            return iter(batches)
-        from tqdm.auto import tqdm
-
-        return iter(tqdm(batches, desc=self.label, unit="batch"))
+        return _of_similar_size(rows, crystals.n_sites.numpy(), batch)
 
     def _answers(
         self, crystals: CrystalBatch, rows: list[int], forces: bool, failed: dict[int, str]

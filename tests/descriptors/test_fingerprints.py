@@ -1,4 +1,4 @@
-import sqlite3
+import shutil
 import sys
 import warnings
 
@@ -189,16 +189,18 @@ def test_crystalnn_in_two_processes(cubic):
         prints.crystalnn(cubic[:4], processes=0)
 
 
-def test_a_damaged_cache_is_named(tmp_path):
-    path = tmp_path / "fingerprints" / "crystalnn.sqlite"
-    path.parent.mkdir()
-    path.write_bytes(b"not a database, but long enough to look like one" * 50)
-    with pytest.raises(InputError, match="IMD_CACHE_DIR"):
+def test_a_damaged_cache_is_made_again_and_an_impossible_one_named(tmp_path):
+    points = prints.crystalnn(rocksalt((11, 17)))
+    (piece,) = (tmp_path / "fingerprints").rglob("*.npz")
+    piece.write_bytes(b"not an archive")
+    np.testing.assert_array_equal(prints.crystalnn(rocksalt((11, 17))).values, points.values)
+    with np.load(piece) as file:
+        assert file["points"].shape == (1, 61)
+    shutil.rmtree(tmp_path / "fingerprints")
+    (tmp_path / "fingerprints").write_text("a file")
+    with pytest.raises(InputError, match="cannot be written"):
         prints.crystalnn(rocksalt((11, 17)))
-    path.unlink()
-    prints.crystalnn(rocksalt((11, 17)))
-    with sqlite3.connect(path) as file:
-        assert file.execute("SELECT COUNT(*) FROM points").fetchone() == (1,)
+    assert not prints.crystalnn(rocksalt((11, 17)), cached=False).failed
 
 
 def test_features_of_your_own_are_n_by_d():
