@@ -31,11 +31,11 @@ import numpy as np
 
 from ..crystals import CrystalBatch, compositions, elements
 from ..crystals.rules import broken_crystals, geometry_verdict
-from ..runtime import InputError, progress_bar
+from ..runtime import InputError
 
 NONE = -1  # no crystal is the same
 ALGORITHM = 1  # counts changes of `_matching.py` that could change a verdict
-CHUNK = 200  # compositions between two steps of the progress bar
+CHUNK = 200  # compositions in one call: compiled code cannot be interrupted
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,6 @@ def first_matches(
     *,
     n_old: Sequence[int] | None = None,
     settings: MatchSettings | None = None,
-    progress: str = "",
 ) -> np.ndarray:
     """For each crystal the first one of its bucket that it matches.
 
@@ -179,7 +178,6 @@ def first_matches(
             Without it each crystal is compared with the first of each group so far, as
             pymatgen's ``group_structures`` does.
         settings: tolerances of the matcher.
-        progress: name of a progress bar; none if empty.
 
     Returns:
         (n,) index of the match, or `NONE`.
@@ -189,8 +187,7 @@ def first_matches(
     settings = settings or MatchSettings()
     first = np.full(len(cells), NONE)
     old = np.full(len(buckets), -1) if n_old is None else np.asarray(n_old, dtype=np.int64)
-    parts = range(0, len(buckets), CHUNK)
-    for part in progress_bar(parts, progress, bool(progress), unit="step"):
+    for part in range(0, len(buckets), CHUNK):
         some = buckets[part : part + CHUNK]
         _matching.first_matches(
             np.concatenate(some),

@@ -76,26 +76,18 @@ def novel(
     return _not_found(same_as_reference(crystals, reference, settings=settings))
 
 
-def same_as_earlier(
-    crystals: CrystalBatch, *, settings: MatchSettings | None = None, progress: bool = False
-) -> Matches:
+def same_as_earlier(crystals: CrystalBatch, *, settings: MatchSettings | None = None) -> Matches:
     """The first crystal of the group that each crystal repeats, as `group_structures` groups them.
 
     A crystal is compared with the first one of each group, in order; the first that matches wins.
     """
     cells = matching.reduce_cells(crystals, settings)
-    first = matching.first_matches(
-        cells, matching.buckets(cells), settings=settings, progress="unique" if progress else ""
-    )
+    first = matching.first_matches(cells, matching.buckets(cells), settings=settings)
     return Matches(first, cells.failed)
 
 
 def same_as_reference(
-    crystals: CrystalBatch,
-    reference: CrystalBatch,
-    *,
-    settings: MatchSettings | None = None,
-    progress: bool = False,
+    crystals: CrystalBatch, reference: CrystalBatch, *, settings: MatchSettings | None = None
 ) -> Matches:
     """The first crystal of a reference that is the same as each crystal.
 
@@ -103,8 +95,7 @@ def same_as_reference(
     """
     rows = matching.same_compositions(reference, crystals)
     m = len(rows)
-    new = crystals.to("cpu")
-    both = CrystalBatch.cat([reference[rows].to("cpu"), new]) if m else new
+    both = CrystalBatch.cat([reference[rows].to("cpu"), crystals.to("cpu")])
     cells = matching.reduce_cells(both, settings)
     shared = [members for members in matching.buckets(cells) if members[0] < m <= members[-1]]
     first = matching.first_matches(
@@ -112,7 +103,6 @@ def same_as_reference(
         shared,
         n_old=[int((members < m).sum()) for members in shared],
         settings=settings,
-        progress="novel" if progress else "",
     )[m:]
     failed = {i - m: why for i, why in cells.failed.items() if i >= m}
     found = first != NONE
@@ -121,11 +111,7 @@ def same_as_reference(
 
 
 def structure_distance(
-    crystals: CrystalBatch,
-    reference: CrystalBatch,
-    *,
-    k: int = 100,
-    same_composition: bool = False,
+    crystals: CrystalBatch, reference: CrystalBatch, *, same_composition: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
     """How far is the nearest crystal of a reference, with no threshold?
 
@@ -137,7 +123,6 @@ def structure_distance(
     Args:
         crystals: n crystals.
         reference: what is known already.
-        k: neighbours of each site that count.
         same_composition: compare only crystals of the same reduced formula.
 
     Returns:
@@ -145,14 +130,11 @@ def structure_distance(
         crystal is broken or too elongated to count neighbours; and (n,) index of the nearest, or
         `NONE`.
 
-    Raises:
-        InputError: k is not positive.
-
     Source:
         Widdowson et al., MATCH 87 (2022) 529.
     """
-    ours = amd.average_minimum_distances(crystals, k=k)
-    theirs = amd.average_minimum_distances(reference, k=k)
+    ours = amd.average_minimum_distances(crystals)
+    theirs = amd.average_minimum_distances(reference)
     broken = np.isnan(ours).any(1)
     distance = np.where(broken, np.nan, np.inf)
     index = np.full(len(crystals), NONE)
