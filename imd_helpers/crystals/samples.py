@@ -14,7 +14,7 @@ from ..runtime import InputError
 from . import compositions
 from .batch import CrystalBatch
 
-ROUNDED = 3  # decimals of lattices and coordinates that count in a fingerprint
+ROUNDED = 3  # decimals of lattices and coordinates that count in a digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,10 +198,10 @@ def assembled(parts: Sequence[CrystalBatch | str]) -> Samples:
     return Samples(crystals, np.array([not reason for reason in reasons]), reasons)
 
 
-# ---- fingerprints
+# ---- digests
 
 
-def fingerprint(crystals: CrystalBatch) -> str:
+def set_digest(crystals: CrystalBatch) -> str:
     """A short hash of a set of crystals; neither order nor padding nor rounding noise counts."""
     each = sorted(digest(*crystal) for crystal in each_of(crystals))
     return hashlib.sha256(b"".join(each)).hexdigest()[:12]

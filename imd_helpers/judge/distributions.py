@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from ..crystals import CrystalBatch, geometry
 from ..crystals.compositions import blocks
 from ..crystals.rules import GeometryRule, geometry_verdict
-from ..descriptors.fingerprints import Features, crystalnn, magpie
+from ..descriptors.fingerprints import MEASURABLE, Features, crystalnn, magpie  # noqa: F401
 from ..intervals import bootstrap_distance, jackknife, wilson
 from ..networks.distances import frechet_gaussians
 from ..runtime import InputError, lookup

@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..crystals import CrystalBatch, compositions
-from ..crystals.samples import fingerprint
+from ..crystals.samples import set_digest
 from ..descriptors import amd
 from ..runtime import InputError, progress_bar
 from . import cells as matching
@@ -139,7 +139,7 @@ def novelty_kinds(
     work.prototypes(progress)
     definition = {
         **settings.definition(),
-        "reference": fingerprint(reference),
+        "reference": set_digest(reference),
         "reference_size": len(reference),
     }
     return NoveltyKinds(
