@@ -57,12 +57,15 @@ class Potential(ABC):
     Attributes:
         name: ``chgnet`` or ``sevennet``.
         label: name and version of the weights.
+        package: that holds them.
+        extra: of this package that installs it.
         scale: which energies it learned.
     """
 
     name: str
     label: str
     package: str
+    extra: str
     scale: str
 
     def definition(self) -> dict[str, Any]:
@@ -144,7 +147,7 @@ class Potential(ABC):
 class Chgnet(Potential):
     """CHGNet 0.3.0: Deng et al., Nat. Mach. Intell. 5 (2023) 1031."""
 
-    name, label, package = "chgnet", "CHGNet 0.3.0", "chgnet"
+    name, label, package, extra = "chgnet", "CHGNet 0.3.0", "chgnet", "judge"
     scale = "PBE(+U) with the corrections MP2020, learned"
 
     def __init__(self) -> None:
@@ -179,7 +182,7 @@ class Chgnet(Potential):
 class Sevennet(Potential):
     """SevenNet-0 (11Jul2024): Park et al., J. Chem. Theory Comput. 20 (2024) 4857."""
 
-    name, label, package = "sevennet", "SevenNet-0", "sevenn"
+    name, label, package, extra = "sevennet", "SevenNet-0", "sevenn", "hull"
     scale = "PBE(+U), uncorrected"
 
     def __init__(self) -> None:
@@ -236,7 +239,6 @@ class Sevennet(Potential):
 
 
 _CLASSES: dict[str, type[Potential]] = {"chgnet": Chgnet, "sevennet": Sevennet}
-_EXTRAS = {"chgnet": "judge", "sevennet": "hull"}
 
 
 def potential(name: str | Potential = "chgnet") -> Potential:
@@ -261,7 +263,7 @@ def _load(name: str) -> Potential:
     except ImportError as error:
         raise InputError(
             f"the potential {name!r} needs the package {error.name!r}: "
-            f'install it with pip install "imd-helpers[{_EXTRAS[name]}]"'
+            f'install it with pip install "imd-helpers[{_CLASSES[name].extra}]"'
         ) from error
 
 

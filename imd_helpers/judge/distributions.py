@@ -32,7 +32,6 @@ GROUPS = 20  # of the jackknife
 BLOCK = 1024  # points whose distances to all others are in memory at once
 OTHER_SET_FIXED = f"Wilson {LEVEL:.0%}, other set fixed"
 
-Ends = tuple[float, float, float]  # value, low and high
 Lost = tuple[Mapping[int, str], Mapping[int, str]]
 
 
@@ -322,7 +321,9 @@ def wasserstein(
         "interval": _bootstrap_text(resamples, seed),
     }
     lost = (made.failed, known.failed)
-    return _measure(f"Wasserstein {property}", ends, len(one), definition, lost, start)
+    return Measure(
+        f"Wasserstein {property}", *ends, len(one), definition, *lost, time.perf_counter() - start
+    )
 
 
 def _values(given: CrystalBatch | ArrayLike, name: str) -> Features:
@@ -388,7 +389,9 @@ def frechet(
         "interval": _bootstrap_text(resamples, seed),
     }
     lost = (samples.failed, reference.failed)
-    return _measure(f"Fréchet {samples.space}", ends, len(one), definition, lost, start)
+    return Measure(
+        f"Fréchet {samples.space}", *ends, len(one), definition, *lost, time.perf_counter() - start
+    )
 
 
 def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -451,7 +454,8 @@ def vendi(
         "samples": len(points),
         "interval": f"normal {LEVEL:.0%}, jackknife of {GROUPS} groups, seed {seed}",
     }
-    return _measure("Vendi score", ends, len(points), definition, (made.failed, {}), start)
+    seconds = time.perf_counter() - start
+    return Measure("Vendi score", *ends, len(points), definition, made.failed, seconds=seconds)
 
 
 def vendi_score(similarity: np.ndarray) -> float:
@@ -497,23 +501,12 @@ def _pair_definition(made: Features, known: Features) -> dict[str, Any]:
     return {**made.definition, "reference": known.digest, **sizes}
 
 
-def _measure(
-    name: str,
-    ends: Ends,
-    n: int,
-    definition: dict[str, Any],
-    lost: Lost,
-    start: float,
-) -> Measure:
-    return Measure(name, *ends, n, definition, *lost, time.perf_counter() - start)
-
-
 def _share(
     name: str, hits: np.ndarray, definition: dict[str, Any], lost: Lost, start: float
 ) -> Measure:
     low, high = wilson(hits.sum(), len(hits), level=LEVEL)
     ends = (float(hits.mean()), float(low), float(high))
-    return _measure(name, ends, len(hits), definition, lost, start)
+    return Measure(name, *ends, len(hits), definition, *lost, time.perf_counter() - start)
 
 
 def _bootstrap_text(resamples: int, seed: int) -> str:
