@@ -19,6 +19,7 @@ import numpy as np
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, geometry, symmetry
+from imd_helpers.descriptors.fingerprints import magpie
 from imd_helpers.descriptors.symmetry_sites import decode_sites
 from imd_helpers.judge import corruption, distributions, wilson
 from imd_helpers.matching.novelty import BROKEN, KINDS, novelty_kinds
@@ -78,7 +79,7 @@ def answers(crystals: CrystalBatch, training: CrystalBatch) -> dict[str, np.ndar
 
 def of_sets(crystals: CrystalBatch, reference: CrystalBatch) -> list[Row]:
     """Metrics that compare the set with a reference, without slow fingerprints."""
-    made, known = distributions.magpie(crystals), distributions.magpie(reference)
+    made, known = magpie(crystals), magpie(reference)
     found = {
         **distributions.precision_recall(made, known),
         "W1 density": distributions.wasserstein(crystals, reference, "density"),
@@ -106,7 +107,7 @@ def kinds(crystals: CrystalBatch, training: CrystalBatch) -> list[Row]:
 
 def distance(crystals: CrystalBatch, training: CrystalBatch) -> Row:
     """Median distance to the nearest known crystal of the formula, with its interval."""
-    found = structure_distance(crystals, training, same_composition=True).distance
+    found, _ = structure_distance(crystals, training, same_composition=True)
     found = np.sort(found[np.isfinite(found)])
     n = len(found)
     if n < 10:

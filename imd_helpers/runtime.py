@@ -177,3 +177,22 @@ def device_name() -> str:
     return (
         torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {platform.machine()}"
     )
+
+
+def progress_bar(
+    items: Iterable[Any] | None, name: str, show: bool, *, total: int | None = None, unit: str = ""
+) -> Any:
+    """A tqdm bar over items, or to be updated by hand; one that is not shown prints nothing.
+
+    Args:
+        items: what to go through; None for a bar that the caller updates.
+        name: what is being done.
+        show: False goes through the items in silence.
+        total: how many steps there are, if the items do not say.
+        unit: of a step.
+    """
+    if show:
+        from tqdm.auto import tqdm
+    else:
+        from tqdm import tqdm  # looks for no widgets
+    return tqdm(items, desc=name, total=total, unit=unit or "it", disable=not show)

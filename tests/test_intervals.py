@@ -109,3 +109,15 @@ def test_jackknife_of_a_mean_is_its_standard_error():
     assert value == pytest.approx(values.mean())
     assert (high - low) / 2 == pytest.approx(1.959964 * values.std(ddof=1) / 20)
     assert np.isnan(jackknife(lambda keep: 1.0, 1)[1])
+
+
+def test_jackknife_interval_covers_the_truth():
+    share = 1 / np.arange(1, 201)
+    share /= share.sum()
+    n, rng, hits = 200, np.random.default_rng(0), 0
+    truth = np.sum(1 - (1 - share) ** n)  # expected number of different ones in n draws
+    for seed in range(60):
+        drawn = rng.choice(200, size=n, p=share)
+        ends = jackknife(lambda keep, drawn=drawn: float(len(set(drawn[keep]))), n, seed=seed)
+        hits += ends[1] <= truth <= ends[2]
+    assert hits >= 51  # of 60

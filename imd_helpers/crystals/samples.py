@@ -14,7 +14,7 @@ from ..runtime import InputError
 from . import compositions
 from .batch import CrystalBatch
 
-ROUNDED = 3  # decimals of lattices and coordinates that count in a fingerprint
+ROUNDED = 3  # decimals of lattices and coordinates that count in a digest
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,17 +198,19 @@ def assembled(parts: Sequence[CrystalBatch | str]) -> Samples:
     return Samples.from_reasons(crystals, reasons)
 
 
-# ---- fingerprints
+# ---- digests
 
 
-def fingerprint(crystals: CrystalBatch) -> str:
+def set_digest(crystals: CrystalBatch) -> str:
     """A short hash of a set of crystals; neither order nor padding nor rounding noise counts."""
     each = sorted(digest(*crystal) for crystal in crystals.each())
     return hashlib.sha256(b"".join(each)).hexdigest()[:12]
 
 
-def digest(lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> bytes:
-    """SHA-256 of one crystal, rounded to 0.001."""
+def digest(
+    lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray, *, decimals: int = ROUNDED
+) -> bytes:
+    """SHA-256 of one crystal, rounded."""
     values = np.concatenate([lattice.ravel(), frac.ravel()])
-    text = (np.round(values, ROUNDED) + 0.0).tobytes() + numbers.astype(np.int64).tobytes()
+    text = (np.round(values, decimals) + 0.0).tobytes() + numbers.astype(np.int64).tobytes()
     return hashlib.sha256(text).digest()

@@ -14,12 +14,11 @@ import torch
 
 from ..crystals import CrystalBatch, symmetry
 from ..crystals.rules import geometry_verdict
-from ..runtime import InputError
 from .potentials import GATE, GPA, Potential, potential
 
 COARSE = np.array([0.88, 0.94, 1.0, 1.06, 1.12])  # of the length
 SHIFTS = 4  # how often the coarse window may follow the minimum over its edge
-FINE = 0.03  # half width of the fine window
+FINE, POINTS = 0.03, 5  # half width of the fine window, and energies in it
 REFITS = 2
 SOFTEST, STIFFEST = 0.5, 1000.0  # GPa; diamond has 440
 
@@ -32,27 +31,22 @@ class LatticeScan:
         crystals: scaled to the minimum; as given where there is none.
         energy: (n,) eV/atom, NaN where there is no minimum.
         bulk_modulus: (n,) GPa.
-        ok: (n,) bool.
         reasons: (n,) why there is no minimum, empty where there is one.
-        evaluations: energies computed for all crystals together.
     """
 
     crystals: CrystalBatch
     energy: np.ndarray
     bulk_modulus: np.ndarray
-    ok: np.ndarray
     reasons: tuple[str, ...]
-    evaluations: int
+
+    @property
+    def ok(self) -> np.ndarray:
+        """(n,) bool, there is a minimum."""
+        return np.isfinite(self.energy)
 
 
 def lattice_scan(
-    crystals: CrystalBatch,
-    model: str | Potential = "chgnet",
-    *,
-    points: int = 5,
-    coarse: bool = True,
-    batch: int = 16,
-    progress: bool = False,
+    crystals: CrystalBatch, model: str | Potential = "chgnet", *, coarse: bool = True
 ) -> LatticeScan:
     """Scale crystals to the volume of lowest energy; shapes and fractional coordinates stay.
 
@@ -62,31 +56,25 @@ def lattice_scan(
     Args:
         crystals: n crystals near their volume; those that break the distance gate are not scanned.
         model: a potential or its name.
-        points: fine points, at least 4.
         coarse: look for the minimum first, within -40 % and +70 % of the length; without it the
             minimum must lie within a few percent.
-        batch: crystals in one evaluation.
-        progress: show a progress bar for each round of evaluations.
 
     Raises:
-        InputError: fewer than four points.
         UnknownNameError: no such potential.
     """
-    if points < 4:
-        raise InputError(f"points = {points}: the equation of state has four unknowns, take 5")
-    scan = _Scan(crystals, potential(model), batch, progress)
+    scan = _Scan(crystals, potential(model))
     if coarse:
         scan.bracket()
-    scan.fit(points)
+    scan.fit()
     return scan.result()
 
 
 class _Scan:
     """State of the scan: ``centre`` is the present guess of each length, as a factor."""
 
-    def __init__(self, crystals: CrystalBatch, model: Potential, batch: int, bar: bool) -> None:
+    def __init__(self, crystals: CrystalBatch, model: Potential) -> None:
         n = len(crystals)
-        self.given, self.model, self.batch, self.bar = crystals, model, batch, bar
+        self.given, self.model = crystals, model
         self.reasons = [""] * n
         verdict = geometry_verdict(crystals, GATE)
         for i in np.flatnonzero(~verdict.ok):
@@ -96,7 +84,6 @@ class _Scan:
         self.small = dict(zip(self.rows.tolist(), small, strict=False))
         self.centre = np.ones(n)
         self.energy, self.modulus = np.full(n, np.nan), np.full(n, np.nan)
-        self.evaluations = 0
 
     def bracket(self) -> None:
         """Shift the coarse window until its lowest point is not at its edge."""
@@ -111,9 +98,9 @@ class _Scan:
             moving = moving[~inside]
         self._drop(moving, "no minimum of the energy within -40 % and +70 % of the length")
 
-    def fit(self, points: int) -> None:
+    def fit(self) -> None:
         """Fit the equation of state around the guess, and again where it moved out."""
-        factors = np.linspace(1 - FINE, 1 + FINE, points)
+        factors = np.linspace(1 - FINE, 1 + FINE, POINTS)
         todo = self.rows
         for _ in range(REFITS + 1):
             if not len(todo):
@@ -130,14 +117,11 @@ class _Scan:
         self._drop(todo, "no equation of state fits the energies")
 
     def result(self) -> LatticeScan:
-        ok = np.isfinite(self.energy)
-        factor = torch.as_tensor(np.where(ok, self.centre, 1.0))
+        factor = torch.as_tensor(np.where(np.isfinite(self.energy), self.centre, 1.0))
         scaled = CrystalBatch(
             self.given.lattice * factor[:, None, None], self.given.frac, self.given.numbers
         )
-        return LatticeScan(
-            scaled, self.energy, self.modulus, ok, tuple(self.reasons), self.evaluations
-        )
+        return LatticeScan(scaled, self.energy, self.modulus, tuple(self.reasons))
 
     def _energies(self, rows: np.ndarray, factors: np.ndarray) -> np.ndarray:
         """(rows, factors) eV/atom of the crystals scaled about their guess."""
@@ -146,10 +130,8 @@ class _Scan:
         scale = torch.as_tensor((self.centre[rows, None] * factors).ravel())
         spread = small[np.repeat(np.arange(n), k)]
         scaled = CrystalBatch(spread.lattice * scale[:, None, None], spread.frac, spread.numbers)
-        self.evaluations += n * k
         # the gate stood at the door; the walls of a scan may be closer than it allows
-        energy = self.model.energies(scaled, batch=self.batch, gate=None, progress=self.bar)
-        return energy.reshape(n, k)
+        return self.model.energies(scaled, gate=None).reshape(n, k)
 
     def _volume_per_atom(self, rows: np.ndarray) -> np.ndarray:
         """(rows,) Å^3 at the present guess."""

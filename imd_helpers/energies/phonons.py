@@ -16,10 +16,9 @@ the zone centre (LO-TO). The splitting raises frequencies, so it hides no instab
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,10 +32,9 @@ from .relaxation import relax
 if TYPE_CHECKING:
     from phonopy import Phonopy
 
-FORMAT = "imd-phonons-1"
 LENGTH = 10.0  # Å
-DISPLACEMENT = 0.03  # Å
-TOLERANCE = -0.1  # THz; noise of the forces stays above it, even for heavy atoms
+DISPLACEMENT = 0.03  # Å, of one atom at a time
+TOLERANCE = -0.1  # THz, imaginary below it; noise of the forces stays above, even for heavy atoms
 BETWEEN = 3  # times the tolerance, where phonopy interpolates
 SYMPREC = 1e-3  # Å
 MOST_ATOMS = 100  # in the supercell: forces on more need several gigabytes
@@ -111,36 +109,11 @@ class Phonons:
         Imaginary is a frequency below the tolerance at a q-point that the supercell holds. One that
         only the interpolation between those shows, below three times the tolerance, is doubtful.
         """
-        tolerance = self.definition["tolerance_thz"]
         if self.doubts:
             return "doubtful"
-        if self.lowest_exact < tolerance:
+        if self.lowest_exact < TOLERANCE:
             return "imaginary"
-        return "real" if self.lowest >= BETWEEN * tolerance else "doubtful"
-
-    def to_json(self) -> str:
-        """Everything as JSON text."""
-        data = {"format": FORMAT, **asdict(self)}
-        return json.dumps(data, default=lambda array: np.round(array, 4).tolist())
-
-    @classmethod
-    def from_json(cls, text: str) -> Phonons:
-        """Read what `to_json` wrote.
-
-        Raises:
-            InputError: the text is something else.
-        """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError:
-            data = None
-        if not isinstance(data, dict) or data.pop("format", None) != FORMAT:
-            raise InputError(f"this is no {FORMAT}: give the text that Phonons.to_json wrote")
-        for name in ("distance", "frequencies", "dos_frequency", "dos"):
-            data[name] = np.array(data[name])
-        data["ticks"] = tuple((place, name) for place, name in data["ticks"])
-        data["lowest_at"], data["optical"] = tuple(data["lowest_at"]), tuple(data["optical"])
-        return cls(**data)
+        return "real" if self.lowest >= BETWEEN * TOLERANCE else "doubtful"
 
 
 @dataclass(frozen=True)
@@ -164,8 +137,6 @@ def phonons(
     *,
     at_rest: bool = True,
     supercell_length: float = LENGTH,
-    displacement: float = DISPLACEMENT,
-    tolerance: float = TOLERANCE,
     dos: bool = True,
 ) -> Phonons:
     """Phonons of one crystal, brought to rest in its own symmetry first.
@@ -179,9 +150,6 @@ def phonons(
         at_rest: look for the minimum; without it the crystal is taken as it comes.
         supercell_length: shortest translation of the supercell to aim at, Å. Multiples are 1 or
             even, so that modes in which neighbouring cells move against each other fit in.
-        displacement: of one atom at a time, Å.
-        tolerance: frequencies below this count as imaginary, THz, at most 0; three times this
-            between the q-points that the supercell holds.
         dos: compute the density of states too.
 
     Raises:
@@ -189,13 +157,13 @@ def phonons(
             potential rejects, or one that finds no rest.
         UnknownNameError: no such potential.
     """
-    _check(crystal, supercell_length, displacement, tolerance)
+    _check(crystal, supercell_length)
     model = potential(model)
     cell, primitive = _rest(crystal, model) if at_rest else _both_cells(crystal)
     left = model.evaluate(primitive)
     if left.failed:
         raise InputError(f"{crystal.formulas()[0]}: {left.failed[0]}")
-    run = _force_constants(model, *_supercell(cell, primitive, supercell_length), displacement)
+    run = _force_constants(model, *_supercell(cell, primitive, supercell_length))
     sum_rule = acoustic_sum(run.force_constants, run.primitive.p2s_map)
     run.symmetrize_force_constants()
     found = _frequencies(run, dos)
@@ -203,8 +171,8 @@ def phonons(
         **model.definition(),
         "phonopy": version("phonopy"),
         "supercell_length": supercell_length,
-        "displacement": displacement,
-        "tolerance_thz": tolerance,
+        "displacement": DISPLACEMENT,
+        "tolerance_thz": TOLERANCE,
         "symprec": SYMPREC,
         "lo_to": "not split",
     }
@@ -214,7 +182,7 @@ def phonons(
         definition=definition,
         **found,
         sum_rule=sum_rule,
-        roughness=roughness(primitive, model, displacement),
+        roughness=roughness(primitive, model, DISPLACEMENT),
         force=float(np.abs(left.forces).max()),
         pressure=float(-np.trace(left.stress[0]) / 3 * GPA),
         supercell=len(run.supercell),
@@ -244,8 +212,7 @@ def dynamically_stable(
     if not potentials:
         raise InputError("no potential given: name at least one, better two")
     models = [potential(each) for each in potentials]
-    wanted = {"supercell_length": LENGTH, "displacement": DISPLACEMENT, "tolerance": TOLERANCE}
-    _check(crystal, *({**wanted, **options}[name] for name in wanted))
+    _check(crystal, options.get("supercell_length", LENGTH))
     found: dict[str, Phonons] = {}
     reasons = []
     for model in models:
@@ -307,9 +274,7 @@ def roughness(crystal: CrystalBatch, model: str | Potential, displacement: float
     return float(np.abs(whole - 2 * half).max() / max(np.abs(whole).max(), 1e-12))
 
 
-def _check(
-    crystal: CrystalBatch, supercell_length: float, displacement: float, tolerance: float
-) -> None:
+def _check(crystal: CrystalBatch, supercell_length: float) -> None:
     if not isinstance(crystal, CrystalBatch) or len(crystal) != 1:
         given = len(crystal) if isinstance(crystal, CrystalBatch) else type(crystal).__name__
         raise InputError(
@@ -320,16 +285,6 @@ def _check(
     if not 3 <= supercell_length <= 50:
         raise InputError(
             f"supercell_length = {supercell_length}: forces reach about 5 Å, so take about 10"
-        )
-    if not 1e-4 <= displacement <= 0.1:
-        raise InputError(
-            f"displacement = {displacement} Å: below 0.0001 forces drown in rounding errors, above "
-            f"0.1 they are no longer proportional to it; take {DISPLACEMENT}"
-        )
-    if tolerance > 0:
-        raise InputError(
-            f"tolerance = {tolerance} THz: imaginary frequencies are written as negative ones, so "
-            f"a tolerance is at most 0; take {TOLERANCE}"
         )
 
 
@@ -397,9 +352,7 @@ def _even(ratio: float) -> int:
     return min([1, *range(2, 2 * int(ratio) + 4, 2)], key=lambda n: abs(n - ratio))
 
 
-def _force_constants(
-    model: Potential, cell: CrystalBatch, multiples: tuple[int, ...], displacement: float
-) -> Phonopy:
+def _force_constants(model: Potential, cell: CrystalBatch, multiples: tuple[int, ...]) -> Phonopy:
     """Raw force constants by finite differences, in phonopy."""
     phonopy, atoms_of = _phonopy()
     unit = atoms_of(
@@ -412,7 +365,7 @@ def _force_constants(
         run = phonopy(
             unit, supercell_matrix=np.diag(multiples), primitive_matrix="auto", symprec=SYMPREC
         )
-    run.generate_displacements(distance=displacement)
+    run.generate_displacements(distance=DISPLACEMENT)
     moved = [run.supercell, *run.supercells_with_displacements]
     batch = CrystalBatch.cat([_as_crystal(each) for each in moved])
     found = model.evaluate(batch, batch=1, gate=None)

@@ -57,12 +57,15 @@ class Potential(ABC):
     Attributes:
         name: ``chgnet`` or ``sevennet``.
         label: name and version of the weights.
+        package: that holds them.
+        extra: of this package that installs it.
         scale: which energies it learned.
     """
 
     name: str
     label: str
     package: str
+    extra: str
     scale: str
 
     def definition(self) -> dict[str, Any]:
@@ -71,12 +74,7 @@ class Potential(ABC):
         return {"potential": self.label, self.package: version, "energy_scale": self.scale}
 
     def energies(
-        self,
-        crystals: CrystalBatch,
-        *,
-        batch: int = 16,
-        gate: GeometryRule | None = GATE,
-        progress: bool = False,
+        self, crystals: CrystalBatch, *, batch: int = 16, gate: GeometryRule | None = GATE
     ) -> np.ndarray:
         """(n,) energies in eV/atom, NaN where there is none; see `evaluate` for the reasons.
 
@@ -85,28 +83,22 @@ class Potential(ABC):
             batch: crystals in one batch, and never more than 128 atoms.
             gate: crystals that break this rule get no energy; None for crystals that are known to
                 be real.
-            progress: show a progress bar.
         """
         energy = np.full(len(crystals), np.nan)
-        for rows in self._batches(crystals, batch, gate, progress, {}):
+        for rows in self._batches(crystals, batch, gate, {}):
             for i, found in self._answers(crystals, rows, forces=False, failed={}):
                 energy[i] = found[0]
         return energy
 
     def evaluate(
-        self,
-        crystals: CrystalBatch,
-        *,
-        batch: int = 8,
-        gate: GeometryRule | None = GATE,
-        progress: bool = False,
+        self, crystals: CrystalBatch, *, batch: int = 8, gate: GeometryRule | None = GATE
     ) -> Evaluation:
         """Energies, forces and stresses; arguments as in `energies`."""
         n, sites = crystals.numbers.shape
         out = Evaluation(
             np.full(n, np.nan), np.zeros((n, sites, 3)), np.full((n, 3, 3), np.nan), {}
         )
-        for rows in self._batches(crystals, batch, gate, progress, out.failed):
+        for rows in self._batches(crystals, batch, gate, out.failed):
             for i, (energy, forces, stress) in self._answers(crystals, rows, True, out.failed):
                 out.energy[i], out.stress[i] = energy, stress
                 out.forces[i, : len(forces)] = forces
@@ -122,25 +114,16 @@ class Potential(ABC):
         """Each crystal's (energy in eV/atom, forces, stress); the latter two only if asked for."""
 
     def _batches(
-        self,
-        crystals: CrystalBatch,
-        batch: int,
-        gate: GeometryRule | None,
-        progress: bool,
-        failed: dict[int, str],
+        self, crystals: CrystalBatch, batch: int, gate: GeometryRule | None, failed: dict[int, str]
     ) -> Iterator[list[int]]:
+        """Rows that pass the gate, in batches; why the others do not is added to ``failed``."""
         if batch < 1:
             raise InputError(f"batch = {batch}: a batch needs at least one crystal")
         verdict = geometry_verdict(crystals, gate or GeometryRule("any", "no gate"))
         for i in np.flatnonzero(~verdict.ok):
             failed[int(i)] = f"distance gate: {verdict.reason(int(i))}"
         rows = np.flatnonzero(verdict.ok)
-        batches = list(_of_similar_size(rows, crystals.n_sites.numpy(), batch))
-        if not progress:
-            return iter(batches)
-        from tqdm.auto import tqdm
-
-        return iter(tqdm(batches, desc=self.label, unit="batch"))
+        return _of_similar_size(rows, crystals.n_sites.numpy(), batch)
 
     def _answers(
         self, crystals: CrystalBatch, rows: list[int], forces: bool, failed: dict[int, str]
@@ -164,7 +147,7 @@ class Potential(ABC):
 class Chgnet(Potential):
     """CHGNet 0.3.0: Deng et al., Nat. Mach. Intell. 5 (2023) 1031."""
 
-    name, label, package = "chgnet", "CHGNet 0.3.0", "chgnet"
+    name, label, package, extra = "chgnet", "CHGNet 0.3.0", "chgnet", "judge"
     scale = "PBE(+U) with the corrections MP2020, learned"
 
     def __init__(self) -> None:
@@ -199,7 +182,7 @@ class Chgnet(Potential):
 class Sevennet(Potential):
     """SevenNet-0 (11Jul2024): Park et al., J. Chem. Theory Comput. 20 (2024) 4857."""
 
-    name, label, package = "sevennet", "SevenNet-0", "sevenn"
+    name, label, package, extra = "sevennet", "SevenNet-0", "sevenn", "hull"
     scale = "PBE(+U), uncorrected"
 
     def __init__(self) -> None:
@@ -256,7 +239,6 @@ class Sevennet(Potential):
 
 
 _CLASSES: dict[str, type[Potential]] = {"chgnet": Chgnet, "sevennet": Sevennet}
-_EXTRAS = {"chgnet": "judge", "sevennet": "hull"}
 
 
 def potential(name: str | Potential = "chgnet") -> Potential:
@@ -281,7 +263,7 @@ def _load(name: str) -> Potential:
     except ImportError as error:
         raise InputError(
             f"the potential {name!r} needs the package {error.name!r}: "
-            f'install it with pip install "imd-helpers[{_EXTRAS[name]}]"'
+            f'install it with pip install "imd-helpers[{_CLASSES[name].extra}]"'
         ) from error
 
 

@@ -50,9 +50,7 @@ def relax(
     fmax: float = 0.05,
     steps: int = 200,
     cell: bool = True,
-    batch: int = 8,
     trajectory: bool = False,
-    progress: bool = False,
 ) -> Relaxed:
     """Move atoms, and with ``cell`` lattice vectors, downhill until nothing pulls.
 
@@ -63,9 +61,7 @@ def relax(
             shorter than this, eV/Å and eV.
         steps: most evaluations for one crystal.
         cell: relax the cell too.
-        batch: crystals in one evaluation.
         trajectory: keep all n crystals after each step.
-        progress: show a progress bar.
 
     Raises:
         InputError: fmax or steps not positive.
@@ -73,10 +69,9 @@ def relax(
     """
     if not (fmax > 0 and steps > 0):
         raise InputError(f"fmax = {fmax}, steps = {steps}: both must be positive")
-    run = _Fire(crystals, potential(model), fmax, cell, batch)
-    bar = _bar(steps, progress)
+    run = _Fire(crystals, potential(model), fmax, cell)
     frames, energies = [], []
-    for _ in bar:
+    for _ in range(steps):
         run.evaluate()
         if trajectory:
             frames.append(run.now())
@@ -96,11 +91,9 @@ class _Fire:
     three are the deformation times the number of atoms, so that both kinds are lengths.
     """
 
-    def __init__(
-        self, crystals: CrystalBatch, model: Potential, fmax: float, cell: bool, batch: int
-    ) -> None:
+    def __init__(self, crystals: CrystalBatch, model: Potential, fmax: float, cell: bool) -> None:
         n, sites = crystals.numbers.shape
-        self.model, self.fmax, self.cell, self.batch = model, fmax, cell, batch
+        self.model, self.fmax, self.cell = model, fmax, cell
         self.start = crystals
         self.lattice = crystals.lattice.numpy().copy()
         self.frac = crystals.frac.numpy().copy()
@@ -124,7 +117,7 @@ class _Fire:
         """Energies and generalised forces of the active crystals; retire the finished ones."""
         rows = self.active
         gate = GATE if not self.count.any() else None  # the start decides who is let in
-        found = self.model.evaluate(self.now()[rows], batch=self.batch, gate=gate)
+        found = self.model.evaluate(self.now()[rows], gate=gate)
         self.count[rows] += 1
         self.energy[rows] = found.energy
         self.failed.update({int(rows[i]): why for i, why in found.failed.items()})
@@ -174,11 +167,3 @@ class _Fire:
         self.frac[rows] += move[:, :-3] @ np.linalg.inv(old)  # sites in the undeformed cell
         self.deformation[rows] += move[:, -3:] / self.weight[rows, None, None]
         self.lattice[rows] = old @ self.deformation[rows].transpose(0, 2, 1)
-
-
-def _bar(steps: int, progress: bool) -> range:
-    if not progress:
-        return range(steps)
-    from tqdm.auto import tqdm
-
-    return tqdm(range(steps), desc="relaxing", unit="step")

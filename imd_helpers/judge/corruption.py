@@ -1,8 +1,9 @@
 """Known doses of corruption on real crystals, to find out what a metric sees and what it misses.
 
-Every function takes crystals and a dose and returns new crystals; a dose of 0 changes nothing. With
-the same seed a larger dose does more of the same: the same atoms move further in the same
-direction, and the sites or crystals touched by a small dose are among those touched by a large one.
+Every function takes n crystals, a dose and a seed of its random choices, and returns new crystals.
+A dose of 0 changes nothing; one out of range raises `InputError`. With the same seed a larger dose
+does more of the same: the same atoms move further in the same direction, and the sites or crystals
+touched by a small dose are among those touched by a large one.
 """
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.random import default_rng
 from torch import Tensor
 
 from ..crystals import CrystalBatch, elements, symmetry
@@ -33,23 +34,16 @@ def strain(
 ) -> CrystalBatch:
     """Deform the cells and leave the fractional coordinates.
 
-    Args:
-        crystals: n crystals.
-        dose: ``isotropic``: relative change of all lengths, above -1. ``shear``: largest principal
-            strain of a random deformation of each crystal that keeps its volume.
-        seed: of the random directions.
-        kind: ``isotropic`` or ``shear``.
-
-    Raises:
-        InputError: a dose that is not finite, or leaves no volume.
-        UnknownNameError: no such kind.
+    The dose of an ``isotropic`` strain is the relative change of all lengths, above -1; that of a
+    ``shear`` the largest principal strain of a random deformation of each crystal that keeps its
+    volume.
     """
     lookup("kind of strain", kind, STRAINS)
     if kind == "isotropic":
         _demand(dose > -1.0, dose, "above -1, or no length is left")
         return CrystalBatch(crystals.lattice * (1.0 + dose), crystals.frac, crystals.numbers)
     _demand(True, dose, "any finite number")
-    any_matrix = torch.as_tensor(_rng(seed).normal(size=(len(crystals), 3, 3)))
+    any_matrix = torch.as_tensor(default_rng(seed).normal(size=(len(crystals), 3, 3)))
     symmetric = any_matrix + any_matrix.mT
     trace = symmetric.diagonal(dim1=1, dim2=2).mean(1)  # (batch,)
     shear = symmetric - trace[:, None, None] * torch.eye(3)
@@ -61,16 +55,10 @@ def strain(
 def displace(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
     """Move every atom in a random direction by a normal random vector.
 
-    Args:
-        crystals: n crystals.
-        dose: root mean square displacement, Å.
-        seed: of the directions and lengths.
-
-    Raises:
-        InputError: a dose that is negative or not finite.
+    The dose is the root mean square displacement, Å.
     """
     _demand(dose >= 0.0, dose, "a root mean square, not negative")
-    moves = torch.as_tensor(_rng(seed).normal(size=crystals.frac.shape)) * (dose / 3**0.5)
+    moves = torch.as_tensor(default_rng(seed).normal(size=crystals.frac.shape)) * (dose / 3**0.5)
     moves = moves @ torch.linalg.inv(crystals.lattice)  # fractional
     return _with_frac(crystals, crystals.frac + moves)
 
@@ -78,16 +66,10 @@ def displace(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBa
 def collapse(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
     """Shrink one cell edge of each crystal, so that atoms meet their own images.
 
-    Args:
-        crystals: n crystals.
-        dose: share of the edge that is cut off, from 0 to below 1.
-        seed: of the choice among the three edges.
-
-    Raises:
-        InputError: a dose outside [0, 1).
+    The dose is the share of the edge that is cut off, from 0 to below 1.
     """
     _demand(0.0 <= dose < 1.0, dose, "from 0 to below 1, or no edge is left")
-    edge = torch.as_tensor(_rng(seed).integers(3, size=len(crystals)))
+    edge = torch.as_tensor(default_rng(seed).integers(3, size=len(crystals)))
     factor = torch.ones(len(crystals), 3, dtype=torch.float64)
     factor[torch.arange(len(crystals)), edge] -= dose
     return CrystalBatch(crystals.lattice * factor[:, :, None], crystals.frac, crystals.numbers)
@@ -109,22 +91,14 @@ def swap_elements(
     The new elements are drawn from those of all the crystals given. Lanthanides count as one group
     of the periodic table, and so do actinides. A site with no candidate stays as it is.
 
-    Args:
-        crystals: n crystals.
-        dose: chance of each site, or of each element of a crystal, to be swapped.
-        seed: of the choices.
-        to: ``same group`` or ``other group`` of the periodic table.
-        whole_elements: swap an element on all its sites at once, and make no two elements of a
-            crystal one.
-
-    Raises:
-        InputError: a dose outside [0, 1].
-        UnknownNameError: no such target.
+    The dose is the chance of each site to be swapped. With ``whole_elements`` it is that of each
+    element of a crystal, which is then swapped on all its sites at once, and no two elements of a
+    crystal become one.
     """
-    _check_share(dose)
+    _share(dose)
     lookup("target of a swap", to, TARGETS)
     candidates = _candidates(crystals, same_group=to == "same group")
-    rng = _rng(seed)
+    rng = default_rng(seed)
     numbers = crystals.numbers.numpy().copy()
     for row in numbers:
         if whole_elements:
@@ -137,16 +111,10 @@ def swap_elements(
 def shuffle_sites(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
     """Deal the elements of a share of the sites anew among these sites; the formula stays.
 
-    Args:
-        crystals: n crystals.
-        dose: chance of each site to take part.
-        seed: of the choices.
-
-    Raises:
-        InputError: a dose outside [0, 1].
+    The dose is the chance of each site to take part.
     """
-    _check_share(dose)
-    rng = _rng(seed)
+    _share(dose)
+    rng = default_rng(seed)
     numbers = crystals.numbers.numpy().copy()
     for row in numbers:
         n = int((row > 0).sum())
@@ -161,32 +129,21 @@ def shuffle_sites(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> Crys
 
 
 def duplicate(
-    crystals: CrystalBatch,
-    dose: float,
-    *,
-    seed: int = 0,
-    ways: Sequence[str] = DISGUISES,
+    crystals: CrystalBatch, dose: float, *, seed: int = 0, ways: Sequence[str] = DISGUISES
 ) -> CrystalBatch:
     """Replace a share of the crystals by disguised copies of the others.
 
-    Args:
-        crystals: n crystals.
-        dose: share that is replaced, rounded to whole crystals; one at least is kept.
-        seed: of the choices.
-        ways: how the copies are written differently, see `disguise`; none makes plain copies.
-
-    Raises:
-        InputError: a dose outside [0, 1].
-        UnknownNameError: no such way.
+    The dose is the share that is replaced, rounded to whole crystals; one at least is kept. Copies
+    are written differently in the ways of `disguise`; without any they are plain.
     """
     n = len(crystals)
-    order = _rng(seed).permutation(n)
-    replaced = order[: min(round(n * _check_share(dose)), n - 1)]
+    order = default_rng(seed).permutation(n)
+    replaced = order[: min(round(n * _share(dose)), n - 1)]
     kept = order[len(replaced) :]
     if len(replaced) == 0:
         return crystals
     source = np.arange(n)
-    source[replaced] = _rng(seed + 1).choice(kept, size=len(replaced))
+    source[replaced] = default_rng(seed + 1).choice(kept, size=len(replaced))
     copies = disguise(crystals[source[replaced]], seed=seed, ways=ways)
     place = np.arange(n)
     place[replaced] = n + np.arange(len(replaced))
@@ -198,15 +155,9 @@ def disguise(
 ) -> CrystalBatch:
     """Write the same crystals in another way.
 
-    Args:
-        crystals: n crystals.
-        seed: of the random choices.
-        ways: any of ``basis`` (other vectors of the same lattice, up to twice as long or more),
-            ``supercell`` (doubled along one vector), ``origin`` (shifted), ``permutation`` (sites
-            in another order), ``rotation`` (turned in space).
-
-    Raises:
-        UnknownNameError: no such way.
+    The ways are ``basis`` (other vectors of the same lattice, up to twice as long or more),
+    ``supercell`` (doubled along one vector), ``origin`` (shifted), ``permutation`` (sites in
+    another order) and ``rotation`` (turned in space).
     """
     change = {
         "basis": _other_basis,
@@ -217,7 +168,7 @@ def disguise(
     }
     for place, way in enumerate(DISGUISES):
         if way in [lookup("way of disguise", name, DISGUISES) for name in ways]:
-            crystals = change[way](crystals, _rng([seed, place]))
+            crystals = change[way](crystals, default_rng([seed, place]))
     return crystals
 
 
@@ -228,55 +179,22 @@ def mirror(crystals: CrystalBatch, dose: float = 1.0, *, seed: int = 0) -> Cryst
     image, written differently. The cell stays: inversion through the origin is a reflection and
     a rotation.
 
-    Args:
-        crystals: n crystals.
-        dose: chance of each crystal to be mirrored.
-        seed: of the choices.
-
-    Raises:
-        InputError: a dose outside [0, 1].
+    The dose is the chance of each crystal to be mirrored.
     """
-    chosen = torch.as_tensor(_rng(seed).random(len(crystals)) < _check_share(dose))
+    chosen = torch.as_tensor(default_rng(seed).random(len(crystals)) < _share(dose))
     mirrored = wrap(-crystals.frac)
     return _with_frac(crystals, torch.where(chosen[:, None, None], mirrored, crystals.frac))
 
 
-def drop_modes(
-    crystals: CrystalBatch, dose: float, labels: Sequence[Any] | None = None, *, seed: int = 0
-) -> CrystalBatch:
-    """Leave out all crystals of some kinds, as a generator with mode collapse does.
+def drop_modes(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
+    """Leave out all crystals of some space groups, as a generator with mode collapse does.
 
-    Args:
-        crystals: n crystals.
-        dose: share of the kinds that is left out, rounded; one at least is kept.
-        labels: n labels, e.g. prototypes; by default the space groups that are found.
-        seed: of the choice of kinds.
-
-    Returns:
-        The crystals of the kinds that are kept, in their order.
-
-    Raises:
-        InputError: a dose outside [0, 1], or not one label for each crystal.
+    The dose is the share of the groups that is left out, rounded; one at least is kept.
     """
-    labels = symmetry.space_group_numbers(crystals) if labels is None else np.asarray(labels)
-    if labels.shape != (len(crystals),):
-        raise InputError(
-            f"labels have shape {labels.shape} for {len(crystals)} crystals: give one for each"
-        )
-    kinds = _rng(seed).permutation(np.unique(labels))
-    gone = kinds[: min(round(len(kinds) * _check_share(dose)), len(kinds) - 1)]
-    return crystals[~np.isin(labels, gone)]
-
-
-def subsample(crystals: CrystalBatch, n: int, *, seed: int = 0) -> CrystalBatch:
-    """Draw n crystals without repeats, kept in their order.
-
-    Raises:
-        InputError: n outside 1 to the number of crystals.
-    """
-    if not 1 <= n <= len(crystals):
-        raise InputError(f"n = {n} of {len(crystals)} crystals: draw at least 1 and at most all")
-    return crystals[np.sort(_rng(seed).permutation(len(crystals))[:n])]
+    found = symmetry.space_group_numbers(crystals)
+    groups = default_rng(seed).permutation(np.unique(found))
+    gone = groups[: min(round(len(groups) * _share(dose)), len(groups) - 1)]
+    return crystals[~np.isin(found, gone)]
 
 
 # ---- all of them in one table
@@ -370,16 +288,11 @@ def _turned(crystals: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
 # ---- swaps
 
 
-def _groups() -> np.ndarray:
-    column = elements.column("group").copy()
-    column[57:72], column[89:104] = LANTHANIDES, ACTINIDES
-    return column
-
-
 def _candidates(crystals: CrystalBatch, *, same_group: bool) -> dict[int, np.ndarray]:
     """Each element -> the other elements of the crystals that may take its place."""
     known = np.flatnonzero(crystals.counts().numpy().any(0))
-    group = _groups()
+    group = elements.column("group").copy()
+    group[57:72], group[89:104] = LANTHANIDES, ACTINIDES
     alike = group[known][:, None] == group[known][None, :]
     fits = (alike if same_group else ~alike) & (known[:, None] != known[None, :])
     return {int(z): known[row] for z, row in zip(known, fits, strict=True)}
@@ -414,17 +327,13 @@ def _swap_whole(
 # ---- helpers
 
 
-def _rng(seed: int | Sequence[int]) -> np.random.Generator:
-    return np.random.default_rng(seed)
-
-
 def _with_frac(crystals: CrystalBatch, frac: Tensor) -> CrystalBatch:
     """New coordinates, wrapped; padding stays at the origin."""
     frac = torch.where(crystals.mask[:, :, None], wrap(frac), torch.zeros_like(frac))
     return CrystalBatch(crystals.lattice, frac, crystals.numbers)
 
 
-def _check_share(dose: float) -> float:
+def _share(dose: float) -> float:
     _demand(0.0 <= dose <= 1.0, dose, "a share, from 0 to 1")
     return dose
 

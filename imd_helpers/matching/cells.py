@@ -21,7 +21,7 @@ What follows from the rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
@@ -29,13 +29,13 @@ from typing import Any
 
 import numpy as np
 
-from ..crystals import CrystalBatch, elements
+from ..crystals import CrystalBatch, compositions, elements
 from ..crystals.rules import broken_crystals, geometry_verdict
 from ..runtime import InputError
 
 NONE = -1  # no crystal is the same
 ALGORITHM = 1  # counts changes of `_matching.py` that could change a verdict
-CHUNK = 200  # compositions between two steps of the progress bar
+CHUNK = 200  # compositions in one call: compiled code cannot be interrupted
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,6 @@ def first_matches(
     *,
     n_old: Sequence[int] | None = None,
     settings: MatchSettings | None = None,
-    progress: str = "",
 ) -> np.ndarray:
     """For each crystal the first one of its bucket that it matches.
 
@@ -179,7 +178,6 @@ def first_matches(
             Without it each crystal is compared with the first of each group so far, as
             pymatgen's ``group_structures`` does.
         settings: tolerances of the matcher.
-        progress: name of a progress bar; none if empty.
 
     Returns:
         (n,) index of the match, or `NONE`.
@@ -189,7 +187,7 @@ def first_matches(
     settings = settings or MatchSettings()
     first = np.full(len(cells), NONE)
     old = np.full(len(buckets), -1) if n_old is None else np.asarray(n_old, dtype=np.int64)
-    for part in _bar(range(0, len(buckets), CHUNK), progress):
+    for part in range(0, len(buckets), CHUNK):
         some = buckets[part : part + CHUNK]
         _matching.first_matches(
             np.concatenate(some),
@@ -225,26 +223,20 @@ def buckets(cells: ReducedCells) -> list[np.ndarray]:
     return [np.array(members) for members in places.values() if len(members) > 1]
 
 
-def composition_keys(crystals: CrystalBatch) -> dict[int, bytes]:
-    """Index of each whole crystal -> its composition in lowest terms."""
-    rows = np.flatnonzero(~broken_crystals(crystals))
-    if len(rows) == 0:
-        return {}
-    counts = whole_counts(crystals, rows)
-    lowest = (counts // np.gcd.reduce(counts, axis=1)[:, None]).astype(np.int32)
-    return {int(i): row.tobytes() for i, row in zip(rows, lowest, strict=True)}
-
-
-def whole_counts(crystals: CrystalBatch, rows: np.ndarray) -> np.ndarray:
-    """(rows, 119) atoms of each element, without a copy of the crystals where all are wanted."""
-    return (crystals if len(rows) == len(crystals) else crystals[rows]).counts().numpy()
+def whole_counts(crystals: CrystalBatch) -> np.ndarray:
+    """(n, 119) atoms of each element; zeros where a crystal is broken."""
+    whole = ~broken_crystals(crystals)
+    out = np.zeros((len(crystals), elements.N_COLUMNS), dtype=np.int64)
+    if whole.any():
+        out[whole] = (crystals if whole.all() else crystals[whole]).counts().numpy()
+    return out
 
 
 def same_compositions(reference: CrystalBatch, crystals: CrystalBatch) -> np.ndarray:
     """Indices of the reference crystals whose composition some crystal has."""
-    wanted = set(composition_keys(crystals).values())
-    known = composition_keys(reference)
-    return np.array([j for j, key in known.items() if key in wanted], dtype=np.int64)
+    wanted = set(compositions.keys(whole_counts(crystals))) - {b""}
+    known = compositions.keys(whole_counts(reference))
+    return np.flatnonzero([key in wanted for key in known])
 
 
 def same_structure(
@@ -312,11 +304,3 @@ def _why_not_reduced(status: int, crystals: CrystalBatch, index: int) -> str:
         f"cell of {edges} Å: more than {_matching.MAX_POINTS // 10:,} lattice points within its "
         "longest edge, so that it is no crystal to compare"
     )
-
-
-def _bar(parts: range, name: str) -> Iterable[int]:
-    if not name:
-        return parts
-    from tqdm.auto import tqdm
-
-    return tqdm(parts, desc=name, unit="step")

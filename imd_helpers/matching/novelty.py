@@ -1,4 +1,4 @@
-"""What kind of new is a crystal: a copy, a substitution, a known template, or a new one?
+"""What kind of new is a crystal: a copy, a substitution, a known prototype, or a new one?
 
 Each crystal gets exactly one label, the first of these that holds against a reference:
 
@@ -8,67 +8,48 @@ copy            a reference crystal of the same composition matches, and the nea
                 as large (volume per atom within ``volume``) and as close (average minimum
                 distances, without scaling, within ``distance``)
 strained copy   a reference crystal of the same composition matches, but none so closely
-known template  (site swap) a reference crystal of the same composition matches if its elements
+known prototype (site swap) a reference crystal of the same composition matches if its elements
                 exchange their sites
 substitution    a reference crystal of another composition matches after renaming its elements
-known template  no such match, but the reference has the template: anonymous formula, space group
+known prototype no such match, but the reference has the prototype: anonymous formula, space group
                 and Wyckoff letters of each element
-new template    none of these
+new prototype   none of these
 =============== ==================================================================================
 
 "Matches" is the yes or no of `matching`, for renamed elements that of pymatgen's
 ``StructureMatcher.fit_anonymous``. It is generous (by default 20 % in the edges, 0.3 of an atom's
 share of space in the sites), so that a distorted perovskite may count as a substitution in the
-ideal one; the label does not depend on the symmetry found. Templates do: they are found within
-``symprec``, so that noise makes a template new.
-
-Two descriptions of one template differ by the letters that they give. Merged here: every order of
-the elements; the changes of origin and axes that pymatgen's table lists for each space group
-(Goodall et al., Sci. Adv. 8 (2022) eabn4117: the Euclidean normaliser, and in orthorhombic groups
-the exchanges of axes of the affine one); the eleven pairs of enantiomorphic space groups. Not
-merged: other changes of basis of triclinic and monoclinic cells (moyopy chooses one reduced basis,
-which near a tie depends on rounding). A template does not know free coordinates, and one whose
-symmetry is a subgroup of another's is another template.
+ideal one; the label does not depend on the symmetry found. Prototypes do: they are found within
+``symprec``, so that noise makes a prototype new.
 """
 
 from __future__ import annotations
 
-import gzip
-import importlib.util
-import json
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
 from importlib import metadata
 from itertools import groupby, permutations, product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..crystals import CrystalBatch, symmetry
-from ..crystals.rules import broken_crystals
-from ..crystals.samples import fingerprint
+from ..crystals import CrystalBatch, compositions
+from ..crystals.samples import set_digest
 from ..descriptors import amd
-from ..intervals import wilson
-from ..runtime import InputError
+from ..runtime import InputError, progress_bar
 from . import cells as matching
 from .cells import NONE, MatchSettings, ReducedCells
+from .prototypes import NO_PROTOTYPE, prototypes
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
 COPY, STRAINED, SUBSTITUTION = "copy", "strained copy", "substitution"
-KNOWN, NEW, BROKEN = "known template", "new template", "broken"
+KNOWN, NEW, BROKEN = "known prototype", "new prototype", "broken"
 KINDS = (COPY, STRAINED, SUBSTITUTION, KNOWN, NEW, BROKEN)
-NO_TEMPLATE = ""
 NEAR = 30  # reference crystals tried first, nearest first: most substitutions end there
 CHUNK = 200  # crystals whose anonymous matches are looked for at once
-ENANTIOMORPHIC = {
-    78: 76, 95: 91, 96: 92, 145: 144, 153: 151, 154: 152, 170: 169, 172: 171, 179: 178, 181: 180,
-    213: 212,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,14 +61,12 @@ class NoveltySettings:
         distance: largest difference of average minimum distances of a copy, in units of the
             reference crystal's (volume per atom)^(1/3).
         volume: largest relative difference of the volumes per atom of a copy.
-        k: neighbours that the average minimum distances count.
-        symprec: how far atoms may be from the symmetric position for a template, Å.
+        symprec: how far atoms may be from the symmetric position for a prototype, Å.
     """
 
     match: MatchSettings = field(default_factory=MatchSettings)
     distance: float = 0.05
     volume: float = 0.05
-    k: int = amd.K
     symprec: float = 0.1
 
     def __post_init__(self) -> None:
@@ -103,9 +82,9 @@ class NoveltySettings:
         return {
             "kinds": list(KINDS),
             "match": self.match.definition(),
-            "copy": {"distance": self.distance, "volume": self.volume, "amd_neighbours": self.k},
+            "copy": {"distance": self.distance, "volume": self.volume, "amd_neighbours": amd.K},
             "anonymous": "semantics of pymatgen's StructureMatcher.fit_anonymous",
-            "template": {
+            "prototype": {
                 "symprec": self.symprec,
                 "moyopy": metadata.version("moyopy"),
                 "relabelling": f"pymatgen {metadata.version('pymatgen')}",
@@ -137,28 +116,12 @@ class NoveltyKinds:
         """How many crystals there are of each kind; all kinds are listed."""
         return {kind: int((self.kind == kind).sum()) for kind in KINDS}
 
-    @property
-    def shares(self) -> dict[str, float]:
-        """The same over n; they sum to 1."""
-        return {kind: count / len(self) for kind, count in self.counts.items()}
-
-    @property
-    def table(self) -> pd.DataFrame:
-        """Number, share and 95 % Wilson interval of each kind."""
-        import pandas as pd
-
-        counts = np.array(list(self.counts.values()))
-        low, high = wilson(counts, len(self))
-        columns = {"n": counts, "share": counts / len(self), "low": low, "high": high}
-        return pd.DataFrame(columns, index=pd.Index(KINDS, name="kind"))
-
 
 def novelty_kinds(
     crystals: CrystalBatch,
     reference: CrystalBatch,
     *,
     settings: NoveltySettings | None = None,
-    known_templates: Sequence[str] | None = None,
     progress: bool = False,
 ) -> NoveltyKinds:
     """Label each crystal by what it repeats of a reference; see the module for the labels.
@@ -167,26 +130,16 @@ def novelty_kinds(
         crystals: n crystals.
         reference: what is known already, e.g. the training set. Broken ones count for nothing.
         settings: thresholds.
-        known_templates: ``templates(reference)`` at the same symprec, if it is at hand: finding
-            them takes longest, about half a millisecond each.
         progress: show a progress bar over the slow steps.
-
-    Raises:
-        InputError: not one known template for each crystal of the reference.
     """
     settings = settings or NoveltySettings()
-    if known_templates is not None and len(known_templates) != len(reference):
-        raise InputError(
-            f"{len(known_templates)} known templates for {len(reference)} reference crystals: "
-            "give templates(reference), or leave them out"
-        )
     work = _Work(crystals, reference, settings)
     work.copies()
     work.renamed(progress)
-    work.templates(known_templates, progress)
+    work.prototypes(progress)
     definition = {
         **settings.definition(),
-        "reference": fingerprint(reference),
+        "reference": set_digest(reference),
         "reference_size": len(reference),
     }
     return NoveltyKinds(
@@ -205,17 +158,17 @@ class _Work:
     ) -> None:
         self.settings = settings
         ours, theirs = anonymous_keys(crystals), anonymous_keys(reference)
-        wanted = set(ours.values())
-        self.rows = np.array([j for j, key in theirs.items() if key in wanted], dtype=np.int64)
-        self.known = reference[self.rows].to("cpu") if len(self.rows) else None
+        wanted = set(ours) - {()}
+        self.rows = np.flatnonzero([key in wanted for key in theirs])
+        self.known = reference[self.rows].to("cpu")
         self.crystals = crystals = crystals.to("cpu")
         self.n, self.m = len(crystals), len(self.rows)
-        both = crystals if self.known is None else CrystalBatch.cat([self.known, crystals])
+        both = CrystalBatch.cat([self.known, crystals])
         self.cells = matching.reduce_cells(both, settings.match)
-        self.keys = [theirs[j] for j in self.rows.tolist()] + [ours.get(i) for i in range(self.n)]
-        self.compositions = matching.composition_keys(both)
+        self.keys = [theirs[j] for j in self.rows.tolist()] + ours
+        self.compositions = compositions.keys(matching.whole_counts(both))
         self.shapes = [_shape(self.cells, i) for i in range(len(both))]
-        self.amd = self._fingerprints(both)
+        self.amd = self._minimum_distances(both)
         lattice = both.lattice.detach().cpu().double().numpy()
         with np.errstate(all="ignore"):
             self.volume = np.abs(np.linalg.det(lattice)) / both.n_sites.cpu().numpy()  # Å^3/atom
@@ -226,12 +179,12 @@ class _Work:
             if i >= self.m:
                 self._label(i - self.m, BROKEN, why)
 
-    def _fingerprints(self, both: CrystalBatch) -> np.ndarray:
+    def _minimum_distances(self, both: CrystalBatch) -> np.ndarray:
         """Average minimum distances, NaN for reference crystals that nothing can match."""
         wanted = set(self.shapes[self.m :])
         rows = np.array([i for i, shape in enumerate(self.shapes) if shape in wanted])
-        out = np.full((len(both), self.settings.k), np.nan)
-        out[rows] = amd.average_minimum_distances(both[rows], k=self.settings.k)
+        out = np.full((len(both), amd.K), np.nan)
+        out[rows] = amd.average_minimum_distances(both[rows])
         return out
 
     def _label(self, i: int, kind: str, detail: str, known: int = NONE) -> None:
@@ -253,17 +206,17 @@ class _Work:
                 order = np.argsort(self._distances(known, row), kind="stable")
                 buckets.append(np.append(known[order], row))
                 who.append(row - self.m)
+        for i, found in zip(who, self._last_of(buckets, self.cells), strict=True):
+            if found != NONE:
+                self._label_copy(i, found)
+
+    def _last_of(self, buckets: list[np.ndarray], cells: ReducedCells) -> list[int]:
+        """What the last crystal of each bucket matches among the others, or `NONE`."""
         if not buckets:
-            return
-        first = matching.first_matches(
-            self.cells,
-            buckets,
-            n_old=[len(members) - 1 for members in buckets],
-            settings=self.settings.match,
-        )
-        for i in who:
-            if first[i + self.m] != NONE:
-                self._label_copy(i, int(first[i + self.m]))
+            return []
+        old = [len(members) - 1 for members in buckets]
+        first = matching.first_matches(cells, buckets, n_old=old, settings=self.settings.match)
+        return [int(first[members[-1]]) for members in buckets]
 
     def _label_copy(self, i: int, known: int) -> None:
         size = self.volume[known] ** (1 / 3)
@@ -285,21 +238,19 @@ class _Work:
         return np.where(np.isnan(distance), np.inf, distance)
 
     def _name(self, known: int) -> str:
-        formula = self.known[known].formulas()[0]  # type: ignore[index]
+        formula = self.known[known].formulas()[0]
         return f"reference crystal {self.rows[known]} ({formula})"
 
     # ---- renamed elements
 
     def renamed(self, progress: bool) -> None:
         """Label site swaps and substitutions."""
-        if self.m == 0:
-            return
         shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for j in range(self.m):
             shapes[self.shapes[j]].append(j)
         places = {shape: np.array(members) for shape, members in shapes.items() if shape}
         left = [i for i in self._open() if self.shapes[i + self.m] in places]
-        for part in _bar(range(0, len(left), CHUNK), progress, "renaming elements"):
+        for part in progress_bar(range(0, len(left), CHUNK), "renaming elements", progress):
             some = left[part : part + CHUNK]
             candidates = {i: self._candidates(i, places) for i in some}
             self._try(candidates, swap=True)
@@ -323,14 +274,7 @@ class _Work:
         if not tasks:
             return
         cells, buckets, owners = _with_renamings(self.cells, self.m, tasks)
-        first = matching.first_matches(
-            cells,
-            buckets,
-            n_old=[len(members) - 1 for members in buckets],
-            settings=self.settings.match,
-        )
-        for i, members in zip(owners, buckets, strict=True):
-            found = int(first[members[-1]])
+        for i, found in zip(owners, self._last_of(buckets, cells), strict=True):
             if found != NONE and self.kind[i] is None:
                 if swap:
                     detail = f"site swap: as {self._name(found)} with elements exchanged"
@@ -338,55 +282,35 @@ class _Work:
                 else:
                     self._label(i, SUBSTITUTION, f"as {self._name(found)}, renamed", found)
 
-    # ---- templates
+    # ---- prototypes
 
-    def templates(self, given: Sequence[str] | None, progress: bool) -> None:
-        """Label what is left by its template."""
+    def prototypes(self, progress: bool) -> None:
+        """Label what is left by its prototype."""
         left = self._open()
         if not left:
             return
-        known = self._known_templates({self.keys[i + self.m] for i in left}, given, progress)
-        symprec = self.settings.symprec
-        names = templates(self.crystals[np.array(left)], symprec=symprec, progress=progress)
+        options = {"symprec": self.settings.symprec, "progress": progress}
+        wanted = {self.keys[i + self.m] for i in left}
+        rows = np.flatnonzero([key in wanted for key in self.keys[: self.m]])
+        known: dict[str, int] = {}  # the first reference crystal of each prototype
+        for j, name in zip(rows.tolist(), prototypes(self.known[rows], **options), strict=True):
+            known.setdefault(name, j)
+        names = prototypes(self.crystals[np.array(left)], **options)
         for i, name in zip(left, names, strict=True):
-            if name == NO_TEMPLATE:
-                self._label(i, BROKEN, f"no space group found within {symprec} Å")
+            if name == NO_PROTOTYPE:
+                self._label(i, BROKEN, f"no space group found within {options['symprec']} Å")
             elif name in known:
-                detail = f"template {name} of {self._name(known[name])}, other coordinates"
+                detail = f"prototype {name} of {self._name(known[name])}, other coordinates"
                 self._label(i, KNOWN, detail, known[name])
             else:
-                self._label(i, NEW, f"template {name} is not in the reference")
-
-    def _known_templates(
-        self, wanted: set, given: Sequence[str] | None, progress: bool
-    ) -> dict[str, int]:
-        """The first reference crystal of each template, among those of some anonymous formulas."""
-        rows = [j for j in range(self.m) if self.keys[j] in wanted]
-        if not rows:
-            return {}
-        if given is None:
-            part = self.known[np.array(rows)]  # type: ignore[index]
-            names = templates(part, symprec=self.settings.symprec, progress=progress)
-        else:
-            names = [given[self.rows[j]] for j in rows]
-        known: dict[str, int] = {}
-        for j, name in zip(rows, names, strict=True):
-            known.setdefault(name, j)
-        return known
+                self._label(i, NEW, f"prototype {name} is not in the reference")
 
 
-def anonymous_keys(crystals: CrystalBatch) -> dict[int, tuple[int, ...]]:
-    """Index of each whole crystal -> its numbers of atoms in lowest terms, ascending."""
-    rows = np.flatnonzero(~broken_crystals(crystals))
-    if len(rows) == 0:
-        return {}
-    counts = matching.whole_counts(crystals, rows)
-    lowest = np.sort(counts // np.gcd.reduce(counts, axis=1)[:, None], axis=1)
-    most = int((lowest > 0).sum(1).max())
-    tails = lowest[:, lowest.shape[1] - most :].tolist()
-    return {
-        int(i): tuple(k for k in tail if k) for i, tail in zip(rows.tolist(), tails, strict=True)
-    }
+def anonymous_keys(crystals: CrystalBatch) -> list[tuple[int, ...]]:
+    """Numbers of atoms of each crystal in lowest terms, ascending; empty for a broken one."""
+    lowest = np.sort(compositions.reduced(matching.whole_counts(crystals)), axis=1)
+    kinds = (lowest > 0).sum(1)
+    return [tuple(row[len(row) - k :].tolist()) for row, k in zip(lowest, kinds, strict=True)]
 
 
 def _shape(cells: ReducedCells, i: int) -> tuple[int, ...]:
@@ -451,87 +375,3 @@ def _with_renamings(
 
 def _nameless(shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
     return np.arange(1, len(shape) + 1), shape
-
-
-# ---- templates
-
-
-def templates(crystals: CrystalBatch, *, symprec: float = 0.1, progress: bool = False) -> list[str]:
-    """Name of each crystal's template, e.g. ``ABC3_221_a_b_c``; empty where none is found.
-
-    The name holds the anonymous formula, the space group (the first of an enantiomorphic pair) and
-    the Wyckoff letters of each element, in the description that sorts first; see the module for
-    which descriptions are merged.
-
-    Args:
-        crystals: n crystals.
-        symprec: how far atoms may be from the symmetric position, Å.
-        progress: show a progress bar.
-
-    Returns:
-        n names.
-    """
-    out = [NO_TEMPLATE] * len(crystals)
-    whole = matching.measurable(crystals)
-    if len(whole) == 0:
-        return out
-    cells = symmetry._cells(crystals[whole])
-    for i, cell in _bar(list(zip(whole.tolist(), cells, strict=True)), progress, "templates"):
-        data = symmetry._dataset(cell, symprec)
-        if data is None:
-            continue
-        letters: dict[int, list[str]] = defaultdict(list)
-        for site in sorted(set(data.orbits)):
-            letters[cell.numbers[site]].append(data.wyckoffs[site])
-        atoms = Counter(cell.numbers)
-        common = int(np.gcd.reduce(list(atoms.values())))
-        occupied = tuple(sorted((atoms[z] // common, tuple(sorted(letters[z]))) for z in letters))
-        out[i] = _template(data.number, occupied)
-    return out
-
-
-@lru_cache(maxsize=200_000)
-def _template(number: int, occupied: tuple[tuple[int, tuple[str, ...]], ...]) -> str:
-    """The description that sorts first among all equal ones."""
-    best = min(
-        tuple(
-            sorted((count, tuple(sorted(names[a] for a in letters))) for count, letters in occupied)
-        )
-        for names in _relabellings()[number]
-    )
-    formula = "".join(
-        f"{chr(ord('A') + k)}{count if count > 1 else ''}" for k, (count, _) in enumerate(best)
-    )
-    positions = "_".join(
-        "".join(
-            f"{letter}{times if times > 1 else ''}" for letter, times in Counter(letters).items()
-        )
-        for _, letters in best
-    )
-    return f"{formula}_{ENANTIOMORPHIC.get(number, number)}_{positions}"
-
-
-@cache
-def _relabellings() -> dict[int, list[dict[str, str]]]:
-    """Space group -> what its Wyckoff letters become in the other descriptions of a crystal."""
-    spec = importlib.util.find_spec("pymatgen.analysis")
-    roots = spec.submodule_search_locations if spec else None
-    for root in roots or ():
-        for path in Path(root).rglob("wyckoff-position-relabelings.json*"):
-            raw = path.read_bytes()
-            table = json.loads(gzip.decompress(raw) if path.suffix == ".gz" else raw)
-            return {
-                int(number): [{chr(int(a)): b for a, b in names.items()} for names in maps]
-                for number, maps in table.items()
-            }
-    raise FileNotFoundError(
-        "pymatgen's table wyckoff-position-relabelings is missing: install pymatgen>=2025.6.14"
-    )
-
-
-def _bar(items: Any, progress: bool, name: str) -> Iterable[Any]:
-    if not progress:
-        return items
-    from tqdm.auto import tqdm
-
-    return tqdm(items, desc=name)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..crystals import CrystalBatch, symmetry
+from ..crystals import CrystalBatch, compositions, symmetry
 from ..descriptors import amd
 from ..runtime import InputError
 from . import cells as matching
@@ -22,7 +22,6 @@ __all__ = [
     "NONE",
     "MatchSettings",
     "Matches",
-    "Nearest",
     "novel",
     "same_as_earlier",
     "same_as_reference",
@@ -42,22 +41,6 @@ class Matches:
     """
 
     first: np.ndarray
-    failed: dict[int, str]
-
-
-@dataclass(frozen=True, eq=False)
-class Nearest:
-    """For each of n crystals the nearest of a reference.
-
-    Attributes:
-        distance: (n,) Å; infinite where no reference crystal may be compared, NaN where the
-            crystal is broken.
-        index: (n,) of the nearest, or `NONE`.
-        failed: index -> why a crystal has no distance.
-    """
-
-    distance: np.ndarray
-    index: np.ndarray
     failed: dict[int, str]
 
 
@@ -93,26 +76,18 @@ def novel(
     return _not_found(same_as_reference(crystals, reference, settings=settings))
 
 
-def same_as_earlier(
-    crystals: CrystalBatch, *, settings: MatchSettings | None = None, progress: bool = False
-) -> Matches:
+def same_as_earlier(crystals: CrystalBatch, *, settings: MatchSettings | None = None) -> Matches:
     """The first crystal of the group that each crystal repeats, as `group_structures` groups them.
 
     A crystal is compared with the first one of each group, in order; the first that matches wins.
     """
     cells = matching.reduce_cells(crystals, settings)
-    first = matching.first_matches(
-        cells, matching.buckets(cells), settings=settings, progress="unique" if progress else ""
-    )
+    first = matching.first_matches(cells, matching.buckets(cells), settings=settings)
     return Matches(first, cells.failed)
 
 
 def same_as_reference(
-    crystals: CrystalBatch,
-    reference: CrystalBatch,
-    *,
-    settings: MatchSettings | None = None,
-    progress: bool = False,
+    crystals: CrystalBatch, reference: CrystalBatch, *, settings: MatchSettings | None = None
 ) -> Matches:
     """The first crystal of a reference that is the same as each crystal.
 
@@ -120,8 +95,7 @@ def same_as_reference(
     """
     rows = matching.same_compositions(reference, crystals)
     m = len(rows)
-    new = crystals.to("cpu")
-    both = CrystalBatch.cat([reference[rows].to("cpu"), new]) if m else new
+    both = CrystalBatch.cat([reference[rows].to("cpu"), crystals.to("cpu")])
     cells = matching.reduce_cells(both, settings)
     shared = [members for members in matching.buckets(cells) if members[0] < m <= members[-1]]
     first = matching.first_matches(
@@ -129,7 +103,6 @@ def same_as_reference(
         shared,
         n_old=[int((members < m).sum()) for members in shared],
         settings=settings,
-        progress="novel" if progress else "",
     )[m:]
     failed = {i - m: why for i, why in cells.failed.items() if i >= m}
     found = first != NONE
@@ -138,12 +111,8 @@ def same_as_reference(
 
 
 def structure_distance(
-    crystals: CrystalBatch,
-    reference: CrystalBatch,
-    *,
-    k: int = 100,
-    same_composition: bool = False,
-) -> Nearest:
+    crystals: CrystalBatch, reference: CrystalBatch, *, same_composition: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """How far is the nearest crystal of a reference, with no threshold?
 
     The distance of two crystals is the largest difference between their average minimum distances
@@ -154,17 +123,18 @@ def structure_distance(
     Args:
         crystals: n crystals.
         reference: what is known already.
-        k: neighbours of each site that count.
         same_composition: compare only crystals of the same reduced formula.
 
-    Raises:
-        InputError: k is not positive.
+    Returns:
+        (n,) distances in Å: infinite where no reference crystal may be compared, NaN where the
+        crystal is broken or too elongated to count neighbours; and (n,) index of the nearest, or
+        `NONE`.
 
     Source:
         Widdowson et al., MATCH 87 (2022) 529.
     """
-    ours = amd.average_minimum_distances(crystals, k=k)
-    theirs = amd.average_minimum_distances(reference, k=k)
+    ours = amd.average_minimum_distances(crystals)
+    theirs = amd.average_minimum_distances(reference)
     broken = np.isnan(ours).any(1)
     distance = np.where(broken, np.nan, np.inf)
     index = np.full(len(crystals), NONE)
@@ -174,8 +144,7 @@ def structure_distance(
         if len(new) and len(known):
             distance[new], place = amd.nearest_rows(ours[new], theirs[known])
             index[new] = known[place]
-    why = "broken crystal, or one too elongated to count neighbours"
-    return Nearest(distance, index, dict.fromkeys(np.flatnonzero(broken).tolist(), why))
+    return distance, index
 
 
 def space_group_kept(
@@ -220,12 +189,16 @@ def _comparable(
     if not same_composition:
         yield np.arange(len(crystals)), np.arange(len(reference))
         return
-    places: dict[bytes, list[int]] = {}
-    for j, key in matching.composition_keys(reference).items():
-        places.setdefault(key, []).append(j)
-    news: dict[bytes, list[int]] = {}
-    for i, key in matching.composition_keys(crystals).items():
-        news.setdefault(key, []).append(i)
+    news, places = (_places(each) for each in (crystals, reference))
     for key, rows in news.items():
         if key in places:
             yield np.array(rows), np.array(places[key])
+
+
+def _places(crystals: CrystalBatch) -> dict[bytes, list[int]]:
+    """Key of a composition -> the crystals that have it; broken ones have none."""
+    places: dict[bytes, list[int]] = {}
+    for i, key in enumerate(compositions.keys(matching.whole_counts(crystals))):
+        if key:
+            places.setdefault(key, []).append(i)
+    return places

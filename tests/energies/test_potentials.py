@@ -122,8 +122,6 @@ def test_unknown_potentials_and_bad_numbers_are_refused():
         potential().energies(mgo(), batch=0)
     with pytest.raises(InputError, match="fmax"):
         relax(mgo(), fmax=0)
-    with pytest.raises(InputError, match="points = 3"):
-        lattice_scan(mgo(), points=3)
 
 
 def test_relaxation_finds_the_minimum_that_ase_finds():

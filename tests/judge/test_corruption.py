@@ -20,10 +20,6 @@ def real():
     return known.crystals[np.random.default_rng(0).permutation(small)[:N]]
 
 
-def labels_of(crystals):
-    return np.arange(len(crystals)) % 7
-
-
 DOSED = {
     "isotropic": lambda c, d, s: corruption.strain(c, d, seed=s),
     "shear": lambda c, d, s: corruption.strain(c, d, seed=s, kind="shear"),
@@ -36,7 +32,7 @@ DOSED = {
     "shuffle": lambda c, d, s: corruption.shuffle_sites(c, d, seed=s),
     "duplicate": lambda c, d, s: corruption.duplicate(c, d, seed=s),
     "mirror": lambda c, d, s: corruption.mirror(c, d, seed=s),
-    "drop modes": lambda c, d, s: corruption.drop_modes(c, d, labels_of(c), seed=s),
+    "drop modes": lambda c, d, s: corruption.drop_modes(c, d, seed=s),
 }
 each = pytest.mark.parametrize("name", DOSED)
 
@@ -224,30 +220,18 @@ def test_a_left_handed_quartz_becomes_a_right_handed_one():
     assert mirrored.tolist() == [pairs[g] for g in group[rows]]
 
 
-def test_dropping_modes_keeps_whole_kinds(real):
-    labels = labels_of(real)
-    for dose, kinds in ((0.3, 5), (1.0, 1)):
-        made = corruption.drop_modes(real, dose, labels, seed=0)
+def test_dropping_modes_keeps_whole_space_groups(real):
+    groups = symmetry.space_group_numbers(real)
+    n = len(np.unique(groups))
+    for dose, kinds in ((0.3, n - round(0.3 * n)), (1.0, 1)):
+        made = corruption.drop_modes(real, dose, seed=0)
         kept = {
-            int(labels[i])
+            int(groups[i])
             for i in range(N)
             if any(torch.equal(real[i].lattice, one.lattice) for one in made)
         }
         assert len(kept) == kinds
-        assert len(made) == np.isin(labels, list(kept)).sum()
-    with pytest.raises(InputError, match="labels"):
-        corruption.drop_modes(real, 0.5, labels[:-1])
-
-
-def test_subsamples_are_nested_and_have_the_size_asked_for(real):
-    assert equal(corruption.subsample(real, N), real)
-    small, large = (corruption.subsample(real, n, seed=1) for n in (5, 20))
-    inside = {one.lattice.numpy().tobytes() for one in large}
-    assert len(small) == 5
-    assert all(one.lattice.numpy().tobytes() in inside for one in small)
-    for n in (0, N + 1):
-        with pytest.raises(InputError, match=f"n = {n}"):
-            corruption.subsample(real, n)
+        assert len(made) == np.isin(groups, list(kept)).sum()
 
 
 def test_every_crash_test_starts_at_nothing_and_ends_at_something(real):
@@ -256,11 +240,6 @@ def test_every_crash_test_starts_at_nothing_and_ends_at_something(real):
         assert list(test.doses) == sorted(test.doses), name
         assert equal(test.apply(real, 0.0, seed=1), real), name
         assert not equal(test.apply(real, test.doses[-1], seed=1), real), name
-
-
-def test_space_groups_are_the_default_kinds(real):
-    found = symmetry.space_group_numbers(real)
-    assert equal(corruption.drop_modes(real, 0.5), corruption.drop_modes(real, 0.5, found))
 
 
 def test_unknown_names_are_told(real):

@@ -1,19 +1,14 @@
-import sqlite3
-import sys
-import warnings
-
 import numpy as np
 import pytest
-import torch
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from scipy.stats import wasserstein_distance
 
 import imd_helpers as imd
-from imd_helpers.crystals import CrystalBatch, elements
-from imd_helpers.crystals.compositions import amounts
+from imd_helpers.crystals import CrystalBatch
+from imd_helpers.descriptors.fingerprints import Features, magpie
 from imd_helpers.judge import distributions as dist
-from imd_helpers.judge.distributions import Features, Fingerprints
+from imd_helpers.judge.distributions import Fingerprints
 from imd_helpers.judge.report import DefinitionError
 from imd_helpers.runtime import InputError, UnknownNameError
 
@@ -62,162 +57,6 @@ def permuted(crystals, seed=0):
             )
         )
     return CrystalBatch.cat(out)
-
-
-# ---- compositions
-
-
-def test_magpie_equals_matminer(real):
-    from matminer.featurizers.composition.composite import ElementProperty
-    from pymatgen.core import Composition
-
-    rng = np.random.default_rng(1)
-    texts = real.table["formula"].tolist()[:150]
-    for _ in range(100):  # every element, ties of the mode, large counts
-        chosen = rng.choice(np.arange(1, 119), rng.integers(1, 7), replace=False)
-        texts.append("".join(f"{elements.SYMBOLS[z]}{rng.integers(1, 20)}" for z in chosen))
-    featurizer = ElementProperty.from_preset("magpie")
-    expected = np.array([featurizer.featurize(Composition(text)) for text in texts])
-    ours = dist.magpie_statistics(amounts(texts))
-    assert ours.shape == (250, 132)
-    np.testing.assert_allclose(ours, expected, rtol=1e-9, atol=1e-6)
-
-
-def test_magpie_of_crystals_formulas_and_counts(real):
-    crystals = real.crystals[:50]
-    points = dist.magpie(crystals)
-    assert not points.failed
-    np.testing.assert_allclose(dist.magpie(crystals.formulas()).values, points.values, atol=1e-9)
-    counts = crystals.counts().numpy()
-    np.testing.assert_array_equal(dist.magpie(counts).values, points.values)
-    np.testing.assert_array_equal(dist.magpie(permuted(crystals)).digest, points.digest)
-
-
-def test_magpie_is_scaled():
-    points = dist.magpie(imd.datasets.load("oqmd_icsd").table["formula"].tolist()).points
-    np.testing.assert_allclose(points.mean(0), 0, atol=1e-9)
-    spread = points.std(0)
-    assert np.all(np.isclose(spread, 1) | np.isclose(spread, 0))
-    assert np.isclose(spread, 1).sum() > 125
-
-
-def test_magpie_lists_what_has_no_composition():
-    counts = np.zeros((3, 119))
-    counts[0, 11] = counts[2, 17] = 1
-    points = dist.magpie(counts)
-    assert points.failed == {1: "no composition"}
-    assert np.isnan(points.values[1]).all()
-    assert np.isfinite(points.values[[0, 2]]).all()
-    strange = rocksalt((11, 17), (12, 8))
-    strange.numbers[0, 0] = 200
-    assert list(dist.magpie(strange).failed) == [0]
-
-
-def test_missing_matminer_names_the_remedy(monkeypatch):
-    dist._need_matminer.cache_clear()
-    monkeypatch.setitem(sys.modules, "matminer", None)
-    with pytest.raises(InputError, match=r'pip install "imd-helpers\[judge\]"'):
-        dist.crystalnn(rocksalt((11, 17)))
-
-
-# ---- structures
-
-
-def plain_fingerprint(structure):
-    """CDVAE's way: every site."""
-    from matminer.featurizers.site.fingerprint import CrystalNNFingerprint
-
-    featurizer = CrystalNNFingerprint.from_preset("ops")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sites = [featurizer.featurize(structure, i) for i in range(len(structure))]
-    return np.mean(sites, axis=0)
-
-
-def test_crystalnn_of_distinct_sites_equals_that_of_all(real):
-    some = real[:6]
-    points = dist.crystalnn(some.crystals)
-    assert points.values.shape == (6, 61)
-    expected = np.array([plain_fingerprint(s) for s in some.structures()])
-    assert np.linalg.norm(points.values - expected, axis=1).max() < 0.01  # the cutoff is 0.4
-
-
-def test_crystalnn_lists_what_fails_and_goes_on():
-    crystals = rocksalt((11, 17), (12, 8), (3, 9), (19, 35))
-    crystals.lattice[0] = torch.nan
-    crystals.lattice[1] *= 20  # 125,000 Å^3 an atom
-    crystals.lattice[3, 0] = crystals.lattice[3, 1]
-    points = dist.crystalnn(crystals)
-    assert list(points.failed) == [0, 1, 3]
-    assert "NaN" in points.failed[0]
-    assert "volume per atom" in points.failed[1]
-    crystals.lattice[1] /= 200
-    assert dist.crystalnn(crystals[1]).failed == {0: "Mg–O 0.25 Å < 0.50 Å"}
-    assert "one plane" in points.failed[3]
-    assert np.isfinite(points.values[2]).all()
-    assert np.isnan(points.values[[0, 1, 3]]).all()
-
-
-def test_crystalnn_failure_of_the_library_is_a_reason(monkeypatch):
-    def refuse(*parts):
-        raise RuntimeError("no neighbours")
-
-    monkeypatch.setattr(dist, "_mean_fingerprint", refuse)
-    points = dist.crystalnn(rocksalt((11, 17)))
-    assert points.failed == {0: "CrystalNN: RuntimeError: no neighbours"}
-
-
-def test_crystalnn_resumes_from_the_cache(monkeypatch):
-    crystals = rocksalt((11, 17), (12, 8), (3, 9))
-    real_task, seen = dist.crystalnn_task, []
-
-    def dies(task):
-        seen.extend(task)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        return real_task(task)
-
-    monkeypatch.setattr(dist, "crystalnn_task", dies)
-    with pytest.raises(KeyboardInterrupt):
-        dist.crystalnn(crystals)
-    again = []
-    monkeypatch.setattr(dist, "crystalnn_task", lambda task: again.extend(task) or real_task(task))
-    points = dist.crystalnn(crystals)
-    assert again == seen[2:]  # two were kept
-    monkeypatch.setattr(dist, "crystalnn_task", None)
-    np.testing.assert_array_equal(dist.crystalnn(crystals).values, points.values)
-    np.testing.assert_array_equal(dist.crystalnn(crystals[1]).values[0], points.values[1])
-
-
-def test_crystalnn_in_two_processes(cubic):
-    one = dist.crystalnn(cubic[:4], cached=False)
-    two = dist.crystalnn(cubic[:4], cached=False, processes=2)
-    np.testing.assert_allclose(one.values, two.values, atol=1e-9)
-    with pytest.raises(InputError, match="at least one process"):
-        dist.crystalnn(cubic[:4], processes=0)
-
-
-def test_a_damaged_cache_is_named(tmp_path):
-    path = tmp_path / "fingerprints" / "crystalnn.sqlite"
-    path.parent.mkdir()
-    path.write_bytes(b"not a database, but long enough to look like one" * 50)
-    with pytest.raises(InputError, match="IMD_CACHE_DIR"):
-        dist.crystalnn(rocksalt((11, 17)))
-    path.unlink()
-    dist.crystalnn(rocksalt((11, 17)))
-    with sqlite3.connect(path) as file:
-        assert file.execute("SELECT COUNT(*) FROM points").fetchone() == (1,)
-
-
-def test_amd_knows_no_elements_and_lists_what_is_broken():
-    crystals = rocksalt((11, 17), (12, 8), (3, 9))
-    crystals.lattice[1] = torch.nan
-    points = dist.features(crystals, "amd")
-    assert list(points.failed) == [1]
-    assert "NaN" in points.failed[1]
-    np.testing.assert_allclose(points.values[0], points.values[2])
-    assert points.values[0, 0] == pytest.approx(2.5)  # half of the cubic edge
-    assert dist.vendi(crystals, space="amd").value == pytest.approx(1)
 
 
 # ---- coverage
@@ -337,7 +176,7 @@ def test_precision_recall_against_loops():
 
 
 def test_dropped_modes_are_seen_by_recall_not_by_precision(real):
-    points, formulas = dist.magpie(real.crystals), real.table["formula"]
+    points, formulas = magpie(real.crystals), real.table["formula"]
     reference = points[:400]
     rest = np.arange(400, 1200)
     oxides = rest[formulas[400:].str.contains("O(?![a-z])").to_numpy()]
@@ -349,7 +188,7 @@ def test_dropped_modes_are_seen_by_recall_not_by_precision(real):
 
 
 def test_added_noise_is_seen_by_precision_not_by_recall(real):
-    points = dist.magpie(real.crystals)
+    points = magpie(real.crystals)
     reference, samples = points[:400], points[400:800].values.copy()
     samples[:200] += np.random.default_rng(0).normal(0, 3, samples[:200].shape)
     noisy = Features("magpie", samples, points.definition)
@@ -395,10 +234,9 @@ def test_wasserstein_closed_forms():
         ([0.0, 0.0, 0.0, 1.0], [1.0], 0.75),
         (np.arange(100) / 99, 3 * np.arange(100) / 99, 1.0),  # uniform on [0, 1] and on [0, 3]
     ):
-        found = dist.wasserstein(one, two, "x", unit="eV", resamples=FEW)
+        found = dist.wasserstein(one, two, "x", resamples=FEW)
         assert found.value == pytest.approx(expected, abs=1e-12)
         assert found.low <= found.value <= found.high
-        assert found.definition["unit"] == "eV"
 
 
 def test_wasserstein_of_properties(real):
@@ -481,7 +319,7 @@ def test_frechet_closed_forms():
 
 
 def test_frechet_sees_dropped_modes(real):
-    points = dist.magpie(real.crystals)
+    points = magpie(real.crystals)
     oxides = np.flatnonzero(real.table["formula"].str.contains("O(?![a-z])"))
     full = dist.frechet(points[:500], points[500:1000], resamples=FEW)
     dropped = dist.frechet(points[oxides], points[500:1000], resamples=FEW)
@@ -521,60 +359,33 @@ def test_vendi_of_duplicates_and_of_large_sets():
         dist.vendi(line(0, 1))
 
 
-def test_diversity_by_hand():
-    salts = rocksalt((11, 17), (11, 17), (12, 8), (11, 9))
-    found = dist.diversity(salts)
-    assert found["formulas"].value == 3
-    # Na 3/8, Cl 2/8, Mg, O and F 1/8 each
-    assert found["element_entropy"].value == pytest.approx(dist.entropy([3, 2, 1, 1, 1]))
-    assert found["space_group_entropy"].value == 0.0  # all Fm-3m
-    assert 1 < found["vendi"].value < 3.0001
-    copies = dist.diversity(rocksalt(*[(11, 17)] * 5))
-    assert [copies[name].value for name in ("formulas", "vendi")] == pytest.approx([1, 1])
-
-
-def test_diversity_falls_when_modes_are_dropped(real):
-    full, few = dist.diversity(real.crystals[:200]), dist.diversity(real.crystals[:10])
-    copies = np.arange(200) % 10
-    dropped = dist.diversity(real.crystals[copies])
-    for name in full:
-        assert dropped[name].high < full[name].low
-        if name != "vendi":  # drawn with repeats, but each as often as every other
-            assert dropped[name].value == pytest.approx(few[name].value)
-    assert dropped["vendi"].value == pytest.approx(few["vendi"].value, rel=1e-6)
-
-
-def test_diversity_lists_broken_crystals():
-    salts = rocksalt((11, 17), (12, 8), (3, 9))
-    salts.lattice[1] = torch.inf
-    found = dist.diversity(salts)
-    assert found["formulas"].n == 2
-    assert list(found["space_group_entropy"].failed) == [1]
-    assert found["formulas"].definition["samples"] == 3
-    with pytest.raises(InputError, match="none of 1"):
-        dist.diversity(salts[1])
-
-
-def test_jackknife_interval_covers_the_truth():
-    share = 1 / np.arange(1, 201)
-    share /= share.sum()
-    n, rng, hits = 200, np.random.default_rng(0), 0
-    truth = np.sum(1 - (1 - share) ** n)  # expected number of different ones in n draws
-    for seed in range(60):
-        drawn = rng.choice(200, size=n, p=share)
-        ends = dist._jackknife(lambda keep, drawn=drawn: float(len(set(drawn[keep]))), n, seed)
-        hits += ends[1] <= truth <= ends[2]
-    assert hits >= 51  # of 60
+def test_vendi_falls_when_modes_are_dropped(real):
+    points = magpie(real.crystals[:200])
+    full, few, dropped = (
+        dist.vendi(points[k]) for k in (np.arange(200), np.arange(10), np.arange(200) % 10)
+    )
+    assert dropped.high < full.low
+    assert dropped.value == pytest.approx(few.value, rel=1e-6)
 
 
 # ---- all of them
 
 
-def test_everything_at_once_is_seeded_and_knows_no_order(cubic):
-    found = dist.distributions(cubic[:12], cubic[12:], resamples=FEW, seed=1)
-    again = dist.distributions(cubic[:12], cubic[12:], resamples=FEW, seed=1)
-    mixed = dist.distributions(permuted(cubic[:12]), permuted(cubic[12:]), resamples=FEW, seed=1)
-    other = dist.distributions(cubic[:12], cubic[12:], resamples=FEW, seed=2)
+def measures(samples, reference, seed):
+    points = magpie(samples), magpie(reference)
+    found = {f"coverage {name}": each for name, each in dist.coverage(samples, reference).items()}
+    found |= dist.precision_recall(*points)
+    for name in dist.PROPERTIES:
+        found[name] = dist.wasserstein(samples, reference, name, resamples=FEW, seed=seed)
+    found["frechet"] = dist.frechet(*points, resamples=FEW, seed=seed)
+    return {**found, "vendi": dist.vendi(points[0], seed=seed)}
+
+
+def test_measures_are_seeded_and_know_no_order(cubic):
+    found = measures(cubic[:12], cubic[12:], 1)
+    again = measures(cubic[:12], cubic[12:], 1)
+    mixed = measures(permuted(cubic[:12]), permuted(cubic[12:]), 1)
+    other = measures(cubic[:12], cubic[12:], 2)
     for name, measure in found.items():
         ends = (measure.value, measure.low, measure.high)
         assert (again[name].value, again[name].low, again[name].high) == ends
@@ -586,20 +397,14 @@ def test_everything_at_once_is_seeded_and_knows_no_order(cubic):
     assert found["frechet"].low != other["frechet"].low or found["frechet"].high != (
         other["frechet"].high
     )
-    table = dist.table(found)
-    assert list(table.columns) == ["value", "low", "high", "n", "failed", "seconds"]
-    assert len(table) == len(found) == 12
+    assert len(found) == 9
 
 
 def test_spaces_do_not_mix(real):
-    points = dist.magpie(real.crystals[:10])
+    points = magpie(real.crystals[:10])
     with pytest.raises(DefinitionError, match="one space"):
         dist.frechet(points, Features.of("x", points.values))
     with pytest.raises(DefinitionError):
         dist.wasserstein([1.0, 2.0], real.crystals[:5], "density")
-    with pytest.raises(UnknownNameError, match="crystalnn"):
-        dist.features(real.crystals, "crystalnm")
-    with pytest.raises(InputError, match=r"\(n, d\)"):
-        Features.of("x", [1.0, 2.0])
     half = points[points.values[:, 0] > 0]
     assert cdist(half.points, points.points).min(1).max() == 0.0
