@@ -20,12 +20,13 @@ import numpy as np
 import torch
 
 import imd_helpers as imd
+from imd_helpers.crystals import compositions
 from imd_helpers.descriptors.composition_matrix import CompositionMatrix
 from imd_helpers.judge.charge import oxidation_table
 from imd_helpers.models import formula_models as fm
 from imd_helpers.models import formula_tokens as ft
-from imd_helpers.models.formula_predictor import FormulaPredictor
 from imd_helpers.networks import checkpoint
+from imd_helpers.predictors import FormulaPredictor
 from imd_helpers.runtime import device_name, version
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,7 +63,7 @@ class Gaps:
         self.guide = FormulaPredictor("network").fit(counts[first], gap[first])
         self.referee = FormulaPredictor("trees").fit(counts[second], gap[second])
         unseen = np.setdiff1d(np.flatnonzero(read.ok), first)
-        self.table = dict(zip(ft.keys(counts[unseen]), gap[unseen], strict=True))
+        self.table = dict(zip(compositions.keys(counts[unseen]), gap[unseen], strict=True))
 
     def reward(self, counts: np.ndarray) -> np.ndarray:
         """(n,) gap in eV that the guide promises for neutral formulas, 0 for others."""
@@ -72,7 +73,7 @@ class Gaps:
         """What a sample holds; gaps are means over distinct neutral formulas, in eV."""
         unique = ft.distinct(made)
         kept = unique[neutral(unique)]
-        words = ft.keys(kept)
+        words = compositions.keys(kept)
         looked_up = np.array([self.table.get(word, np.nan) for word in words])
         there = np.isfinite(looked_up)
         promised, refereed = self.guide.predict(kept), self.referee.predict(kept)
@@ -87,7 +88,7 @@ class Gaps:
             "n_in_table": int(there.sum()),
             "promised_in_table": float(promised[there].mean()) if there.any() else None,
             "in_table": float(looked_up[there].mean()) if there.any() else None,
-            "examples": ft.formulas(kept[np.argsort(-promised)[:8]]),
+            "examples": compositions.formulas(kept[np.argsort(-promised)[:8]]),
         }
 
 
@@ -166,7 +167,7 @@ def main() -> None:
     print({name: rows[-1] for name, rows in curves.items()}, flush=True)
     rnn = fm.load(HERE / "rnn.safetensors")  # as the chapter will find it
     gaps = Gaps()
-    rows, more = policies(rnn, gaps, set(ft.keys(counts)), save)
+    rows, more = policies(rnn, gaps, set(compositions.keys(counts)), save)
     loophole, by_verdict = loopholes(rnn, oxidation_table().metal)
     save("loophole", loophole)
     record = {

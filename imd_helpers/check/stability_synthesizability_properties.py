@@ -16,7 +16,7 @@ def never_free() -> float:
 
 def even_score() -> float:
     """The score at which the package's posterior passes one half, by bisection."""
-    from ..models.pu_cgcnn import posterior
+    from ..predictors.pu import posterior
 
     low, high = 0.0, 1.0
     for _ in range(60):

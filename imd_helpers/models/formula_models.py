@@ -1,7 +1,4 @@
-"""Networks that write formulas: a VAE, an RNN, and REINFORCE on the RNN.
-
-All return counts, n rows when asked for n; see `formula_tokens`.
-"""
+"""Networks that write formulas: a VAE, an RNN, and REINFORCE on the RNN."""
 
 from __future__ import annotations
 
@@ -9,30 +6,19 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..crystals import elements
-from ..crystals.samples import Samples
+from ..crystals.compositions import keys, reduced
+from ..crystals.samples import Samples, at_least_one
 from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix, fits
-from ..networks import checkpoint, losses
+from ..networks import checkpoint, epochs, losses
 from ..runtime import InputError, data_path, lookup
-from .formula_tokens import (
-    END,
-    LENGTH,
-    PAD,
-    START,
-    VOCABULARY,
-    at_least_one,
-    checked,
-    decode_tokens,
-    encode_tokens,
-    keys,
-    reduced,
-)
+from .formula_tokens import END, LENGTH, PAD, START, VOCABULARY, decode_tokens, encode_tokens
 
 FORMAT = "imd-formula-model-1"
 CHECKPOINTS = ("vae", "rnn", "free", "anchored", "loophole")
@@ -59,10 +45,35 @@ class Schedule:
             raise InputError(f"epochs={self.epochs}, batch={self.batch}: must be at least 1")
 
 
+class FormulaModel(nn.Module):
+    """What both networks share: samples.
+
+    Attributes:
+        kind: name in files.
+        settings: what rebuilds the network.
+    """
+
+    kind: ClassVar[str]
+    settings: dict[str, int]
+
+    def draw(self, n: int) -> np.ndarray:
+        """(n, 119) counts by torch's global random numbers; zeros where there is no formula."""
+        raise NotImplementedError
+
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: reduced counts; zeros where the network wrote no formula.
+
+        Raises:
+            InputError: n below 1.
+        """
+        with epochs.seeded(seed):
+            return Samples.from_counts(reduced(self.draw(at_least_one(n))))
+
+
 # ---- variational autoencoder
 
 
-class FormulaVae(nn.Module):
+class FormulaVae(FormulaModel):
     """Variational autoencoder on the composition matrix.
 
     The decoder gives each of the 85 elements nine probabilities, for "absent" and the counts 1 to
@@ -131,23 +142,16 @@ class FormulaVae(nn.Module):
         counts[~fits(counts)] = 0
         return counts
 
-    def sample(self, n: int, *, seed: int = 0) -> Samples:
-        """Make n compositions: reduced counts; zeros where the decoder wrote no formula.
-
-        Raises:
-            InputError: n below 1.
-        """
+    def draw(self, n: int) -> np.ndarray:
+        """(n, 119) counts of random latent vectors, which the decoder reads at random."""
         where = next(self.parameters()).device
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            latent = torch.randn(at_least_one(n), self.settings["latent"]).to(where)
-            return Samples.from_counts(reduced(self.decode(latent, draw=True)))
+        return self.decode(torch.randn(n, self.settings["latent"]).to(where), draw=True)
 
 
 # ---- autoregressive network
 
 
-class FormulaRnn(nn.Module):
+class FormulaRnn(FormulaModel):
     """Autoregressive network: a gated recurrent unit that writes a formula token by token.
 
     Args:
@@ -204,15 +208,9 @@ class FormulaRnn(nn.Module):
                 break
         return tokens
 
-    def sample(self, n: int, *, seed: int = 0) -> Samples:
-        """Make n compositions: reduced counts; zeros where the sentence is no formula.
-
-        Raises:
-            InputError: n below 1.
-        """
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return Samples.from_counts(reduced(decode_tokens(self.write(at_least_one(n)))))
+    def draw(self, n: int) -> np.ndarray:
+        """(n, 119) counts of random sentences."""
+        return decode_tokens(self.write(n))
 
 
 # ---- training
@@ -233,27 +231,16 @@ def train_epochs(
         InputError: a composition that does not fit, or a loss that is not finite.
     """
     where = next(model.parameters()).device
-    data = model.read(checked(counts, fitting=True)).to(where)
-    steps = -(-len(data) // schedule.batch)
-    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.lr)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.epochs * steps)
-    rows = []
-    with torch.random.fork_rng():
-        torch.manual_seed(schedule.seed)
-        for epoch in range(schedule.epochs):
-            sums: dict[str, float] = {}
-            for batch in torch.randperm(len(data)).to(where).split(schedule.batch):
-                terms = model.terms(data[batch], **options)
-                optimizer.zero_grad(set_to_none=True)
-                terms["loss"].backward()
-                optimizer.step()
-                cosine.step()
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(batch)
-            rows.append({"epoch": epoch + 1, **{k: v / len(data) for k, v in sums.items()}})
-            if not np.isfinite(rows[-1]["loss"]):
-                raise InputError(f"loss is {rows[-1]['loss']} in epoch {epoch + 1}: lower lr")
-    return rows
+    data = model.read(CompositionMatrix().read(counts).checked()).to(where)
+    with epochs.seeded(schedule.seed):
+        return epochs.train_epochs(
+            model,
+            lambda: epochs.shuffled(len(data), schedule.batch),
+            lambda rows: model.terms(data[rows.to(where)], **options),
+            epochs=schedule.epochs,
+            lr=schedule.lr,
+            falling=schedule.epochs * -(-len(data) // schedule.batch),
+        )
 
 
 @dataclass(frozen=True)
@@ -290,17 +277,15 @@ def reinforce(
     reward: Reward,
     config: RlConfig,
     *,
-    prior: FormulaRnn | None = None,
     probe: Callable[[np.ndarray], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
-    """Train a policy, in place, to write formulas of high reward.
+    """Train a policy, in place, to write formulas of high reward; the prior is what it was before.
 
     Args:
         policy: a trained `FormulaRnn`.
         reward: maps (m, 119) counts that are formulas to (m,) numbers; a sample that is no formula
             has reward 0.
         config: length, rate and weight of the prior.
-        prior: what the policy must stay near; its own first weights unless given.
         probe: called with the (batch, 119) counts of each step; what it returns is recorded.
 
     Returns:
@@ -313,11 +298,10 @@ def reinforce(
     Source:
         Williams, Machine Learning 8 (1992) 229; prior: Jaques et al., Sequence Tutor (2017).
     """
-    prior = copy.deepcopy(policy if prior is None else prior).requires_grad_(False)
+    prior = copy.deepcopy(policy).requires_grad_(False)
     optimizer = torch.optim.Adam(policy.parameters(), lr=config.lr)
     rows = []
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
+    with epochs.seeded(config.seed):
         for step in range(config.steps):
             row, counts = _policy_step(policy, prior, reward, optimizer, config)
             rows.append({"step": step + 1, **row, **(probe(counts) if probe else {})})
@@ -369,12 +353,10 @@ def _rewards(reward: Reward, counts: np.ndarray) -> np.ndarray:
 
 # ---- on disk
 
-_KINDS: dict[str, type[FormulaVae] | type[FormulaRnn]] = {
-    kind.kind: kind for kind in (FormulaVae, FormulaRnn)
-}
+_KINDS: dict[str, Any] = {kind.kind: kind for kind in (FormulaVae, FormulaRnn)}
 
 
-def save(model: FormulaVae | FormulaRnn, path: Path | str, *, about: dict[str, Any]) -> Path:
+def save(model: FormulaModel, path: Path | str, *, about: dict[str, Any]) -> Path:
     """Write weights, half as wide as in memory, with what is needed to rebuild the network.
 
     Raises:
@@ -385,7 +367,7 @@ def save(model: FormulaVae | FormulaRnn, path: Path | str, *, about: dict[str, A
     return checkpoint.write(path, tensors, header)
 
 
-def load(path: Path | str) -> FormulaVae | FormulaRnn:
+def load(path: Path | str) -> Any:
     """Read what `save` wrote, ready to ``.sample``.
 
     Raises:

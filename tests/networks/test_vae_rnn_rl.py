@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from imd_helpers.check import vae_rnn_rl
+from imd_helpers.crystals.compositions import reduced
 from imd_helpers.models import formula_models as fm
 from imd_helpers.models import formula_tokens as ft
 
@@ -76,7 +77,7 @@ def test_a_step_of_reinforcement_moves_the_weights_along_the_policy_gradient(agr
     fm.reinforce(policy, reward, fm.RlConfig(steps=1, batch=500, lr=0.1, seed=3))
     torch.manual_seed(3)
     tokens = before.write(500)
-    counts = ft.reduced(ft.decode_tokens(tokens))
+    counts = reduced(ft.decode_tokens(tokens))
     earned = torch.zeros(500)
     earned[counts.any(1)] = torch.as_tensor(reward(counts[counts.any(1)])).float()
     gradient = torch.zeros_like(before.head.bias)
