@@ -31,8 +31,8 @@ from imd_helpers.runtime import device_name, version
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "data" / "checkpoints" / "vae_rnn_rl"
-VAE, BETA = fm.Schedule(epochs=30, lr=3e-3), 0.1
-RNN = fm.Schedule(epochs=20)
+VAE, BETA = {"epochs": 30, "batch": 256, "lr": 3e-3, "seed": 0}, 0.1
+RNN = {"epochs": 20, "batch": 256, "lr": 2e-3, "seed": 0}
 POLICY = {"steps": 120, "batch": 128, "lr": 1e-3}
 WEIGHTS = (0.0, 1.0, 3.0)  # eV a nat
 SEEDS = range(5)
@@ -103,7 +103,7 @@ def loopholes(rnn: fm.FormulaRnn, metal: np.ndarray) -> tuple[fm.FormulaRnn, lis
     rows, first = [], copy.deepcopy(rnn)
     for seed in SEEDS:
         policy = first if seed == 0 else copy.deepcopy(rnn)
-        fm.reinforce(policy, imd.judge.charge_neutral, fm.RlConfig(**POLICY, seed=seed))
+        fm.reinforce(policy, imd.judge.charge_neutral, **POLICY, seed=seed)
         made = policy.sample(N, seed=seed).counts
         good = made[made.any(1)]
         rows.append(
@@ -132,8 +132,8 @@ def policies(
             rows.append({"kind": name, "seed": seed, **gaps.judge(made, known)})
         for weight in WEIGHTS:
             policy = copy.deepcopy(rnn)
-            config = fm.RlConfig(**POLICY, prior_weight=weight, seed=seed)
-            curve = fm.reinforce(policy, gaps.reward, config)
+            options = {**POLICY, "prior_weight": weight, "seed": seed}
+            curve = fm.reinforce(policy, gaps.reward, **options)
             found = gaps.judge(policy.sample(N, seed=seed).counts, known)
             kl = float(np.mean([row["kl"] for row in curve[-20:]]))
             rows.append({"kind": "policy", "weight": weight, "seed": seed, "kl": kl, **found})
@@ -159,10 +159,10 @@ def main() -> None:
 
     torch.manual_seed(0)
     vae, rnn = fm.FormulaVae(), fm.FormulaRnn()
-    curves = {"vae": fm.train_epochs(vae, counts, VAE, beta=BETA)}
+    curves = {"vae": fm.train_epochs(vae, counts, **VAE, beta=BETA)}
     save("vae", vae)
-    curves["vae, beta 1"] = fm.train_epochs(fm.FormulaVae(), counts, VAE)
-    curves["rnn"] = fm.train_epochs(rnn, counts, RNN)
+    curves["vae, beta 1"] = fm.train_epochs(fm.FormulaVae(), counts, **VAE)
+    curves["rnn"] = fm.train_epochs(rnn, counts, **RNN)
     save("rnn", rnn)
     print({name: rows[-1] for name, rows in curves.items()}, flush=True)
     rnn = fm.load(HERE / "rnn.safetensors")  # as the chapter will find it
@@ -172,8 +172,8 @@ def main() -> None:
     save("loophole", loophole)
     record = {
         "settings": {
-            "vae": {"beta": BETA, **vars(VAE), **vae.settings},
-            "rnn": {**vars(RNN), **rnn.settings},
+            "vae": {"beta": BETA, **VAE, **vae.settings},
+            "rnn": {**RNN, **rnn.settings},
             "policy": POLICY,
             "weights": WEIGHTS,
             "seeds": list(SEEDS),

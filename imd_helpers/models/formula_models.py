@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,33 +16,15 @@ from ..crystals import elements
 from ..crystals.compositions import keys, reduced
 from ..crystals.samples import Samples, at_least_one
 from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix, fits
-from ..networks import checkpoint, epochs, losses
+from ..networks import checkpoint, losses
+from ..networks.epochs import fit_epochs, seeded, shuffled
 from ..runtime import InputError, data_path, lookup
 from .formula_tokens import END, LENGTH, PAD, START, VOCABULARY, decode_tokens, encode_tokens
 
 FORMAT = "imd-formula-model-1"
 CHECKPOINTS = ("vae", "rnn", "free", "anchored", "loophole")
 
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train.
-
-    Attributes:
-        epochs: passes over the training set.
-        batch: compositions in a step.
-        lr: Adam's learning rate; it falls to zero along a cosine.
-        seed: of weights, order and noise.
-    """
-
-    epochs: int
-    batch: int = 256
-    lr: float = 2e-3
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1:
-            raise InputError(f"epochs={self.epochs}, batch={self.batch}: must be at least 1")
+Reward = Callable[[np.ndarray], np.ndarray]
 
 
 class FormulaModel(nn.Module):
@@ -66,7 +48,7 @@ class FormulaModel(nn.Module):
         Raises:
             InputError: n below 1.
         """
-        with epochs.seeded(seed):
+        with seeded(seed):
             return Samples.from_counts(reduced(self.draw(at_least_one(n))))
 
 
@@ -217,14 +199,24 @@ class FormulaRnn(FormulaModel):
 
 
 def train_epochs(
-    model: FormulaVae | FormulaRnn, counts: np.ndarray, schedule: Schedule, **options: Any
+    model: FormulaModel,
+    counts: np.ndarray,
+    *,
+    epochs: int,
+    batch: int = 256,
+    lr: float = 2e-3,
+    seed: int = 0,
+    **options: Any,
 ) -> list[dict[str, float]]:
     """Train a VAE or an RNN in place, and return one row an epoch: the mean of each term.
 
     Args:
         model: the network.
         counts: (n, 119) training compositions.
-        schedule: length and rate.
+        epochs: passes over them.
+        batch: compositions in a step.
+        lr: Adam's learning rate; it falls to zero along a cosine.
+        seed: of order and noise.
         options: passed to the model's ``terms``, e.g. ``beta=0.5``.
 
     Raises:
@@ -232,51 +224,26 @@ def train_epochs(
     """
     where = next(model.parameters()).device
     data = model.read(CompositionMatrix().read(counts).checked()).to(where)
-    with epochs.seeded(schedule.seed):
-        return epochs.train_epochs(
+    with seeded(seed):
+        return fit_epochs(
             model,
-            lambda: epochs.shuffled(len(data), schedule.batch),
+            lambda: shuffled(len(data), batch),
             lambda rows: model.terms(data[rows.to(where)], **options),
-            epochs=schedule.epochs,
-            lr=schedule.lr,
-            falling=schedule.epochs * -(-len(data) // schedule.batch),
+            epochs=epochs,
+            lr=lr,
+            falling=epochs * math.ceil(len(data) / batch),
         )
-
-
-@dataclass(frozen=True)
-class RlConfig:
-    """How long, and how far from the prior, a policy is trained.
-
-    Attributes:
-        steps: policy steps.
-        batch: formulas in a step.
-        lr: Adam's learning rate.
-        prior_weight: reward that a nat of distance from the prior costs; 0 sets the policy free.
-        seed: of the samples.
-    """
-
-    steps: int
-    batch: int = 128
-    lr: float = 1e-3
-    prior_weight: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 2 or self.prior_weight < 0:
-            raise InputError(
-                f"steps={self.steps}, batch={self.batch}, prior_weight={self.prior_weight}: at "
-                "least 1 step, 2 formulas and a weight of 0"
-            )
-
-
-Reward = Callable[[np.ndarray], np.ndarray]
 
 
 def reinforce(
     policy: FormulaRnn,
     reward: Reward,
-    config: RlConfig,
     *,
+    steps: int,
+    batch: int = 128,
+    lr: float = 1e-3,
+    prior_weight: float = 0.0,
+    seed: int = 0,
     probe: Callable[[np.ndarray], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
     """Train a policy, in place, to write formulas of high reward; the prior is what it was before.
@@ -285,7 +252,11 @@ def reinforce(
         policy: a trained `FormulaRnn`.
         reward: maps (m, 119) counts that are formulas to (m,) numbers; a sample that is no formula
             has reward 0.
-        config: length, rate and weight of the prior.
+        steps: of the policy.
+        batch: formulas in a step, at least 2.
+        lr: Adam's learning rate.
+        prior_weight: reward that a nat of distance from the prior costs; 0 sets the policy free.
+        seed: of the samples.
         probe: called with the (batch, 119) counts of each step; what it returns is recorded.
 
     Returns:
@@ -299,41 +270,43 @@ def reinforce(
         Williams, Machine Learning 8 (1992) 229; prior: Jaques et al., Sequence Tutor (2017).
     """
     prior = copy.deepcopy(policy).requires_grad_(False)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=config.lr)
+    adam = torch.optim.Adam(policy.parameters(), lr=lr)
     rows = []
-    with epochs.seeded(config.seed):
-        for step in range(config.steps):
-            row, counts = _policy_step(policy, prior, reward, optimizer, config)
-            rows.append({"step": step + 1, **row, **(probe(counts) if probe else {})})
+    with seeded(seed):
+        for step in range(1, steps + 1):
+            tokens = policy.write(batch)  # (batch, 17)
+            counts = reduced(decode_tokens(tokens))
+            earned = torch.as_tensor(_rewards(reward, counts)).to(tokens.device)  # (batch,)
+            kl = _policy_step(policy, prior, tokens, earned, adam, prior_weight)
+            row = {
+                "step": step,
+                "reward": float(earned.mean()),
+                "formula": float(counts.any(1).mean()),
+                "distinct": len(set(keys(counts))) / batch,
+                "kl": kl,
+            }
+            rows.append(row | (probe(counts) if probe else {}))
     return rows
 
 
 def _policy_step(
     policy: FormulaRnn,
     prior: FormulaRnn,
-    reward: Reward,
-    optimizer: torch.optim.Optimizer,
-    config: RlConfig,
-) -> tuple[dict[str, float], np.ndarray]:
-    """Write formulas, reward them, make the good ones likelier; what happened, and the counts."""
-    tokens = policy.write(config.batch)  # (batch, 17)
-    counts = reduced(decode_tokens(tokens))
-    earned = torch.as_tensor(_rewards(reward, counts)).to(tokens.device)  # (batch,)
+    tokens: Tensor,
+    earned: Tensor,
+    adam: torch.optim.Optimizer,
+    prior_weight: float,
+) -> float:
+    """Make sentences of high reward likelier; returns the distance from the prior in nats."""
     tokens = tokens[:, : int((tokens != PAD).sum(1).max())]
     log_p = policy.log_probability(tokens)
     with torch.no_grad():
         log_p0 = prior.log_probability(tokens)
-    total = losses.prior_reward(earned, log_p, log_p0, weight=config.prior_weight)
-    optimizer.zero_grad(set_to_none=True)
+    total = losses.prior_reward(earned, log_p, log_p0, weight=prior_weight)
+    adam.zero_grad(set_to_none=True)
     losses.reinforce_loss(log_p, total).backward()
-    optimizer.step()
-    row = {
-        "reward": float(earned.mean()),
-        "formula": float(counts.any(1).mean()),
-        "distinct": len(set(keys(counts))) / config.batch,
-        "kl": float((log_p.detach() - log_p0).mean()),
-    }
-    return row, counts
+    adam.step()
+    return float((log_p.detach() - log_p0).mean())
 
 
 def _rewards(reward: Reward, counts: np.ndarray) -> np.ndarray:

@@ -23,7 +23,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def train_epochs(
+def fit_epochs(
     network: nn.Module,
     batches: Callable[[], Iterable[tuple[Batch, int]]],
     terms: Callable[[Batch], dict[str, Tensor]],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch import Tensor, nn
 
 from ..crystals.compositions import checked
 from ..descriptors.composition_matrix import ELEMENTS
-from ..networks import epochs, layers
+from ..networks import layers
+from ..networks.epochs import fit_epochs, seeded, shuffled
 from ..runtime import InputError, lookup
 from .base import UNFITTED, checked_values, element_table
 
@@ -103,15 +105,15 @@ def _fit_network(x: Tensor, values: np.ndarray, seed: int) -> nn.Module:
     """A perceptron fitted to (n, features) and (n,) values, whose last layer scales back."""
     mean, spread = float(values.mean()), float(values.std() + 1e-6)
     y = torch.as_tensor((values - mean) / spread, dtype=torch.float32)[:, None]
-    with epochs.seeded(seed):
+    with seeded(seed):
         body = layers.mlp((x.shape[1], 128, 128, 1), activation=nn.SiLU())
-        epochs.train_epochs(
+        fit_epochs(
             body,
-            lambda: epochs.shuffled(len(x), BATCH),
+            lambda: shuffled(len(x), BATCH),
             lambda rows: {"loss": nn.functional.smooth_l1_loss(body(x[rows]), y[rows])},
             epochs=EPOCHS,
             lr=RATE,
-            falling=EPOCHS * -(-len(x) // BATCH),
+            falling=EPOCHS * math.ceil(len(x) / BATCH),
         )
     unscale = nn.Linear(1, 1)
     with torch.no_grad():

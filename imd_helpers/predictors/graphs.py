@@ -6,6 +6,7 @@ Source: CGCNN, Xie & Grossman, Phys. Rev. Lett. 120 (2018) 145301; smaller, and 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from ..crystals.compositions import checked
 from ..descriptors.crystal_graph import CrystalGraph, gaussians
-from ..networks import epochs
+from ..networks.epochs import fit_epochs, seeded
 from ..networks.graphs import GraphNetwork
 from ..runtime import InputError, device
 from .base import UNFITTED, checked_values
@@ -49,28 +50,32 @@ class GraphReader(GraphNetwork):
         return self(sites, graph.edge_index, edges, graph.site_crystal, len(graph))
 
 
+@dataclass(eq=False)
 class GraphPredictor:
-    """Message passing on crystal graphs, fitted by Adam with a learning rate that falls to zero."""
+    """Message passing on crystal graphs, fitted by Adam with a learning rate that falls to zero.
 
-    def __init__(
-        self,
-        *,
-        width: int = 32,
-        convolutions: int = 3,
-        epochs: int = 10,
-        batch: int = 64,
-        lr: float = 3e-3,
-        seed: int = 0,
-    ) -> None:
-        """Hidden width, depth, passes over the data, graphs in a step, learning rate, seed."""
-        self.width, self.convolutions = width, convolutions
-        self.epochs, self.batch, self.lr, self.seed = epochs, batch, lr, seed
-        self.history: list[float] = []
-        self._network: GraphReader | None = None
-        self._scale = (0.0, 1.0)
+    Attributes:
+        width: features of a site inside the network.
+        convolutions: how many.
+        epochs: passes over the data.
+        batch: graphs in a step.
+        lr: learning rate at the start.
+        seed: of weights and order.
+        history: mean loss of each epoch.
+    """
+
+    width: int = 32
+    convolutions: int = 3
+    epochs: int = 10
+    batch: int = 64
+    lr: float = 3e-3
+    seed: int = 0
+    history: list[float] = field(default_factory=list, init=False)
+    _network: GraphReader | None = field(default=None, init=False, repr=False)
+    _scale: tuple[float, float] = field(default=(0.0, 1.0), init=False, repr=False)
 
     def fit(self, graph: CrystalGraph, values: np.ndarray) -> GraphPredictor:
-        """Fit to (n,) values and return self; ``history`` has the mean loss of each epoch.
+        """Fit to (n,) values and return self.
 
         Raises:
             InputError: a graph that failed, too few of them, or values that are not finite.
@@ -82,11 +87,11 @@ class GraphPredictor:
         mean, spread = self._scale = float(values.mean()), float(values.std() + 1e-6)
         scaled = torch.as_tensor((values - mean) / spread, dtype=torch.float32)
         rng = np.random.default_rng(self.seed)
-        with epochs.seeded(self.seed):
+        with seeded(self.seed):
             network = GraphReader(
                 width=self.width, convolutions=self.convolutions, stop=EDGE_STOP, step=EDGE_STEP
             ).to(device())
-            rows = epochs.train_epochs(
+            rows = fit_epochs(
                 network,
                 lambda: _labelled(graph, scaled, self.batch, rng),
                 lambda batch: {"loss": _error(network, *batch)},

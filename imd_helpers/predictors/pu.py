@@ -24,8 +24,10 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
+from ..crystals.compositions import blocks
 from ..descriptors.crystal_graph import CrystalGraph
-from ..networks import checkpoint, epochs
+from ..networks import checkpoint
+from ..networks.epochs import fit_epochs, seeded
 from ..runtime import InputError, device
 from .base import UNFITTED
 from .graphs import GraphReader, chunks, joined
@@ -40,7 +42,7 @@ class PuConfig:
     Attributes:
         bags: networks.
         epochs: passes of each network over its positives and negatives.
-        batch: graphs in a step.
+        batch: graphs in a step, at least 2.
         lr: Adam's learning rate.
         width: features of a site inside the network; the hidden layer behind it has twice as many.
         convolutions: how many.
@@ -64,16 +66,6 @@ class PuConfig:
     teacher_decay: float = 0.99
     noise: float = 0.05
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("bags", "epochs", "width", "convolutions"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.batch < 2 or not 0 <= self.teacher_decay < 1:
-            raise InputError(
-                f"batch={self.batch}, teacher_decay={self.teacher_decay}: a batch holds at least 2 "
-                "graphs, and a decay lies in [0, 1)"
-            )
 
 
 @dataclass(eq=False)
@@ -181,11 +173,10 @@ class PuEnsemble:
             raise InputError(UNFITTED)
         out = np.full((len(self.networks), len(graph)), np.nan)
         rows = np.flatnonzero(graph.ok)
-        for start in range(0, len(rows), 4096):
-            part = rows[start : start + 4096]
-            piece = graph[part]
+        for part in blocks(len(rows), 4096):
+            piece = graph[rows[part]]
             for k, network in enumerate(self.networks):
-                out[k, part] = torch.sigmoid(network.read(piece)).numpy()
+                out[k, rows[part]] = torch.sigmoid(network.read(piece)).numpy()
         return out
 
     # ---- one bag
@@ -212,10 +203,10 @@ class PuEnsemble:
             if config.consistency:
                 _follow(teacher, student, config.teacher_decay)
 
-        with epochs.seeded(int(rng.integers(2**31))):
+        with seeded(int(rng.integers(2**31))):
             student = self._network().to(device())
             teacher = copy.deepcopy(student).requires_grad_(False)
-            epochs.train_epochs(
+            fit_epochs(
                 student,
                 batches,
                 lambda batch: {"loss": self._loss(student, teacher, *batch)},

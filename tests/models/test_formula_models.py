@@ -73,8 +73,8 @@ def briefly(training):
     vae, rnn = fm.FormulaVae(width=64, latent=8), fm.FormulaRnn(width=48, embedding=16)
     few = training[:: len(training) // 1500]
     rows = {
-        "vae": fm.train_epochs(vae, few, fm.Schedule(epochs=6, batch=64), beta=0.2),
-        "rnn": fm.train_epochs(rnn, few, fm.Schedule(epochs=8, batch=64)),
+        "vae": fm.train_epochs(vae, few, epochs=6, batch=64, beta=0.2),
+        "rnn": fm.train_epochs(rnn, few, epochs=8, batch=64),
     }
     return vae.eval(), rnn.eval(), rows
 
@@ -114,8 +114,10 @@ def test_reinforcement_raises_the_reward_and_the_prior_holds(briefly):
     ends = {}
     for weight in (0.0, 0.5):
         policy = copy.deepcopy(briefly[1])
-        config = fm.RlConfig(steps=40, batch=64, lr=3e-3, prior_weight=weight)
-        rows = fm.reinforce(policy, has_oxygen, config, probe=lambda c: {"zero": 0.0})
+        rows = fm.reinforce(
+            policy, has_oxygen, steps=40, batch=64, lr=3e-3, prior_weight=weight,
+            probe=lambda c: {"zero": 0.0},
+        )  # fmt: skip
         ends[weight] = rows[-1]
         assert rows[0]["kl"] == pytest.approx(0.0, abs=1e-5)
         assert "zero" in rows[0]
@@ -125,11 +127,7 @@ def test_reinforcement_raises_the_reward_and_the_prior_holds(briefly):
 
 def test_reinforcement_checks_the_reward(briefly):
     with pytest.raises(InputError, match="one finite number a formula"):
-        fm.reinforce(
-            copy.deepcopy(briefly[1]), lambda c: np.full(len(c), np.nan), fm.RlConfig(steps=1)
-        )
-    with pytest.raises(InputError, match="at least 1 step"):
-        fm.RlConfig(steps=0)
+        fm.reinforce(copy.deepcopy(briefly[1]), lambda c: np.full(len(c), np.nan), steps=1)
 
 
 def test_weights_come_back(briefly, tmp_path):

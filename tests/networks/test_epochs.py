@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from imd_helpers.networks.epochs import seeded, shuffled, train_epochs
+from imd_helpers.networks.epochs import fit_epochs, seeded, shuffled
 from imd_helpers.runtime import InputError
 
 
@@ -13,7 +13,7 @@ def line(**options):
     with seeded(0):
         x = torch.rand(100, 1)
         network = nn.Linear(1, 1)
-        rows = train_epochs(
+        rows = fit_epochs(
             network,
             lambda: shuffled(100, 32),
             lambda at: {"loss": (network(x[at]) - 3 * x[at] - 1).square().mean()},
@@ -34,7 +34,7 @@ def test_means_count_every_example_once():
     """The last of four batches has 4 rows and counts as much as 4 rows."""
     network = nn.Linear(1, 1)
     terms = {32: 1.0, 4: 10.0}
-    (row,) = train_epochs(
+    (row,) = fit_epochs(
         network,
         lambda: shuffled(100, 32),
         lambda at: {"loss": network.weight.sum(), "seen": torch.tensor(terms[len(at)])},

@@ -119,8 +119,6 @@ def test_failed_graphs_score_nan(trained):
 
 
 def test_wrong_input_is_explained(trained, world):
-    with pytest.raises(InputError, match="bags=0"):
-        PuConfig(bags=0)
     with pytest.raises(InputError, match="knows nothing"):
         PuEnsemble().score(world["held out"])
     with pytest.raises(InputError, match="80 materials"):
