@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -60,9 +60,10 @@ def wyckoff_positions(space_group: int) -> tuple[Wyckoff, ...]:
     for free in (3, 2, 1, 0):
         here: list[Points] = []
         for points, directions in cuts[free]:
-            here += _new_sets(points, directions, here, rotations, translations)
+            here += _new_sets(points, directions, here, space_group)
         for origin, directions in here:
-            _cut(origin, directions, rotations, translations, cuts)
+            for points, kept in _cuts(origin, directions, space_group):
+                cuts[len(kept)].append((points, kept))
             generic = origin + GENERIC[:free] @ directions
             images = np.round((rotations @ generic + translations) % 1.0, 6) % 1.0
             sites = len(np.unique(images, axis=0))
@@ -71,14 +72,9 @@ def wyckoff_positions(space_group: int) -> tuple[Wyckoff, ...]:
     return tuple(sorted(found, key=lambda each: (each.free, each.multiplicity)))
 
 
-def _cut(
-    origin: np.ndarray,
-    directions: np.ndarray,
-    rotations: np.ndarray,
-    translations: np.ndarray,
-    cuts: dict[int, list[Points]],
-) -> None:
-    """Add to ``cuts`` the parts of a set of points that single operations leave in place."""
+def _cuts(origin: np.ndarray, directions: np.ndarray, space_group: int) -> Iterator[Points]:
+    """The parts of a set of points that single operations leave in place."""
+    rotations, translations = symmetry.operations(space_group)
     for rotation in np.unique(rotations, axis=0):
         moves = rotation - np.eye(3)
         system = moves @ directions.T  # (3, k) u -> how far a point of the set is moved
@@ -94,7 +90,7 @@ def _cut(
         if fixed.any():
             kept = _whole_directions(vectors[rank:] @ directions)
             points = (origin + u[fixed] @ directions) % 1.0
-            cuts[len(kept)].append((_distinct(points, kept), kept))
+            yield _distinct(points, kept), kept
 
 
 def _whole_directions(vectors: np.ndarray) -> np.ndarray:
@@ -124,13 +120,10 @@ def _distinct(points: np.ndarray, directions: np.ndarray) -> np.ndarray:
 
 
 def _new_sets(
-    points: np.ndarray,
-    directions: np.ndarray,
-    known: Sequence[Points],
-    rotations: np.ndarray,
-    translations: np.ndarray,
+    points: np.ndarray, directions: np.ndarray, known: Sequence[Points], space_group: int
 ) -> list[Points]:
     """Sets of points that no operation maps onto known ones, or onto one another."""
+    rotations, translations = symmetry.operations(space_group)
     generic = points + GENERIC[: len(directions)] @ directions
     images = np.einsum("gij,pj->pgi", rotations, generic) + translations
     out: list[Points] = []
