@@ -21,9 +21,9 @@ from torch import Tensor, nn
 import imd_helpers as imd
 from imd_helpers.crystals import elements
 from imd_helpers.crystals.compositions import amounts
-from imd_helpers.models.formula_predictor import FormulaPredictor
 from imd_helpers.networks import SeedRuns, distances, train_seeds
 from imd_helpers.networks.layers import AuxiliaryHead, Concatenated, ProjectionHead, mlp
+from imd_helpers.predictors import FormulaPredictor
 from imd_helpers.runtime import device_name
 
 ROOT = Path(__file__).resolve().parents[1]

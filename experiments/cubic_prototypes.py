@@ -25,7 +25,7 @@ from imd_helpers.descriptors.symmetry_sites import Sites, canonical, decode_site
 from imd_helpers.energies.hull import formation_energy
 from imd_helpers.energies.lattice_scan import LatticeScan, lattice_scan
 from imd_helpers.models.cubicgan import training_sites
-from imd_helpers.models.predictors import SitePredictor
+from imd_helpers.predictors import SitePredictor
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "data" / "cubic_prototypes"

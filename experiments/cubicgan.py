@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import imd_helpers as imd
+from imd_helpers import baselines
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.descriptors.symmetry_sites import decode_sites
-from imd_helpers.models import baselines, cubicgan
+from imd_helpers.models import cubicgan
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "data" / "checkpoints"

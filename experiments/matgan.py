@@ -32,14 +32,15 @@ import torch
 from torch import nn
 
 import imd_helpers as imd
+from imd_helpers.baselines import RandomFormulas, SubstitutedFormulas
 from imd_helpers.crystals.compositions import first_rows, member
+from imd_helpers.datasets import formula_sets
 from imd_helpers.descriptors.composition_matrix import CompositionMatrix
 from imd_helpers.judge import charge as composition
 from imd_helpers.judge.formulas import Formulas
-from imd_helpers.models import formula_models, formula_sets, matgan
-from imd_helpers.models.formula_baselines import RandomFormulas, SubstitutedFormulas
-from imd_helpers.models.formula_predictor import FormulaPredictor
+from imd_helpers.models import formula_models, matgan
 from imd_helpers.networks import fit
+from imd_helpers.predictors import FormulaPredictor
 from imd_helpers.runtime import InputError, device_name
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,13 +18,14 @@ from typing import Any
 import numpy as np
 
 import imd_helpers as imd
+from imd_helpers import baselines
 from imd_helpers.crystals import CrystalBatch, geometry, symmetry
 from imd_helpers.descriptors.fingerprints import magpie
 from imd_helpers.descriptors.symmetry_sites import decode_sites
 from imd_helpers.judge import corruption, distributions, wilson
 from imd_helpers.matching.novelty import BROKEN, KINDS, novelty_kinds
 from imd_helpers.matching.same import structure_distance
-from imd_helpers.models import baselines, cubicgan
+from imd_helpers.models import cubicgan
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "data" / "checkpoints" / "metrics"

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 import imd_helpers as imd
+from imd_helpers import baselines
 from imd_helpers.crystals import CrystalBatch, elements, symmetry
 from imd_helpers.crystals.compositions import amounts
 from imd_helpers.descriptors import symmetry_sites
@@ -34,7 +35,7 @@ from imd_helpers.energies import hull, phonons
 from imd_helpers.energies.lattice_scan import lattice_scan
 from imd_helpers.energies.potentials import POTENTIALS, potential
 from imd_helpers.energies.relaxation import relax
-from imd_helpers.models import baselines, cubicgan
+from imd_helpers.models import cubicgan
 from imd_helpers.runtime import InputError
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -23,14 +23,14 @@ import torch
 
 import imd_helpers as imd
 from imd_helpers.crystals import symmetry
-from imd_helpers.crystals.compositions import amounts
+from imd_helpers.crystals.compositions import amounts, member
+from imd_helpers.datasets.formula_sets import made_and_unlabelled
 from imd_helpers.descriptors.crystal_graph import CrystalGraph, crystal_graph
 from imd_helpers.descriptors.symmetry_sites import Sites, canonical, decode_sites, prototype
 from imd_helpers.energies.hull import hull_energy
-from imd_helpers.models import cubicgan, pu_cgcnn
-from imd_helpers.models.formula_predictor import FormulaPredictor
-from imd_helpers.models.graph_predictor import GraphPredictor
-from imd_helpers.models.pu_cgcnn import PuConfig, PuEnsemble, formula_graph
+from imd_helpers.models import cubicgan
+from imd_helpers.predictors import FormulaPredictor, GraphPredictor, PuConfig, PuEnsemble
+from imd_helpers.predictors.graphs import formula_graph
 from imd_helpers.runtime import device_name
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,10 +53,10 @@ def but(config: PuConfig, **changes: Any) -> PuConfig:
 
 def training_formulas() -> dict[str, np.ndarray]:
     """Positives, spies and unlabelled of the training split, without CubicGAN's formulas."""
-    made, others = pu_cgcnn.made_and_unlabelled("train", unlabelled=UNLABELLED)
+    made, others = made_and_unlabelled("train", unlabelled=UNLABELLED)
     crystals = decode_sites(cubicgan.training_sites(None)).crystals
     cubic = amounts(crystals.formulas()).astype(np.int64)
-    made = made[~pu_cgcnn.known_among(made, cubic)]
+    made = made[~member(made, cubic)]
     mixed = np.random.default_rng(0).permutation(len(made))
     cut = int(SPIES * len(made))
     return {"made": made[mixed[cut:]], "spies": made[mixed[:cut]], "unlabelled": others}
@@ -64,8 +64,8 @@ def training_formulas() -> dict[str, np.ndarray]:
 
 def held_out() -> dict[str, np.ndarray]:
     """What no bag may see."""
-    test, unlabelled = pu_cgcnn.made_and_unlabelled("test", unlabelled=HELD_OUT)
-    return {"test": test, "val": pu_cgcnn.made_and_unlabelled("val")[0], "unlabelled": unlabelled}
+    test, unlabelled = made_and_unlabelled("test", unlabelled=HELD_OUT)
+    return {"test": test, "val": made_and_unlabelled("val")[0], "unlabelled": unlabelled}
 
 
 def above(scores: np.ndarray) -> dict[str, Any]:

@@ -20,18 +20,19 @@ import numpy as np
 import torch
 
 import imd_helpers as imd
+from imd_helpers.crystals import compositions
 from imd_helpers.descriptors.composition_matrix import CompositionMatrix
 from imd_helpers.judge.charge import oxidation_table
 from imd_helpers.models import formula_models as fm
 from imd_helpers.models import formula_tokens as ft
-from imd_helpers.models.formula_predictor import FormulaPredictor
 from imd_helpers.networks import checkpoint
+from imd_helpers.predictors import FormulaPredictor
 from imd_helpers.runtime import device_name, version
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "data" / "checkpoints" / "vae_rnn_rl"
-VAE, BETA = fm.Schedule(epochs=30, lr=3e-3), 0.1
-RNN = fm.Schedule(epochs=20)
+VAE, BETA = {"epochs": 30, "batch": 256, "lr": 3e-3, "seed": 0}, 0.1
+RNN = {"epochs": 20, "batch": 256, "lr": 2e-3, "seed": 0}
 POLICY = {"steps": 120, "batch": 128, "lr": 1e-3}
 WEIGHTS = (0.0, 1.0, 3.0)  # eV a nat
 SEEDS = range(5)
@@ -62,7 +63,7 @@ class Gaps:
         self.guide = FormulaPredictor("network").fit(counts[first], gap[first])
         self.referee = FormulaPredictor("trees").fit(counts[second], gap[second])
         unseen = np.setdiff1d(np.flatnonzero(read.ok), first)
-        self.table = dict(zip(ft.keys(counts[unseen]), gap[unseen], strict=True))
+        self.table = dict(zip(compositions.keys(counts[unseen]), gap[unseen], strict=True))
 
     def reward(self, counts: np.ndarray) -> np.ndarray:
         """(n,) gap in eV that the guide promises for neutral formulas, 0 for others."""
@@ -72,7 +73,7 @@ class Gaps:
         """What a sample holds; gaps are means over distinct neutral formulas, in eV."""
         unique = ft.distinct(made)
         kept = unique[neutral(unique)]
-        words = ft.keys(kept)
+        words = compositions.keys(kept)
         looked_up = np.array([self.table.get(word, np.nan) for word in words])
         there = np.isfinite(looked_up)
         promised, refereed = self.guide.predict(kept), self.referee.predict(kept)
@@ -87,7 +88,7 @@ class Gaps:
             "n_in_table": int(there.sum()),
             "promised_in_table": float(promised[there].mean()) if there.any() else None,
             "in_table": float(looked_up[there].mean()) if there.any() else None,
-            "examples": ft.formulas(kept[np.argsort(-promised)[:8]]),
+            "examples": compositions.formulas(kept[np.argsort(-promised)[:8]]),
         }
 
 
@@ -102,7 +103,7 @@ def loopholes(rnn: fm.FormulaRnn, metal: np.ndarray) -> tuple[fm.FormulaRnn, lis
     rows, first = [], copy.deepcopy(rnn)
     for seed in SEEDS:
         policy = first if seed == 0 else copy.deepcopy(rnn)
-        fm.reinforce(policy, imd.judge.charge_neutral, fm.RlConfig(**POLICY, seed=seed))
+        fm.reinforce(policy, imd.judge.charge_neutral, **POLICY, seed=seed)
         made = policy.sample(N, seed=seed).counts
         good = made[made.any(1)]
         rows.append(
@@ -131,8 +132,8 @@ def policies(
             rows.append({"kind": name, "seed": seed, **gaps.judge(made, known)})
         for weight in WEIGHTS:
             policy = copy.deepcopy(rnn)
-            config = fm.RlConfig(**POLICY, prior_weight=weight, seed=seed)
-            curve = fm.reinforce(policy, gaps.reward, config)
+            options = {**POLICY, "prior_weight": weight, "seed": seed}
+            curve = fm.reinforce(policy, gaps.reward, **options)
             found = gaps.judge(policy.sample(N, seed=seed).counts, known)
             kl = float(np.mean([row["kl"] for row in curve[-20:]]))
             rows.append({"kind": "policy", "weight": weight, "seed": seed, "kl": kl, **found})
@@ -158,21 +159,21 @@ def main() -> None:
 
     torch.manual_seed(0)
     vae, rnn = fm.FormulaVae(), fm.FormulaRnn()
-    curves = {"vae": fm.train_epochs(vae, counts, VAE, beta=BETA)}
+    curves = {"vae": fm.train_epochs(vae, counts, **VAE, beta=BETA)}
     save("vae", vae)
-    curves["vae, beta 1"] = fm.train_epochs(fm.FormulaVae(), counts, VAE)
-    curves["rnn"] = fm.train_epochs(rnn, counts, RNN)
+    curves["vae, beta 1"] = fm.train_epochs(fm.FormulaVae(), counts, **VAE)
+    curves["rnn"] = fm.train_epochs(rnn, counts, **RNN)
     save("rnn", rnn)
     print({name: rows[-1] for name, rows in curves.items()}, flush=True)
     rnn = fm.load(HERE / "rnn.safetensors")  # as the chapter will find it
     gaps = Gaps()
-    rows, more = policies(rnn, gaps, set(ft.keys(counts)), save)
+    rows, more = policies(rnn, gaps, set(compositions.keys(counts)), save)
     loophole, by_verdict = loopholes(rnn, oxidation_table().metal)
     save("loophole", loophole)
     record = {
         "settings": {
-            "vae": {"beta": BETA, **vars(VAE), **vae.settings},
-            "rnn": {**vars(RNN), **rnn.settings},
+            "vae": {"beta": BETA, **VAE, **vae.settings},
+            "rnn": {**RNN, **rnn.settings},
             "policy": POLICY,
             "weights": WEIGHTS,
             "seeds": list(SEEDS),

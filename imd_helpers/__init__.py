@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import (
+        baselines,
         check,
         crystals,
         datasets,
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
         matching,
         models,
         networks,
+        predictors,
         search,
         show,
     )
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _SUBMODULES = (
+    "baselines",
     "check",
     "crystals",
     "datasets",
@@ -36,6 +39,7 @@ _SUBMODULES = (
     "matching",
     "models",
     "networks",
+    "predictors",
     "search",
     "show",
 )

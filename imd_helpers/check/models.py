@@ -6,11 +6,11 @@ import numpy as np
 import torch
 
 from ..crystals import symmetry
+from ..datasets import formula_sets
 from ..judge.charge import charge_neutral
-from ..models import formula_sets
 from ..models.matgan import dice_loss
-from ..models.pu_cgcnn import posterior
 from ..networks import losses
+from ..predictors.pu import posterior
 from .base import Check
 
 # ---- cubicgan

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy as np
 from ..runtime import InputError, data_path, lookup
 
 N_COLUMNS = 119  # index = atomic number; index 0 is padding
+LANTHANIDES, ACTINIDES = 101, 102  # stand for a column of the periodic table
 
 
 @cache
@@ -93,12 +94,28 @@ def features(name: str = "cubicgan") -> np.ndarray:
     Raises:
         UnknownNameError: no such feature set.
     """
-    columns = [column(key) for key in FEATURE_SETS[lookup("feature set", name, FEATURE_SETS)]]
-    raw = np.stack(columns, axis=1)  # (119, features)
-    filled = np.where(np.isnan(raw), np.nanmean(raw[1:], axis=0), raw)
-    filled[0] = 0.0
-    filled.setflags(write=False)
-    return filled.astype(np.float32)
+    values = filled(FEATURE_SETS[lookup("feature set", name, FEATURE_SETS)])
+    values[0] = 0.0
+    return values.astype(np.float32)
+
+
+def filled(names: Sequence[str]) -> np.ndarray:
+    """(119, names) properties; one that an element lacks is the mean of the others.
+
+    Raises:
+        UnknownNameError: no such property.
+    """
+    raw = np.stack([column(name) for name in names], axis=1)
+    return np.where(np.isnan(raw), np.nanmean(raw, axis=0), raw)
+
+
+@cache
+def families() -> np.ndarray:
+    """(119,) column of the periodic table; lanthanides and actinides are families of their own."""
+    family = column("group").copy()
+    family[57:72], family[89:104] = LANTHANIDES, ACTINIDES
+    family.setflags(write=False)
+    return family
 
 
 def minmax(values: np.ndarray, rows: np.ndarray) -> np.ndarray:

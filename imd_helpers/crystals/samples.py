@@ -161,6 +161,17 @@ class Samples:
         return compositions.formulas(self.counts)
 
 
+def at_least_one(n: int) -> int:
+    """n, if it is a number of samples.
+
+    Raises:
+        InputError: n below 1.
+    """
+    if n < 1:
+        raise InputError(f"n = {n}: ask for at least one sample")
+    return n
+
+
 def placeholder(n: int) -> CrystalBatch:
     """Cells of 1 Å with one hydrogen atom, n of them, to keep the places of what failed."""
     return CrystalBatch(

@@ -110,7 +110,7 @@ def space_group_numbers(crystals: CrystalBatch, *, symprec: float = 0.1) -> np.n
         crystals: the crystals.
         symprec: how far atoms may be from the symmetric position, Å.
     """
-    found = (_dataset(cell, symprec) for cell in _cells(crystals))
+    found = moyo_datasets(crystals, symprec=symprec)
     return np.array([NOT_FOUND if data is None else data.number for data in found], dtype=np.int64)
 
 
@@ -140,10 +140,8 @@ def orbits(crystals: CrystalBatch, *, symprec: float = 0.01) -> list[Orbits | No
 
     The representative of an orbit is its first site in the standardised conventional cell.
     """
-    return [
-        None if data is None else _orbits_of(data)
-        for data in (_dataset(cell, symprec) for cell in _cells(crystals))
-    ]
+    found = moyo_datasets(crystals, symprec=symprec)
+    return [None if data is None else _orbits_of(data) for data in found]
 
 
 def from_orbits(found: Sequence[Orbits]) -> tuple[CrystalBatch, np.ndarray]:
@@ -169,8 +167,7 @@ def primitive(crystals: CrystalBatch, *, symprec: float = 0.01) -> CrystalBatch:
     from .batch import CrystalBatch
 
     out = []
-    for crystal, cell in zip(crystals, _cells(crystals), strict=True):
-        data = _dataset(cell, symprec)
+    for crystal, data in zip(crystals, moyo_datasets(crystals, symprec=symprec), strict=True):
         if data is None:
             out.append(crystal)
             continue
@@ -189,7 +186,7 @@ def only_scale_is_free(crystals: CrystalBatch, *, symprec: float = 0.01) -> np.n
     Such a crystal is known when its volume is. A site is fixed where the rotations that keep it
     leave no direction unchanged: their mean is the zero matrix.
     """
-    found = [_dataset(cell, symprec) for cell in _cells(crystals)]
+    found = moyo_datasets(crystals, symprec=symprec)
     return np.array([d is not None and d.number >= FIRST_CUBIC and _all_fixed(d) for d in found])
 
 
@@ -221,6 +218,11 @@ def _orbits_of(data: moyopy.MoyoDataset) -> Orbits:
         wyckoff=tuple(again.wyckoffs[i] for i in first),
         multiplicity=counts,
     )
+
+
+def moyo_datasets(crystals: CrystalBatch, *, symprec: float) -> list[moyopy.MoyoDataset | None]:
+    """All that moyopy finds in each crystal; None where the search fails."""
+    return [_dataset(cell, symprec) for cell in _cells(crystals)]
 
 
 def _cells(crystals: CrystalBatch) -> list[moyopy.Cell]:

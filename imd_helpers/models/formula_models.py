@@ -1,68 +1,61 @@
-"""Networks that write formulas: a VAE, an RNN, and REINFORCE on the RNN.
-
-All return counts, n rows when asked for n; see `formula_tokens`.
-"""
+"""Networks that write formulas: a VAE, an RNN, and REINFORCE on the RNN."""
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..crystals import elements
-from ..crystals.samples import Samples
+from ..crystals.compositions import keys, reduced
+from ..crystals.samples import Samples, at_least_one
 from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix, fits
 from ..networks import checkpoint, losses
+from ..networks.epochs import fit_epochs, seeded, shuffled
 from ..runtime import InputError, data_path, lookup
-from .formula_tokens import (
-    END,
-    LENGTH,
-    PAD,
-    START,
-    VOCABULARY,
-    at_least_one,
-    checked,
-    decode_tokens,
-    encode_tokens,
-    keys,
-    reduced,
-)
+from .formula_tokens import END, LENGTH, PAD, START, VOCABULARY, decode_tokens, encode_tokens
 
 FORMAT = "imd-formula-model-1"
 CHECKPOINTS = ("vae", "rnn", "free", "anchored", "loophole")
 
+Reward = Callable[[np.ndarray], np.ndarray]
 
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train.
+
+class FormulaModel(nn.Module):
+    """What both networks share: samples.
 
     Attributes:
-        epochs: passes over the training set.
-        batch: compositions in a step.
-        lr: Adam's learning rate; it falls to zero along a cosine.
-        seed: of weights, order and noise.
+        kind: name in files.
+        settings: what rebuilds the network.
     """
 
-    epochs: int
-    batch: int = 256
-    lr: float = 2e-3
-    seed: int = 0
+    kind: ClassVar[str]
+    settings: dict[str, int]
 
-    def __post_init__(self) -> None:
-        if self.epochs < 1 or self.batch < 1:
-            raise InputError(f"epochs={self.epochs}, batch={self.batch}: must be at least 1")
+    def draw(self, n: int) -> np.ndarray:
+        """(n, 119) counts by torch's global random numbers; zeros where there is no formula."""
+        raise NotImplementedError
+
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: reduced counts; zeros where the network wrote no formula.
+
+        Raises:
+            InputError: n below 1.
+        """
+        with seeded(seed):
+            return Samples.from_counts(reduced(self.draw(at_least_one(n))))
 
 
 # ---- variational autoencoder
 
 
-class FormulaVae(nn.Module):
+class FormulaVae(FormulaModel):
     """Variational autoencoder on the composition matrix.
 
     The decoder gives each of the 85 elements nine probabilities, for "absent" and the counts 1 to
@@ -131,23 +124,16 @@ class FormulaVae(nn.Module):
         counts[~fits(counts)] = 0
         return counts
 
-    def sample(self, n: int, *, seed: int = 0) -> Samples:
-        """Make n compositions: reduced counts; zeros where the decoder wrote no formula.
-
-        Raises:
-            InputError: n below 1.
-        """
+    def draw(self, n: int) -> np.ndarray:
+        """(n, 119) counts of random latent vectors, which the decoder reads at random."""
         where = next(self.parameters()).device
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            latent = torch.randn(at_least_one(n), self.settings["latent"]).to(where)
-            return Samples.from_counts(reduced(self.decode(latent, draw=True)))
+        return self.decode(torch.randn(n, self.settings["latent"]).to(where), draw=True)
 
 
 # ---- autoregressive network
 
 
-class FormulaRnn(nn.Module):
+class FormulaRnn(FormulaModel):
     """Autoregressive network: a gated recurrent unit that writes a formula token by token.
 
     Args:
@@ -204,103 +190,73 @@ class FormulaRnn(nn.Module):
                 break
         return tokens
 
-    def sample(self, n: int, *, seed: int = 0) -> Samples:
-        """Make n compositions: reduced counts; zeros where the sentence is no formula.
-
-        Raises:
-            InputError: n below 1.
-        """
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            return Samples.from_counts(reduced(decode_tokens(self.write(at_least_one(n)))))
+    def draw(self, n: int) -> np.ndarray:
+        """(n, 119) counts of random sentences."""
+        return decode_tokens(self.write(n))
 
 
 # ---- training
 
 
 def train_epochs(
-    model: FormulaVae | FormulaRnn, counts: np.ndarray, schedule: Schedule, **options: Any
+    model: FormulaModel,
+    counts: np.ndarray,
+    *,
+    epochs: int,
+    batch: int = 256,
+    lr: float = 2e-3,
+    seed: int = 0,
+    **options: Any,
 ) -> list[dict[str, float]]:
     """Train a VAE or an RNN in place, and return one row an epoch: the mean of each term.
 
     Args:
         model: the network.
         counts: (n, 119) training compositions.
-        schedule: length and rate.
+        epochs: passes over them.
+        batch: compositions in a step.
+        lr: Adam's learning rate; it falls to zero along a cosine.
+        seed: of order and noise.
         options: passed to the model's ``terms``, e.g. ``beta=0.5``.
 
     Raises:
         InputError: a composition that does not fit, or a loss that is not finite.
     """
     where = next(model.parameters()).device
-    data = model.read(checked(counts, fitting=True)).to(where)
-    steps = -(-len(data) // schedule.batch)
-    optimizer = torch.optim.Adam(model.parameters(), lr=schedule.lr)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, schedule.epochs * steps)
-    rows = []
-    with torch.random.fork_rng():
-        torch.manual_seed(schedule.seed)
-        for epoch in range(schedule.epochs):
-            sums: dict[str, float] = {}
-            for batch in torch.randperm(len(data)).to(where).split(schedule.batch):
-                terms = model.terms(data[batch], **options)
-                optimizer.zero_grad(set_to_none=True)
-                terms["loss"].backward()
-                optimizer.step()
-                cosine.step()
-                for name, value in terms.items():
-                    sums[name] = sums.get(name, 0.0) + float(value.detach()) * len(batch)
-            rows.append({"epoch": epoch + 1, **{k: v / len(data) for k, v in sums.items()}})
-            if not np.isfinite(rows[-1]["loss"]):
-                raise InputError(f"loss is {rows[-1]['loss']} in epoch {epoch + 1}: lower lr")
-    return rows
-
-
-@dataclass(frozen=True)
-class RlConfig:
-    """How long, and how far from the prior, a policy is trained.
-
-    Attributes:
-        steps: policy steps.
-        batch: formulas in a step.
-        lr: Adam's learning rate.
-        prior_weight: reward that a nat of distance from the prior costs; 0 sets the policy free.
-        seed: of the samples.
-    """
-
-    steps: int
-    batch: int = 128
-    lr: float = 1e-3
-    prior_weight: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 2 or self.prior_weight < 0:
-            raise InputError(
-                f"steps={self.steps}, batch={self.batch}, prior_weight={self.prior_weight}: at "
-                "least 1 step, 2 formulas and a weight of 0"
-            )
-
-
-Reward = Callable[[np.ndarray], np.ndarray]
+    data = model.read(CompositionMatrix().read(counts).checked()).to(where)
+    with seeded(seed):
+        return fit_epochs(
+            model,
+            lambda: shuffled(len(data), batch),
+            lambda rows: model.terms(data[rows.to(where)], **options),
+            epochs=epochs,
+            lr=lr,
+            falling=epochs * math.ceil(len(data) / batch),
+        )
 
 
 def reinforce(
     policy: FormulaRnn,
     reward: Reward,
-    config: RlConfig,
     *,
-    prior: FormulaRnn | None = None,
+    steps: int,
+    batch: int = 128,
+    lr: float = 1e-3,
+    prior_weight: float = 0.0,
+    seed: int = 0,
     probe: Callable[[np.ndarray], dict[str, float]] | None = None,
 ) -> list[dict[str, float]]:
-    """Train a policy, in place, to write formulas of high reward.
+    """Train a policy, in place, to write formulas of high reward; the prior is what it was before.
 
     Args:
         policy: a trained `FormulaRnn`.
         reward: maps (m, 119) counts that are formulas to (m,) numbers; a sample that is no formula
             has reward 0.
-        config: length, rate and weight of the prior.
-        prior: what the policy must stay near; its own first weights unless given.
+        steps: of the policy.
+        batch: formulas in a step, at least 2.
+        lr: Adam's learning rate.
+        prior_weight: reward that a nat of distance from the prior costs; 0 sets the policy free.
+        seed: of the samples.
         probe: called with the (batch, 119) counts of each step; what it returns is recorded.
 
     Returns:
@@ -313,43 +269,44 @@ def reinforce(
     Source:
         Williams, Machine Learning 8 (1992) 229; prior: Jaques et al., Sequence Tutor (2017).
     """
-    prior = copy.deepcopy(policy if prior is None else prior).requires_grad_(False)
-    optimizer = torch.optim.Adam(policy.parameters(), lr=config.lr)
+    prior = copy.deepcopy(policy).requires_grad_(False)
+    adam = torch.optim.Adam(policy.parameters(), lr=lr)
     rows = []
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)
-        for step in range(config.steps):
-            row, counts = _policy_step(policy, prior, reward, optimizer, config)
-            rows.append({"step": step + 1, **row, **(probe(counts) if probe else {})})
+    with seeded(seed):
+        for step in range(1, steps + 1):
+            tokens = policy.write(batch)  # (batch, 17)
+            counts = reduced(decode_tokens(tokens))
+            earned = torch.as_tensor(_rewards(reward, counts)).to(tokens.device)  # (batch,)
+            kl = _policy_step(policy, prior, tokens, earned, adam, prior_weight)
+            row = {
+                "step": step,
+                "reward": float(earned.mean()),
+                "formula": float(counts.any(1).mean()),
+                "distinct": len(set(keys(counts))) / batch,
+                "kl": kl,
+            }
+            rows.append(row | (probe(counts) if probe else {}))
     return rows
 
 
 def _policy_step(
     policy: FormulaRnn,
     prior: FormulaRnn,
-    reward: Reward,
-    optimizer: torch.optim.Optimizer,
-    config: RlConfig,
-) -> tuple[dict[str, float], np.ndarray]:
-    """Write formulas, reward them, make the good ones likelier; what happened, and the counts."""
-    tokens = policy.write(config.batch)  # (batch, 17)
-    counts = reduced(decode_tokens(tokens))
-    earned = torch.as_tensor(_rewards(reward, counts)).to(tokens.device)  # (batch,)
+    tokens: Tensor,
+    earned: Tensor,
+    adam: torch.optim.Optimizer,
+    prior_weight: float,
+) -> float:
+    """Make sentences of high reward likelier; returns the distance from the prior in nats."""
     tokens = tokens[:, : int((tokens != PAD).sum(1).max())]
     log_p = policy.log_probability(tokens)
     with torch.no_grad():
         log_p0 = prior.log_probability(tokens)
-    total = losses.prior_reward(earned, log_p, log_p0, weight=config.prior_weight)
-    optimizer.zero_grad(set_to_none=True)
+    total = losses.prior_reward(earned, log_p, log_p0, weight=prior_weight)
+    adam.zero_grad(set_to_none=True)
     losses.reinforce_loss(log_p, total).backward()
-    optimizer.step()
-    row = {
-        "reward": float(earned.mean()),
-        "formula": float(counts.any(1).mean()),
-        "distinct": len(set(keys(counts))) / config.batch,
-        "kl": float((log_p.detach() - log_p0).mean()),
-    }
-    return row, counts
+    adam.step()
+    return float((log_p.detach() - log_p0).mean())
 
 
 def _rewards(reward: Reward, counts: np.ndarray) -> np.ndarray:
@@ -369,12 +326,10 @@ def _rewards(reward: Reward, counts: np.ndarray) -> np.ndarray:
 
 # ---- on disk
 
-_KINDS: dict[str, type[FormulaVae] | type[FormulaRnn]] = {
-    kind.kind: kind for kind in (FormulaVae, FormulaRnn)
-}
+_KINDS: dict[str, Any] = {kind.kind: kind for kind in (FormulaVae, FormulaRnn)}
 
 
-def save(model: FormulaVae | FormulaRnn, path: Path | str, *, about: dict[str, Any]) -> Path:
+def save(model: FormulaModel, path: Path | str, *, about: dict[str, Any]) -> Path:
     """Write weights, half as wide as in memory, with what is needed to rebuild the network.
 
     Raises:
@@ -385,7 +340,7 @@ def save(model: FormulaVae | FormulaRnn, path: Path | str, *, about: dict[str, A
     return checkpoint.write(path, tensors, header)
 
 
-def load(path: Path | str) -> FormulaVae | FormulaRnn:
+def load(path: Path | str) -> Any:
     """Read what `save` wrote, ready to ``.sample``.
 
     Raises:

@@ -1,8 +1,4 @@
-"""Formulas as counts, and as sentences of tokens.
-
-Counts are an (n, 119) integer array with one column for each atomic number. A row of zeros is a
-sample that is no formula, so that n samples stay n rows.
-"""
+"""Formulas of 2 to 8 of 85 elements as sentences of tokens."""
 
 from __future__ import annotations
 
@@ -11,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ..crystals import elements
-from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, MOST, fits
-from ..runtime import InputError
+from ..crystals.compositions import reduced
+from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, MOST, CompositionMatrix, fits
 
 PAD, START = 0, 1
 FIRST_ELEMENT, FIRST_COUNT = 2, 2 + len(ELEMENTS)
@@ -21,67 +17,10 @@ VOCABULARY = END + 1
 LENGTH = 2 * MOST + 1
 
 
-def checked(counts: np.ndarray, *, fitting: bool = False) -> np.ndarray:
-    """Counts as int64, if they are counts.
-
-    Args:
-        counts: (n, 119) integers.
-        fitting: demand rows, and that all are formulas of 2 to 8 of the 85 elements, each at most
-            8 times.
-
-    Raises:
-        InputError: another shape or type; with ``fitting`` also no rows, or one that does not fit.
-    """
-    counts = np.asarray(counts)
-    if counts.ndim != 2 or counts.shape[1] != elements.N_COLUMNS or counts.dtype.kind not in "iu":
-        raise InputError(
-            f"counts of shape {counts.shape} and type {counts.dtype}: expected whole numbers of "
-            f"shape (n, {elements.N_COLUMNS}), one column for each atomic number"
-        )
-    if fitting and (len(counts) == 0 or not fits(counts).all()):
-        raise InputError(
-            f"{len(counts)} compositions, {int((~fits(counts)).sum())} of which the vocabulary of "
-            f"{len(ELEMENTS)} elements and {MAX_COUNT} counts cannot hold: select them by "
-            "composition_matrix.fits(counts)"
-        )
-    return counts.astype(np.int64, copy=False)
-
-
-def reduced(counts: np.ndarray) -> np.ndarray:
-    """(n, 119) counts divided by their greatest common divisor; rows of zeros stay."""
-    counts = checked(counts)
-    return counts // np.maximum(np.gcd.reduce(counts, axis=1), 1)[:, None]
-
-
 def distinct(counts: np.ndarray) -> np.ndarray:
     """(m, 119) reduced compositions that fit, each once, in a fixed order."""
     found = np.unique(reduced(counts), axis=0)
     return found[fits(found)]
-
-
-def keys(counts: np.ndarray) -> list[bytes]:
-    """One key a composition, for sets: equal for multiples of the same formula."""
-    return [row.tobytes() for row in reduced(counts).astype(np.uint8)]
-
-
-def at_least_one(n: int) -> int:
-    """n, if it is a number of samples.
-
-    Raises:
-        InputError: n below 1.
-    """
-    if n < 1:
-        raise InputError(f"n = {n}: ask for at least one sample")
-    return n
-
-
-def formulas(counts: np.ndarray) -> list[str]:
-    """Reduced formulas of counts, ``""`` for a row of zeros."""
-    out = []
-    for row in checked(counts):
-        amounts = {int(z): int(row[z]) for z in np.flatnonzero(row)}
-        out.append(elements.reduced_formula(amounts) if amounts else "")
-    return out
 
 
 def encode_tokens(counts: np.ndarray) -> Tensor:
@@ -98,7 +37,7 @@ def encode_tokens(counts: np.ndarray) -> Tensor:
     Raises:
         InputError: a composition that does not fit.
     """
-    counts = checked(counts, fitting=True)
+    counts = CompositionMatrix().read(counts).checked().astype(np.int64)
     chi = np.nan_to_num(elements.column("electronegativity"), nan=9.0)
     order = sorted(range(len(ELEMENTS)), key=lambda i: (chi[ELEMENTS[i]], ELEMENTS[i]))
     chosen = counts[:, list(ELEMENTS)][:, order]  # (n, 85)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from ..crystals.samples import Samples
+from ..datasets import formula_sets
 from ..descriptors.composition_matrix import (
     ELEMENTS,
     FEWEST,
@@ -31,7 +32,6 @@ from ..descriptors.composition_matrix import (
 from ..networks import History, TrainConfig, checkpoint, fit, layers, losses
 from ..networks.fit import Callback
 from ..runtime import InputError, device, lookup
-from . import formula_sets
 
 FORMAT = "imd-matgan-1"
 NETWORKS = ("oqmd", "icsd", "signal", "dense", "sequence")

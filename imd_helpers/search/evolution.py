@@ -6,18 +6,16 @@ no gene: for given elements and sites it is a property, which the oracle predict
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..crystals import elements
-from ..descriptors.symmetry_sites import N_ROWS, Sites, canonical
+from ..descriptors.symmetry_sites import N_ROWS, Sites, prototype
 from ..runtime import InputError
 from .oracle import CountedOracle, Target
 
 NEIGHBOURS = 3
-_LABELS = np.array([3, 4, 5])  # Li, Be, B: any three elements of different electronegativity
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,14 +80,8 @@ def _patterns(sites: Sites) -> np.ndarray:
     """(n, 10) space group and sites of each crystal, the same for all orders of its rows."""
     raw = np.concatenate([sites.space_group[:, None], sites.grid.reshape(-1, 9)], axis=1)
     rows, which = np.unique(raw, axis=0, return_inverse=True)
-    written = []
-    for labels in itertools.permutations(_LABELS):
-        numbers = np.tile(labels, (len(rows), 1))
-        plain = Sites(rows[:, 0], numbers, rows[:, 1:].reshape(-1, N_ROWS, 3), np.ones(len(rows)))
-        one = canonical(plain)
-        written.append(np.concatenate([one.space_group[:, None], one.grid.reshape(-1, 9)], axis=1))
-    smallest = [min(options.tolist()) for options in np.stack(written, axis=1)]
-    return np.array(smallest)[which.ravel()]
+    named = [prototype(int(row[0]), row[1:].reshape(N_ROWS, 3)) for row in rows]
+    return np.array([[group, *np.ravel(orbits)] for group, orbits in named])[which.ravel()]
 
 
 # ---- the algorithm
@@ -115,12 +107,7 @@ def tournament_probability(population: int, size: int) -> np.ndarray:
 
     Returns:
         (population,) probabilities, the fittest first.
-
-    Raises:
-        InputError: fewer than one individual or one drawn.
     """
-    if population < 1 or size < 1:
-        raise InputError(f"population={population}, size={size}: both must be at least 1")
     rank = np.arange(1, population + 1)
     return ((population - rank + 1.0) ** size - (population - rank) ** size) / population**size
 

@@ -79,14 +79,7 @@ def predictive_value(prevalence: float, sensitivity: float, false_alarm: float) 
 
     Returns:
         NaN where the predictor never calls a hit.
-
-    Raises:
-        InputError: a share outside 0 to 1.
     """
-    shares = {"prevalence": prevalence, "sensitivity": sensitivity, "false_alarm": false_alarm}
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            raise InputError(f"{name}={share} is a share: it must lie between 0 and 1")
     called = prevalence * sensitivity + (1 - prevalence) * false_alarm
     return prevalence * sensitivity / called if called > 0 else math.nan
 

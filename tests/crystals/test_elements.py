@@ -110,3 +110,12 @@ def test_features_have_no_gaps():
     assert (scaled[:, ~constant].min(0) == 0).all()
     assert (scaled[:, ~constant].max(0) == 1).all()
     assert (scaled[:, constant] == 0).all()
+
+
+def test_lanthanides_and_actinides_are_families_of_their_own():
+    family = elements.families()
+    same = {s: family[elements.number(s)] for s in ("La", "Lu", "Ac", "Lr", "Sc", "Y", "Hf", "Ti")}
+    assert same["La"] == same["Lu"] == elements.LANTHANIDES
+    assert same["Ac"] == same["Lr"] == elements.ACTINIDES
+    assert same["Sc"] == same["Y"] == 3
+    assert same["Hf"] == same["Ti"] == 4

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from imd_helpers.check import networks as checks
+from imd_helpers.crystals.compositions import reduced
 from imd_helpers.models import formula_models as fm
 from imd_helpers.models import formula_tokens as ft
 
@@ -66,17 +67,17 @@ def test_a_step_of_reinforcement_moves_the_weights_along_the_policy_gradient(agr
     the mean reward that the same samples give."""
     torch.manual_seed(0)
     policy = fm.FormulaRnn(width=8, embedding=4)
-    fm.train_epochs(policy, salts(200), fm.Schedule(epochs=30, batch=50, lr=1e-2))
+    fm.train_epochs(policy, salts(200), epochs=30, batch=50, lr=1e-2)
     before = copy.deepcopy(policy)
 
     def reward(counts):
         return (counts[:, 8] > 0).astype(float)
 
     monkeypatch.setattr(torch.optim, "Adam", torch.optim.SGD)
-    fm.reinforce(policy, reward, fm.RlConfig(steps=1, batch=500, lr=0.1, seed=3))
+    fm.reinforce(policy, reward, steps=1, batch=500, lr=0.1, seed=3)
     torch.manual_seed(3)
     tokens = before.write(500)
-    counts = ft.reduced(ft.decode_tokens(tokens))
+    counts = reduced(ft.decode_tokens(tokens))
     earned = torch.zeros(500)
     earned[counts.any(1)] = torch.as_tensor(reward(counts[counts.any(1)])).float()
     gradient = torch.zeros_like(before.head.bias)

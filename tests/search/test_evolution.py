@@ -90,11 +90,6 @@ def test_tournament_probability_equals_a_count(size):
     assert np.abs(counted - expected).max() < 0.01
 
 
-def test_tournament_probability_refuses_nobody():
-    with pytest.raises(InputError, match="at least 1"):
-        tournament_probability(0, 3)
-
-
 def test_crossover_takes_genes_from_parents():
     mothers, fathers = np.zeros((200, 4), int), np.ones((200, 4), int)
     children = crossover(mothers, fathers, np.random.default_rng(0))

@@ -6,10 +6,11 @@ from functools import cache
 
 import numpy as np
 
+from ..crystals.compositions import member
 from ..descriptors.composition_matrix import CompositionMatrix
 from ..runtime import InputError, lookup
+from . import SPLITS, load
 
-# role: (data set, what is kept)
 ROLES = ("icsd", "oqmd", "mp")
 PROPERTIES = ("formation_energy", "band_gap")
 NEAR_HULL = 0.05  # eV/atom; the role of MP holds compositions that may be made
@@ -42,7 +43,7 @@ def compositions(
     counts, splits, values = _role(role)
     keep = np.ones(len(counts), dtype=bool)
     if split is not None:
-        keep &= splits == lookup("split", split, ("train", "val", "test"))
+        keep &= splits == lookup("split", split, SPLITS)
     if value is None:
         return counts[keep], None
     lookup("property", value, PROPERTIES)
@@ -52,18 +53,44 @@ def compositions(
     return counts[keep], values[value][keep]
 
 
+def made_and_unlabelled(
+    split: str | None = "train", *, unlabelled: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compositions that were made, and compositions of which nothing is known.
+
+    Made: those of the ICSD's crystals (role ``icsd``). Unlabelled: the formulas of OQMD (role
+    ``oqmd``) that are not among them, in any split; most were enumerated.
+
+    Args:
+        split: ``train``, ``val``, ``test`` or None for all; the same rule for both.
+        unlabelled: draw so many at random, in random order; all if None.
+
+    Returns:
+        (n, 119) and (m, 119) int8 reduced counts, each composition once.
+
+    Raises:
+        InputError: more unlabelled wanted than there are.
+    """
+    made, others = compositions("icsd", split=split)[0], compositions("oqmd", split=split)[0]
+    others = others[~member(others, compositions("icsd", split=None)[0])]
+    if unlabelled is None:
+        return made, others
+    if unlabelled > len(others):
+        raise InputError(f"unlabelled={unlabelled}: there are only {len(others)}")
+    rng = np.random.default_rng(0)
+    return made, others[rng.choice(len(others), size=unlabelled, replace=False)]
+
+
 @cache
 def _role(role: str) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
     """All compositions of a role with split and properties; treat them as read-only."""
-    from .. import datasets
-
     if role == "mp":
-        table = datasets.load("mp_e_hull").table
+        table = load("mp_e_hull").table
         table = table[table["energy_above_hull"] <= NEAR_HULL].drop_duplicates("formula")
     elif role == "oqmd":
-        table = datasets.load("oqmd_formulas").table
+        table = load("oqmd_formulas").table
     else:
-        table = datasets.load("oqmd_icsd").table
+        table = load("oqmd_icsd").table
         table = table.sort_values("formation_energy").drop_duplicates("formula").sort_index()
     read = CompositionMatrix().read(table["formula"].tolist())
     keep = read.ok

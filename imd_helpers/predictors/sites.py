@@ -11,25 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from ..crystals import elements, geometry, symmetry
+from ..crystals import geometry, symmetry
 from ..descriptors.symmetry_sites import GRID, N_ROWS, Sites, canonical
 from ..runtime import InputError, lookup
+from .base import UNFITTED, checked_values, element_table
 
 KINDS = ("contacts", "chemistry")
-PROPERTIES = ("length", "formation_energy")
-ELEMENT_COLUMNS = (
-    "electronegativity",
-    "covalent_radius",
-    "atomic_radius",
-    "group",
-    "row",
-    "mendeleev_number",
-    "mass",
-    "ionic_radius",
-    "oxidation_max",
-    "oxidation_min",
-    "molar_volume",
-)
 PAIRS = tuple((i, j) for i in range(N_ROWS) for j in range(i, N_ROWS))
 
 
@@ -54,12 +41,7 @@ class SitePredictor:
         Raises:
             InputError: no crystals, values of another shape, or values that are not finite.
         """
-        values = np.asarray(values, dtype=float)
-        if len(sites) == 0 or values.shape != (len(sites), 2) or not np.isfinite(values).all():
-            raise InputError(
-                f"{len(sites)} crystals and values of shape {values.shape}: expected at least one "
-                "crystal and finite values (n, 2), length and formation energy"
-            )
+        values = checked_values(values, (len(sites), 2))
         self.prototypes = {p: i for i, p in enumerate(sorted(set(_prototypes(canonical(sites)))))}
         self.n_train = len(sites)
         self._model.fit(self.features(sites), values)
@@ -72,7 +54,7 @@ class SitePredictor:
             InputError: not fitted.
         """
         if self.n_train == 0:
-            raise InputError("this predictor knows nothing yet: call fit(sites, values) first")
+            raise InputError(UNFITTED)
         return self._model.predict(self.features(sites))
 
     def features(self, sites: Sites) -> np.ndarray:
@@ -98,7 +80,7 @@ def contact_features(sites: Sites) -> np.ndarray:
     covalent radii divided by one of them is the smallest a at which the two do not overlap.
     """
     contacts, share, n_atoms = _geometry(sites)
-    props = _element_table()[sites.numbers]  # (n, 3, properties)
+    props = element_table()[sites.numbers]  # (n, 3, properties)
     radius, chi = props[:, :, 1], props[:, :, 0]
     first, second = np.array(PAIRS).T
     touching = (radius[:, first] + radius[:, second]) / contacts  # (n, 6) Å
@@ -118,7 +100,7 @@ def contact_features(sites: Sites) -> np.ndarray:
 def chemistry_features(sites: Sites) -> np.ndarray:
     """(n, 77) weighted mean, spread and extremes of element properties, and the rows themselves."""
     _, share, _ = _geometry(sites)
-    props = _element_table()[sites.numbers]  # (n, 3, properties)
+    props = element_table()[sites.numbers]  # (n, 3, properties)
     weight = share[:, :, None]
     mean = (props * weight).sum(1)
     spread = np.sqrt((np.square(props - mean[:, None]) * weight).sum(1))
@@ -146,12 +128,6 @@ def _geometry(sites: Sites) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     total = count.sum(1).clip(min=1)
     which = which.ravel()
     return contacts[which], (count / total[:, None])[which], total[which].astype(float)
-
-
-def _element_table() -> np.ndarray:
-    """(119, properties); a property that an element lacks is the mean of the others."""
-    raw = np.stack([elements.column(name) for name in ELEMENT_COLUMNS], axis=1)
-    return np.where(np.isnan(raw), np.nanmean(raw, axis=0), raw)
 
 
 def _prototypes(sites: Sites) -> list[tuple[int, ...]]:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..crystals import elements
+from ..crystals.compositions import checked
 from ..descriptors.composition_matrix import ELEMENTS
 from ..networks import layers
+from ..networks.epochs import fit_epochs, seeded, shuffled
 from ..runtime import InputError, lookup
-from .formula_tokens import checked
-from .predictors import ELEMENT_COLUMNS
+from .base import UNFITTED, checked_values, element_table
 
 KINDS = ("network", "trees")
+EPOCHS, BATCH, RATE = 20, 256, 2e-3  # of the network
 
 
 class FormulaPredictor:
     """Predicts one property from a composition alone.
 
     ``network`` is a small perceptron on the shares of the elements and statistics of their
-    properties; ``trees`` is gradient boosting on the statistics. Fitted to different rows, one can
-    guide a search and the other judge it.
+    properties; ``trees`` is gradient boosting on the statistics.
     """
 
     def __init__(self, kind: str, *, seed: int = 0) -> None:
         self.kind = lookup("kind of predictor", kind, KINDS)
-        self.seed, self.n_train = seed, 0
+        self.seed = seed
         self._model: Any = None
         self._scale: tuple[np.ndarray, np.ndarray] = (np.zeros(1), np.ones(1))
 
@@ -38,15 +39,9 @@ class FormulaPredictor:
         Raises:
             InputError: no rows, a row of zeros, or values that are not finite.
         """
-        values = np.asarray(values, dtype=float)
-        if len(counts) == 0 or values.shape != (len(counts),) or not np.isfinite(values).all():
-            raise InputError(
-                f"{len(counts)} compositions and values of shape {values.shape}: give one finite "
-                "value for each, and at least one"
-            )
+        values = checked_values(values, (len(counts),))
         x = self._features(counts)
         self._scale = (x.mean(0), np.maximum(x.std(0), 0.05))  # rare elements: no huge numbers
-        self.n_train = len(counts)
         if self.kind == "trees":
             from sklearn.ensemble import HistGradientBoostingRegressor
 
@@ -62,9 +57,8 @@ class FormulaPredictor:
         Raises:
             InputError: not fitted.
         """
-        if self.n_train == 0:
-            raise InputError("this predictor knows nothing yet: call fit(counts, values) first")
-        counts = checked(counts)
+        if self._model is None:
+            raise InputError(UNFITTED)
         out, good = np.full(len(counts), np.nan), counts.any(1)
         if good.any():
             x = self._features(counts[good])
@@ -95,8 +89,7 @@ def composition_features(counts: np.ndarray, *, shares: bool = False) -> np.ndar
     counts = checked(counts)
     if not counts.any(1).all():
         raise InputError("a row of zeros has no features: keep the rows with counts.any(1)")
-    raw = np.stack([elements.column(name) for name in ELEMENT_COLUMNS], axis=1)
-    table = np.where(np.isnan(raw), np.nanmean(raw, axis=0), raw)  # (119, 11)
+    table = element_table()
     weight = counts / counts.sum(1, keepdims=True)  # (n, 119)
     mean = weight @ table
     spread = np.sqrt(np.maximum(weight @ table**2 - mean**2, 0.0))
@@ -109,21 +102,19 @@ def composition_features(counts: np.ndarray, *, shares: bool = False) -> np.ndar
 
 
 def _fit_network(x: Tensor, values: np.ndarray, seed: int) -> nn.Module:
-    """A perceptron fitted by Adam to (n, features) and (n,) values, 20 epochs."""
+    """A perceptron fitted to (n, features) and (n,) values, whose last layer scales back."""
     mean, spread = float(values.mean()), float(values.std() + 1e-6)
     y = torch.as_tensor((values - mean) / spread, dtype=torch.float32)[:, None]
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with seeded(seed):
         body = layers.mlp((x.shape[1], 128, 128, 1), activation=nn.SiLU())
-        optimizer = torch.optim.Adam(body.parameters(), lr=2e-3)
-        steps = 20 * -(-len(x) // 256)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-        for _ in range(20):
-            for batch in torch.randperm(len(x)).split(256):
-                optimizer.zero_grad(set_to_none=True)
-                nn.functional.smooth_l1_loss(body(x[batch]), y[batch]).backward()
-                optimizer.step()
-                cosine.step()
+        fit_epochs(
+            body,
+            lambda: shuffled(len(x), BATCH),
+            lambda rows: {"loss": nn.functional.smooth_l1_loss(body(x[rows]), y[rows])},
+            epochs=EPOCHS,
+            lr=RATE,
+            falling=EPOCHS * math.ceil(len(x) / BATCH),
+        )
     unscale = nn.Linear(1, 1)
     with torch.no_grad():
         unscale.weight.fill_(spread)

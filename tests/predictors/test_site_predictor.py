@@ -3,7 +3,7 @@ import pytest
 
 from imd_helpers import datasets
 from imd_helpers.descriptors.symmetry_sites import Sites, canonical, find_sites
-from imd_helpers.models.predictors import SitePredictor, chemistry_features, contact_features
+from imd_helpers.predictors.sites import SitePredictor, chemistry_features, contact_features
 from imd_helpers.runtime import InputError, UnknownNameError
 
 
@@ -77,7 +77,7 @@ def test_errors_teach(known):
         SitePredictor("contact")
     with pytest.raises(InputError, match="call fit"):
         SitePredictor("contacts").predict(sites)
-    with pytest.raises(InputError, match=r"finite values \(n, 2\)"):
+    with pytest.raises(InputError, match="finite values"):
         SitePredictor("contacts").fit(sites, values[:, :1])
-    with pytest.raises(InputError, match=r"finite values \(n, 2\)"):
+    with pytest.raises(InputError, match="finite values"):
         SitePredictor("contacts").fit(sites, np.where(values > 6, np.nan, values))

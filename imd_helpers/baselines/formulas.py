@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from ..crystals import elements
-from ..crystals.samples import Samples
-from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, MOST
+from ..crystals.compositions import reduced
+from ..crystals.samples import Samples, at_least_one
+from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, MOST, CompositionMatrix
 from ..runtime import InputError
-from .formula_tokens import at_least_one, checked, reduced
 
 Accept = Callable[[np.ndarray], np.ndarray]
 TRIES = 100  # rounds of at least 1,000 draws before rejection gives up
@@ -34,7 +34,7 @@ class RandomFormulas:
     def __init__(
         self, training: np.ndarray, *, accept: Accept | None = None, like_training: bool = False
     ) -> None:
-        training = checked(training, fitting=True)
+        training = CompositionMatrix().read(training).checked()
         chosen = training[:, list(ELEMENTS)]  # (n, 85)
         self.accept = accept
         self.kinds = np.bincount((chosen > 0).sum(1), minlength=MOST + 1).astype(float)
@@ -88,12 +88,9 @@ class SubstitutedFormulas:
     """
 
     def __init__(self, training: np.ndarray) -> None:
-        self.training = checked(training, fitting=True)
-        column = elements.column("group").copy()
-        column[57:72], column[89:104] = 101, 102  # lanthanides and actinides
-        self.families = [
-            np.array([y for y in ELEMENTS if column[y] == column[z]]) for z in ELEMENTS
-        ]
+        self.training = CompositionMatrix().read(training).checked()
+        family, known = elements.families(), np.array(ELEMENTS)
+        self.relatives = {z: known[(family[known] == family[z]) & (known != z)] for z in ELEMENTS}
 
     def sample(self, n: int, *, seed: int = 0) -> Samples:
         """Make n compositions: reduced counts; zeros where two elements became one.
@@ -105,9 +102,8 @@ class SubstitutedFormulas:
         n = at_least_one(n)
         counts = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
         for new, old in zip(counts, rng.choice(self.training, size=n), strict=True):
-            for place in np.flatnonzero(old[list(ELEMENTS)]):
-                z = ELEMENTS[place]
-                others = self.families[place][self.families[place] != z]
+            for z in np.flatnonzero(old):
+                others = self.relatives[int(z)]
                 y = int(rng.choice(others)) if len(others) else z
                 new[y] = 0 if new[y] else old[z]
             if (new > 0).sum() != (old > 0).sum():

@@ -4,17 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from imd_helpers.models.pu_cgcnn import (
-    PuConfig,
-    PuEnsemble,
-    chunks,
-    formula_graph,
-    known_among,
-    largest_prior,
-    made_and_unlabelled,
-    posterior,
-)
 from imd_helpers.networks import checkpoint
+from imd_helpers.predictors.graphs import chunks, formula_graph
+from imd_helpers.predictors.pu import PuConfig, PuEnsemble, largest_prior, posterior
 from imd_helpers.runtime import InputError
 
 SMALL = PuConfig(bags=4, epochs=15, batch=32, lr=1e-2, width=8, convolutions=1, stop=1.0, step=0.25)
@@ -127,8 +119,6 @@ def test_failed_graphs_score_nan(trained):
 
 
 def test_wrong_input_is_explained(trained, world):
-    with pytest.raises(InputError, match="bags=0"):
-        PuConfig(bags=0)
     with pytest.raises(InputError, match="knows nothing"):
         PuEnsemble().score(world["held out"])
     with pytest.raises(InputError, match="80 materials"):
@@ -197,16 +187,3 @@ def test_the_bound_on_the_share_holds_and_is_close_for_classes_apart():
         largest_prior(spies[:5], mixed)
     with pytest.raises(InputError, match="prior"):
         posterior(0.5, 1.2)
-
-
-def test_made_and_unlabelled_share_no_formula():
-    made, others = made_and_unlabelled("test", unlabelled=500)
-    whole_made, _ = made_and_unlabelled(None, unlabelled=1)
-    assert len(made) == 2209
-    assert others.shape == (500, 119)
-    assert known_among(made, whole_made).all()
-    assert not known_among(others, whole_made).any()
-    again = made_and_unlabelled("test", unlabelled=500)[1]
-    assert np.array_equal(others, again)
-    with pytest.raises(InputError, match="there are only"):
-        made_and_unlabelled("test", unlabelled=10**6)

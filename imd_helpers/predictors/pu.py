@@ -24,13 +24,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
+from ..crystals.compositions import blocks
 from ..descriptors.crystal_graph import CrystalGraph
 from ..networks import checkpoint
-from ..networks.graphs import GraphNetwork
+from ..networks.epochs import fit_epochs, seeded
 from ..runtime import InputError, device
+from .base import UNFITTED
+from .graphs import GraphReader, chunks, joined
 
 FORMAT = "imd-pu-cgcnn-1"
-N_SITE = 23  # features of an element
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class PuConfig:
     Attributes:
         bags: networks.
         epochs: passes of each network over its positives and negatives.
-        batch: graphs in a step.
+        batch: graphs in a step, at least 2.
         lr: Adam's learning rate.
         width: features of a site inside the network; the hidden layer behind it has twice as many.
         convolutions: how many.
@@ -65,88 +67,6 @@ class PuConfig:
     noise: float = 0.05
     seed: int = 0
 
-    def __post_init__(self) -> None:
-        for name in ("bags", "epochs", "width", "convolutions"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.batch < 2 or not 0 <= self.teacher_decay < 1:
-            raise InputError(
-                f"batch={self.batch}, teacher_decay={self.teacher_decay}: a batch holds at least 2 "
-                "graphs, and a decay lies in [0, 1)"
-            )
-
-
-def formula_graph(counts: np.ndarray) -> CrystalGraph:
-    """Graphs of compositions: one site an element, an edge from each to all, itself included.
-
-    The ``distance`` of an edge is the share of the neighbour's element among the atoms, 0 to 1: use
-    ``PuConfig(stop=1.0, step=0.1)``.
-
-    Args:
-        counts: (n, 119) counts; a row of zeros gets ``ok=False``.
-    """
-    counts = np.asarray(counts)
-    if counts.ndim != 2 or counts.shape[1] != 119 or len(counts) == 0:
-        raise InputError(f"counts of shape {counts.shape}: expected (n, 119) with n >= 1")
-    owner, z = np.nonzero(counts)
-    share = counts[owner, z] / np.maximum(counts.sum(1), 1)[owner]
-    kinds = np.bincount(owner, minlength=len(counts))  # (n,)
-    begin = np.cumsum(kinds) - kinds
-    centre = np.repeat(np.arange(len(owner)), kinds[owner])
-    first = np.repeat(begin[owner], kinds[owner])
-    ends = np.cumsum(kinds[owner])
-    neighbour = first + np.arange(len(centre)) - np.repeat(ends - kinds[owner], kinds[owner])
-    ok = kinds > 0
-    return CrystalGraph(
-        edge_index=torch.as_tensor(np.stack([centre, neighbour])),
-        image=torch.zeros(len(centre), 3, dtype=torch.long),
-        distance=torch.as_tensor(share[neighbour], dtype=torch.float32),
-        site_crystal=torch.as_tensor(owner),
-        numbers=torch.as_tensor(z),
-        ok=ok,
-        reasons=tuple("" if good else "no element" for good in ok),
-    )
-
-
-def made_and_unlabelled(
-    split: str | None = "train", *, unlabelled: int | None = None, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """Compositions that were made, and compositions of which nothing is known.
-
-    Made: those of the ICSD's crystals (role ``icsd``). Unlabelled: the formulas of OQMD (role
-    ``oqmd``) that are not among them, in any split; most were enumerated.
-
-    Args:
-        split: ``train``, ``val``, ``test`` or None for all; the same rule for both.
-        unlabelled: draw so many at random, in random order; all if None.
-        seed: of the draw.
-
-    Returns:
-        (n, 119) and (m, 119) int8 reduced counts, each composition once.
-
-    Raises:
-        InputError: more unlabelled wanted than there are.
-    """
-    from .formula_sets import compositions
-
-    made, others = compositions("icsd", split=split)[0], compositions("oqmd", split=split)[0]
-    others = others[~known_among(others, compositions("icsd", split=None)[0])]
-    if unlabelled is None:
-        return made, others
-    if unlabelled > len(others):
-        raise InputError(f"unlabelled={unlabelled}: there are only {len(others)}")
-    rng = np.random.default_rng(seed)
-    return made, others[rng.choice(len(others), size=unlabelled, replace=False)]
-
-
-def known_among(counts: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """(n,) bool: is a row of (n, 119) reduced counts among those of (m, 119)?"""
-    largest = max((int(x.max()) for x in (counts, known) if x.size), default=0)
-    kind = np.int16 if largest < 2**15 else np.int64  # a quarter of the memory
-    rows = [np.ascontiguousarray(x, dtype=kind) for x in (counts, known)]
-    keys = [x.view(np.dtype((np.void, x.itemsize * x.shape[1]))).ravel() for x in rows]
-    return np.isin(*keys)
-
 
 @dataclass(eq=False)
 class PuEnsemble:
@@ -159,7 +79,7 @@ class PuEnsemble:
     """
 
     config: PuConfig = field(default_factory=PuConfig)
-    networks: list[GraphNetwork] = field(default_factory=list)
+    networks: list[GraphReader] = field(default_factory=list)
     drawn: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
 
     def fit(
@@ -250,14 +170,13 @@ class PuEnsemble:
             InputError: not fitted.
         """
         if not self.networks:
-            raise InputError("this ensemble knows nothing yet: call fit(positive, unlabelled)")
+            raise InputError(UNFITTED)
         out = np.full((len(self.networks), len(graph)), np.nan)
         rows = np.flatnonzero(graph.ok)
-        for start in range(0, len(rows), 4096):
-            part = rows[start : start + 4096]
-            piece = graph[part]
+        for part in blocks(len(rows), 4096):
+            piece = graph[rows[part]]
             for k, network in enumerate(self.networks):
-                out[k, part] = torch.sigmoid(self._logits(network, piece)).numpy()
+                out[k, rows[part]] = torch.sigmoid(network.read(piece)).numpy()
         return out
 
     # ---- one bag
@@ -268,56 +187,66 @@ class PuEnsemble:
         unlabelled: CrystalGraph,
         chosen: np.ndarray,
         rng: np.random.Generator,
-    ) -> GraphNetwork:
-        config, place = self.config, device()
-        with torch.random.fork_rng(devices=[place] if place.type == "cuda" else []):
-            torch.manual_seed(int(rng.integers(2**31)))
-            student = self._network().to(place)
+    ) -> GraphReader:
+        config = self.config
+        sides = (positive, np.arange(len(positive))), (unlabelled, np.flatnonzero(chosen))
+        others = np.flatnonzero(~chosen)
+
+        def batches() -> Iterator[tuple[tuple[CrystalGraph, ...], int]]:
+            for pair in _halves(sides, config.batch // 2, rng):
+                free = []
+                if config.consistency:
+                    free = [unlabelled[rng.choice(others, size=config.batch)]]
+                yield (*pair, *free), config.batch
+
+        def follow() -> None:
+            if config.consistency:
+                _follow(teacher, student, config.teacher_decay)
+
+        with seeded(int(rng.integers(2**31))):
+            student = self._network().to(device())
             teacher = copy.deepcopy(student).requires_grad_(False)
-            adam = torch.optim.Adam(student.parameters(), config.lr)
-            sides = (positive, np.arange(len(positive))), (unlabelled, np.flatnonzero(chosen))
-            others = np.flatnonzero(~chosen)
-            for _ in range(config.epochs):
-                for real, fake in _batches(sides, config.batch, rng):
-                    loss = self._loss(student, real, fake)
-                    if config.consistency:
-                        free = unlabelled[rng.choice(others, size=config.batch)]
-                        loss = loss + config.consistency * self._apart(student, teacher, free)
-                    adam.zero_grad()
-                    loss.backward()
-                    adam.step()
-                    if config.consistency:
-                        _follow(teacher, student, config.teacher_decay)
+            fit_epochs(
+                student,
+                batches,
+                lambda batch: {"loss": self._loss(student, teacher, *batch)},
+                epochs=config.epochs,
+                lr=config.lr,
+                after_step=follow,
+            )
         return (teacher if config.consistency else student).cpu().eval()
 
-    def _network(self) -> GraphNetwork:
+    def _network(self) -> GraphReader:
         config = self.config
-        edge = CrystalGraph.edge_features  # the number of Gaussians follows from stop and step
-        sample = formula_graph(np.eye(119, dtype=int)[1:3])
-        width = edge(sample, stop=config.stop, step=config.step).shape[1]
-        return GraphNetwork(N_SITE, width, width=config.width, convolutions=config.convolutions)
+        return GraphReader(
+            width=config.width,
+            convolutions=config.convolutions,
+            stop=config.stop,
+            step=config.step,
+        )
 
-    def _logits(self, network: GraphNetwork, graph: CrystalGraph, *, noise: float = 0.0) -> Tensor:
-        graph = graph.to(next(network.parameters()).device)
-        sites = graph.site_features()
-        if noise:
-            sites = sites + noise * torch.randn_like(sites)
-        edges = graph.edge_features(stop=self.config.stop, step=self.config.step)
-        return network(sites, graph.edge_index, edges, graph.site_crystal, len(graph))
+    def _loss(
+        self,
+        student: GraphReader,
+        teacher: GraphReader,
+        real: CrystalGraph,
+        fake: CrystalGraph,
+        free: CrystalGraph | None = None,
+    ) -> Tensor:
+        """Cross-entropy, and how far student and teacher differ where a bag has no labels.
 
-    def _loss(self, network: GraphNetwork, real: CrystalGraph, fake: CrystalGraph) -> Tensor:
-        """Cross-entropy; both sides in one batch, or batch norm would centre each on itself."""
-        noise = self.config.noise if self.config.consistency else 0.0
-        logits = self._logits(network, _joined(real, fake), noise=noise)
+        Both sides are in one batch, or batch norm would centre each on itself.
+        """
+        noise = self.config.noise if free is not None else 0.0
+        logits = student.read(joined(real, fake), noise=noise)
         wanted = (torch.arange(len(logits), device=logits.device) < len(real)).to(logits.dtype)
-        return functional.binary_cross_entropy_with_logits(logits, wanted)
-
-    def _apart(self, student: GraphNetwork, teacher: GraphNetwork, free: CrystalGraph) -> Tensor:
-        """How far student and teacher differ on materials that carry no label in this bag."""
-        noise = self.config.noise
-        with torch.no_grad():
-            aim = torch.sigmoid(self._logits(teacher, free, noise=noise))
-        return (torch.sigmoid(self._logits(student, free, noise=noise)) - aim).square().mean()
+        loss = functional.binary_cross_entropy_with_logits(logits, wanted)
+        if free is not None:
+            with torch.no_grad():
+                aim = torch.sigmoid(teacher.read(free, noise=noise))
+            apart = (torch.sigmoid(student.read(free, noise=noise)) - aim).square().mean()
+            loss = loss + self.config.consistency * apart
+        return loss
 
     # ---- on disk
 
@@ -416,55 +345,20 @@ def largest_prior(spies: ArrayLike, unlabelled: ArrayLike) -> float:
 # ---- parts
 
 
-def _batches(
-    sides: tuple[tuple[CrystalGraph, np.ndarray], ...], batch: int, rng: np.random.Generator
+def _halves(
+    sides: tuple[tuple[CrystalGraph, np.ndarray], ...], size: int, rng: np.random.Generator
 ) -> Iterator[tuple[CrystalGraph, ...]]:
-    """Half a batch of positives with half a batch of negatives, until one side is used up."""
+    """Equally many graphs of each side, in a random order, until one side is used up."""
     orders = [rng.permutation(rows) for _, rows in sides]
-    whole = min(map(len, orders)) // (batch // 2) * (batch // 2)
-    yield from zip(
-        *(
-            chunks(graph[order[:whole]], batch // 2)
-            for (graph, _), order in zip(sides, orders, strict=True)
-        ),
-        strict=True,
-    )
-
-
-def chunks(graph: CrystalGraph, size: int) -> Iterator[CrystalGraph]:
-    """Consecutive graphs, `size` at a time; cuts where indexing would go through all edges."""
-    sites = np.r_[0, torch.cumsum(graph.n_sites, 0).numpy()]
-    of_edge = torch.bincount(graph.site_crystal[graph.edge_index[0]], minlength=len(graph))
-    edges = np.r_[0, torch.cumsum(of_edge, 0).numpy()]
-    for start in range(0, len(graph), size):
-        end = min(start + size, len(graph))
-        site, edge = slice(sites[start], sites[end]), slice(edges[start], edges[end])
-        yield CrystalGraph(
-            edge_index=graph.edge_index[:, edge] - int(sites[start]),
-            image=graph.image[edge],
-            distance=graph.distance[edge],
-            site_crystal=graph.site_crystal[site] - start,
-            numbers=graph.numbers[site],
-            ok=graph.ok[start:end],
-            reasons=graph.reasons[start:end],
-        )
-
-
-def _joined(one: CrystalGraph, two: CrystalGraph) -> CrystalGraph:
-    """The graphs of two batches in one."""
-    return CrystalGraph(
-        edge_index=torch.cat([one.edge_index, two.edge_index + len(one.numbers)], dim=1),
-        image=torch.cat([one.image, two.image]),
-        distance=torch.cat([one.distance, two.distance]),
-        site_crystal=torch.cat([one.site_crystal, two.site_crystal + len(one)]),
-        numbers=torch.cat([one.numbers, two.numbers]),
-        ok=np.concatenate([one.ok, two.ok]),
-        reasons=one.reasons + two.reasons,
-    )
+    whole = min(map(len, orders)) // size * size
+    parts = [
+        chunks(graph[order[:whole]], size) for (graph, _), order in zip(sides, orders, strict=True)
+    ]
+    yield from zip(*parts, strict=True)
 
 
 @torch.no_grad()
-def _follow(teacher: GraphNetwork, student: GraphNetwork, decay: float) -> None:
+def _follow(teacher: GraphReader, student: GraphReader, decay: float) -> None:
     for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
         slow.lerp_(fast, 1.0 - decay)
     for slow, fast in zip(teacher.buffers(), student.buffers(), strict=True):

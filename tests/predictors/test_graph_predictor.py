@@ -6,7 +6,7 @@ import torch
 
 from imd_helpers import datasets
 from imd_helpers.descriptors.crystal_graph import crystal_graph
-from imd_helpers.models.graph_predictor import GraphPredictor
+from imd_helpers.predictors import GraphPredictor
 from imd_helpers.runtime import InputError
 
 
@@ -43,7 +43,7 @@ def test_wrong_input_is_explained(binaries):
     graph, energy = binaries
     with pytest.raises(InputError, match="knows nothing"):
         GraphPredictor().predict(graph)
-    with pytest.raises(InputError, match="one finite value"):
+    with pytest.raises(InputError, match="finite values"):
         GraphPredictor().fit(graph, np.full(len(energy), np.nan))
     with pytest.raises(InputError, match="at least one batch"):
         GraphPredictor().fit(graph[:5], energy[:5])

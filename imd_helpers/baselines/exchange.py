@@ -1,0 +1,149 @@
+"""Known structures with other elements: as often as the data exchange them, or all alike."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..crystals import CrystalBatch, elements
+from ..crystals.samples import Samples
+from ..crystals.wyckoff import Occupation
+from ..runtime import InputError
+from .cells import atomic_volumes
+from .known import Baseline, Templates, elements_of, made, mask_of, refilled
+
+
+class IonExchange(Baseline):
+    """Training crystals with an element exchanged as often as the training set exchanges it.
+
+    Two training crystals that are equal but for one element (same space group, same Wyckoff
+    positions up to the choice of origin and axes, all other elements in the same places) are
+    a pair. ``pairs[a, b]`` counts the contexts, that is the crystals without that element, in which
+    both a and b occur. An element a of a crystal becomes b with probability
+    ``pairs[a, b] / sum_c pairs[a, c]`` over the elements c that the crystal does not hold. Which of
+    its elements is exchanged is drawn uniformly among those that have a partner; a
+    crystal without any is never drawn. The cell is scaled by the volumes of the elements, see
+    `atomic_volumes`.
+
+    No probabilities are fitted, and common elements are common partners. Elements count,
+    not ions: no oxidation states are assigned. With ``condition={"elements": ...}`` the crystals
+    are those from which one exchange leads to exactly these elements.
+
+    Args:
+        training: as for every baseline.
+
+    Attributes:
+        pairs: (119, 119) int64, symmetric.
+
+    Raises:
+        InputError: a training set without any pair.
+
+    Source:
+        The idea: Hautier et al., Inorg. Chem. 50 (2011) 656, who fit probabilities for ions.
+    """
+
+    def __init__(self, training: Templates | CrystalBatch) -> None:
+        super().__init__(training)
+        self.volumes, _ = atomic_volumes(self.training.crystals)
+        self.pairs = exchange_pairs(self.training.occupations)
+        if not self.pairs.any():
+            raise InputError(
+                f"no two of {len(self.training)} training crystals differ by one element alone: "
+                "there is nothing to count, so give more crystals, or use Substitution"
+            )
+
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        numbers = elements_of(condition)
+        wanted = None if numbers is None else mask_of(numbers)
+        rows = self._choose(n, self._possible(wanted), condition, rng)
+        swap = np.tile(np.arange(elements.N_COLUMNS), (n, 1))
+        for i, row in enumerate(rows):
+            held = self.training.present[row]
+            if wanted is None:
+                self._exchange_one(np.flatnonzero(held), swap[i], rng)
+            else:
+                swap[i, held & ~wanted] = np.flatnonzero(wanted & ~held)
+        crystals = refilled(self.training.crystals[rows], swap, self.volumes, power=1 / 3)
+        return made(crystals, self.training.space_group[rows])
+
+    def _possible(self, wanted: np.ndarray | None) -> np.ndarray:
+        """(templates,) bool: an exchange is known, and leads to the elements that are wanted."""
+        present = self.training.present
+        if wanted is None:
+            return ((present @ self.pairs > 0) & ~present).any(1)
+        lost, won = present & ~wanted, wanted & ~present
+        one = (lost.sum(1) == 1) & (won.sum(1) == 1)
+        return one & (self.pairs[lost.argmax(1), won.argmax(1)] > 0)
+
+    def _exchange_one(self, held: np.ndarray, swap: np.ndarray, rng: np.random.Generator) -> None:
+        """Fill in what becomes of the first element, in a random order, that has a partner."""
+        for a in rng.permutation(held):
+            chance = self.pairs[a].astype(float)
+            chance[held] = 0.0  # no two elements become one
+            if chance.any():
+                swap[a] = rng.choice(len(chance), p=chance / chance.sum())
+                return
+
+
+def exchange_pairs(held: Sequence[Occupation]) -> np.ndarray:
+    """(119, 119) contexts in which both elements occur; see `IonExchange`."""
+    contexts: dict[tuple, set[int]] = defaultdict(set)
+    for occupation in held:
+        for z in {z for _, z in occupation.ways[0]}:
+            contexts[occupation.without(z)].add(z)
+    pairs = np.zeros((elements.N_COLUMNS, elements.N_COLUMNS), dtype=np.int64)
+    for found in contexts.values():
+        for a, b in itertools.permutations(found, 2):
+            pairs[a, b] += 1
+    return pairs
+
+
+class PrototypeEnumeration(Baseline):
+    """The structures of the training set, each once, filled with elements.
+
+    A prototype is a space group with Wyckoff positions and which of them hold the same element, up
+    to the choice of origin and axes; the first training crystal of each gives the coordinates
+    and the shape of the cell. A prototype is drawn uniformly, and different elements for its
+    places uniformly from those of the training set. The cell is scaled by the volumes of the
+    elements, see `atomic_volumes`.
+
+    Nothing is filtered: the rule of charge neutrality belongs to the judge, and a generator that
+    has been filtered by it passes that stage by construction.
+
+    Attributes:
+        prototypes: one `Templates` crystal for each prototype.
+    """
+
+    def __init__(self, training: Templates | CrystalBatch) -> None:
+        super().__init__(training)
+        first: dict[tuple, int] = {}
+        for i, each in enumerate(self.training.occupations):
+            first.setdefault(each.prototype(), i)
+        rows = list(first.values())
+        self.prototypes = Templates(self.training.crystals[rows], self.training.space_group[rows])
+        self.volumes, _ = atomic_volumes(self.training.crystals)
+
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        places = self.prototypes.present.sum(1)
+        pool, wanted = self.training.known, elements_of(condition)
+        keep = places <= len(pool)
+        if wanted is not None:
+            pool = np.unique(wanted)
+            keep = places == len(pool)
+        if "space_group" in condition:
+            keep = keep & (self.prototypes.space_group == condition["space_group"])
+        if not keep.any():
+            raise InputError(
+                f"none of {len(self.prototypes)} prototypes satisfies {condition}: ask for a space "
+                "group, and a number of elements, that the training set has"
+            )
+        rows = rng.choice(np.flatnonzero(keep), size=n)
+        swap = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
+        for row, new in zip(rows, swap, strict=True):
+            new[self.prototypes.present[row]] = rng.choice(pool, size=places[row], replace=False)
+        crystals = refilled(self.prototypes.crystals[rows], swap, self.volumes, power=1 / 3)
+        return made(crystals, self.prototypes.space_group[rows])

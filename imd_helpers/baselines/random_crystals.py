@@ -1,0 +1,288 @@
+"""Random crystals: on a grid, anywhere in a random cell, or on Wyckoff positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..crystals import CrystalBatch, elements, geometry, symmetry
+from ..crystals.samples import Samples
+from ..crystals.wyckoff import FOUND_WITHIN, Wyckoff, wyckoff_positions
+from ..descriptors.symmetry_sites import GRID, SPACE_GROUPS, Sites, decode_sites
+from ..runtime import InputError
+from .cells import atomic_volumes, random_cells
+from .known import Baseline, Templates, elements_of, made
+
+MAX_SITES = 20  # of a primitive cell
+MIN_CONTACT = 0.65  # of the sum of two covalent radii: atoms that are closer overlap
+LARGEST_RADIUS = 1.7  # Å, for elements without a covalent radius
+TRIES = 200  # how often a crystal that is refused is drawn again
+COMPOSITIONS = 20  # drawn for one try, until the space group can hold one
+
+Recipes = tuple[list[tuple[int, ...]], np.ndarray]  # proportions, and elements to give them to
+Plan = list[tuple[int, Wyckoff]]  # element and position of each orbit
+STUCK = Wyckoff(1, 0, np.zeros(3), np.zeros((3, 3)))  # a draw that did not find its places
+
+
+class RandomCubic(Baseline):
+    """Random cubic ternaries on CubicGAN's grid, with no knowledge of which atoms go together.
+
+    The space group (225, 216 or 221) is drawn with its share in the training set; three different
+    elements uniformly from those of the training set; three different orbits uniformly from
+    those with coordinates at multiples of 1/4; the lattice length from the training crystals of
+    the same space group.
+    """
+
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        rows = self._choose(n, np.isin(self.training.space_group, SPACE_GROUPS), condition, rng)
+        groups = self.training.space_group[rows]
+        wanted = elements_of(condition)
+        pool = self.training.known if wanted is None else np.array(wanted)
+        if len(np.unique(pool)) < 3:
+            raise InputError(f"{len(pool)} elements given: a ternary needs three different ones")
+        grid = np.stack([rng.permutation(grid_orbits(int(g)))[:3] for g in groups])
+        numbers = np.stack([rng.permutation(pool)[:3] for _ in range(n)])
+        length = self.training.crystals.lattice[rows, 0].norm(dim=1).numpy()
+        return made(decode_sites(Sites(groups, numbers, grid, length)).crystals, groups)
+
+
+@cache
+def grid_orbits(space_group: int) -> np.ndarray:
+    """(orbits, 3) one position, in quarters, of each orbit of the grid of multiples of 1/4."""
+    rotations, translations = symmetry.operations(space_group)
+    points = np.stack(np.meshgrid(*[np.arange(GRID)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
+    images = np.einsum("gij,pj->pgi", rotations, points) + translations * GRID
+    images = np.rint(images).astype(np.int64) % GRID  # (points, operations, 3)
+    labels = (images @ [GRID * GRID, GRID, 1]).min(1)
+    return points[np.unique(labels)]
+
+
+class RandomCrystals(Baseline):
+    """What `RandomP1` and `RandomWyckoff` share: compositions and volumes.
+
+    A composition is the proportions of a training crystal (such as 1:1:3), given to different
+    elements that are drawn uniformly from those of the training set, times a number of formula
+    units that keeps the primitive cell within 20 sites. The volume is the sum of the volumes
+    of its atoms times a factor. Volumes of the elements are those that describe the training cells
+    best (see `atomic_volumes`); the factor is the ratio of true to described volume of a training
+    crystal drawn at random, so that densities scatter as they do there.
+    """
+
+    def __init__(self, training: Templates | CrystalBatch) -> None:
+        super().__init__(training)
+        self.volumes, self.ratios = atomic_volumes(self.training.crystals)
+        counts = self.training.crystals.counts().numpy()
+        self.proportions = [
+            tuple(int(k) for k in row[row > 0] // np.gcd.reduce(row)) for row in counts
+        ]
+
+    def _recipes(self, condition: Mapping[str, Any]) -> Recipes:
+        pool, proportions = self.training.known, self.proportions
+        wanted = elements_of(condition)
+        if wanted is not None:
+            pool = np.unique(wanted)
+            proportions = [each for each in proportions if len(each) == len(pool)]
+        fitting = [each for each in proportions if sum(each) <= MAX_SITES]
+        if not fitting:
+            raise InputError(
+                f"no composition of at most {MAX_SITES} sites for {condition}: the training set "
+                "has none with so many elements"
+            )
+        return fitting, pool
+
+    def _cells(
+        self,
+        groups: np.ndarray,
+        numbers: np.ndarray,
+        sites: np.ndarray,
+        orbits: Sequence[int],
+        rng: np.random.Generator,
+    ) -> np.ndarray:
+        """(n, 3, 3) cells with random volumes; for flat orbits: elements, sites, orbits of each."""
+        starts = np.concatenate([[0], np.cumsum(orbits)[:-1]])
+        described = np.add.reduceat(self.volumes[numbers] * sites, starts)
+        return random_cells(groups, described * rng.choice(self.ratios, size=len(groups)), rng)
+
+
+def _composition(recipes: Recipes, rng: np.random.Generator) -> tuple[list[int], tuple[int, ...]]:
+    """Elements, and how many atoms of each a formula unit has."""
+    proportions, pool = recipes
+    counts = proportions[rng.integers(len(proportions))]
+    return rng.choice(pool, size=len(counts), replace=False).tolist(), counts
+
+
+class RandomP1(RandomCrystals):
+    """Atoms at random places of a random cell: nothing is known but compositions and densities.
+
+    Edges and angles as in `random_cells` for triclinic crystals, coordinates uniform. Nothing is
+    refused, so that most samples hold atoms that overlap.
+    """
+
+    conditions: ClassVar[tuple[str, ...]] = ("elements",)
+
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        recipes = self._recipes(condition)
+        drawn = [self._atoms(recipes, rng) for _ in range(n)]
+        numbers, sizes = np.concatenate(drawn), [*map(len, drawn)]
+        ones = np.ones(n, dtype=np.int64)
+        cells = self._cells(ones, numbers, np.ones(len(numbers)), sizes, rng)
+        frac = rng.random((len(numbers), 3))
+        return made(CrystalBatch.from_ragged(cells, frac, numbers, sizes), ones)
+
+    def _atoms(self, recipes: Recipes, rng: np.random.Generator) -> np.ndarray:
+        chosen, counts = _composition(recipes, rng)
+        units = int(rng.integers(1, MAX_SITES // sum(counts) + 1))
+        return np.repeat(chosen, np.array(counts) * units)
+
+
+class RandomWyckoff(RandomCrystals):
+    """Random crystals of a given symmetry.
+
+    The space group is drawn with its share in the training set. Each element gets orbits, drawn
+    uniformly among the Wyckoff positions that still fit its number of atoms (one without free
+    parameters only once); then free parameters, and the cell of the crystal system (`random_cells`)
+    are drawn. A try is refused if two atoms are closer, own images included, than 0.65 of the sum
+    of their covalent radii, or if moyopy finds another space group (at 0.01 Å): atoms in special
+    positions alone often have a higher symmetry.
+
+    What is easy to place is more frequent among the samples than among the draws: a refused try
+    draws everything anew but the space group, and what was asked for. After 200 tries the sample
+    fails with a reason.
+    """
+
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        recipes = self._recipes(condition)
+        groups = self._groups(n, condition, recipes, rng)
+        left, parts = np.arange(n), []
+        for _ in range(TRIES):
+            tried, good = self._attempt(groups[left], recipes, rng)
+            parts.append((left[good], tried[good]))
+            left, rest = left[~good], tried[~good]
+            if len(left) == 0:
+                break
+        parts.append((left, rest))
+        places = np.concatenate([rows for rows, _ in parts])
+        crystals = CrystalBatch.cat([part for _, part in parts if len(part)])[np.argsort(places)]
+        ok = ~np.isin(np.arange(n), left)
+        why = f"no crystal of the space group without overlap in {TRIES} tries"
+        reasons = tuple("" if good else why for good in ok)
+        return Samples(crystals, ok, reasons, {"space_group": groups})
+
+    def _attempt(
+        self, groups: np.ndarray, recipes: Recipes, rng: np.random.Generator
+    ) -> tuple[CrystalBatch, np.ndarray]:
+        """One crystal for each space group, and which are good."""
+        plans = [self._plan(int(group), recipes, rng) for group in groups]
+        tried, good = self._built(groups, plans, rng)
+        good &= _apart(tried)
+        if good.any():
+            found = symmetry.space_group_numbers(tried[good], symprec=FOUND_WITHIN)
+            good[good] = found == groups[good]
+        return tried, good
+
+    def _groups(
+        self, n: int, condition: Mapping[str, Any], recipes: Recipes, rng: np.random.Generator
+    ) -> np.ndarray:
+        """(n,) space groups that can hold some composition that was asked for."""
+        known, place = np.unique(self.training.space_group, return_inverse=True)
+        if "space_group" in condition:
+            number = int(condition["space_group"])
+            symmetry.operations(number)  # raises where there is no such group
+            known, place = np.array([number]), np.zeros(1, dtype=np.int64)
+        wanted = set(recipes[0])
+        fits = np.array([any(_units(int(g), each) for each in wanted) for g in known])
+        if not fits[place].any():
+            raise InputError(
+                f"no cell of at most {MAX_SITES} sites holds {condition}: the Wyckoff positions "
+                "have too many sites; ask for another space group"
+            )
+        return known[rng.choice(place[fits[place]], size=n)]
+
+    def _plan(self, group: int, recipes: Recipes, rng: np.random.Generator) -> Plan:
+        """Element and position of each orbit; one atom where no composition finds its places."""
+        for _ in range(COMPOSITIONS):
+            chosen, counts = _composition(recipes, rng)
+            units = _units(group, counts)
+            if units:
+                times = units[rng.integers(len(units))]
+                atoms = [(z, times * k) for z, k in zip(chosen, counts, strict=True)]
+                orbits = _assigned(group, atoms, rng)
+                if orbits is not None:
+                    return orbits
+        return [(chosen[0], STUCK)]
+
+    def _built(
+        self, groups: np.ndarray, plans: Sequence[Plan], rng: np.random.Generator
+    ) -> tuple[CrystalBatch, np.ndarray]:
+        """Crystals with random parameters and cells, and whether each orbit has its size."""
+        flat = [orbit for plan in plans for orbit in plan]
+        numbers = np.array([z for z, _ in flat])
+        sites = np.array([position.multiplicity for _, position in flat])
+        origins = np.stack([position.origin for _, position in flat])
+        directions = np.stack([position.directions for _, position in flat])  # (orbits, 3, 3)
+        moved = np.einsum("oi,oij->oj", rng.random((len(flat), 3)), directions)
+        sizes = [len(plan) for plan in plans]
+        cells = self._cells(groups, numbers, sites, sizes, rng)
+        # a batch of orbits has the form of a batch of crystals
+        padded = CrystalBatch.from_ragged(cells, origins + moved, numbers, sizes)
+        crystals, _ = symmetry.expand(groups, cells, padded.frac.numpy(), padded.numbers.numpy())
+        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+        stuck = np.array([plan[0][1] is STUCK for plan in plans])
+        return crystals, ~stuck & (crystals.n_sites.numpy() == np.add.reduceat(sites, starts))
+
+
+def _apart(crystals: CrystalBatch) -> np.ndarray:
+    """(batch,) bool: no two atoms are too close."""
+    radius = np.nan_to_num(elements.column("covalent_radius"), nan=LARGEST_RADIUS)
+    scale = np.maximum(MIN_CONTACT * radius, 1e-6)
+    return geometry.closest_contact(crystals, scale=scale)[0] >= 1.0
+
+
+def _assigned(
+    group: int, atoms: Sequence[tuple[int, int]], rng: np.random.Generator
+) -> Plan | None:
+    """Orbits for so many atoms of each element, or None where the draw got stuck."""
+    positions, reached = wyckoff_positions(group), _reachable(group, max(k for _, k in atoms))
+    free = list(range(len(positions)))
+    orbits = []
+    for at in rng.permutation(len(atoms)):
+        z, wanted = atoms[at]
+        while wanted:
+            sizes = ((w, positions[w].multiplicity) for w in free)
+            fitting = [w for w, size in sizes if size <= wanted and reached[wanted - size]]
+            if not fitting:
+                return None
+            w = fitting[rng.integers(len(fitting))]
+            orbits.append((z, positions[w]))
+            wanted -= positions[w].multiplicity
+            if positions[w].free == 0:
+                free.remove(w)  # a second atom would stand in the same place
+    return orbits
+
+
+@cache
+def _units(group: int, proportions: tuple[int, ...]) -> tuple[int, ...]:
+    """Numbers of formula units that fit a conventional cell; `MAX_SITES` is for a primitive."""
+    rotations, _ = symmetry.operations(group)
+    centring = int((rotations == np.eye(3)).all((1, 2)).sum())
+    most = MAX_SITES // sum(proportions) * centring
+    reached = _reachable(group, most * max(proportions))
+    return tuple(
+        units
+        for units in range(centring, most + 1, centring)
+        if all(reached[units * k] for k in proportions)
+    )
+
+
+@cache
+def _reachable(group: int, most: int) -> np.ndarray:
+    """(most + 1,) bool: Wyckoff positions can add up to so many sites."""
+    reached = np.zeros(most + 1, dtype=bool)
+    reached[0] = True
+    sizes = {position.multiplicity for position in wyckoff_positions(group)}
+    for total in range(1, most + 1):
+        reached[total] = any(size <= total and reached[total - size] for size in sizes)
+    return reached

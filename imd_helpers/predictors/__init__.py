@@ -1,0 +1,13 @@
+"""Surrogates and referees: fast predictors of properties, from sites, formulas or graphs.
+
+Fitted to different rows, or made in different ways, one can guide a search and another judge it.
+"""
+
+from __future__ import annotations
+
+from .formulas import FormulaPredictor
+from .graphs import GraphPredictor
+from .pu import PuConfig, PuEnsemble
+from .sites import SitePredictor
+
+__all__ = ["FormulaPredictor", "GraphPredictor", "PuConfig", "PuEnsemble", "SitePredictor"]
