@@ -4,29 +4,26 @@
 
 Trains the same network on the same crystals twice: once on crystal graphs, once on graphs that know
 the composition alone (every site of the reduced formula joined to all of them, all edges equal).
-Writes `run.json` beside this file after each training; rows that are there are kept.
+Adds to `data/checkpoints/symmetry/run.json` after each training; rows that are there are kept.
 Trained on the training split of `oqmd_icsd`, judged on its test split, at most 20 sites.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import record
 import torch
+from record import Row
 from torch import Tensor
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
+from imd_helpers.crystals.compositions import reduced
 from imd_helpers.descriptors.crystal_graph import CrystalGraph, crystal_graph
 from imd_helpers.networks.graphs import GraphNetwork
-from imd_helpers.runtime import device_name, version
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "checkpoints" / "symmetry"
 ALL_CRYSTALS = 16_786  # the whole training split of at most 20 sites
 SEEDS_AT = {500: 3, 1000: 3, 2000: 3, 4000: 2, ALL_CRYSTALS: 1}
 EPOCHS, EPOCHS_ALL, BATCH, RATE = 20, 10, 64, 5e-3
@@ -35,8 +32,7 @@ WIDTH, CONVOLUTIONS, STOP, STEP = 32, 2, 8.0, 0.4  # Å
 
 def composition_graph(crystals: CrystalBatch) -> CrystalGraph:
     """Graphs that hold the reduced formula and nothing else: all pairs of its atoms, distance 0."""
-    counts = crystals.counts().numpy()
-    counts //= np.gcd.reduce(counts, axis=1)[:, None]
+    counts = reduced(crystals.counts().numpy())
     n_sites = counts.sum(1)  # (crystals,)
     numbers = np.concatenate([np.repeat(np.arange(len(row)), row) for row in counts])
     begin = np.cumsum(n_sites) - n_sites
@@ -88,7 +84,7 @@ def errors(network: GraphNetwork, graph: CrystalGraph, energy: Tensor, scale: fl
     return ((found - energy).abs() * scale).numpy()
 
 
-def one_run(kind: str, n: int, seed: int) -> dict[str, Any]:
+def judged(kind: str, n: int, seed: int) -> Row:
     """Train on n crystals drawn by the seed, and judge on the test split."""
     graph_of = {"graph": crystal_graph, "composition": composition_graph}[kind]
     parts = {}
@@ -106,38 +102,33 @@ def one_run(kind: str, n: int, seed: int) -> dict[str, Any]:
     cpu, wall = time.process_time() - cpu, time.perf_counter() - began
     graph, energy = parts["test"]
     off = errors(network, graph, (energy - mean) / scale, scale)
-    rng = np.random.default_rng(0)
-    draws = rng.choice(off, (2000, len(off))).mean(1)
     return {
-        "kind": kind, "n_train": n, "seed": seed, "epochs": epochs, "n_test": len(off),
-        "mae": float(off.mean()), "interval": np.quantile(draws, [0.025, 0.975]).tolist(),
+        "epochs": epochs, "n_test": len(off),
+        "mae": float(off.mean()), "interval": record.interval(off),
         "median": float(np.median(off)), "weights": sum(p.numel() for p in network.parameters()),
         "cpu_seconds": round(cpu, 1), "wall_seconds": round(wall, 1),
     }  # fmt: skip
 
 
-def main() -> None:
+def curves() -> None:
     """Run what is missing."""
-    torch.set_num_threads(1)
-    path = HERE / "run.json"
-    record = json.loads(path.read_text()) if path.exists() else {"rows": []}
-    record |= {
-        "settings": {
-            "batch": BATCH, "rate": RATE, "width": WIDTH, "convolutions": CONVOLUTIONS,
-            "gaussians_stop": STOP, "gaussians_step": STEP,
-        },
-        "device": device_name(),
-        "versions": {name: version(name) for name in ("torch", "numpy", "imd-helpers")},
+    settings = {
+        "batch": BATCH, "rate": RATE, "width": WIDTH, "convolutions": CONVOLUTIONS,
+        "gaussians_stop": STOP, "gaussians_step": STEP,
     }  # fmt: skip
-    jobs = [(n, seed) for n, seeds in SEEDS_AT.items() for seed in range(seeds)]
-    done = {(row["kind"], row["n_train"], row["seed"]) for row in record["rows"]}
-    for n, seed in jobs:
-        for kind in ("composition", "graph"):
-            if (kind, n, seed) not in done:
-                record["rows"].append(one_run(kind, n, seed))
-                print(record["rows"][-1])
-                path.write_text(json.dumps(record, indent=1) + "\n")
+    jobs = [(kind, n, seed) for n, seeds in SEEDS_AT.items() for seed in range(seeds)
+            for kind in ("composition", "graph")]  # fmt: skip
+    record.fill(
+        record.CHECKPOINTS / "symmetry" / "run.json",
+        ("kind", "n_train", "seed"),
+        jobs,
+        judged,
+        about={"settings": settings, **record.stamp("numpy")},
+        under="rows",
+    )
 
+
+TASKS = (curves,)
 
 if __name__ == "__main__":
-    main()
+    record.command(TASKS, __doc__)

@@ -4,28 +4,23 @@
 
 Three runs with the settings of the page and more steps: grids as they come; grids moved by a random
 number of voxels each time they are seen; and the same with a decoder that pads with zeros instead
-of going round. All are judged on the test split, as it comes and moved, and written to run.json
+of going round. All are judged on the test split, as it comes and moved, and written to `run.json`
 with principal components of as many numbers beside them.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 
 import numpy as np
+import record
 import torch
 from torch import Tensor, nn
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.descriptors.voxel_grid import VoxelGrid, largest_site_error
-from imd_helpers.networks.checkpoint import source_hash
-from imd_helpers.runtime import device_name, version
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "checkpoints" / "voxels"
 POINTS, LATENT, WIDTH = 16, 64, 16
 STEPS, BATCH, RATE, SEED = 1200, 64, 4e-3, 0
 RIGHT = 0.3  # Å
@@ -121,36 +116,35 @@ def components(grids: Tensor):
     return lambda x: ((x.flatten(1) - mean) @ axes @ axes.T + mean).view_as(x)
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def autoencoders() -> None:
+    """Train and judge all of them."""
     crystals, prototypes = binaries("train")
     held_out, theirs = binaries("test")
     known = np.isin(theirs, prototypes)
     grids = VOXELS.split(VOXELS.encode(crystals))[1].flatten(0, 1)[:, None]
     settings = {"points": POINTS, "latent": LATENT, "width": WIDTH, "steps": STEPS,
                 "batch": BATCH, "rate": RATE, "seed": SEED, "right_within": RIGHT}  # fmt: skip
-    record = {"settings": settings, "train_crystals": len(crystals), "runs": {}}
-    roads = {"principal components": (components(grids), [], 0.0)}
-    roads["as they come"] = train(grids, moved=False, circular=True)
-    roads["moved at random"] = train(grids, moved=True, circular=True)
-    roads["moved, decoder pads with zeros"] = train(grids, moved=True, circular=False)
-    for name, (rebuild, rows, seconds) in roads.items():
-        record["runs"][name] = {
+    roads = {
+        "principal components": (components(grids), [], 0.0),
+        "as they come": train(grids, moved=False, circular=True),
+        "moved at random": train(grids, moved=True, circular=True),
+        "moved, decoder pads with zeros": train(grids, moved=True, circular=False),
+    }
+    runs = {
+        name: {
             "test": judge(rebuild, held_out, known, (0, 0, 0)),
             "test_moved": judge(rebuild, held_out, known, (3, 5, 7)),
             "seconds": round(seconds, 1),
             "history": rows,
         }
-        print(name, record["runs"][name]["test"], record["runs"][name]["test_moved"])
-    record |= {
-        "device": device_name(),
-        "threads": torch.get_num_threads(),
-        "clock": "processor seconds",
-        "code_sha256": source_hash(),
-        "versions": {"imd_helpers": version("imd-helpers"), "torch": version("torch")},
+        for name, (rebuild, rows, seconds) in roads.items()
     }
-    (HERE / "run.json").write_text(json.dumps(record, indent=1) + "\n")
+    about = {"settings": settings, "train_crystals": len(crystals)}
+    path = record.CHECKPOINTS / "voxels" / "run.json"
+    record.write(path, {**about, "runs": runs, **record.stamp(), "clock": "processor seconds"})
 
+
+TASKS = (autoencoders,)
 
 if __name__ == "__main__":
-    main()
+    record.command(TASKS, __doc__)
