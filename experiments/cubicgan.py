@@ -1,7 +1,7 @@
 """Train the CubicGANs that come with the book, and measure what each published quirk costs.
 
-    python experiments/cubicgan.py train VARIANT        weights and run.json
-    python experiments/cubicgan.py judge VARIANT        the funnel, into run.json; card.md
+    python experiments/cubicgan.py train VARIANT        weights, run.json, card.md
+    python experiments/cubicgan.py judge VARIANT        the funnel alone, once more
     python experiments/cubicgan.py baselines            the same for baselines
     python experiments/cubicgan.py relapses [SEED ...]  one published quirk at a time
 
@@ -74,9 +74,10 @@ def rows(report: imd.judge.Report) -> list[Row]:
 
 
 def train(variant: str) -> None:
-    """Train one variant at the profile `full`."""
+    """Train one variant at the profile `full`, and judge it."""
     cubicgan.train(variant, profile="full", folder=folder(variant), resume=True)
     (folder(variant) / "training.safetensors").unlink()  # 4 times the weights, not committed
+    judge(variant)
 
 
 def judge(variant: str) -> None:
@@ -142,8 +143,7 @@ def card(variant: str, run: Row) -> None:
         "Limits: space groups 225, 216 and 221; three orbits at multiples of 1/4; "
         f"{elements} elements.",
         "Licence: BSD-3-Clause for the weights; the data are CC-BY-4.0.",
-        f"`model.safetensors` and `run.json`: `python experiments/cubicgan.py train {variant}`, "
-        f"then `python experiments/cubicgan.py judge {variant}`.",
+        f"`model.safetensors` and `run.json`: `python experiments/cubicgan.py train {variant}`.",
     ]
     about = "Generator and critic of a Wasserstein GAN over cubic ternary crystals."
     path = folder(variant) / "card.md"

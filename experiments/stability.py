@@ -242,15 +242,15 @@ class FormulaHull:
     def at(self, counts: np.ndarray, *, without: int | None = None) -> float:
         """The hull at one composition, eV/atom, if one of the phases were not known."""
         kinds = np.flatnonzero(counts)
-        rows = [
+        rows = sorted(
             i
             for size in range(1, len(kinds) + 1)
             for some in combinations(kinds.tolist(), size)
             for i in self.systems.get(some, [])
             if i != without
-        ]
-        phases = np.concatenate([np.eye(len(kinds)), self.fraction[rows][:, kinds]])
-        energy = np.concatenate([np.zeros(len(kinds)), self.energy[rows]])
+        )
+        phases = np.concatenate([self.fraction[rows][:, kinds], np.eye(len(kinds))])
+        energy = np.concatenate([self.energy[rows], np.zeros(len(kinds))])
         return hull.hull_energy(counts[kinds] / counts.sum(), phases, energy)
 
     def lowest(self, counts: np.ndarray) -> float:
