@@ -7,12 +7,17 @@ A script lists its tasks in ``TASKS``: functions that take what follows their na
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import multiprocessing
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -120,6 +125,32 @@ def _each(make: Callable[..., Row], jobs: list[tuple], processes: int) -> Iterat
     with multiprocessing.get_context("spawn").Pool(processes, one_thread) as pool:
         for waiting in [pool.apply_async(make, job) for job in jobs]:
             yield waiting.get()
+
+
+# ---- what the page shows
+
+
+def chapter(page: str, *, until: str) -> ModuleType:
+    """Run the code of a chapter up to a line of it; its data, networks and measures by name.
+
+    An experiment trains what the page shows, for longer: it has no copy of it.
+
+    Args:
+        page: path below `book/`, without suffix.
+        until: the line, a heading or the first line of a cell.
+    """
+    os.environ.setdefault("MPLBACKEND", "agg")
+    os.environ["IMD_PROFILE"] = "smoke"
+    text = (REPO / "book" / f"{page}.md").read_text(encoding="utf-8")
+    before, found, _ = text.partition(f"\n{until}\n")
+    if not found:
+        raise ValueError(f"{page}.md has no line {until!r}: name another one of the page")
+    names = ModuleType(page)
+    for cell in re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", before, flags=re.M | re.S):
+        code = re.sub(r"\A---\n.*?^---\n", "", cell, flags=re.M | re.S)
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(code, f"{page}.md", "exec"), vars(names))
+    return names
 
 
 # ---- numbers
