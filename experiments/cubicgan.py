@@ -59,6 +59,12 @@ def training_crystals() -> CrystalBatch:
     return known.select(nelements=3, space_groups=[225, 216, 221]).crystals
 
 
+def held_out() -> CrystalBatch:
+    """The real cubic ternaries that no model and no baseline was shown."""
+    parts = [decode_sites(cubicgan.training_sites(split)) for split in ("val", "test")]
+    return CrystalBatch.cat([part.crystals for part in parts])
+
+
 def funnel(model: Any, n: int, *, name: str, labels: str | None = None) -> imd.judge.Report:
     """Judge n samples of a model or a baseline."""
     how = {} if labels is None else {"labels": labels}

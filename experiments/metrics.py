@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import record
+from cubicgan import held_out
 from record import Row
 
 import imd_helpers as imd
@@ -155,16 +156,10 @@ def contestants() -> dict[str, Any]:
     return {**{name: make(templates) for name, make in makers.items()}, **networks}
 
 
-def hidden() -> CrystalBatch:
-    """The cubic crystals that no contestant was shown."""
-    sites = [cubicgan.training_sites(split) for split in ("val", "test")]
-    return CrystalBatch.cat([decode_sites(part).crystals for part in sites])
-
-
 def ladder() -> None:
     """Every contestant through every metric."""
     training = imd.datasets.load("oqmd_icsd", split="train").crystals
-    reference = hidden()
+    reference = held_out()
     fingerprints = distributions.fingerprints(reference)
     rows: list[Row] = []
     for name, maker in contestants().items():

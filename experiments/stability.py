@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import record
 import torch
+from cubicgan import held_out, training_crystals
 from record import Row, once, rounded
 
 import imd_helpers as imd
@@ -170,18 +171,6 @@ def generator(source: str) -> Any:
     return (baselines.Substitution if source == "substitution" else baselines.RandomCubic)(known)
 
 
-def training() -> CrystalBatch:
-    """What novelty is measured against, as in the chapter on CubicGAN."""
-    known = imd.datasets.load("oqmd_icsd", split="train")
-    return known.select(nelements=3, space_groups=list(symmetry_sites.SPACE_GROUPS)).crystals
-
-
-def held_out() -> CrystalBatch:
-    """Real cubic ternaries that no source has seen."""
-    parts = [symmetry_sites.decode_sites(cubicgan.training_sites(s)) for s in ("val", "test")]
-    return CrystalBatch.cat([part.crystals for part in parts])
-
-
 def judged(source: str) -> Row:
     """Funnel, lattice scan and both hulls of one source, and what OQMD knows of each formula."""
     if source == HELD_OUT:
@@ -190,7 +179,7 @@ def judged(source: str) -> Row:
     else:
         n = N_JUDGED
         samples = generator(source).sample(n, seed=1)
-        report = imd.judge.funnel(samples, training=training(), name=source)
+        report = imd.judge.funnel(samples, training=training_crystals(), name=source)
         stages = {stage.name: stage.passed for stage in report.stages}
         survivors = samples.crystals[report.passed]
     rows: list[Row] = []
