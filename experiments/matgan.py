@@ -28,6 +28,7 @@ import numpy as np
 import record
 import torch
 from record import Row, table_rows
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import imd_helpers as imd
@@ -446,9 +447,7 @@ def scores(model: matgan.MatGan, counts: np.ndarray) -> np.ndarray:
 
 def above(a: np.ndarray, b: np.ndarray) -> float:
     """How often a random one of a exceeds a random one of b; ties count half."""
-    ordered = np.sort(b)
-    places = np.searchsorted(ordered, a, "left") + np.searchsorted(ordered, a, "right")
-    return float(places.mean() / (2 * len(b)))
+    return float(roc_auc_score(np.arange(len(a) + len(b)) < len(a), np.concatenate([a, b])))
 
 
 # ---- asked for a property

@@ -27,6 +27,7 @@ from imd_helpers.models import cubicgan, pu_cgcnn
 from imd_helpers.models.formula_predictor import FormulaPredictor
 from imd_helpers.models.graph_predictor import GraphPredictor
 from imd_helpers.models.pu_cgcnn import PuConfig, PuEnsemble, formula_graph
+from imd_helpers.runtime import device_name
 
 HERE = record.CHECKPOINTS / "stability_synthesizability_properties"
 PARTIAL = record.BUILD / "stability_synthesizability_properties"
@@ -262,7 +263,7 @@ def table() -> None:
         for part in (formulas, control, hull, structures, teacher, properties)
     }
     found = {
-        "device": record.device_name(),
+        "device": device_name(),
         "seconds": {name: part["seconds"] for name, part in parts.items()},
         **{name: part["found"] for name, part in parts.items()},
         "settings": {"formulas": asdict(FORMULAS), "structures": asdict(STRUCTURES)},

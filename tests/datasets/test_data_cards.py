@@ -245,6 +245,8 @@ def test_every_record_is_on_its_card_with_a_command(folder):
             continue
         parts = [part for part in re.split(r"\n\s*\n|\n- ", card) if f"`{file.name}`" in part]
         assert parts, f"{file.name} is not on the card"
+        several = len({task for _, task in commands(card)} - {"million"}) > 1
+        assert not several or any(commands(part) for part in parts), f"{file.name}: by which?"
     assert commands(card), "no command"
 
 
