@@ -27,8 +27,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from imd_helpers.crystals.compositions import integer_amounts
 from imd_helpers.crystals.elements import reduced_formula
-from imd_helpers.datasets.splits import SPLITS, integer_amounts, split_of
+from imd_helpers.datasets.splits import SPLITS, split_of
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 WHEELS = {

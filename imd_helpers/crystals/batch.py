@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..runtime import InputError
-from . import elements
+from . import compositions, elements, rules
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -164,11 +164,7 @@ class CrystalBatch:
 
     def formulas(self) -> list[str]:
         """Reduced formulas in pymatgen's order, e.g. ``SrTiO3``."""
-        rows = self.counts().numpy()
-        return [
-            elements.reduced_formula({int(z): int(row[z]) for z in np.flatnonzero(row)})
-            for row in rows
-        ]
+        return compositions.formulas(self.counts().numpy())
 
     # ---- border
 
@@ -176,25 +172,38 @@ class CrystalBatch:
         """Convert to pymatgen structures (slow: for the border of the program, not for loops)."""
         from pymatgen.core import Lattice, Structure
 
-        lattice, frac = self.lattice.cpu().numpy(), self.frac.detach().cpu().numpy()
-        numbers = self.numbers.cpu().numpy()
-        out = []
-        for i in range(len(self)):
-            n = int((numbers[i] > 0).sum())
-            species = [elements.SYMBOLS[z] for z in numbers[i, :n]]
-            out.append(Structure(Lattice(lattice[i]), species, frac[i, :n]))
-        return out
+        return [
+            Structure(Lattice(lattice), [elements.SYMBOLS[z] for z in numbers], frac)
+            for lattice, frac, numbers in self.each()
+        ]
+
+    def each(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Lattice (3, 3), coordinates (sites, 3) and numbers (sites,) of one after another."""
+        parts = (self.lattice, self.frac, self.numbers)
+        arrays = (part.detach().cpu().numpy() for part in parts)
+        for lattice, frac, numbers in zip(*arrays, strict=True):
+            k = int((numbers > 0).sum())
+            yield lattice, frac[:k], numbers[:k]
 
     def validate(self) -> CrystalBatch:
         """Check shapes and values, and return self.
 
         Raises:
-            InputError: wrong shapes or dtypes, an empty batch, NaN or infinity, an atomic number
-                outside 0..118, padding before an atom, a crystal without atoms, a fractional
-                coordinate outside [0, 1), or a cell whose volume is not positive.
+            InputError: wrong shapes or types, an empty batch, a broken crystal (see
+                `rules.why_broken`), or a fractional coordinate outside [0, 1).
         """
-        _check_shapes(self)
-        _check_values(self)
+        check_shapes(self)
+        if len(self) == 0:
+            raise InputError("the batch is empty: a CrystalBatch needs at least one crystal")
+        for i in np.flatnonzero(rules.broken_crystals(self)).tolist():
+            raise InputError(f"crystal {i}: {rules.why_broken(self, i)}; drop or repair it")
+        outside = ((self.frac < 0) | (self.frac >= 1)).any(-1)
+        if bool(outside.any()):
+            i, j = outside.nonzero()[0].tolist()
+            raise InputError(
+                f"crystal {i}, site {j}: fractional coordinates {self.frac[i, j].tolist()} lie "
+                "outside [0, 1): wrap them with imd_helpers.crystals.batch.wrap(frac)"
+            )
         return self
 
     def _padded(self, width: int) -> CrystalBatch:
@@ -250,56 +259,31 @@ def _check_ragged(lattice: Tensor, frac: Tensor, numbers: Tensor, n_sites: Tenso
         )
 
 
-def _check_shapes(crystals: CrystalBatch) -> None:
-    lattice, frac, numbers = crystals.lattice, crystals.frac, crystals.numbers
-    shapes = (
-        f"lattice {tuple(lattice.shape)}, frac {tuple(frac.shape)}, numbers {tuple(numbers.shape)}"
-    )
-    if lattice.ndim != 3 or frac.ndim != 3 or numbers.ndim != 2:
-        raise InputError(f"{shapes}: expected (batch, 3, 3), (batch, sites, 3), (batch, sites)")
-    batch, sites = numbers.shape
-    if lattice.shape != (batch, 3, 3) or frac.shape != (batch, sites, 3):
-        raise InputError(
-            f"mixed sizes: {shapes}; all three need the same batch, and frac and numbers the "
-            "same sites: build batches with CrystalBatch.from_ragged or .cat, which pad"
-        )
-    if batch == 0:
-        raise InputError("the batch is empty: a CrystalBatch needs at least one crystal")
-    if numbers.is_floating_point():
-        raise InputError(f"numbers are {numbers.dtype}: atomic numbers are integers, use .long()")
+def check_shapes(crystals: CrystalBatch) -> None:
+    """Refuse what is no batch of crystals as a whole; single crystals: see `rules.broken_crystals`.
 
-
-def _check_values(crystals: CrystalBatch) -> None:
-    finite = torch.isfinite(crystals.frac).all() & torch.isfinite(crystals.lattice).all()
-    if not finite:
-        rows = ~(
-            torch.isfinite(crystals.frac).flatten(1).all(1)
-            & torch.isfinite(crystals.lattice).flatten(1).all(1)
-        )
+    Raises:
+        InputError: parts that are no tensors, wrong types or shapes, or no sites.
+    """
+    parts = {"lattice": crystals.lattice, "frac": crystals.frac, "numbers": crystals.numbers}
+    for name, part in parts.items():
+        if not isinstance(part, Tensor):
+            raise InputError(
+                f"{name} is a {type(part).__name__}, not a tensor: build batches with "
+                "CrystalBatch.from_ragged or .from_structures"
+            )
+    for name in ("lattice", "frac"):
+        if not parts[name].is_floating_point():
+            raise InputError(f"{name} is {parts[name].dtype}: it must be real, use .double()")
+    if crystals.numbers.is_floating_point() or crystals.numbers.is_complex():
         raise InputError(
-            f"crystal {int(rows.nonzero()[0])} holds NaN or infinity in lattice or frac: did the "
-            "training diverge? drop such samples before decoding"
+            f"numbers are {crystals.numbers.dtype}: atomic numbers are integers, use .long()"
         )
-    numbers = crystals.numbers
-    if int(numbers.min()) < 0 or int(numbers.max()) >= elements.N_COLUMNS:
-        bad = int(numbers.min()) if int(numbers.min()) < 0 else int(numbers.max())
-        raise InputError(f"atomic number {bad}: must be 1..118, or 0 for padding")
-    mask = crystals.mask
-    if bool((mask[:, 1:] & ~mask[:, :-1]).any()):
-        raise InputError("padding (number 0) stands before an atom: padding goes to the end")
-    if not bool(mask.any(1).all()):
-        raise InputError(f"crystal {int((~mask.any(1)).nonzero()[0])} has no atoms: drop it")
-    outside = ((crystals.frac < 0) | (crystals.frac >= 1)).any(-1)
-    if bool(outside.any()):
-        i, j = outside.nonzero()[0].tolist()
+    shapes = {name: tuple(part.shape) for name, part in parts.items()}
+    batch, sites = shapes["numbers"] if len(shapes["numbers"]) == 2 else (-1, -1)
+    if shapes["lattice"] != (batch, 3, 3) or shapes["frac"] != (batch, sites, 3) or sites == 0:
+        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise InputError(
-            f"crystal {i}, site {j}: fractional coordinates {crystals.frac[i, j].tolist()} lie "
-            "outside [0, 1): wrap them with imd_helpers.crystals.batch.wrap(frac)"
-        )
-    volume = torch.linalg.det(crystals.lattice)
-    if bool((volume.abs() < 1e-6).any()):
-        i = int((volume.abs() < 1e-6).nonzero()[0])
-        raise InputError(
-            f"crystal {i}: the cell has volume {float(volume[i]):.2g} Å^3: its three lattice "
-            "vectors must not lie in one plane"
+            f"{listed}: expected (batch, 3, 3), (batch, sites, 3) and (batch, sites) with at least "
+            "one site: build batches with CrystalBatch.from_ragged, which pads"
         )

@@ -6,7 +6,9 @@ the place of what is no composition, so that n things stay n rows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from functools import cache
 
 import numpy as np
@@ -16,6 +18,7 @@ from ..runtime import InputError
 from . import elements
 
 LARGEST = 9_999  # atoms of one element that the compiled parser counts
+MAX_DENOMINATOR = 10_000  # decimals in formulas have at most four digits
 BLOCK = 65_536  # rows that are worked on at once
 
 
@@ -66,6 +69,24 @@ def amounts(formulas: Sequence[str]) -> np.ndarray:
     for i, found in patient.items():
         out[i, list(found)] = list(found.values())
     return out
+
+
+def integer_amounts(formula: str) -> dict[int, int]:
+    """``{atomic number: count}`` in the smallest whole numbers, e.g. Ag0.5S0.25 -> Ag2S.
+
+    Raises:
+        InputError: not a formula.
+        UnknownNameError: an element that does not exist.
+    """
+    fractions = {
+        z: Fraction(n).limit_denominator(MAX_DENOMINATOR)
+        for z, n in elements.parse_formula(formula).items()
+        if n
+    }
+    scale = math.lcm(*(n.denominator for n in fractions.values()))
+    whole = {z: int(n * scale) for z, n in fractions.items()}
+    factor = math.gcd(*whole.values())
+    return {z: n // factor for z, n in whole.items()}
 
 
 def _compiled(formulas: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:

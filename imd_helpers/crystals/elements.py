@@ -11,14 +11,10 @@ import math
 import re
 from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..runtime import InputError, data_path, lookup
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 N_COLUMNS = 119  # index = atomic number; index 0 is padding
 
@@ -76,25 +72,15 @@ def number(symbol: str) -> int:
 def column(name: str) -> np.ndarray:
     """(119,) float64 array of a property; index = atomic number, NaN where there is no value.
 
+    Units are in `data/elements/README.md`.
+
     Raises:
         UnknownNameError: no such property.
     """
-    known = [key for key in _rows()[0] if key != "symbol"]
-    lookup("element property", name, known)
+    lookup("element property", name, [key for key in _rows()[0] if key != "symbol"])
     values = np.array([math.nan, *(float(row[name] or "nan") for row in _rows())])
     values.setflags(write=False)
     return values
-
-
-def table() -> pd.DataFrame:
-    """The whole table, indexed by atomic number, in the units of `data/elements/README.md`."""
-    import pandas as pd
-
-    frame = pd.DataFrame({"symbol": SYMBOLS[1:]}, index=pd.RangeIndex(1, N_COLUMNS, name="number"))
-    for name in _rows()[0]:
-        if name not in ("number", "symbol"):
-            frame[name] = column(name)[1:]
-    return frame
 
 
 @cache

@@ -29,7 +29,7 @@ def volume(crystals: CrystalBatch) -> Tensor:
 
 def mass(crystals: CrystalBatch) -> Tensor:
     """(batch,) mass of the cell's atoms, u; NaN where an element has no mass."""
-    per_element = np.nan_to_num(elements.column("mass"), nan=np.nan, copy=True)
+    per_element = elements.column("mass").copy()
     per_element[0] = 0.0
     masses = torch.as_tensor(per_element, device=crystals.numbers.device)
     return masses[crystals.numbers].sum(1)

@@ -137,7 +137,7 @@ class GeometryVerdict:
         if self.ok[index]:
             return ""
         if self.broken[index]:
-            return _why_broken(self.crystals, index)
+            return why_broken(self.crystals, index)
         if not self.contact[index] >= 1.0:
             return self._why_close(index)
         for name, (low, high, values, unit) in self.bounds.items():
@@ -210,15 +210,43 @@ def geometry_verdict(crystals: CrystalBatch, rule: str | GeometryRule = "imd") -
 
 
 def broken_crystals(crystals: CrystalBatch) -> np.ndarray:
-    """(n,) bool: nothing can be measured (not finite, no volume, no atoms, no such element)."""
+    """(n,) bool: nothing can be measured, see `why_broken`."""
     lattice = crystals.lattice.detach().cpu().double().numpy()
     numbers = crystals.numbers.cpu().numpy()
     broken = ~np.isfinite(lattice).all((1, 2))
     broken |= ~np.isfinite(crystals.frac.detach().cpu().numpy()).all((1, 2))
     broken |= ~(_volume(lattice) > 1e-6)
-    broken |= ((numbers < 0) | (numbers >= elements.N_COLUMNS)).any(1)
+    broken |= _no_element(numbers).any(1)
     atom = numbers > 0
     return broken | ~atom[:, 0] | (atom[:, 1:] & ~atom[:, :-1]).any(1)
+
+
+def why_broken(crystals: CrystalBatch, index: int) -> str:
+    """Why a broken crystal is: not finite, no volume, no atoms, no such element, bad padding."""
+    lattice = crystals.lattice[index].detach().cpu().double().numpy()
+    numbers = crystals.numbers[index].cpu().numpy()
+    if not np.isfinite(lattice).all() or not bool(crystals.frac[index].isfinite().all()):
+        return "NaN or infinity in the cell or the coordinates"
+    if not (numbers > 0).any():
+        return "no atoms"
+    if _no_element(numbers).any():
+        return f"no element has the atomic number {numbers[np.argmax(_no_element(numbers))]}"
+    if (numbers[:-1] == 0)[numbers[1:] > 0].any():
+        return "padding stands before an atom"
+    return f"cell volume {float(_volume(lattice[None])[0]):.1g} Å^3: the vectors lie in one plane"
+
+
+def safe_counts(crystals: CrystalBatch) -> np.ndarray:
+    """(n, 119) atoms of each element; 0 everywhere for crystals that are broken."""
+    whole = np.flatnonzero(~broken_crystals(crystals))
+    counts = np.zeros((len(crystals), elements.N_COLUMNS), dtype=np.int64)
+    if len(whole):
+        counts[whole] = crystals[whole].counts().numpy()
+    return counts
+
+
+def _no_element(numbers: np.ndarray) -> np.ndarray:
+    return (numbers < 0) | (numbers >= elements.N_COLUMNS)
 
 
 def _bounds(
@@ -242,17 +270,3 @@ def _volume(lattice: np.ndarray) -> np.ndarray:
     """(n,) cell volumes, Å^3; NaN passes through."""
     with np.errstate(all="ignore"):
         return np.abs(np.einsum("ni,ni->n", lattice[:, 0], np.cross(lattice[:, 1], lattice[:, 2])))
-
-
-def _why_broken(crystals: CrystalBatch, index: int) -> str:
-    lattice = crystals.lattice[index].detach().cpu().double().numpy()
-    numbers = crystals.numbers[index].cpu().numpy()
-    if not np.isfinite(lattice).all() or not bool(crystals.frac[index].isfinite().all()):
-        return "NaN or infinity in the cell or the coordinates"
-    if not (numbers > 0).any():
-        return "no atoms"
-    if numbers.min() < 0 or numbers.max() >= elements.N_COLUMNS:
-        return f"no element has the atomic number {numbers[np.argmax(np.abs(numbers))]}"
-    if (numbers[:-1] == 0)[numbers[1:] > 0].any():
-        return "padding stands before an atom"
-    return f"cell volume {float(_volume(lattice[None])[0]):.1g} Å^3: the vectors lie in one plane"

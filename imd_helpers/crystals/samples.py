@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -131,12 +131,7 @@ class Samples:
 
     def valid(self) -> Any:
         """The content where ``ok``."""
-        rows = np.flatnonzero(self.ok)
-        return self.content[torch.as_tensor(rows)] if self._is_tensor else self.content[rows]
-
-    @property
-    def _is_tensor(self) -> bool:
-        return isinstance(self.content, torch.Tensor)
+        return self[self.ok].content
 
     def checked(self) -> Any:
         """The whole content, if everything is ``ok``.
@@ -203,7 +198,7 @@ def assembled(parts: Sequence[CrystalBatch | str]) -> Samples:
 
 def fingerprint(crystals: CrystalBatch) -> str:
     """A short hash of a set of crystals; neither order nor padding nor rounding noise counts."""
-    each = sorted(digest(*crystal) for crystal in each_of(crystals))
+    each = sorted(digest(*crystal) for crystal in crystals.each())
     return hashlib.sha256(b"".join(each)).hexdigest()[:12]
 
 
@@ -212,11 +207,3 @@ def digest(lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> bytes:
     values = np.concatenate([lattice.ravel(), frac.ravel()])
     text = (np.round(values, ROUNDED) + 0.0).tobytes() + numbers.astype(np.int64).tobytes()
     return hashlib.sha256(text).digest()
-
-
-def each_of(crystals: CrystalBatch) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Lattice (3, 3), coordinates (sites, 3) and numbers (sites,) of one crystal after another."""
-    arrays = (part.cpu().numpy() for part in (crystals.lattice, crystals.frac, crystals.numbers))
-    for lattice, frac, numbers in zip(*arrays, strict=True):
-        k = int((numbers > 0).sum())
-        yield lattice, frac[:k], numbers[:k]

@@ -13,7 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+from numpy.typing import ArrayLike
 
 from ..runtime import InputError
 
@@ -45,7 +45,11 @@ def operations(number: int) -> tuple[np.ndarray, np.ndarray]:
     """
     import moyopy
 
-    _check_number(number)
+    if not 1 <= number <= N_SPACE_GROUPS:
+        raise InputError(
+            f"space group {number}: International Tables number them 1..{N_SPACE_GROUPS}; give "
+            "such a number, e.g. 225 for Fm-3m"
+        )
     found = moyopy.operations_from_number(number, setting=moyopy.Setting.standard())
     rotations = np.array(found.rotations, dtype=np.float64)
     translations = np.array(found.translations, dtype=np.float64)
@@ -222,14 +226,7 @@ def _orbits_of(data: moyopy.MoyoDataset) -> Orbits:
 def _cells(crystals: CrystalBatch) -> list[moyopy.Cell]:
     import moyopy
 
-    lattice = crystals.lattice.detach().cpu().numpy()
-    frac = crystals.frac.detach().cpu().numpy()
-    numbers = crystals.numbers.cpu().numpy()
-    out = []
-    for i in range(len(crystals)):
-        n = int((numbers[i] > 0).sum())
-        out.append(moyopy.Cell(lattice[i].tolist(), frac[i, :n].tolist(), numbers[i, :n].tolist()))
-    return out
+    return [moyopy.Cell(*(part.tolist() for part in crystal)) for crystal in crystals.each()]
 
 
 def _dataset(cell: moyopy.Cell, symprec: float) -> moyopy.MoyoDataset | None:
@@ -258,14 +255,6 @@ def _quiet() -> None:
     logging.getLogger("moyo").setLevel(logging.ERROR)
 
 
-def _check_number(number: int) -> None:
-    if not 1 <= number <= N_SPACE_GROUPS:
-        raise InputError(
-            f"space group {number}: International Tables number them 1..{N_SPACE_GROUPS}; give "
-            "such a number, e.g. 225 for Fm-3m"
-        )
-
-
-def cubic_lattice(a: np.ndarray | torch.Tensor) -> np.ndarray:
+def cubic_lattice(a: ArrayLike) -> np.ndarray:
     """(batch,) lengths, Å -> (batch, 3, 3) cubic cells."""
     return np.asarray(a, dtype=np.float64)[:, None, None] * np.eye(3)

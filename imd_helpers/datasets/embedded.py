@@ -39,8 +39,7 @@ def load_oqmd_icsd(split: str | None = None) -> CrystalSet:
     """The 32,159 OQMD structures of ICSD materials."""
     import pandas as pd
 
-    with np.load(data_path("oqmd_icsd", "oqmd_icsd.npz"), allow_pickle=False) as file:
-        raw = dict(file)
+    raw = _arrays("oqmd_icsd")
     n_sites = raw["n_sites"].astype(np.int64)
     gap = raw["band_gap"].astype(np.float64)
     table = pd.DataFrame(
@@ -65,8 +64,7 @@ def load_cubic_prototypes(split: str | None = None) -> CrystalSet:
     """Half-Heuslers, Heuslers and perovskites filled with elements, energies by CHGNet."""
     import pandas as pd
 
-    with np.load(data_path("cubic_prototypes", "cubic_prototypes.npz"), allow_pickle=False) as file:
-        raw = dict(file)
+    raw = _arrays("cubic_prototypes")
     kind, numbers = raw["prototype"].astype(np.int64), raw["numbers"].astype(np.int64)
     length = raw["length"] / 1e4
     lattice = length[:, None, None] * np.eye(3)
@@ -118,6 +116,11 @@ def compound_formulas(kind: np.ndarray, numbers: np.ndarray) -> list[str]:
         reduced_formula(dict(zip(z, counts[k], strict=True)))
         for k, z in zip(kind.tolist(), numbers.tolist(), strict=True)
     ]
+
+
+def _arrays(name: str) -> dict[str, np.ndarray]:
+    with np.load(data_path(name, f"{name}.npz"), allow_pickle=False) as file:
+        return dict(file)
 
 
 def _text(column: np.ndarray) -> np.ndarray:

@@ -30,13 +30,8 @@ def read_set(entry: RemoteSet, paths: Sequence[Path], split: str | None) -> Any:
     """Read the files of a registry entry.
 
     Raises:
-        InputError: the entry is of a kind that is only fetched, or a crystal cannot be used.
+        InputError: a crystal cannot be used.
     """
-    if entry.kind == "files":
-        raise InputError(
-            f"{entry.name} has no reader: imd.datasets.fetch({entry.name!r}) returns the paths of "
-            "its files, and its card says what they hold"
-        )
     if entry.kind == "json":
         return _read_json(entry, paths[0], split)
     parts = _csv_parts(paths) if entry.kind == "cif_csv" else _zip_parts(paths[0])
@@ -161,12 +156,12 @@ def _assemble(
 
 def _columns(table: pd.DataFrame, numbers: Sequence[np.ndarray]) -> pd.DataFrame:
     """The published properties, with formula, size and split computed here."""
-    from ..crystals.elements import reduced_formula
+    from ..crystals import compositions, elements
 
-    formulas = []
-    for z in numbers:
-        found, counts = np.unique(z, return_counts=True)
-        formulas.append(reduced_formula(dict(zip(found.tolist(), counts.tolist(), strict=True))))
+    n_sites = [len(z) for z in numbers]
+    counts = np.zeros((len(numbers), elements.N_COLUMNS), dtype=np.int16)
+    np.add.at(counts, (np.repeat(np.arange(len(numbers)), n_sites), np.concatenate(numbers)), 1)
+    formulas = compositions.formulas(counts)
     mine = ("formula", "n_sites", "n_elements", "formula_split")
     drop = [
         key
@@ -175,7 +170,7 @@ def _columns(table: pd.DataFrame, numbers: Sequence[np.ndarray]) -> pd.DataFrame
     ]
     out = table.drop(columns=drop)
     out.insert(0, "formula", formulas)
-    out.insert(1, "n_sites", [len(z) for z in numbers])
+    out.insert(1, "n_sites", n_sites)
     sides = {formula: split_of(formula) for formula in set(formulas)}
     own = "formula_split" if "split" in out else "split"
     return out.assign(**{own: [sides[formula] for formula in formulas]})

@@ -3,34 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import math
-from fractions import Fraction
 
 from ..runtime import lookup
 
 SPLITS = ("train", "val", "test")  # stored as 0, 1, 2 in the files under data/
 _SALT = "imd-split-1"
-_MAX_DENOMINATOR = 10_000  # decimals in formulas have at most four digits
-
-
-def integer_amounts(formula: str) -> dict[int, int]:
-    """``{atomic number: count}`` in the smallest whole numbers, e.g. Ag0.5S0.25 -> Ag2S.
-
-    Raises:
-        InputError: not a formula.
-        UnknownNameError: an element that does not exist.
-    """
-    from ..crystals.elements import parse_formula
-
-    amounts = {
-        z: Fraction(n).limit_denominator(_MAX_DENOMINATOR)
-        for z, n in parse_formula(formula).items()
-        if n
-    }
-    scale = math.lcm(*(n.denominator for n in amounts.values()))
-    whole = {z: int(n * scale) for z, n in amounts.items()}
-    factor = math.gcd(*whole.values())
-    return {z: n // factor for z, n in whole.items()}
 
 
 def formula_key(formula: str) -> str:
@@ -41,6 +18,8 @@ def formula_key(formula: str) -> str:
     Raises:
         InputError: not a formula.
     """
+    from ..crystals.compositions import integer_amounts
+
     return " ".join(f"{z}:{n}" for z, n in sorted(integer_amounts(formula).items()))
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..runtime import InputError
-from .splits import SPLITS, integer_amounts, split_index
+from .splits import SPLITS, split_index
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 Range = tuple[float | None, float | None]
 FRAC_STEPS = 65_536  # uint16 fractional coordinates count steps of 1/65536 of a cell edge
-N_SPACE_GROUPS = 230
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -252,6 +251,7 @@ def _atomic_numbers(symbols: str | Iterable[str]) -> list[int]:
 def _formulas(formulas: str | Iterable[str] | None) -> list[str] | None:
     if formulas is None:
         return None
+    from ..crystals.compositions import integer_amounts
     from ..crystals.elements import reduced_formula
 
     listed = [formulas] if isinstance(formulas, str) else formulas
@@ -267,6 +267,8 @@ def _splits(split: str | Iterable[str] | None) -> list[str] | None:
 def _space_groups(numbers: int | Iterable[int] | None) -> list[int] | None:
     if numbers is None:
         return None
+    from ..crystals.symmetry import N_SPACE_GROUPS
+
     listed = [numbers] if np.isscalar(numbers) else list(numbers)
     for number in listed:
         if number not in range(1, N_SPACE_GROUPS + 1):

@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from ..crystals import CrystalBatch, compositions, elements
-from ..crystals.batch import wrap
-from ..crystals.rules import broken_crystals
-from ..crystals.samples import Samples, assembled, digest, each_of
+from ..crystals.batch import check_shapes, wrap
+from ..crystals.rules import broken_crystals, safe_counts
+from ..crystals.samples import Samples, assembled, digest
 from ..datasets import CrystalSet
 from ..runtime import InputError
 
@@ -188,7 +188,7 @@ class Known:
 
     def _each(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         if isinstance(self.source, CrystalBatch):
-            yield from each_of(self.source)
+            yield from self.source.each()
             return
         ends = self.source.offsets
         for i in range(len(self)):
@@ -212,21 +212,12 @@ def as_known(source: Known | CrystalBatch | CrystalSet | str | None) -> Known | 
     return Known(source)
 
 
-def safe_counts(crystals: CrystalBatch) -> np.ndarray:
-    """(n, 119) atoms of each element; 0 everywhere for crystals that are broken."""
-    whole = np.flatnonzero(~broken_crystals(crystals))
-    counts = np.zeros((len(crystals), elements.N_COLUMNS), dtype=np.int64)
-    if len(whole):
-        counts[whole] = crystals[whole].counts().numpy()
-    return counts
-
-
 # ---- into one form
 
 
 def _normal(crystals: CrystalBatch) -> CrystalBatch:
     """Plain types on the CPU, coordinates in the cell, right-handed cells, zeros as padding."""
-    _check_tensors(crystals)
+    check_shapes(crystals)
     lattice = crystals.lattice.detach().cpu().double()
     frac = crystals.frac.detach().cpu().double()
     left = (torch.linalg.det(torch.nan_to_num(lattice, 0.0, 0.0, 0.0)) < 0).double()
@@ -234,31 +225,6 @@ def _normal(crystals: CrystalBatch) -> CrystalBatch:
     numbers = crystals.numbers.detach().cpu().long()
     frac = torch.where(numbers[..., None] != 0, wrap(frac * sign), 0.0)
     return CrystalBatch(lattice * sign, frac, numbers)
-
-
-def _check_tensors(crystals: CrystalBatch) -> None:
-    parts = {"lattice": crystals.lattice, "frac": crystals.frac, "numbers": crystals.numbers}
-    for name, part in parts.items():
-        if not isinstance(part, torch.Tensor):
-            raise InputError(
-                f"{name} is a {type(part).__name__}, not a tensor: build batches with "
-                "CrystalBatch.from_ragged or .from_structures"
-            )
-    for name in ("lattice", "frac"):
-        if not parts[name].is_floating_point():
-            raise InputError(f"{name} is {parts[name].dtype}: it must be real, use .double()")
-    if crystals.numbers.is_floating_point() or crystals.numbers.is_complex():
-        raise InputError(
-            f"numbers are {crystals.numbers.dtype}: atomic numbers are integers, use .long()"
-        )
-    shapes = {name: tuple(part.shape) for name, part in parts.items()}
-    batch, sites = shapes["numbers"] if len(shapes["numbers"]) == 2 else (-1, -1)
-    if shapes["lattice"] != (batch, 3, 3) or shapes["frac"] != (batch, sites, 3) or sites == 0:
-        listed = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
-        raise InputError(
-            f"{listed}: expected (batch, 3, 3), (batch, sites, 3) and (batch, sites) with at least "
-            "one site: build batches with CrystalBatch.from_ragged, which pads"
-        )
 
 
 def _checked_groups(requested: Any, n: int) -> np.ndarray:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from ..intervals import seed_interval
 from . import checkpoint, distances, layers, losses, seeds
 from .fit import Game, History, TrainConfig, fit
-from .seeds import SeedRuns, seed_interval, train_seeds
+from .seeds import SeedConfig, SeedRuns, train_seeds
 
 __all__ = [
     "Game",
     "History",
+    "SeedConfig",
     "SeedRuns",
     "TrainConfig",
     "checkpoint",

@@ -6,8 +6,8 @@ numbers come back as floats. For crystals see `imd_helpers.judge`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -192,22 +192,6 @@ def mmd(a: Points, b: Points, *, bandwidth: float | None = None) -> float:
 # ---- Gaussians
 
 
-@dataclass(frozen=True)
-class FeatureSpace:
-    """Where points are compared; a Fréchet distance means nothing without its name.
-
-    Attributes:
-        name: what to print beside the number.
-        features: maps points (n, ...) to (n, d).
-    """
-
-    name: str
-    features: Callable[[Tensor], Tensor]
-
-
-RAW = FeatureSpace("raw coordinates", lambda points: points)
-
-
 def frechet_gaussians(
     mean_a: ArrayLike, covariance_a: ArrayLike, mean_b: ArrayLike, covariance_b: ArrayLike
 ) -> float:
@@ -231,54 +215,25 @@ def frechet_gaussians(
     return float(gap @ gap + np.trace(ca) + np.trace(cb) - 2.0 * shared)
 
 
-def frechet_distance(a: Points, b: Points, *, space: FeatureSpace = RAW) -> float:
-    """`frechet_gaussians` of the means and covariances of two sets of points in a feature space.
-
-    Biased upwards by few points: compare only values of equal numbers and of one space.
-
-    Args:
-        a: (n, ...).
-        b: (m, ...).
-        space: named features.
-
-    Source:
-        Heusel et al., GANs Trained by a Two Time-Scale Update Rule (2017), eq. 6.
-    """
-    x, y = _two(space.features(torch.as_tensor(a)), space.features(torch.as_tensor(b)))
-    if min(len(x), len(y)) < 2:
-        raise InputError(f"{len(x)} and {len(y)} points: a covariance needs at least 2 of each")
-    return frechet_gaussians(
-        x.mean(0).numpy(), x.T.cov().reshape(x.shape[1], -1).numpy(),
-        y.mean(0).numpy(), y.T.cov().reshape(y.shape[1], -1).numpy(),
-    )  # fmt: skip
-
-
 # ---- neighbours
 
 
-@dataclass(frozen=True)
-class PrecisionRecall:
+class PrecisionRecall(NamedTuple):
     """How many generated points look real, and how much of the real set is reached.
 
     Attributes:
         precision: share of generated points within the k-th neighbour ball of a real one.
         recall: share of real points within the k-th neighbour ball of a generated one.
-        k: which neighbour.
-        n_real: number of real points.
-        n_fake: number of generated points.
     """
 
     precision: float
     recall: float
-    k: int
-    n_real: int
-    n_fake: int
 
 
 def precision_recall(real: Points, fake: Points, *, k: int = 3) -> PrecisionRecall:
     """Improved precision and recall by balls of k nearest neighbours.
 
-    Both depend on the numbers of points: compare only values of equal k, n_real and n_fake.
+    Both depend on the numbers of points: compare only values of equal k, n and m.
 
     Args:
         real: (n, d), n above k.
@@ -294,9 +249,7 @@ def precision_recall(real: Points, fake: Points, *, k: int = 3) -> PrecisionReca
     apart = _apart(x, y)  # (n, m)
     in_real = (apart <= _radius(x, k)[:, None]).any(0)  # (m,)
     in_fake = (apart <= _radius(y, k)[None, :]).any(1)  # (n,)
-    return PrecisionRecall(
-        float(in_real.double().mean()), float(in_fake.double().mean()), k, len(x), len(y)
-    )
+    return PrecisionRecall(float(in_real.double().mean()), float(in_fake.double().mean()))
 
 
 def _radius(x: Tensor, k: int) -> Tensor:

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
+WARM_UP = 15  # power iterations before the first forward pass, as torch does
+
 
 def mlp(
     sizes: Sequence[int],
@@ -145,15 +147,15 @@ class SpectralNorm(nn.Module):
         Miyato et al., Spectral Normalization for Generative Adversarial Networks (2018), alg. 1.
     """
 
-    def __init__(self, weight: Tensor, *, warm_up: int = 15) -> None:
-        """Begin with random vectors and ``warm_up`` iterations on (out, in, …) ``weight``."""
+    def __init__(self, weight: Tensor) -> None:
+        """Begin with random vectors and a few iterations on (out, in, …) ``weight``."""
         super().__init__()
         matrix = weight.detach().flatten(1)
         for name, size in zip(("left", "right"), matrix.shape, strict=True):
             self.register_buffer(
                 name, functional.normalize(matrix.new_empty(size).normal_(), dim=0)
             )
-        for _ in range(warm_up):
+        for _ in range(WARM_UP):
             self._iterate(matrix)
 
     def forward(self, weight: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -27,43 +26,87 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PENALTIES = ("gradient", "r1", "r2", "r1r2")
-OPTIMIZERS = ("adam", "rmsprop", "sgd")
+OPTIMIZERS = ("adam", "rmsprop")
 BLOCK = 2**18  # random numbers that a seed draws at a time
 
 RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 Probe = Callable[..., Mapping[str, float]]
+Maker = Callable[[], nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedConfig:
+    """How the seeds are trained; the keywords of `train_seeds`.
+
+    Attributes:
+        loss: one of `losses.PAIRS`.
+        penalty: ``gradient`` (between real and generated samples), ``r1`` (real), ``r2``
+            (generated), ``r1r2`` (both), or None.
+        penalty_weight: factor of the penalty.
+        mixing: see `losses.mix`.
+        outputs: see `losses.gradient_penalty`.
+        clip: cut the critic's weights to [-clip, clip] after each of its steps.
+        auxiliary: ``class`` or ``value``: the critic is called without the condition and returns
+            a score and a prediction of the condition, which both players want to be right.
+        auxiliary_weight: factor of that loss.
+        steps: generator steps.
+        critic_steps: critic steps for each generator step.
+        batch: samples a batch.
+        latent: length of the noise vector.
+        optimizer: ``adam`` or ``rmsprop``.
+        lr_generator: the generator's learning rate.
+        lr_critic: the critic's.
+        betas: of Adam.
+        ema: decay of the running mean of the generator's weights, which then samples; 0 for none.
+        log_every: steps from one row of the history to the next.
+    """
+
+    loss: str = "wasserstein"
+    penalty: str | None = None
+    penalty_weight: float = 10.0
+    mixing: str = "uniform"
+    outputs: str = "one"
+    clip: float | None = None
+    auxiliary: str | None = None
+    auxiliary_weight: float = 1.0
+    steps: int = 1000
+    critic_steps: int = 1
+    batch: int = 128
+    latent: int = 8
+    optimizer: str = "adam"
+    lr_generator: float = 1e-3
+    lr_critic: float = 1e-3
+    betas: tuple[float, float] = (0.5, 0.9)
+    ema: float = 0.0
+    log_every: int = 50
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "critic_steps", "batch", "latent", "log_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+        if not 0.0 <= self.ema < 1.0:
+            raise InputError(f"ema={self.ema}: a decay lies in [0, 1), e.g. 0.999")
+        losses.pair(self.loss)
+        lookup("mixing", self.mixing, losses.MIXINGS)
+        lookup("optimizer", self.optimizer, OPTIMIZERS)
+        if self.penalty is not None:
+            lookup("penalty", self.penalty, PENALTIES)
+        if self.auxiliary is not None:
+            lookup("auxiliary loss", self.auxiliary, losses.AUXILIARIES)
 
 
 def train_seeds(
-    make_generator: Callable[[], nn.Module],
-    make_critic: Callable[[], nn.Module],
+    make_generator: Maker,
+    make_critic: Maker,
     data: Tensor,
     *,
     condition: Tensor | None = None,
-    loss: str = "wasserstein",
-    penalty: str | None = None,
-    penalty_weight: float = 10.0,
-    mixing: str = "uniform",
-    outputs: str = "one",
-    clip: float | None = None,
-    auxiliary: str | None = None,
-    auxiliary_weight: float = 1.0,
     seeds: Iterable[int] = range(8),
-    steps: int = 1000,
-    critic_steps: int = 1,
-    batch: int = 128,
-    latent: int = 8,
-    optimizer: str = "adam",
-    lr_generator: float = 1e-3,
-    lr_critic: float = 1e-3,
-    betas: tuple[float, float] = (0.5, 0.9),
-    ema: float = 0.0,
-    log_every: int = 50,
     probe: Probe | None = None,
     probe_samples: int = 500,
     together: bool = True,
-    progress: bool = False,
+    **settings: Any,
 ) -> SeedRuns:
     """Train one GAN with several seeds: ``critic_steps`` critic steps, then one generator step.
 
@@ -75,64 +118,34 @@ def train_seeds(
         make_critic: the same for the critic or discriminator.
         data: (n, ...) real samples.
         condition: (n,) classes or (n, ...) numbers; both networks are then called with it.
-        loss: one of `losses.PAIRS`.
-        penalty: ``gradient`` (between real and generated samples), ``r1`` (real), ``r2``
-            (generated), ``r1r2`` (both), or None.
-        penalty_weight: factor of the penalty.
-        mixing: see `losses.mix`.
-        outputs: see `losses.gradient_penalty`.
-        clip: cut the critic's weights to [-clip, clip] after each of its steps.
-        auxiliary: ``class`` or ``value``: the critic is called without the condition and returns
-            a score and a prediction of the condition, which both players want to be right.
-        auxiliary_weight: factor of that loss.
         seeds: one run each.
-        steps: generator steps.
-        critic_steps: critic steps for each generator step.
-        batch: samples a batch.
-        latent: length of the noise vector.
-        optimizer: ``adam``, ``rmsprop`` or ``sgd``.
-        lr_generator: the generator's learning rate.
-        lr_critic: the critic's.
-        betas: of Adam.
-        ema: decay of the running mean of the generator's weights, which then samples; 0 for none.
-        log_every: steps from one row of the history to the next.
         probe: called with samples (``probe_samples``, ...), and their conditions if there are
             any, of each seed at each row; what it returns goes into the history. The samples of a
             seed that diverged are NaN.
         probe_samples: how many.
         together: train all seeds at once; False trains one after the other, with the same numbers.
-        progress: show a progress bar.
+        settings: see `SeedConfig`.
 
     Raises:
         InputError: an impossible setting, or a network with random layers (dropout), whose
             random numbers could not be the same in both ways.
         UnknownNameError: an unknown loss, penalty, mixing, optimizer or auxiliary loss.
     """
-    settings = _Settings(
-        loss=loss, penalty=penalty, penalty_weight=penalty_weight, mixing=mixing, outputs=outputs,
-        clip=clip, auxiliary=auxiliary, auxiliary_weight=auxiliary_weight, steps=steps,
-        critic_steps=critic_steps, batch=batch, latent=latent, optimizer=optimizer,
-        lr_generator=lr_generator, lr_critic=lr_critic, betas=betas, ema=ema, log_every=log_every,
-    )  # fmt: skip
+    config = SeedConfig(**settings)
     chosen = tuple(seeds)
-    watch = _Watch(probe, probe_samples, progress)
     table = _Table(data, condition)
     if not chosen:
         raise InputError("seeds is empty: give at least one, e.g. range(8)")
-    if auxiliary is not None and condition is None:
-        raise InputError(f"auxiliary={auxiliary!r} predicts the condition: give condition=")
+    if config.auxiliary is not None and condition is None:
+        raise InputError(f"auxiliary={config.auxiliary!r} predicts the condition: give condition=")
     began = time.perf_counter()
     groups = [chosen] if together else [(seed,) for seed in chosen]
-    runs = [
-        _Training(group, make_generator, make_critic, table, settings, stacked=together)
-        for group in groups
-    ]
-    rows = [row for run in runs for row in run.train(watch)]
-    players = [player for run in runs for player in run.final_players()]
-    return SeedRuns(
-        seeds=chosen, rows=rows, players=players, table=table, latent=latent,
-        seconds=time.perf_counter() - began,
-    )  # fmt: skip
+    rows, players = [], []
+    for group in groups:
+        run = _Training(group, make_generator, make_critic, table, config, stacked=together)
+        rows += run.train(probe, probe_samples)
+        players += run.final_players()
+    return SeedRuns(chosen, rows, players, table, config.latent, time.perf_counter() - began)
 
 
 # ---- what comes back
@@ -202,13 +215,12 @@ class SeedRuns:
         inputs = (x,) if condition is None else (x, condition)
         return torch.stack([_score(critic(*inputs)).squeeze(-1) for _, critic in self.players])
 
-    def diagnose(self, real: Tensor, *, n: int = 1000, k: int = 3, seed: int = 0) -> pd.DataFrame:
+    def diagnose(self, real: Tensor, *, n: int = 1000, seed: int = 0) -> pd.DataFrame:
         """How far each seed's samples are from real ones.
 
         Args:
             real: (m, ...) held-out samples; the first n are used.
             n: generated samples.
-            k: neighbour of `distances.precision_recall`.
             seed: of the noise.
 
         Returns:
@@ -217,15 +229,15 @@ class SeedRuns:
         import pandas as pd
 
         samples = self.sample(n, seed=seed)
-        rows = [diagnose(real[:n], fake, k=k) for fake in samples]
+        rows = [diagnose(real[:n], fake) for fake in samples]
         return pd.DataFrame(rows, index=pd.Index(self.seeds, name="seed"))
 
 
-def diagnose(real: Tensor, fake: Tensor, *, k: int = 3) -> dict[str, float]:
+def diagnose(real: Tensor, fake: Tensor) -> dict[str, float]:
     """Precision, recall, sliced Wasserstein distance and MMD^2 of two sets, NaN for NaN."""
     if not torch.isfinite(fake).all():
         return dict.fromkeys(("precision", "recall", "sliced_wasserstein", "mmd"), float("nan"))
-    reached = distances.precision_recall(real, fake, k=k)
+    reached = distances.precision_recall(real, fake)
     return {
         "precision": reached.precision,
         "recall": reached.recall,
@@ -234,70 +246,7 @@ def diagnose(real: Tensor, fake: Tensor, *, k: int = 3) -> dict[str, float]:
     }
 
 
-def seed_interval(
-    values: ArrayLike, *, level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over seeds with the interval of Student's t.
-
-    Args:
-        values: (..., seeds); NaN and infinity, the mark of a seed that diverged, count for
-            nothing: say how many there are.
-        level: share of such intervals that hold the true mean.
-
-    Returns:
-        mean, low and high, each (...); low and high are NaN for fewer than two finite values.
-    """
-    from scipy.stats import t
-
-    array = np.asarray(values, dtype=float)
-    finite = np.isfinite(array)
-    n = finite.sum(-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.where(finite, array, 0.0).sum(-1) / n
-        squares = np.where(finite, (array - mean[..., None]) ** 2, 0.0).sum(-1)
-        half = t.ppf(0.5 + level / 2.0, n - 1) * np.sqrt(squares / (n - 1) / n)
-    return mean, mean - half, mean + half
-
-
-# ---- settings and data
-
-
-@dataclass(frozen=True)
-class _Settings:
-    """What `train_seeds` was asked for; see there."""
-
-    loss: str
-    penalty: str | None
-    penalty_weight: float
-    mixing: str
-    outputs: str
-    clip: float | None
-    auxiliary: str | None
-    auxiliary_weight: float
-    steps: int
-    critic_steps: int
-    batch: int
-    latent: int
-    optimizer: str
-    lr_generator: float
-    lr_critic: float
-    betas: tuple[float, float]
-    ema: float
-    log_every: int
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "critic_steps", "batch", "latent", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        if not 0.0 <= self.ema < 1.0:
-            raise InputError(f"ema={self.ema}: a decay lies in [0, 1), e.g. 0.999")
-        losses.pair(self.loss)
-        lookup("mixing", self.mixing, losses.MIXINGS)
-        lookup("optimizer", self.optimizer, OPTIMIZERS)
-        if self.penalty is not None:
-            lookup("penalty", self.penalty, PENALTIES)
-        if self.auxiliary is not None:
-            lookup("auxiliary loss", self.auxiliary, losses.AUXILIARIES)
+# ---- data and random numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -340,23 +289,23 @@ class _Table:
 class _Draws:
     """The random numbers of one seed, a block of iterations at a time from its own generator."""
 
-    def __init__(self, seed: int, table: _Table, settings: _Settings) -> None:
+    def __init__(self, seed: int, table: _Table, config: SeedConfig) -> None:
         self.rng = torch.Generator(device=table.data.device).manual_seed(seed)
-        self.like, self.n, self.settings = table.data, len(table.data), settings
-        turns, s = settings.critic_steps + 1, settings
-        self.rounds = max(1, BLOCK // (turns * s.batch * (s.latent + 2)))
+        self.data, self.config = table.data, config
+        turns = config.critic_steps + 1
+        rounds = max(1, BLOCK // (turns * config.batch * (config.latent + 2)))
+        self.shape = (rounds, turns, config.batch)
 
     def block(self) -> tuple[Tensor, Tensor, Tensor]:
         """Rows (rounds, turns, batch), noise (…, latent) and mixing weights (…, 1, …)."""
-        s, like = self.settings, self.like
-        shape = (self.rounds, s.critic_steps + 1, s.batch)
-        index = torch.randint(self.n, shape, generator=self.rng, device=like.device)
+        data, rng = self.data, self.rng
+        index = torch.randint(len(data), self.shape, generator=rng, device=data.device)
         noise = torch.randn(
-            *shape, s.latent, generator=self.rng, dtype=like.dtype, device=like.device
+            *self.shape, self.config.latent, generator=rng, dtype=data.dtype, device=data.device
         )
-        ones = [1] * (like.ndim - 1)
+        ones = [1] * (data.ndim - 1)
         weight = losses.mixing_weight(
-            (*shape, *ones), mixing=s.mixing, generator=self.rng, like=like
+            (*self.shape, *ones), mixing=self.config.mixing, generator=rng, like=data
         )
         return index, noise, weight
 
@@ -364,52 +313,31 @@ class _Draws:
 # ---- the players: one network, or k of them as one
 
 
-class _Alone:
-    """One network as it is."""
+class _Player:
+    """One network as it is, or k of one architecture with stacked weights: (k, ...) to (k, ...)."""
 
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        (self.network,) = networks
-        self.parameters = [p for p in self.network.parameters() if p.requires_grad]
-
-    def __call__(self, *inputs: Tensor) -> Any:
-        return self.network(*inputs)
-
-    def mode(self, training: bool) -> None:
-        self.network.train(training)
-
-    def buffer_list(self) -> list[Tensor]:
-        return list(self.network.buffers())
-
-    def networks(self) -> list[nn.Module]:
-        return [self.network]
-
-    def slope(self) -> Tensor:
-        """Norm of the gradient."""
-        return torch.stack([p.grad.norm() for p in self.parameters if p.grad is not None]).norm()
-
-
-class _Stacked:
-    """k networks of one architecture, their weights stacked: (k, ...) in, (k, ...) out."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        self.weights, self.buffers = stack_module_state(list(networks))
-        self.base, self.k = copy.deepcopy(networks[0]), len(networks)
+    def __init__(self, networks: Sequence[nn.Module], *, stacked: bool) -> None:
+        self.k, self.stacked, self.base = len(networks), stacked, networks[0]
+        if stacked:
+            self.weights, self.buffers = stack_module_state(list(networks))
+            self.base = copy.deepcopy(self.base)
+            held = len(list(self.base.named_parameters(remove_duplicate=False)))
+            build = _by_vmap if held > len(self.weights) else _stacked_call
+            self.call = build(self.base, self.weights, self.buffers)
+        else:
+            self.weights = dict(self.base.named_parameters())
+            self.buffers = dict(self.base.named_buffers())
+            self.call = self.base
         self.parameters = [w for w in self.weights.values() if w.requires_grad]
-        shared = len(list(self.base.named_parameters(remove_duplicate=False))) > len(self.weights)
-        build = _by_vmap if shared else _stacked_call
-        self.call = build(self.base, self.weights, self.buffers)
 
     def __call__(self, *inputs: Tensor) -> Any:
         return self.call(*inputs)
 
-    def mode(self, training: bool) -> None:
-        self.base.train(training)
-
-    def buffer_list(self) -> list[Tensor]:
-        return list(self.buffers.values())
-
     @torch.no_grad()
     def networks(self) -> list[nn.Module]:
+        """The k networks, each with its own weights."""
+        if not self.stacked:
+            return [self.base]
         state = {**self.weights, **self.buffers}
         out = [copy.deepcopy(self.base) for _ in range(self.k)]
         for i, network in enumerate(out):
@@ -419,8 +347,19 @@ class _Stacked:
 
     def slope(self) -> Tensor:
         """(k,) norms of the gradients."""
-        squares = [p.grad.flatten(1).square().sum(1) for p in self.parameters if p.grad is not None]
+        squares = [
+            p.grad.reshape(self.k, -1).square().sum(1)
+            for p in self.parameters
+            if p.grad is not None
+        ]
         return torch.stack(squares).sum(0).sqrt()
+
+    @torch.no_grad()
+    def follow(self, other: _Player, decay: float) -> None:
+        """Move a running mean of weights towards another player's; buffers are copied."""
+        torch._foreach_lerp_(self.parameters, other.parameters, 1.0 - decay)
+        for slow, fast in zip(self.buffers.values(), other.buffers.values(), strict=True):
+            slow.copy_(fast)
 
 
 State = Mapping[str, Tensor]
@@ -430,7 +369,7 @@ ELEMENTWISE = (
     nn.Softsign, nn.Tanh,
 )  # fmt: skip
 # networks whose own code counts dimensions from the end
-CONTAINERS = (layers.AuxiliaryHead, layers.Concatenated, layers.ProjectionHead)
+CONTAINERS = (nn.Sequential, layers.AuxiliaryHead, layers.Concatenated, layers.ProjectionHead)
 
 
 def _stacked_call(module: nn.Module, weights: State, buffers: State) -> Callable[..., Any]:
@@ -440,10 +379,10 @@ def _stacked_call(module: nn.Module, weights: State, buffers: State) -> Callable
     costs more for each operation.
     """
     if type(module) is nn.Linear and "bias" in weights:
-        return _Dense(module, weights, buffers)
+        return _dense(module, weights, buffers)
     if type(module) in ELEMENTWISE:
         return module
-    if type(module) is nn.Sequential or type(module) in CONTAINERS:
+    if type(module) in CONTAINERS:
         shell = copy.copy(module)
         shell._modules = {
             name: None
@@ -451,7 +390,7 @@ def _stacked_call(module: nn.Module, weights: State, buffers: State) -> Callable
             else _stacked_call(child, section(name, weights), section(name, buffers))
             for name, child in module._modules.items()
         }
-        return shell.forward if type(module) in CONTAINERS else _Chain(shell._modules.values())
+        return shell.forward
     return _by_vmap(module, weights, buffers)
 
 
@@ -467,41 +406,19 @@ def _by_vmap(module: nn.Module, weights: State, buffers: State) -> Callable[...,
     return lambda *inputs: vmap(one)(weights, buffers, inputs)
 
 
-class _Dense:
-    """k dense layers: (k, batch, in) to (k, batch, out)."""
+def _dense(module: nn.Module, weights: State, buffers: State) -> Callable[[Tensor], Tensor]:
+    """Dense layers of all seeds: (k, batch, in) to (k, batch, out)."""
+    general = _by_vmap(module, weights, buffers)
 
-    def __init__(self, module: nn.Module, weights: State, buffers: State) -> None:
-        self.weight, self.bias = weights["weight"], weights["bias"]
-        self.general = _by_vmap(module, weights, buffers)
-
-    def __call__(self, x: Tensor) -> Tensor:
+    def call(x: Tensor) -> Tensor:
         if x.ndim != 3:
-            return self.general(x)
-        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
+            return general(x)
+        return torch.baddbmm(weights["bias"].unsqueeze(1), x, weights["weight"].mT)
 
-
-class _Chain:
-    """One function after the other."""
-
-    def __init__(self, parts: Iterable[Callable[..., Any]]) -> None:
-        self.parts = list(parts)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        for part in self.parts:
-            x = part(x)
-        return x
+    return call
 
 
 # ---- training
-
-
-@dataclass
-class _Watch:
-    """What to do at each row of the history."""
-
-    probe: Probe | None
-    samples: int
-    progress: bool
 
 
 class _Training:
@@ -510,51 +427,51 @@ class _Training:
     def __init__(
         self,
         seeds: Sequence[int],
-        make_generator: Callable[[], nn.Module],
-        make_critic: Callable[[], nn.Module],
+        make_generator: Maker,
+        make_critic: Maker,
         table: _Table,
-        settings: _Settings,
+        config: SeedConfig,
         *,
         stacked: bool,
     ) -> None:
         made = [_make(seed, make_generator, make_critic, table.data) for seed in seeds]
-        kind = _Stacked if stacked else _Alone
-        self.generator, self.critic = kind([g for g, _ in made]), kind([c for _, c in made])
+        self.generator, self.critic = (
+            _Player(networks, stacked=stacked) for networks in zip(*made, strict=True)
+        )
         # a function of one seed's batch becomes one of all seeds' batches
         self.each = vmap if stacked else (lambda function: function)
         self.batch_dims = 2 if stacked else 1
-        self.seeds, self.table, self.settings, self.stacked = seeds, table, settings, stacked
-        self.pair = losses.pair(settings.loss)
-        self.draws = [_Draws(seed, table, settings) for seed in seeds]
-        self.optimizers = (
-            _optimizer(self.critic.parameters, settings, settings.lr_critic),
-            _optimizer(self.generator.parameters, settings, settings.lr_generator),
-        )
-        self.mean = kind(copy.deepcopy(self.generator.networks())) if settings.ema else None
+        self.seeds, self.table, self.config, self.stacked = seeds, table, config, stacked
+        self.pair = losses.pair(config.loss)
+        self.draws = [_Draws(seed, table, config) for seed in seeds]
+        self.critic_optimizer = _optimizer(self.critic, config, config.lr_critic)
+        self.generator_optimizer = _optimizer(self.generator, config, config.lr_generator)
+        self.sampler = self.generator  # or the running mean of it
+        if config.ema:
+            slow = copy.deepcopy(self.generator.networks())
+            self.sampler = _Player(slow, stacked=stacked)
         self.sums: dict[str, Tensor] = {}
         self.times: dict[str, int] = {}
 
-    def train(self, watch: _Watch) -> list[dict[str, float]]:
+    def train(self, probe: Probe | None, probe_samples: int) -> list[dict[str, float]]:
         """All steps; returns the rows of the history."""
-        from tqdm.auto import tqdm
-
-        rows = []
-        settings = self.settings
-        bar = tqdm(
-            range(1, settings.steps + 1), disable=not watch.progress, unit="step", mininterval=1.0
-        )
-        for step, (index, noise, weight) in zip(bar, self._iterations(), strict=False):
-            for turn in range(settings.critic_steps):
+        rows, config = [], self.config
+        steps = range(1, config.steps + 1)
+        for step, (index, noise, weight) in zip(steps, self._iterations(), strict=False):
+            for turn in range(config.critic_steps):
                 self._critic_step(index[turn], noise[turn], weight[turn])
             self._generator_step(index[-1], noise[-1])
-            if step % settings.log_every == 0 or step == settings.steps:
-                rows += self._log(step, watch)
+            if step % config.log_every == 0 or step == config.steps:
+                new = self._rows(step)
+                if probe is not None:
+                    for row, found in zip(new, self._probe(probe, probe_samples), strict=True):
+                        row.update(found)
+                rows += new
         return rows
 
     def final_players(self) -> list[tuple[nn.Module, nn.Module]]:
         """(generator, critic) of each seed, in evaluation mode, without gradients."""
-        chosen = self.mean or self.generator
-        players = list(zip(chosen.networks(), self.critic.networks(), strict=True))
+        players = list(zip(self.sampler.networks(), self.critic.networks(), strict=True))
         for player in players:
             for network in player:
                 network.eval().requires_grad_(False)
@@ -566,22 +483,22 @@ class _Training:
         real, condition = self.table.rows(index)
         with torch.no_grad():
             fake = self.generator(noise, *condition)
-        seen = () if self.settings.auxiliary else condition
+        seen = () if self.config.auxiliary else condition
         real_out, fake_out = self.critic(real, *seen), self.critic(fake, *seen)
         real_score, fake_score = _score(real_out), _score(fake_out)
         loss = self.each(self.pair.critic)(real_score, fake_score)
         total = loss
-        if self.settings.penalty:
+        if self.config.penalty:
             penalty = self._penalty(real, fake, weight, seen)
-            total = total + self.settings.penalty_weight * penalty
+            total = total + self.config.penalty_weight * penalty
             self._record(penalty=penalty)
-        if self.settings.auxiliary:
+        if self.config.auxiliary:
             right = self._auxiliary(real_out, condition) + self._auxiliary(fake_out, condition)
-            total = total + self.settings.auxiliary_weight * right
+            total = total + self.config.auxiliary_weight * right
             self._record(critic_auxiliary=right)
-        self._update(self.critic, self.optimizers[0], total)
-        if self.settings.clip is not None:
-            losses.clip_weights(self.critic.parameters, self.settings.clip)
+        self._update(self.critic, self.critic_optimizer, total)
+        if self.config.clip is not None:
+            losses.clip_weights(self.critic.parameters, self.config.clip)
         self._record(
             critic_loss=loss,
             real_score=real_score.flatten(self.batch_dims - 1).mean(-1),
@@ -590,22 +507,22 @@ class _Training:
 
     def _generator_step(self, index: Tensor, noise: Tensor) -> None:
         real, condition = self.table.rows(index)
-        seen = () if self.settings.auxiliary else condition
+        seen = () if self.config.auxiliary else condition
         fake_out = self.critic(self.generator(noise, *condition), *seen)
         fake_score = _score(fake_out)
         real_score = fake_score  # most losses need none
-        if self.settings.loss == "relativistic":
+        if self.config.loss == "relativistic":
             with torch.no_grad():
                 real_score = _score(self.critic(real, *seen))
         loss = self.each(self.pair.generator)(real_score, fake_score)
         total = loss
-        if self.settings.auxiliary:
+        if self.config.auxiliary:
             right = self._auxiliary(fake_out, condition)
-            total = total + self.settings.auxiliary_weight * right
+            total = total + self.config.auxiliary_weight * right
             self._record(generator_auxiliary=right)
-        self._update(self.generator, self.optimizers[1], total)
-        if self.mean is not None:
-            _average(self.mean, self.generator, self.settings.ema)
+        self._update(self.generator, self.generator_optimizer, total)
+        if self.config.ema:
+            self.sampler.follow(self.generator, self.config.ema)
         self._record(generator_loss=loss)
 
     def _penalty(
@@ -617,21 +534,21 @@ class _Training:
             return losses.slope(
                 lambda x: _score(self.critic(x, *seen)),
                 points,
-                outputs=self.settings.outputs,
+                outputs=self.config.outputs,
                 batch_dims=self.batch_dims,
             )
 
-        kind = self.settings.penalty
+        kind = self.config.penalty
         if kind == "gradient":
             return self.each(losses.one_centred)(slope(losses.between(real, fake, weight)))
         places = [x for x, name in ((real, "r1"), (fake, "r2")) if name in kind]
         return sum(self.each(losses.zero_centred)(slope(place)) for place in places)
 
     def _auxiliary(self, out: tuple[Tensor, Tensor], condition: tuple[Tensor, ...]) -> Tensor:
-        return self.each(losses.AUXILIARIES[self.settings.auxiliary])(out[1], *condition)
+        return self.each(losses.AUXILIARIES[self.config.auxiliary])(out[1], *condition)
 
     @staticmethod
-    def _update(player: Any, optimizer: torch.optim.Optimizer, total: Tensor) -> None:
+    def _update(player: _Player, optimizer: torch.optim.Optimizer, total: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
         # seeds share no weight, so the gradient of the sum is each seed's own; only this player's
         total.sum().backward(inputs=player.parameters)
@@ -654,35 +571,28 @@ class _Training:
             self.sums[name] = self.sums.get(name, 0.0) + value.detach()
             self.times[name] = self.times.get(name, 0) + 1
 
-    def _log(self, step: int, watch: _Watch) -> list[dict[str, float]]:
+    def _rows(self, step: int) -> list[dict[str, float]]:
+        """One row of the history for each seed, and new sums."""
         values = {name: total / self.times[name] for name, total in self.sums.items()}
         values["critic_slope"] = self.critic.slope()
         values["generator_slope"] = self.generator.slope()
         self.sums, self.times = {}, {}
         columns = {name: np.atleast_1d(value.cpu().numpy()) for name, value in values.items()}
-        rows = [
+        return [
             {"seed": seed, "step": step, **{name: float(c[i]) for name, c in columns.items()}}
             for i, seed in enumerate(self.seeds)
         ]
-        if watch.probe is not None:
-            for row, found in zip(rows, self._probe(watch), strict=True):
-                row.update(found)
-        return rows
 
     @torch.no_grad()
-    def _probe(self, watch: _Watch) -> list[Mapping[str, float]]:
-        player = self.mean or self.generator
-        player.mode(False)
-        inputs = [
-            self.table.inputs(watch.samples, self.settings.latent, seed + 1_000_003)
-            for seed in self.seeds
-        ]
+    def _probe(self, probe: Probe, n: int) -> list[Mapping[str, float]]:
+        inputs = [self.table.inputs(n, self.config.latent, s + 1_000_003) for s in self.seeds]
+        self.sampler.base.train(False)
         if self.stacked:
-            samples = player(*(torch.stack(parts) for parts in zip(*inputs, strict=True)))
+            samples = self.sampler(*(torch.stack(parts) for parts in zip(*inputs, strict=True)))
         else:
-            samples = player(*inputs[0])[None]
-        player.mode(True)
-        return [watch.probe(mine, *given[1:]) for mine, given in zip(samples, inputs, strict=True)]
+            samples = self.sampler(*inputs[0])[None]
+        self.sampler.base.train(True)
+        return [probe(mine, *given[1:]) for mine, given in zip(samples, inputs, strict=True)]
 
 
 # ---- parts
@@ -690,8 +600,8 @@ class _Training:
 
 def _make(
     seed: int,
-    make_generator: Callable[[], nn.Module],
-    make_critic: Callable[[], nn.Module],
+    make_generator: Maker,
+    make_critic: Maker,
     like: Tensor,
 ) -> tuple[nn.Module, nn.Module]:
     """Both networks of one seed, on the device and in the precision of the data."""
@@ -710,20 +620,11 @@ def _make(
     return generator, critic
 
 
-def _optimizer(parameters: list[Tensor], settings: _Settings, rate: float) -> torch.optim.Optimizer:
-    """All are elementwise, so a stack of weights is trained as its members would be."""
-    if settings.optimizer == "adam":
-        return torch.optim.Adam(parameters, lr=rate, betas=settings.betas, fused=True)
-    if settings.optimizer == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=rate)
-    return torch.optim.SGD(parameters, lr=rate)
-
-
-@torch.no_grad()
-def _average(mean: Any, player: Any, decay: float) -> None:
-    torch._foreach_lerp_(mean.parameters, player.parameters, 1.0 - decay)
-    for slow, fast in zip(mean.buffer_list(), player.buffer_list(), strict=True):
-        slow.copy_(fast)
+def _optimizer(player: _Player, config: SeedConfig, rate: float) -> torch.optim.Optimizer:
+    """Both are elementwise, so a stack of weights is trained as its members would be."""
+    if config.optimizer == "rmsprop":
+        return torch.optim.RMSprop(player.parameters, lr=rate)
+    return torch.optim.Adam(player.parameters, lr=rate, betas=config.betas, fused=True)
 
 
 def _score(out: Tensor | tuple[Tensor, Tensor]) -> Tensor:

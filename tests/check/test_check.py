@@ -4,7 +4,7 @@ import pytest
 
 import imd_helpers as imd
 from imd_helpers.check.base import Check
-from imd_helpers.check.inverse_design import calls_for_one_hit
+from imd_helpers.check.foundations import calls_for_one_hit
 from imd_helpers.runtime import InputError, UnknownNameError
 
 
@@ -53,7 +53,7 @@ def test_calls_for_one_hit():
 
 def test_truths_of_cubicgan_are_those_of_the_tables():
     """ITA: site 24d of Fm-3m; and (2 - 1)^2 for a slope of 2."""
-    from imd_helpers.check.cubicgan import CHECKS
+    from imd_helpers.check.models import CHECKS
 
     assert CHECKS["cubicgan.1"].truth() == 24
     assert CHECKS["cubicgan.2"].truth() == pytest.approx(1.0)

@@ -4,7 +4,13 @@ import torch
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.crystals.rules import RULES, GeometryRule, geometry_verdict
+from imd_helpers.crystals.rules import (
+    RULES,
+    GeometryRule,
+    geometry_verdict,
+    safe_counts,
+    why_broken,
+)
 from imd_helpers.judge import geometry_valid
 from imd_helpers.runtime import UnknownNameError
 
@@ -114,6 +120,11 @@ def test_broken_crystals_fail_alone():
     words = ["", "NaN", "NaN", "volume", "volume", "no atoms", "200", "padding"]
     assert all(word in reason for word, reason in zip(words, verdict.reasons, strict=True))
     assert geometry_valid(batch[1:3]).tolist() == [False, False]
+    counts = safe_counts(batch)
+    assert counts[0].sum() == 8
+    assert not counts[1:].any()
+    batch.numbers[6, 0] = -1
+    assert "-1" in why_broken(batch, 6)
 
 
 def test_every_failure_has_a_reason(real):

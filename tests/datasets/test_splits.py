@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imd_helpers import datasets
+from imd_helpers.crystals.compositions import integer_amounts
 from imd_helpers.crystals.elements import SYMBOLS
-from imd_helpers.datasets.splits import SPLITS, formula_key, integer_amounts, split_index, split_of
+from imd_helpers.datasets.splits import SPLITS, formula_key, split_index, split_of
 from imd_helpers.runtime import InputError, UnknownNameError
 
 FORMULA_TABLES = ("oqmd_formulas", "mp_e_form", "mp_gap", "mp_e_hull", "expt_gap")

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from imd_helpers.check import gan_pathologies
+from imd_helpers.check import networks as checks
 from imd_helpers.networks import layers, losses
 
-HERE = "imd_helpers.check.gan_pathologies."
+HERE = "imd_helpers.check.networks."
 
 
 @pytest.mark.equation("eq-patho-eps", function=HERE + "kept_by_batch_norm")
@@ -21,7 +21,7 @@ def test_batch_norm_with_a_large_eps_leaves_narrow_features_narrow(spread, eps, 
     x = spread * (x - x.mean()) / x.std(correction=0)
     layer = nn.BatchNorm1d(1, eps).double()
     found = layer(x).std(correction=0)
-    agrees(found, gan_pathologies.kept_by_batch_norm(spread, eps), within=1e-6)
+    agrees(found, checks.kept_by_batch_norm(spread, eps), within=1e-6)
 
 
 @pytest.mark.equation("eq-patho-floor", function=HERE + "double_softmax_floor")
@@ -35,7 +35,7 @@ def test_a_second_softmax_puts_a_floor_under_the_cross_entropy(classes, agrees):
         loss = losses.auxiliary_class_loss(logits.softmax(1), torch.zeros(1, dtype=torch.long))
         loss.backward()
         optimizer.step()
-    floor = gan_pathologies.double_softmax_floor(classes)
+    floor = checks.double_softmax_floor(classes)
     agrees(loss, floor, within=1e-4)
     agrees(floor, math.log(1 + (classes - 1) / math.e), within=1e-12)
 
@@ -45,7 +45,7 @@ def test_the_chance_to_leave_the_segment_is_that_of_the_drawn_weights():
     rng = torch.Generator().manual_seed(0)
     weights = losses.mix(real, fake, mixing="normal", generator=rng)[:, 0]
     outside = ((weights < 0) | (weights > 1)).double().mean()
-    assert float(outside) == pytest.approx(gan_pathologies.outside_the_segment(), abs=0.005)
+    assert float(outside) == pytest.approx(checks.outside_the_segment(), abs=0.005)
 
 
 def test_batch_norm_makes_the_slope_of_a_sample_depend_on_the_others():
@@ -60,7 +60,7 @@ def test_batch_norm_makes_the_slope_of_a_sample_depend_on_the_others():
 
 @pytest.mark.parametrize("number", range(1, 5))
 def test_every_answer_can_be_checked(number):
-    check = gan_pathologies.CHECKS[f"gan_pathologies.{number}"]
+    check = checks.CHECKS[f"gan_pathologies.{number}"]
     truth = check.truth()
     assert check.right(truth)
     assert not check.right(1.5 * truth)

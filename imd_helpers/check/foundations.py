@@ -1,4 +1,4 @@
-"""Checks of the chapter on inverse design."""
+"""Checks of the chapters on the foundations."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ from functools import cache
 
 import numpy as np
 
+from .. import datasets
+from ..descriptors.symmetry_sites import SPACE_GROUPS, find_sites
 from ..search.oracle import Target
 from .base import Check
+
+# ---- inverse_design
 
 
 @cache
 def _values() -> np.ndarray:
     """(943, 2) lattice constants and formation energies of CubicGAN's crystals."""
-    from .. import datasets
-    from ..descriptors.symmetry_sites import SPACE_GROUPS, find_sites
-
     cubic = datasets.load("oqmd_icsd").select(nelements=3, space_groups=list(SPACE_GROUPS))
     sites, kept = find_sites(cubic.crystals)
     energy = cubic.table["formation_energy"].to_numpy()[kept]

@@ -1,0 +1,243 @@
+"""Checks of the chapters on descriptors."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pandas as pd
+
+from .. import datasets
+from ..crystals import symmetry
+from ..descriptors import smiles
+from ..descriptors.coordinate_matrix import CoordinateMatrix
+from ..descriptors.coulomb import ewald
+from ..descriptors.methane_grid import MethaneGrid, heat_of_adsorption
+from ..descriptors.molecules import g2_molecules
+from ..descriptors.voxel_grid import SIGMA
+from ..runtime import data_path
+from .base import Check
+
+# ---- compositions
+
+
+def _gaps() -> pd.DataFrame:
+    """Rows of oqmd_icsd that have a band gap, eV."""
+    return datasets.load("oqmd_icsd").table.dropna(subset=["band_gap"])
+
+
+def switches(*, above: float) -> int:
+    """Formulas with one entry without a gap and another with a gap above a limit, eV."""
+    gap = _gaps().groupby("formula")["band_gap"]
+    return int(((gap.min() == 0) & (gap.max() > above)).sum())
+
+
+def least_error() -> float:
+    """Mean distance of gaps from the median of their formula, eV, where there are several."""
+    table = _gaps()
+    gap = table.groupby("formula")["band_gap"]
+    several = gap.transform("size") > 1
+    return float((table["band_gap"] - gap.transform("median")).abs()[several].mean())
+
+
+# ---- coordinates
+
+
+def placements(atoms: tuple[int, ...], rows: tuple[int, ...]) -> int:
+    """Ways to give each atom of each element a row of its own among those of its element."""
+    return math.prod(math.perm(room, n) for n, room in zip(atoms, rows, strict=True))
+
+
+def _mirrored_quartz() -> float:
+    """Space group of quartz after two columns of its matrix have changed places."""
+    quartz = datasets.load("oqmd_icsd").select(formulas=["SiO2"], space_groups=[154])[0].crystals
+    descriptor = CoordinateMatrix.fit(quartz)
+    swapped = descriptor.decode(descriptor.encode(quartz)[:, :, [1, 0, 2]]).crystals
+    return float(symmetry.space_group_numbers(swapped, symprec=0.01)[0])
+
+
+# ---- molecules
+
+
+def missing_numbers(name: str) -> int:
+    """By how many the internal coordinates of a molecule exceed its Coulomb eigenvalues."""
+    names, batch, _ = g2_molecules()
+    n = int(batch.n_atoms[names.index(name)])
+    return (3 * n - 6) - n
+
+
+def caesium_chloride() -> float:
+    """Electrostatic energy of one pair of CsCl with neighbours 1 Å apart, e²/Å."""
+    edge = 2 / np.sqrt(3)
+    sites = np.array([[0.0, 0, 0], [0.5, 0.5, 0.5]])
+    return float(np.triu(ewald(edge * np.eye(3), sites, np.array([1.0, -1.0]))).sum())
+
+
+def valid_deletions(name: str) -> int:
+    """How many deletions of one token of the canonical SMILES of a molecule leave it valid."""
+    tokens = smiles.tokenize(smiles.canonical(smiles.WELL_KNOWN[name]))
+    shorter = ("".join(tokens[:i] + tokens[i + 1 :]) for i in range(len(tokens)))
+    return sum(smiles.is_valid(text) for text in shorter)
+
+
+# ---- symmetry
+
+
+def _images_of_the_origin() -> float:
+    rotations, translations = symmetry.operations(227)
+    images = np.mod(translations, 1.0)  # of the origin: the rotations do not move it
+    return len(np.unique(np.rint(images * 24).astype(int) % 24, axis=0)) if len(rotations) else 0
+
+
+def _free_numbers_of_quartz() -> float:
+    """Two lengths, and for each orbit the directions that its site symmetry leaves alone."""
+    quartz = datasets.load("oqmd_icsd").select(formulas=["SiO2"], space_groups=[154], max_sites=9)
+    (orbits,) = symmetry.orbits(quartz[0].crystals)
+    rotations, translations = symmetry.operations(orbits.space_group)
+    free = 2
+    for site in orbits.frac:
+        shift = rotations @ site + translations - site
+        stays = rotations[np.abs(shift - np.rint(shift)).max(axis=1) < 1e-3]
+        # a direction is free where every rotation of the site symmetry leaves it: (R - 1) x = 0
+        free += 3 - np.linalg.matrix_rank(np.concatenate(stays - np.eye(3)), tol=1e-6)
+    return free
+
+
+def _neighbours_to_tell_packings() -> float:
+    """First neighbour whose distance differs, from lattice sums over close-packed layers."""
+    cubic, hexagonal = (_packing(layers) for layers in ((0, 1, 2), (0, 1)))
+    return int(np.flatnonzero(np.abs(cubic - hexagonal) > 1e-9)[0]) + 1
+
+
+def _packing(layers: tuple[int, ...]) -> np.ndarray:
+    """Sorted distances from one atom in a stack of close-packed layers, nearest distance 1."""
+    a, b = np.array([1.0, 0.0, 0.0]), np.array([0.5, 0.75**0.5, 0.0])
+    up = np.array([0.0, 0.0, (2 / 3) ** 0.5])
+    sites = np.array(
+        [
+            i * a + j * b + layers[k % len(layers)] * (a + b) / 3 + k * up
+            for i in range(-6, 7)
+            for j in range(-6, 7)
+            for k in range(-4, 5)
+        ]
+    )
+    return np.sort(np.linalg.norm(sites, axis=1))[1:40]
+
+
+# ---- voxels
+
+
+def heat_in_sodalite() -> float:
+    """Heat of adsorption of methane in SOD at 298 K, kJ/mol."""
+    framework = datasets.load("iza_zeolites").structures("SOD")["SOD"]
+    return heat_of_adsorption(MethaneGrid().energy(framework))
+
+
+def merging_distance(sigma: float) -> float:
+    """Distance below which two equal Gaussians add up to one maximum, Å, by bisection."""
+    low, high = 0.0, 10.0 * sigma
+    while high - low > 1e-12 * sigma:
+        middle = (low + high) / 2
+        step = 1e-3 * sigma
+        values = [
+            sum(math.exp(-((x - s * middle / 2) ** 2) / (2 * sigma**2)) for s in (-1, 1))
+            for x in (0.0, step)
+        ]
+        low, high = (low, middle) if values[1] > values[0] else (middle, high)
+    return (low + high) / 2
+
+
+# ---- comparison
+
+
+def _lower_end() -> float:
+    """Wilson's formula, written out."""
+    record = json.loads(data_path("checkpoints", "comparison", "run.json").read_text())
+    rows = {row["name"]: row for row in record["rows"]}
+    trip = rows["hydride blocks (CrystalGAN), published"]["round_trip"]
+    n, share, q = trip["n"], trip["same"] / trip["n"], 1.959964
+    centre = share + q**2 / (2 * n)
+    spread = q * (share * (1 - share) / n + q**2 / (4 * n**2)) ** 0.5
+    return (centre - spread) / (1 + q**2 / n)
+
+
+def _price_of_a_grid() -> float:
+    n_sites = datasets.load("oqmd_icsd").select(max_sites=20).n_sites
+    return (32**3 + 64**3) / (3 * float(n_sites.mean()) + 6)
+
+
+CHECKS = {
+    "compositions.1": Check(
+        lambda: switches(above=1.0),
+        "Group the rows that have a gap by formula, and compare the smallest and the largest gap "
+        "of each; do not drop repeated entries.",
+    ),
+    "compositions.2": Check(
+        least_error,
+        "Take the median within each formula, keep only formulas with at least two gaps, and "
+        "average over rows, not over formulas.",
+        tolerance=1e-3,
+    ),
+    "coordinates.1": Check(
+        lambda: placements((6, 1, 8), (8, 8, 12)),
+        "The first atom of an element may take any of its rows, the next any that is left; "
+        "empty rows may lie between atoms. Multiply over the elements.",
+        tolerance=1e-9,
+    ),
+    "coordinates.2": Check(
+        _mirrored_quartz,
+        "Exchange columns 0 and 1 of the whole matrix, decode, and ask "
+        "symmetry.space_group_numbers with symprec=0.01.",
+    ),
+    "molecules.1": Check(
+        lambda: missing_numbers("C6H6"),
+        "A molecule of N atoms that is not a line has 3 N - 6 internal coordinates. How many "
+        "eigenvalues has its Coulomb matrix?",
+    ),
+    "molecules.2": Check(
+        caesium_chloride,
+        "The neighbours lie half a body diagonal apart, so the edge is 2/√3 Å. Add the diagonal "
+        "and the upper triangle, each once.",
+        tolerance=1e-5,
+    ),
+    "molecules.3": Check(
+        lambda: valid_deletions("caffeine"),
+        "Delete each token of the canonical SMILES in turn, not each character: [nH] is one "
+        "token. Count positions, also where two deletions give the same text.",
+    ),
+    "symmetry.1": Check(
+        _images_of_the_origin,
+        "Divide the 192 operations by those that leave the origin in place, up to whole numbers.",
+    ),
+    "symmetry.2": Check(
+        _free_numbers_of_quartz,
+        "A trigonal cell has two lengths; add the free coordinates of one site of each orbit, "
+        "not of all nine.",
+    ),
+    "symmetry.3": Check(
+        _neighbours_to_tell_packings,
+        "Count the neighbours of the shells that both have, then one more.",
+    ),
+    "voxels.1": Check(
+        heat_in_sodalite,
+        "Take MethaneGrid().energy of the framework SOD, and heat_of_adsorption of that.",
+        tolerance=1e-3,
+    ),
+    "voxels.2": Check(
+        lambda: merging_distance(SIGMA),
+        "Look at the point half way between them: when does it stop being a minimum?",
+        tolerance=1e-3,
+    ),
+    "comparison.1": Check(
+        _lower_end,
+        "imd_helpers.judge.wilson takes how many came back the same and how many were tried.",
+        tolerance=0.002,
+    ),
+    "comparison.2": Check(
+        _price_of_a_grid,
+        "The grids of cell and sites together, divided by three numbers a site and six for the "
+        "cell, with the mean number of sites.",
+        tolerance=0.002,
+    ),
+}

@@ -1,0 +1,98 @@
+"""Checks of the chapters on models."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from ..crystals import symmetry
+from ..judge.charge import charge_neutral
+from ..models import formula_sets
+from ..models.matgan import dice_loss
+from ..models.pu_cgcnn import posterior
+from ..networks import losses
+from .base import Check
+
+# ---- cubicgan
+
+
+def multiplicity(space_group: int, site: tuple[float, float, float]) -> int:
+    """Number of sites in the conventional cell of the orbit of ``site``."""
+    _, count = symmetry.expand(
+        np.array([space_group]), np.eye(3)[None], np.array([[site]]), np.array([[1]])
+    )
+    return int(count[0, 0])
+
+
+def penalty_of_a_linear_critic(norm: float) -> float:
+    """Gradient penalty of f(x) = w x with |w| = norm, by the package's own function."""
+    w = torch.full((84,), norm / 84**0.5, dtype=torch.float64)
+    points = torch.zeros(8, 84, dtype=torch.float64)
+    return float(losses.gradient_penalty(lambda x: x @ w, points, points + 1))
+
+
+# ---- matgan
+
+
+def dice_of_half() -> float:
+    """Dice loss of a found formula that shares 2 of 3 ones with the wanted one, and adds one."""
+    wanted, found = torch.zeros(1, 85, 8), torch.zeros(1, 85, 8)
+    wanted[0, :3, 0] = 1
+    found[0, 1:4, 0] = 1
+    return float(dice_loss(found, wanted))
+
+
+def neutral_share_of_hypothetical() -> float:
+    """Charge-neutral share, metals held to the rule, of the training split of the OQMD role."""
+    counts, _ = formula_sets.compositions("oqmd")
+    return float(charge_neutral(counts, pauling=False, alloys=False).mean())
+
+
+# ---- stability_synthesizability_properties
+
+UNLABELLED, DRAWN, BAGS = 40_000, 16_000, 5
+PRIOR = 0.2
+
+
+def even_score() -> float:
+    """The score at which the package's posterior passes one half, by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if posterior(middle, PRIOR) < 0.5 else (low, middle)
+    return low
+
+
+CHECKS = {
+    "cubicgan.1": Check(
+        lambda: multiplicity(225, (0.0, 0.25, 0.25)),
+        "Apply every operation of group 225, bring the images into [0, 1), and count the "
+        "different ones; the centring of the cell is already among the operations.",
+    ),
+    "cubicgan.2": Check(
+        lambda: penalty_of_a_linear_critic(2.0),
+        "The slope of a linear critic is the same at every point.",
+        tolerance=1e-3,
+    ),
+    "matgan.1": Check(
+        dice_of_half,
+        "Count the ones of both matrices, and those that they share; the loss is negative.",
+        tolerance=1e-3,
+    ),
+    "matgan.2": Check(
+        neutral_share_of_hypothetical,
+        "Take the role oqmd, its training split, and both settings pauling=False, alloys=False.",
+        tolerance=1e-3,
+    ),
+    "stability_synthesizability_properties.1": Check(
+        lambda: UNLABELLED * (DRAWN / UNLABELLED) ** BAGS,
+        "With which probability does one bag draw a given material, and with which do all five?",
+        tolerance=0.01,
+    ),
+    "stability_synthesizability_properties.2": Check(
+        even_score,
+        "Set the probability of the equation with the prior in it to one half, and solve for the "
+        "score. It is not 0.5.",
+        tolerance=0.005,
+    ),
+}
