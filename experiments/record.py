@@ -172,12 +172,6 @@ def table_rows(table: Any) -> list[Row]:
     return json.loads(table.reset_index().to_json(orient="records", double_precision=6))
 
 
-def interval(values: np.ndarray, resamples: int = 2000) -> list[float]:
-    """95 % interval of a mean, by resampling."""
-    draws = np.random.default_rng(0).choice(values, (resamples, len(values)))
-    return np.quantile(draws.mean(1), [0.025, 0.975]).tolist()
-
-
 # ---- where and by which code
 
 

@@ -23,6 +23,7 @@ from imd_helpers.crystals import symmetry
 from imd_helpers.crystals.compositions import amounts
 from imd_helpers.descriptors.crystal_graph import CrystalGraph, crystal_graph
 from imd_helpers.descriptors.symmetry_sites import Sites, canonical, decode_sites, prototype
+from imd_helpers.intervals import bootstrap
 from imd_helpers.models import cubicgan, pu_cgcnn
 from imd_helpers.models.formula_predictor import FormulaPredictor
 from imd_helpers.models.graph_predictor import GraphPredictor
@@ -242,7 +243,7 @@ def polymorphs(formulas: np.ndarray) -> np.ndarray:
 
 def interval(errors: np.ndarray) -> dict[str, float]:
     """Mean with its 95 % interval by resampling."""
-    low, high = record.interval(errors, resamples=1000)
+    low, high = bootstrap(errors)
     return {"mean": float(errors.mean()), "low": low, "high": high}
 
 

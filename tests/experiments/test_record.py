@@ -55,13 +55,6 @@ def test_numbers_are_rounded_however_deep(record):
     assert record.rounded(value) == {"a": [0.12346, None], "b": [1.0], "c": "x", "d": True}
 
 
-def test_the_interval_of_a_mean_holds_it(record):
-    values = np.random.default_rng(0).normal(3.0, 1.0, 400)
-    low, high = record.interval(values)
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
-
-
 def test_a_chapter_runs_up_to_a_line(record, tmp_path, monkeypatch):
     monkeypatch.setattr(record, "REPO", tmp_path)
     monkeypatch.setenv("IMD_PROFILE", "smoke")
