@@ -2,8 +2,8 @@
 
     python experiments/comparison.py [NAME ...]
 
-Writes `run.json` beside this file after each descriptor. Without names everything is measured;
-with names only these are, and the other rows are kept.
+Writes `data/checkpoints/comparison/run.json` after each descriptor. Without names what is missing
+is measured; with names these are measured again, and the other rows are kept.
 
 For each descriptor: how many of 1,000 real crystals it can write, what comes back, what a change of
 orientation, origin, order, cell or size does to its numbers, how many numbers it has, how long
@@ -13,36 +13,39 @@ it takes, and the error of one and the same regressor for the formation energy.
 from __future__ import annotations
 
 import itertools
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import comparison_entries as entries
 import numpy as np
+import record
 import torch
-from comparison_entries import ENTRIES, Entry, Written
+from comparison_entries import ENTRIES, Entry
+from record import Row
 from torch import Tensor
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.datasets.store import CrystalSet
 from imd_helpers.descriptors import amd
-from imd_helpers.runtime import device_name, lookup, version
+from imd_helpers.intervals import bootstrap
+from imd_helpers.runtime import lookup
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "checkpoints" / "comparison"
 N_CRYSTALS, N_CHANGED = 1000, 60
 N_TRAIN, N_VAL, N_TEST = 2000, 500, 1000
 FEW = 100  # with fewer crystals of the thousand the round trip takes all that fit
+PARTS = {"train": N_TRAIN, "val": N_VAL, "test": N_TEST}
 CHUNK = 50
 CHANGED = 1e-3  # of the median distance of two crystals: what counts as another description
 SAME = 0.1  # Å; crystals nearer than this count as the same
 SKETCH = 2048  # longer descriptors are hashed to this many numbers before the regression
 WIDTHS, RIDGES = (0.1, 0.3, 1.0, 3.0), (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+SETTINGS = {
+    "data": "oqmd_icsd, at most 20 sites", "crystals": N_CRYSTALS, "same": SAME,
+    "sketch": SKETCH, "seed": 0, **{f"n_{part}": n for part, n in PARTS.items()},
+}  # fmt: skip
 
 
 # ---- data
@@ -76,17 +79,18 @@ def deviation(one: CrystalBatch, other: CrystalBatch) -> np.ndarray:
     The largest difference between average minimum distances: of all atoms, of the atoms of each
     element alone, and of those of each pair of elements.
     """
-    parts = [one.formulas(), other.formulas()]
-    out = np.where([a == b for a, b in zip(*parts, strict=True)], 0.0, np.inf)
+    out = np.where(np.array(one.formulas()) == np.array(other.formulas()), 0.0, np.inf)
     rows = np.flatnonzero(out == 0)
     if len(rows) == 0:
         return out
     chosen = [(i, subset) for i in rows for subset in subsets(one[i])]
-    fingerprints = []
-    for batch in (one, other):
-        some = CrystalBatch.cat([sublattice(batch[i], subset) for i, subset in chosen])
-        fingerprints.append(amd.average_minimum_distances(some, k=50))
-    apart = np.abs(fingerprints[0] - fingerprints[1]).max(axis=1)
+    ours, theirs = (
+        amd.average_minimum_distances(
+            CrystalBatch.cat([sublattice(batch[i], subset) for i, subset in chosen]), k=50
+        )
+        for batch in (one, other)
+    )
+    apart = np.abs(ours - theirs).max(axis=1)
     np.maximum.at(out, [i for i, _ in chosen], np.nan_to_num(apart, nan=np.inf))
     return out
 
@@ -105,42 +109,34 @@ def sublattice(crystal: CrystalBatch, subset: tuple[int, ...]) -> CrystalBatch:
     return CrystalBatch.from_ragged(crystal.lattice, *kept, [int(keep.sum())])
 
 
-def round_trip(entry: Entry, batch: CrystalBatch) -> dict[str, Any]:
+def round_trip(entry: Entry, batch: CrystalBatch) -> Row:
     """What comes back, and the time that both ways take."""
     entry.write(batch[:2])  # compiled loops compile now
-    seconds = {"encode": 0.0, "decode": 0.0}
+    encode = decode = 0.0
     apart, decoded = [], 0
     for piece in chunks(batch):
         start = time.process_time()
         written = entry.write(piece)
-        seconds["encode"] += time.process_time() - start
+        encode += time.process_time() - start
         if entry.read is None:
             continue
         start = time.process_time()
         back = entry.read(written)
-        seconds["decode"] += time.process_time() - start
-        far = np.full(len(piece), np.inf)
+        decode += time.process_time() - start
+        good, far = np.flatnonzero(back.ok), np.full(len(piece), np.inf)
         if entry.gives == "formula":
-            good = np.flatnonzero([formula is not None for formula in back])
-            truth = piece.formulas()
-            far[[i for i in good if back[i] == truth[i]]] = 0.0
-        else:
-            good = np.flatnonzero(back.ok)
-            if len(good):
-                far[good] = deviation(piece[good], back.crystals[good])
+            far[np.array(back.formulas()) == np.array(piece.formulas())] = 0.0
+        elif len(good):
+            far[good] = deviation(piece[good], back.crystals[good])
         decoded += len(good)
         apart.append(far)
-    out: dict[str, Any] = {
-        "n": len(batch),
-        "encode_ms": 1000 * seconds["encode"] / len(batch),
-        "decode_ms": None,
-    }
+    out: Row = {"n": len(batch), "encode_ms": 1000 * encode / len(batch), "decode_ms": None}
     if entry.read is None:
         return out
     far = np.concatenate(apart)
     finite = far[np.isfinite(far)]
     return out | {
-        "decode_ms": 1000 * seconds["decode"] / len(batch),
+        "decode_ms": 1000 * decode / len(batch),
         "decoded": decoded,
         "same": int((far < SAME).sum()),
         "median_error": float(np.median(finite)) if len(finite) else None,
@@ -213,7 +209,7 @@ CHANGES: dict[str, Callable[[CrystalBatch, np.random.Generator], CrystalBatch]] 
 }
 
 
-def invariances(entry: Entry, batch: CrystalBatch) -> dict[str, Any]:
+def invariances(entry: Entry, batch: CrystalBatch) -> Row:
     """Change of the numbers, where 1 is the median distance of two different crystals."""
     rng = np.random.default_rng(1)
     batch = batch[rng.permutation(len(batch))[:N_CHANGED]]
@@ -244,7 +240,7 @@ def features(entry: Entry, data: CrystalSet) -> tuple[np.ndarray, np.ndarray]:
     """(n, at most SKETCH) numbers and (n,) bool, whether the descriptor can write the crystal."""
     rows, ok = [], []
     for piece in chunks(data.crystals):
-        written: Written = entry.write(piece)
+        written = entry.write(piece)
         rows.append(sketch(written.numbers.flatten(1).float()))
         ok.append(written.ok)
     return torch.cat(rows).double().numpy(), np.concatenate(ok)
@@ -261,12 +257,6 @@ def sketch(x: Tensor) -> Tensor:
     return torch.zeros(len(x), SKETCH).index_add(1, bucket, x * sign)
 
 
-def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """(n, m)."""
-    out = (x**2).sum(1)[:, None] + (y**2).sum(1)[None] - 2 * x @ y.T
-    return np.maximum(out, 0.0)
-
-
 def regress(x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> tuple[np.ndarray, dict]:
     """Absolute errors on the test rows, by Gaussian kernel ridge regression.
 
@@ -274,12 +264,13 @@ def regress(x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> tuple[np.ndar
     from one grid for all descriptors.
     """
     from scipy.linalg import cho_factor, cho_solve
+    from sklearn.metrics import euclidean_distances
 
     mean, std = x["train"].mean(0), x["train"].std(0)
     varies = std > 1e-9 * (1 + np.abs(mean))
     z = {part: (v[:, varies] - mean[varies]) / std[varies] for part, v in x.items()}
     z = {part: np.clip(v, -10, 10) for part, v in z.items()}
-    squares = {part: squared_distances(v, z["train"]) for part, v in z.items()}
+    squares = {p: euclidean_distances(v, z["train"], squared=True) for p, v in z.items()}
     unit = np.median(squares["train"][np.triu_indices(len(z["train"]), 1)])
     offset = y["train"].mean()
     best: tuple[float, Any] = (np.inf, None)
@@ -297,9 +288,6 @@ def regress(x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> tuple[np.ndar
     return np.abs(guess - y["test"]), {"width": width, "ridge": ridge, "columns": int(varies.sum())}
 
 
-PARTS = {"train": N_TRAIN, "val": N_VAL, "test": N_TEST}
-
-
 @cache
 def reference() -> dict[str, np.ndarray]:
     """Element fractions of the crystals of the regression."""
@@ -307,7 +295,7 @@ def reference() -> dict[str, np.ndarray]:
             for part, n in PARTS.items()}  # fmt: skip
 
 
-def regression(entry: Entry) -> dict[str, Any] | None:
+def regression(entry: Entry) -> Row | None:
     """Errors, eV/atom, beside those of element fractions for the same crystals."""
     if not entry.regress:
         return None
@@ -319,13 +307,11 @@ def regression(entry: Entry) -> dict[str, Any] | None:
         y[part] = data.table["formation_energy"].to_numpy()[ok[part]]
     off, settings = regress(x, y)
     theirs, _ = regress({part: v[ok[part]] for part, v in reference().items()}, y)
-    rng = np.random.default_rng(0)
-    draws = rng.integers(0, len(off), (2000, len(off)))
     return {
         "n_train": len(y["train"]),
         "n_test": len(off),
         "mae": float(off.mean()),
-        "interval": np.quantile(off[draws].mean(1), [0.025, 0.975]).tolist(),
+        "interval": bootstrap(off, resamples=2000),
         "fractions_mae": float(theirs.mean()),
         "mean_mae": float(np.abs(y["test"] - y["train"].mean()).mean()),
         **settings,
@@ -335,7 +321,7 @@ def regression(entry: Entry) -> dict[str, Any] | None:
 # ---- all of it
 
 
-def measure(name: str) -> dict[str, Any]:
+def measure(name: str) -> Row:
     """One row of the table."""
     entry = ENTRIES[name]
     began = time.process_time()
@@ -346,7 +332,6 @@ def measure(name: str) -> dict[str, Any]:
         batch = entries.population(entry, crystals(), N_CRYSTALS)
     trip = round_trip(entry, batch)
     row = {
-        "name": name,
         "family": entry.family,
         "gives": entry.gives,
         "numbers": entry.size,
@@ -358,29 +343,20 @@ def measure(name: str) -> dict[str, Any]:
     return row | {"cpu_seconds": round(time.process_time() - began, 1)}
 
 
-def main(names: list[str]) -> None:
+def table(*names: str) -> None:
     """Measure, and write after each row."""
-    torch.set_num_threads(1)
-    path = HERE / "run.json"
-    kept = json.loads(path.read_text())["rows"] if path.exists() and names else []
-    for name in names or list(ENTRIES):
-        row = measure(lookup("descriptor", name, ENTRIES))
-        kept = [r for r in kept if r["name"] != name] + [row]
-        kept.sort(key=lambda r: list(ENTRIES).index(r["name"]))
-        print(json.dumps(row))
-        record = {
-            "settings": {
-                "data": "oqmd_icsd, at most 20 sites", "crystals": N_CRYSTALS, "same": SAME,
-                "sketch": SKETCH, "seed": 0, **{f"n_{k}": v for k, v in PARTS.items()},
-            },
-            "device": device_name(),
-            "versions": {
-                p: version(p) for p in ("imd-helpers", "torch", "numpy", "dscribe", "moyopy")
-            },
-            "rows": kept,
-        }  # fmt: skip
-        path.write_text(json.dumps(record, indent=1) + "\n")
+    path = record.CHECKPOINTS / "comparison" / "run.json"
+    again = {lookup("descriptor", name, ENTRIES) for name in names}
+    if again:
+        old = record.read(path)
+        old["rows"] = [row for row in old["rows"] if row["name"] not in again]
+        record.write(path, old)
+    about = {"settings": SETTINGS, **record.stamp("numpy", "dscribe", "moyopy")}
+    jobs = [(name,) for name in ENTRIES]
+    record.fill(path, ("name",), jobs, measure, about=about, under="rows")
 
+
+TASKS = (table,)
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    record.command(TASKS, __doc__)

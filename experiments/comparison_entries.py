@@ -13,7 +13,7 @@ from torch import Tensor
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, elements, symmetry
-from imd_helpers.crystals.samples import Samples, placeholder
+from imd_helpers.crystals.samples import Samples, assembled, in_places
 from imd_helpers.datasets.store import CrystalSet
 from imd_helpers.descriptors import (
     amd,
@@ -27,12 +27,16 @@ from imd_helpers.descriptors import (
     voxel_grid,
 )
 from imd_helpers.descriptors.crystal_graph import crystal_graph
+from imd_helpers.networks.graphs import mean_by_graph
 
 MOST_SITES = 20
 PGCGM_GROUPS = (139, 194, 71, 225, 227, 62, 191, 148, 166, 221, 167, 164, 123, 63, 129, 216, 122,
                 186, 141, 140)  # fmt: skip
 PGCGM_MU = np.array([1.5237, 1.5237, 1.9051])  # of the logarithms of the lengths in Å
-MERGE = 0.02  # of a cell edge
+PGCGM_SIZE = 9 + 3 + 69 + 192 * 16
+UNIT_WIDTH = 7 + 4 * MOST_SITES  # group, lengths, angles, and Z with coordinates of each orbit
+N_CODED, CELL_CODE, SITE_CODE = 300, 25, 200  # crystals of the linear coder, numbers of its codes
+Kinds = tuple[int, ...]  # the atomic numbers of a crystal, each once
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +57,7 @@ class Entry:
         gives: what decoding gives: ``crystal``, ``formula`` or ``nothing``.
         size: how many numbers a crystal has.
         write: encode a batch; never raises for a crystal.
-        read: decode: crystals, or reduced formulas (None where it fails).
+        read: decode to crystals or compositions.
         regress: are the numbers comparable between all crystals?
         population: which crystals to take where few of a random thousand fit.
     """
@@ -62,7 +66,7 @@ class Entry:
     gives: str
     size: int
     write: Callable[[CrystalBatch], Written]
-    read: Callable[[Written], Any] | None = None
+    read: Callable[[Written], Samples] | None = None
     regress: bool = True
     population: Callable[[CrystalSet], CrystalSet] | None = None
 
@@ -75,24 +79,53 @@ def population(entry: Entry, data: CrystalSet, most: int) -> CrystalBatch:
     return batch[np.flatnonzero(entry.write(batch).ok)[:most]]
 
 
-def on_those(
-    ok: np.ndarray, shape: tuple[int, ...], encode: Callable[[np.ndarray], Tensor]
-) -> Written:
-    """Encode the rows that are ok, and leave zeros for the others."""
-    numbers = torch.zeros(len(ok), *shape)
-    rows = np.flatnonzero(ok)
-    if len(rows):
-        numbers[torch.as_tensor(rows)] = encode(rows).float().reshape(len(rows), *shape)
-    return Written(numbers, ok)
+def whole(family: str, make: Callable[[], Any], *, gives: str = "crystal", **more: Any) -> Entry:
+    """A descriptor that takes any crystal."""
+    descriptor = cache(make)
+
+    def write(batch: CrystalBatch) -> Written:
+        encoded = descriptor().encode_all(batch)
+        return Written(encoded.tensor.float(), encoded.ok)
+
+    def read(written: Written) -> Samples:
+        return descriptor().decode(written.numbers)
+
+    size = int(np.prod(descriptor().shape))
+    return Entry(family, gives, size, write, None if gives == "nothing" else read, **more)
 
 
-def in_place(ok: np.ndarray, crystals: CrystalBatch | None, good: np.ndarray) -> Samples:
-    """Crystals of the rows ``good``, placeholders elsewhere."""
-    parts = [placeholder(1)] * len(ok)
-    for i, crystal in zip(good, crystals if crystals is not None else (), strict=True):
-        parts[i] = crystal
-    reasons = tuple("" if good_one else "not written" for good_one in ok)
-    return Samples(CrystalBatch.cat(parts), ok, reasons)
+def kinds(crystal: CrystalBatch) -> Kinds:
+    """Atomic numbers of a crystal, each once, in rising order."""
+    return tuple(sorted(set(crystal.numbers[0].tolist()) - {0}))
+
+
+def own_elements(
+    family: str, shape: tuple[int, ...], make: Callable[[Kinds], Any], **more: Any
+) -> Entry:
+    """A descriptor made for the elements of each crystal; ``make`` gives None where it has none."""
+
+    def write(batch: CrystalBatch) -> Written:
+        makers = [make(kinds(crystal)) for crystal in batch]
+        numbers, ok = torch.zeros(len(batch), *shape), np.zeros(len(batch), dtype=bool)
+        for i, maker in enumerate(makers):
+            if maker is not None:
+                encoded = maker.encode_all(batch[i])
+                numbers[i], ok[i] = encoded.tensor[0], encoded.ok[0]
+        return Written(numbers, ok, makers)
+
+    def read(written: Written) -> Samples:
+        parts: list[CrystalBatch | str] = []
+        for maker, row, good in zip(written.extra, written.numbers, written.ok, strict=True):
+            back = maker.decode(row[None]) if good else None
+            parts.append(back.crystals if back is not None and back.ok[0] else "not decoded")
+        return assembled(parts)
+
+    return Entry(family, "crystal", int(np.prod(shape)), write, read, False, **more)
+
+
+def in_place(ok: np.ndarray, crystals: CrystalBatch | None) -> Samples:
+    """Crystals in the rows that are ok, placeholders elsewhere."""
+    return Samples(in_places(crystals, ok), ok, tuple("" if o else "not written" for o in ok))
 
 
 # ---- compositions
@@ -104,53 +137,23 @@ def fractions(batch: CrystalBatch) -> Written:
     return Written(counts / counts.sum(1, keepdim=True), np.ones(len(batch), dtype=bool))
 
 
-def fractions_back(written: Written) -> list[str]:
+def fractions_back(written: Written) -> Samples:
     """Smallest whole numbers with these shares."""
-    out = []
-    for row in written.numbers.numpy():
+    counts = np.zeros((len(written.ok), elements.N_COLUMNS), dtype=np.int64)
+    for found, row in zip(counts, written.numbers.numpy(), strict=True):
         shares = row[row > 0]
         n = next(n for n in range(1, 500) if np.abs(n * shares - np.rint(n * shares)).max() < 1e-3)
-        whole = {int(z) + 1: round(float(n * row[z])) for z in np.flatnonzero(row)}
-        out.append(elements.reduced_formula(whole))
-    return out
-
-
-_MATRIX = composition_matrix.CompositionMatrix()
-
-
-def matrix_written(batch: CrystalBatch) -> Written:
-    """MatGAN's matrix."""
-    encoded = _MATRIX.encode_all(batch)
-    return Written(encoded.tensor, encoded.ok)
-
-
-def matrix_back(written: Written) -> list[str | None]:
-    """Formulas by the published rule."""
-    back = _MATRIX.decode(written.numbers)
-    return [
-        elements.reduced_formula({int(z): int(c[z]) for z in np.flatnonzero(c)}) if good else None
-        for c, good in zip(back.counts, back.ok, strict=True)
-    ]
+        found[1:] = np.rint(n * row)
+    return Samples.from_counts(counts)
 
 
 # ---- coordinates
 
 
-@cache
-def _coordinates() -> coordinate_matrix.CoordinateMatrix:
+def coordinates() -> coordinate_matrix.CoordinateMatrix:
+    """The matrix of the composition-conditioned GAN, with rows for all elements."""
     data = imd.datasets.load("oqmd_icsd").select(max_sites=MOST_SITES)
     return coordinate_matrix.CoordinateMatrix.fit(data.crystals)
-
-
-def coordinates_written(batch: CrystalBatch) -> Written:
-    """The matrix of the composition-conditioned GAN, with rows for all elements."""
-    encoded = _coordinates().encode_all(batch)
-    return Written(encoded.tensor, encoded.ok)
-
-
-def coordinates_back(written: Written) -> Samples:
-    """Crystals from coordinate matrices."""
-    return _coordinates().decode(written.numbers)
 
 
 def hydrides(data: CrystalSet) -> CrystalSet:
@@ -161,135 +164,68 @@ def hydrides(data: CrystalSet) -> CrystalSet:
 def hydride_entry(rule: str) -> Entry:
     """CrystalGAN's blocks, with those of the crystal's own metals."""
 
-    def blocks_of(row: Tensor) -> hydride_blocks.HydrideBlocks | None:
-        others = sorted(set(row.tolist()) - {0, 1})
-        if 1 not in row or len(others) != 2:
-            return None
-        return hydride_blocks.HydrideBlocks((1, others[0], others[1]), rule=rule)
+    def blocks_of(kinds: Kinds) -> hydride_blocks.HydrideBlocks | None:
+        if len(kinds) == 3 and kinds[0] == 1:
+            return hydride_blocks.HydrideBlocks(kinds, rule=rule)
+        return None
 
-    def write(batch: CrystalBatch) -> Written:
-        blocks = [blocks_of(row) for row in batch.numbers]
-        numbers, ok = torch.zeros(len(batch), 4, hydride_blocks.ROWS, 3), np.zeros(len(batch), bool)
-        for i, block in enumerate(blocks):
-            if block is not None:
-                encoded = block.encode_all(batch[i])
-                numbers[i], ok[i] = encoded.tensor[0], encoded.ok[0]
-        return Written(numbers, ok, blocks)
-
-    def read(written: Written) -> Samples:
-        parts = [
-            block.decode(row[None]) if block is not None and good else None
-            for block, row, good in zip(written.extra, written.numbers, written.ok, strict=True)
-        ]
-        ok = np.array([part is not None and bool(part.ok[0]) for part in parts])
-        crystals = [p.crystals if p is not None else placeholder(1) for p in parts]
-        return Samples(CrystalBatch.cat(crystals), ok, ("",) * len(ok))
-
-    size = 4 * hydride_blocks.ROWS * 3
-    return Entry("coordinates", "crystal", size, write, read, False, hydrides)
+    shape = (4, hydride_blocks.ROWS, 3)
+    return own_elements("coordinates", shape, blocks_of, population=hydrides)
 
 
 # ---- voxels
 
 
-def voxel_entry(grid: voxel_grid.VoxelGrid) -> Entry:
-    """One channel for all elements."""
-
-    def write(batch: CrystalBatch) -> Written:
-        encoded = grid.encode_all(batch)
-        return Written(encoded.tensor, encoded.ok)
-
-    def read(written: Written) -> Samples:
-        return grid.decode(written.numbers)
-
-    return Entry("voxels", "crystal", grid.shape[0], write, read)
-
-
 @cache
-def _imatgen(numbers: tuple[int, ...]) -> voxel_grid.VoxelGrid:
-    return voxel_grid.VoxelGrid.imatgen(numbers)
-
-
-def imatgen_written(batch: CrystalBatch) -> Written:
+def imatgen(kinds: Kinds) -> voxel_grid.VoxelGrid | None:
     """The published grids of binaries, one channel for each of the crystal's own two elements."""
-    systems = [tuple(sorted(set(row.tolist()) - {0})) for row in batch.numbers]
-    width = _imatgen((1, 8)).shape[0]
-    numbers, ok = torch.zeros(len(batch), width), np.zeros(len(batch), dtype=bool)
-    for i, system in enumerate(systems):
-        if len(system) == 2:
-            encoded = _imatgen(system).encode_all(batch[i])
-            numbers[i], ok[i] = encoded.tensor[0], encoded.ok[0]
-    return Written(numbers, ok, systems)
+    return voxel_grid.VoxelGrid.imatgen(kinds) if len(kinds) == 2 else None
 
 
-def imatgen_back(written: Written) -> Samples:
-    """Crystals by peaks."""
-    parts = [
-        _imatgen(system).decode(row[None]) if good else None
-        for system, row, good in zip(written.extra, written.numbers, written.ok, strict=True)
-    ]
-    ok = np.array([part is not None and bool(part.ok[0]) for part in parts])
-    crystals = [p.crystals if p is not None else placeholder(1) for p in parts]
-    return Samples(CrystalBatch.cat(crystals), ok, ("",) * len(ok))
+class Components:
+    """The first k principal components of (n, points) grids, by the Gram matrix."""
+
+    def __init__(self, grids: Tensor, k: int) -> None:
+        """Mean (points,) and axes (points, k)."""
+        self.mean = grids.mean(0)
+        grids = grids - self.mean
+        values, vectors = torch.linalg.eigh((grids @ grids.T).double())
+        axes = grids.T @ vectors[:, -k:].float()
+        self.axes = axes / values[-k:].clamp_min(1e-12).sqrt().float()
+
+    def encode(self, grids: Tensor) -> Tensor:
+        """(batch, k)."""
+        return (grids.flatten(1) - self.mean) @ self.axes
+
+    def decode(self, code: Tensor) -> Tensor:
+        """(batch, 1, points^3)."""
+        edge = round(len(self.mean) ** (1 / 3))
+        return (self.mean + code @ self.axes.T).view(-1, 1, edge, edge, edge)
 
 
 class LinearCoder:
     """Principal components in the place of CCDCGAN's autoencoders, with codes as long as theirs."""
 
-    def __init__(self, cells: Tensor, sites: Tensor, *, cell_code: int = 25, site_code: int = 200):
+    cell_code, site_code = CELL_CODE, SITE_CODE
+
+    def __init__(self, cells: Tensor, sites: Tensor) -> None:
         """Fit to grids (n, points) of cells and of the sites of one element."""
-        self.cell_code, self.site_code = cell_code, site_code
-        self._cells, self._sites = (
-            _components(grids, k) for grids, k in ((cells, cell_code), (sites, site_code))
-        )
-
-    def encode_cells(self, cell: Tensor) -> Tensor:
-        """(batch, cell code)."""
-        return self._encode(self._cells, cell)
-
-    def decode_cells(self, code: Tensor) -> Tensor:
-        """(batch, 1, points^3)."""
-        return self._decode(self._cells, code)
-
-    def encode_sites(self, sites: Tensor) -> Tensor:
-        """(batch, site code)."""
-        return self._encode(self._sites, sites)
-
-    def decode_sites(self, code: Tensor) -> Tensor:
-        """(batch, 1, points^3)."""
-        return self._decode(self._sites, code)
-
-    @staticmethod
-    def _encode(fitted: tuple[Tensor, Tensor], grids: Tensor) -> Tensor:
-        mean, axes = fitted
-        return (grids.flatten(1) - mean) @ axes
-
-    @staticmethod
-    def _decode(fitted: tuple[Tensor, Tensor], code: Tensor) -> Tensor:
-        mean, axes = fitted
-        edge = round(len(mean) ** (1 / 3))
-        return (mean + code @ axes.T).view(-1, 1, edge, edge, edge)
-
-
-def _components(grids: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Mean (points,) and the first k principal axes (points, k), by the Gram matrix."""
-    mean = grids.mean(0)
-    grids = grids - mean
-    values, vectors = torch.linalg.eigh((grids @ grids.T).double())
-    axes = grids.T @ vectors[:, -k:].float()
-    return mean, axes / values[-k:].clamp_min(1e-12).sqrt().float()
+        of_cells, of_sites = Components(cells, CELL_CODE), Components(sites, SITE_CODE)
+        self.encode_cells, self.decode_cells = of_cells.encode, of_cells.decode
+        self.encode_sites, self.decode_sites = of_sites.encode, of_sites.decode
 
 
 @cache
-def _linear_coder() -> LinearCoder:
+def linear_coder() -> LinearCoder:
+    """Fitted to training binaries, none of which has a formula that is tested."""
     known = imd.datasets.load("oqmd_icsd").select(max_sites=MOST_SITES)
     tested = known.table["formula"].iloc[np.random.default_rng(0).permutation(len(known))[:1000]]
     data = known.select(split="train", nelements=2)
-    data = data[~data.table["formula"].isin(set(tested)).to_numpy()]  # no formula that is tested
+    data = data[~data.table["formula"].isin(set(tested)).to_numpy()]
     data = data[np.random.default_rng(2).permutation(len(data))[:600]]
     cells, sites = [], []
     for crystal in data.crystals:
-        grid = _imatgen(tuple(sorted(set(crystal.numbers[0].tolist()) - {0})))
+        grid = imatgen(kinds(crystal))
         encoded = grid.encode_all(crystal)
         if len(cells) < N_CODED and encoded.ok[0]:
             cell, site = grid.split(encoded.tensor)
@@ -298,34 +234,12 @@ def _linear_coder() -> LinearCoder:
     return LinearCoder(torch.cat(cells), torch.cat(sites))
 
 
-N_CODED = 300  # training crystals of the linear coder
-
-
-def _image(system: tuple[int, ...]) -> crystal_image.CrystalImage:
-    layout = crystal_image.ImageLayout.one_system(system)
-    return crystal_image.CrystalImage(layout, _imatgen(system), _linear_coder())
-
-
-def image_written(batch: CrystalBatch) -> Written:
+def image(kinds: Kinds) -> crystal_image.CrystalImage | None:
     """CCDCGAN's image of binaries, with the crystal's own two elements."""
-    systems = [tuple(sorted(set(row.tolist()) - {0})) for row in batch.numbers]
-    numbers, ok = torch.zeros(len(batch), 28 * 28), np.zeros(len(batch), dtype=bool)
-    for i, system in enumerate(systems):
-        if len(system) == 2:
-            encoded = _image(system).encode_all(batch[i])
-            numbers[i], ok[i] = encoded.tensor.flatten(), encoded.ok[0]
-    return Written(numbers, ok, systems)
-
-
-def image_back(written: Written) -> Samples:
-    """Codes to grids, grids to crystals."""
-    parts = [
-        _image(system).decode(row.view(1, 1, 28, 28)) if good else None
-        for system, row, good in zip(written.extra, written.numbers, written.ok, strict=True)
-    ]
-    ok = np.array([part is not None and bool(part.ok[0]) for part in parts])
-    crystals = [p.crystals if p is not None else placeholder(1) for p in parts]
-    return Samples(CrystalBatch.cat(crystals), ok, ("",) * len(ok))
+    if len(kinds) != 2:
+        return None
+    layout = crystal_image.ImageLayout.one_system(kinds)
+    return crystal_image.CrystalImage(layout, imatgen(kinds), linear_coder())
 
 
 _METHANE = methane_grid.MethaneGrid()
@@ -351,7 +265,8 @@ def silica(data: CrystalSet) -> CrystalSet:
 
 
 @cache
-def _sites() -> symmetry_sites.SymmetrySites:
+def site_rows() -> symmetry_sites.SymmetrySites:
+    """CubicGAN's descriptor."""
     data = cubic_ternaries(imd.datasets.load("oqmd_icsd"))
     return symmetry_sites.SymmetrySites.fit(symmetry_sites.find_sites(data.crystals)[0])
 
@@ -369,16 +284,13 @@ def cubicgan_written(batch: CrystalBatch) -> Written:
         sites, kept = symmetry_sites.find_sites(batch[maybe])
         ok[maybe[kept]] = True
         if len(kept):
-            numbers[torch.as_tensor(maybe[kept])] = _sites().encode_sites(sites)
+            numbers[torch.as_tensor(maybe[kept])] = site_rows().encode_sites(sites)
     return Written(numbers, ok)
 
 
 def cubicgan_back(written: Written) -> Samples:
     """Crystals by symmetry operations."""
-    return _sites().decode(written.numbers)
-
-
-UNIT_WIDTH = 7 + 4 * MOST_SITES  # group, lengths, angles, and Z with coordinates of each orbit
+    return site_rows().decode(written.numbers)
 
 
 def unit_written(batch: CrystalBatch) -> Written:
@@ -396,13 +308,12 @@ def unit_written(batch: CrystalBatch) -> Written:
 
 def unit_back(written: Written) -> Samples:
     """Apply the operations of the group."""
-    good = np.flatnonzero(written.ok)
-    rows = written.numbers[torch.as_tensor(good)].double()
+    rows = written.numbers[torch.as_tensor(written.ok)].double()
     lattice, _ = coordinate_matrix.lattice_of(rows[:, 1:4], rows[:, 4:7])
     sites = rows[:, 7:].view(len(rows), MOST_SITES, 4).numpy()
     groups, kinds = rows[:, 0].long().numpy(), sites[:, :, 0].astype(np.int64)
     crystals, _ = symmetry.expand(groups, lattice.numpy(), sites[:, :, 1:], kinds)
-    return in_place(written.ok, crystals, good)
+    return in_place(written.ok, crystals)
 
 
 def pgcgm_entry(decimals: int | None) -> Entry:
@@ -412,7 +323,7 @@ def pgcgm_entry(decimals: int | None) -> Entry:
 
     def write(batch: CrystalBatch) -> Written:
         ok = np.zeros(len(batch), dtype=bool)
-        numbers, found = torch.zeros(len(batch), 9 + 3 + 69 + 192 * 16), []
+        numbers, found = torch.zeros(len(batch), PGCGM_SIZE), []
         maybe = np.flatnonzero((batch.counts() > 0).sum(1).numpy() == 3)
         some = symmetry.orbits(batch[maybe]) if len(maybe) else []
         for i, orbit in zip(maybe, some, strict=True):
@@ -426,27 +337,25 @@ def pgcgm_entry(decimals: int | None) -> Entry:
                     affine(orbit.space_group).ravel(),
                 ]
                 numbers[i], ok[i] = torch.as_tensor(np.concatenate(parts)), True
-                found.append((i, orbit.space_group, orbit.numbers))
+                found.append((orbit.space_group, orbit.numbers))
         return Written(numbers, ok, found)
 
     def read(written: Written) -> Samples:
         if not written.extra:
-            return in_place(written.ok, None, np.zeros(0, dtype=np.int64))
-        good = np.array([i for i, _, _ in written.extra])
-        rows = written.numbers[torch.as_tensor(good)].double().numpy()
+            return in_place(written.ok, None)
+        rows = written.numbers[torch.as_tensor(written.ok)].double().numpy()
         frac = (rows[:, :9] * 0.5 + 0.5).reshape(-1, 3, 3)
         frac = frac if decimals is None else frac.round(decimals)
         lengths = np.exp(rows[:, 9:12] * PGCGM_MU + PGCGM_MU)
-        groups = np.array([g for _, g, _ in written.extra])
+        groups = np.array([group for group, _ in written.extra])
         angles = np.full((len(groups), 3), 90.0)
         angles[(groups >= 143) & (groups <= 194), 2] = 120.0  # hexagonal axes
         lattice, _ = coordinate_matrix.lattice_of(torch.as_tensor(lengths), torch.as_tensor(angles))
-        kinds = np.stack([kind for _, _, kind in written.extra])
-        crystals, _ = symmetry.expand(groups, lattice.numpy(), frac, kinds, tolerance=1e-3)
-        return in_place(written.ok, crystals, good)
+        numbers = np.stack([numbers for _, numbers in written.extra])
+        crystals, _ = symmetry.expand(groups, lattice.numpy(), frac, numbers, tolerance=1e-3)
+        return in_place(written.ok, crystals)
 
-    size = 9 + 3 + 69 + 192 * 16
-    return Entry("symmetry", "crystal", size, write, read, decimals is None, ternaries)
+    return Entry("symmetry", "crystal", PGCGM_SIZE, write, read, decimals is None, ternaries)
 
 
 def ternaries(data: CrystalSet) -> CrystalSet:
@@ -475,14 +384,12 @@ def graph_written(batch: CrystalBatch) -> Written:
     i, j = graph.edge_index
     product = sites[i] * sites[j]  # (edges, 23)
     difference = (sites[i] - sites[j]).abs()
-    kinds = torch.cat([edges, product, difference], dim=1)
-    n_edges = torch.bincount(graph.site_crystal[i], minlength=len(graph)).clamp_min(1)
-    pooled = torch.zeros(len(graph), kinds.shape[1]).index_add(0, graph.site_crystal[i], kinds)
-    mean = torch.zeros(len(graph), 23).index_add(0, graph.site_crystal, sites)
-    mean /= graph.n_sites[:, None]
-    square = torch.zeros(len(graph), 23).index_add(0, graph.site_crystal, sites**2)
-    spread = (square / graph.n_sites[:, None] - mean**2).clamp_min(0).sqrt()
-    return Written(torch.cat([pooled / n_edges[:, None], mean, spread], dim=1), graph.ok)
+    features = torch.cat([edges, product, difference], dim=1)
+    pooled = mean_by_graph(features, graph.site_crystal[i], len(graph))
+    mean = mean_by_graph(sites, graph.site_crystal, len(graph))
+    square = mean_by_graph(sites**2, graph.site_crystal, len(graph))
+    spread = (square - mean**2).clamp_min(0).sqrt()
+    return Written(torch.cat([pooled, mean, spread], dim=1), graph.ok)
 
 
 def amd_written(batch: CrystalBatch) -> Written:
@@ -523,35 +430,22 @@ def soap_written(batch: CrystalBatch) -> Written:
     return Written(torch.as_tensor(rows), np.ones(len(batch), dtype=bool))
 
 
-def matrix_entry(make: Callable[[int], Any]) -> Entry:
+def pair_matrix(make: Callable[[int], Any]) -> Entry:
     """A sine or an Ewald matrix, sorted; twice the sites, so that a doubled cell fits."""
-    matrix = make(2 * MOST_SITES)
-
-    def write(batch: CrystalBatch) -> Written:
-        ok = (batch.n_sites <= 2 * MOST_SITES).numpy()
-        return on_those(ok, matrix.shape, lambda rows: matrix.encode(batch[rows]))
-
-    return Entry("matrices", "nothing", int(np.prod(matrix.shape)), write)
+    return whole("matrices", lambda: make(2 * MOST_SITES), gives="nothing")
 
 
 ENTRIES: dict[str, Entry] = {
     "element fractions": Entry("compositions", "formula", 118, fractions, fractions_back),
-    "composition matrix (MatGAN)": Entry(
-        "compositions", "formula", 85 * 8, matrix_written, matrix_back
+    "composition matrix (MatGAN)": whole(
+        "compositions", composition_matrix.CompositionMatrix, gives="formula"
     ),
-    "coordinate matrix (Kim et al.)": Entry(
-        "coordinates", "crystal", int(np.prod(_coordinates().shape)),
-        coordinates_written, coordinates_back,
-    ),
+    "coordinate matrix (Kim et al.)": whole("coordinates", coordinates),
     "hydride blocks (CrystalGAN), published": hydride_entry("published"),
     "hydride blocks (CrystalGAN)": hydride_entry("apart"),
-    "voxels (iMatGen), published": Entry(
-        "voxels", "crystal", _imatgen((1, 8)).shape[0], imatgen_written, imatgen_back, False
-    ),
-    "crystal image (CCDCGAN), linear coder": Entry(
-        "voxels", "crystal", 28 * 28, image_written, image_back, False
-    ),
-    "voxels, one channel": voxel_entry(voxel_grid.VoxelGrid()),
+    "voxels (iMatGen), published": own_elements("voxels", imatgen((1, 8)).shape, imatgen),
+    "crystal image (CCDCGAN), linear coder": own_elements("voxels", (1, 28, 28), image),
+    "voxels, one channel": whole("voxels", voxel_grid.VoxelGrid),
     "methane grids (ZeoGAN), cell given": Entry(
         "voxels", "crystal", 3 * 32**3, methane_written, methane_back, False, silica
     ),
@@ -564,6 +458,6 @@ ENTRIES: dict[str, Entry] = {
     "crystal graph, pooled": Entry("graphs", "nothing", 41 + 4 * 23, graph_written),
     "average minimum distances": Entry("graphs", "nothing", amd.K, amd_written),
     "SOAP, by electronegativity": Entry("graphs", "nothing", 126, soap_written),
-    "sine matrix": matrix_entry(coulomb.SineMatrix),
-    "Ewald matrix": matrix_entry(coulomb.EwaldMatrix),
-}  # fmt: skip
+    "sine matrix": pair_matrix(coulomb.SineMatrix),
+    "Ewald matrix": pair_matrix(coulomb.EwaldMatrix),
+}

@@ -9,12 +9,10 @@ Finished chunks lie in `_build/cubic_prototypes/`. One thread takes about an hou
 
 from __future__ import annotations
 
-import os
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
+import record
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, elements, symmetry
@@ -27,9 +25,8 @@ from imd_helpers.energies.lattice_scan import LatticeScan, lattice_scan
 from imd_helpers.models.cubicgan import training_sites
 from imd_helpers.predictors import SitePredictor
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "cubic_prototypes"
-WORK = ROOT / "_build" / "cubic_prototypes"
+HERE = record.DATA / "cubic_prototypes"
+WORK = record.BUILD / "cubic_prototypes"
 CHUNK = 250
 FIRST = 4_000  # compounds that teach the guess for the others
 SEED = 2021
@@ -85,9 +82,8 @@ def _guess(real: Sites, sites: Sites) -> np.ndarray:
 
 def scan() -> None:
     """Every compound's equation of state; a chunk that is there is not computed again."""
-    WORK.mkdir(parents=True, exist_ok=True)
     sites = compounds()
-    np.savez(WORK / "sites.npz", **vars(sites))
+    record.write_arrays(WORK / "sites.npz", **vars(sites))
     refined = False
     for start in range(0, len(sites), CHUNK):
         file = WORK / f"chunk-{start:05d}.npz"
@@ -98,9 +94,7 @@ def scan() -> None:
             sites, refined = _better_guess(sites), True
         part = sites[start : start + CHUNK]
         columns, reasons = _scan(part)
-        with file.with_suffix(".part").open("wb") as out:
-            np.savez(out, reasons=np.array(reasons), **columns)
-        os.replace(file.with_suffix(".part"), file)
+        record.write_arrays(file, reasons=np.array(reasons), **columns)
         spent = time.process_time() - began
         print(f"{start + len(part):,} of {len(sites):,}: {columns['ok'].sum()} ok, {spent:.0f} s")
 
@@ -207,5 +201,7 @@ def check() -> None:
     )
 
 
+TASKS = (scan, table, check)
+
 if __name__ == "__main__":
-    {"scan": scan, "table": table, "check": check}[sys.argv[1]]()
+    record.command(TASKS, __doc__)

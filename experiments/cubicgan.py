@@ -1,7 +1,7 @@
 """Train the CubicGANs that come with the book, and measure what each published quirk costs.
 
-    python experiments/cubicgan.py train VARIANT        weights and run.json
-    python experiments/cubicgan.py judge VARIANT        the funnel, into run.json; card.md
+    python experiments/cubicgan.py train VARIANT        weights, run.json, card.md
+    python experiments/cubicgan.py judge VARIANT        the funnel alone, once more
     python experiments/cubicgan.py baselines            the same for baselines
     python experiments/cubicgan.py relapses [SEED ...]  one published quirk at a time
 
@@ -11,19 +11,18 @@ uses the training split only.
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
+import record
+from record import CHECKPOINTS, Row
+
 import imd_helpers as imd
-from imd_helpers import baselines
+from imd_helpers import baselines as samplers
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.descriptors.symmetry_sites import decode_sites
 from imd_helpers.models import cubicgan
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "checkpoints"
 N_JUDGED, N_ENERGIES, N_RELAPSE, RELAPSE_STEPS = 10_000, 1_000, 2_000, 1_000
 
 TRAINED_ON = {
@@ -32,7 +31,7 @@ TRAINED_ON = {
 }
 
 # `fixed` with one thing of the published code put back.
-RELAPSES: dict[str, dict[str, Any]] = {
+RELAPSES: dict[str, Row] = {
     "fixed": {},
     "frozen labels": {"frozen_labels": True},
     "uniform labels": {"labels": "uniform"},
@@ -47,7 +46,7 @@ RELAPSES: dict[str, dict[str, Any]] = {
 
 def folder(variant: str) -> Path:
     """Where a variant's files are."""
-    return HERE / f"cubicgan-{variant}"
+    return CHECKPOINTS / f"cubicgan-{variant}"
 
 
 def training_crystals() -> CrystalBatch:
@@ -60,6 +59,12 @@ def training_crystals() -> CrystalBatch:
     return known.select(nelements=3, space_groups=[225, 216, 221]).crystals
 
 
+def held_out() -> CrystalBatch:
+    """The real cubic ternaries that no model and no baseline was shown."""
+    parts = [decode_sites(cubicgan.training_sites(split)) for split in ("val", "test")]
+    return CrystalBatch.cat([part.crystals for part in parts])
+
+
 def funnel(model: Any, n: int, *, name: str, labels: str | None = None) -> imd.judge.Report:
     """Judge n samples of a model or a baseline."""
     how = {} if labels is None else {"labels": labels}
@@ -67,152 +72,124 @@ def funnel(model: Any, n: int, *, name: str, labels: str | None = None) -> imd.j
     return imd.judge.funnel(samples, training=training_crystals(), name=name)
 
 
-def rows(report: imd.judge.Report) -> list[dict[str, Any]]:
+def rows(report: imd.judge.Report) -> list[Row]:
     """The table of a report as plain numbers, n in every row."""
-    table = report.table.reset_index()
-    table.insert(1, "n", report.n)
-    return json.loads(table.to_json(orient="records", double_precision=6))
-
-
-def write(path: Path, record: Any) -> None:
-    """Write JSON in one go."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
-    print(f"wrote {path.name}")
+    table = report.table
+    table.insert(0, "n", report.n)
+    return record.table_rows(table)
 
 
 def train(variant: str) -> None:
-    """Train one variant at the profile `full`."""
+    """Train one variant at the profile `full`, and judge it."""
     cubicgan.train(variant, profile="full", folder=folder(variant), resume=True)
     (folder(variant) / "training.safetensors").unlink()  # 4 times the weights, not committed
+    judge(variant)
 
 
 def judge(variant: str) -> None:
     """Add the funnel of 10,000 samples, with each way of drawing labels, to run.json."""
     path = folder(variant) / "run.json"
-    run = json.loads(path.read_text())
+    run = record.read(path)
     model = imd.models.load("cubicgan", variant=variant)
-    run["funnel"] = {
-        f"{labels or 'own'} labels": rows(funnel(model, N_JUDGED, name=variant, labels=labels))
+    reports = {
+        f"{labels or 'own'} labels": funnel(model, N_JUDGED, name=variant, labels=labels)
         for labels in (None, *cubicgan.LABEL_SOURCES)
     }
-    report = funnel(model, N_JUDGED, name=variant)
-    run["funnel_definition"] = report.definition
+    run["funnel"] = {labels: rows(each) for labels, each in reports.items()}
+    run["funnel_definition"] = reports["own labels"].definition
     if variant != "paper":  # of which too few are left to ask
-        run["energies"] = rows(to_the_hull(model, variant))
+        run["energies"] = to_the_hull(model, variant)
     if run["config"].get("data") == "cubic_prototypes":
-        run["funnel_of_training_set"] = rows(funnel(enumeration(), N_JUDGED, name="enumeration"))
-        run["energies_of_training_set"] = rows(to_the_hull(enumeration(), "enumeration"))
-    write(path, run)
-    (folder(variant) / "card.md").write_text(
-        card(variant, run, path.with_name("model.safetensors"))
-    )
+        known = imd.datasets.load("cubic_prototypes", split="train")
+        groups = known.table["space_group"].to_numpy()
+        copies = samplers.TrainingCopies(samplers.Templates(known.crystals, groups))
+        report = funnel(copies, N_JUDGED, name="enumeration")
+        run["funnel_of_training_set"] = rows(report)
+        run["energies_of_training_set"] = to_the_hull(copies, "enumeration")
+    record.write(path, run)
+    card(variant, run)
 
 
-def enumeration() -> baselines.TrainingCopies:
-    """The training split of `cubic_prototypes` as a generator without learning."""
-    known = imd.datasets.load("cubic_prototypes", split="train")
-    groups = known.table["space_group"].to_numpy()
-    return baselines.TrainingCopies(baselines.Templates(known.crystals, groups))
-
-
-def to_the_hull(model: Any, name: str) -> imd.judge.Report:
+def to_the_hull(model: Any, name: str) -> list[Row]:
     """The judge with CHGNet energies, of 1,000 samples."""
-    samples = model.sample(N_ENERGIES, seed=2022)
-    return imd.judge.judge(
-        samples,
+    report = imd.judge.judge(
+        model.sample(N_ENERGIES, seed=2022),
         reference=training_crystals(),
         distributions=False,
         name=name,
         progress=True,
     )
+    return rows(report)
 
 
-def card(variant: str, run: dict[str, Any], weights: Path) -> str:
+def card(variant: str, run: Row) -> None:
     """The card of a checkpoint, every number taken from its run.json."""
     config, last = run["config"], run["funnel"]["own labels"][-1]
     hull = [row for row in run.get("energies", []) if row["stage"] == "metastable"]
+    weights = folder(variant) / "model.safetensors"
     train, elements = config["train"], len(cubicgan.CubicGan.load(weights).table)
     share = f"{100 * last['share']:.1f} % ({100 * last['low']:.1f} to {100 * last['high']:.1f})"
     lines = [
-        f"# CubicGAN, variant `{variant}`",
-        "",
-        "Generator and critic of a Wasserstein GAN over cubic ternary crystals.",
-        "",
-        "- Source: Zhao et al., Adv. Sci. 8 (2021) 2100566, and the code MilesZhao/CubicGAN, "
+        "Source: Zhao et al., Adv. Sci. 8 (2021) 2100566, and the code MilesZhao/CubicGAN, "
         "commit 7034d84 (MIT). Re-implemented here, without weights or code of the authors.",
-        f"- Trained on: {run['training_crystals']:,} crystals, the training split of "
+        f"Trained on: {run['training_crystals']:,} crystals, the training split of "
         f"{TRAINED_ON[config.get('data', 'oqmd_icsd')]}.",
-        f"- Size: {config['width']:g} of the published width, batch {config['batch']}, "
+        f"Size: {config['width']:g} of the published width, batch {config['batch']}, "
         f"{train['steps']} generator steps with {train['critic_steps']} critic steps each, "
         f"learning rate {train['lr_generator']:g}.",
-        f"- Training: {run['seconds'] / 60:.0f} minutes, {run['device']}, {run['threads']} "
+        f"Training: {run['seconds'] / 60:.0f} minutes, {run['device']}, {run['threads']} "
         f"thread, seed {train['seed']}.",
-        f"- Funnel of {last['n']:,} samples: {share} pass all stages, with the 95 % Wilson "
+        f"Funnel of {last['n']:,} samples: {share} pass all stages, with the 95 % Wilson "
         "interval. The definition of each stage is in `run.json`.",
         *(
-            f"- Of {row['n']:,} samples {row['passed']} are new and at most 0.1 eV/atom above the "
+            f"Of {row['n']:,} samples {row['passed']} are new and at most 0.1 eV/atom above the "
             "hull of known phases by CHGNet."
             for row in hull
         ),
-        "- Limits: space groups 225, 216 and 221; three orbits at multiples of 1/4; "
+        "Limits: space groups 225, 216 and 221; three orbits at multiples of 1/4; "
         f"{elements} elements.",
-        "- Licence: BSD-3-Clause for the weights; the data are CC-BY-4.0.",
-        f"- Made by `python experiments/cubicgan.py train {variant}`, then `judge`.",
+        "Licence: BSD-3-Clause for the weights; the data are CC-BY-4.0.",
+        f"`model.safetensors` and `run.json`: `python experiments/cubicgan.py train {variant}`.",
     ]
-    return "\n".join(lines) + "\n"
+    about = "Generator and critic of a Wasserstein GAN over cubic ternary crystals."
+    path = folder(variant) / "card.md"
+    record.write_card(path, f"CubicGAN, variant `{variant}`", lines, about=about)
 
 
-def baseline_funnels() -> None:
+def baselines() -> None:
     """The three baselines without learning, through the same funnel."""
-    sites = cubicgan.training_sites()
-    known = decode_sites(sites).crystals
-    record = {}
-    for cls in (baselines.TrainingCopies, baselines.Substitution, baselines.RandomCubic):
-        record[cls.__name__] = rows(funnel(cls(known), N_JUDGED, name=cls.__name__))
-    write(HERE / "cubicgan-baselines.json", record)
+    known = decode_sites(cubicgan.training_sites()).crystals
+    found = {}
+    for cls in (samplers.TrainingCopies, samplers.Substitution, samplers.RandomCubic):
+        report = funnel(cls(known), N_JUDGED, name=cls.__name__)
+        found[cls.__name__] = rows(report)
+    record.write(CHECKPOINTS / "cubicgan" / "baselines.json", found)
 
 
-def relapses(seeds: list[int]) -> None:
-    """Train `fixed` with one published quirk put back, briefly and equally; keeps what it has.
-
-    Several processes may work on different seeds: the file is read again before each write.
-    """
-    path = HERE / "cubicgan-relapses.json"
-    for seed in seeds:
-        for name, change in RELAPSES.items():
-            if any((row["name"], row["seed"]) == (name, seed) for row in read_rows(path)):
-                continue
-            row = {"name": name, "seed": seed, **run_relapse(name, seed, change)}
-            order = list(RELAPSES)
-            table = [*read_rows(path), row]
-            write(path, sorted(table, key=lambda r: (order.index(r["name"]), r["seed"])))
+def relapses(*seeds: str) -> None:
+    """Train `fixed` with one published quirk put back, briefly and equally; keeps what it has."""
+    jobs = [(name, seed) for name in RELAPSES for seed in map(int, seeds or "012")]
+    path = CHECKPOINTS / "cubicgan" / "relapses.json"
+    record.fill(path, ("name", "seed"), jobs, relapse)
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """What is already there."""
-    return json.loads(path.read_text()) if path.exists() else []
-
-
-def run_relapse(name: str, seed: int, change: dict[str, Any]) -> dict[str, Any]:
+def relapse(name: str, seed: int) -> Row:
     """Train and judge one relapse with one seed."""
-    changes = {"steps": RELAPSE_STEPS, "log_every": 100, **change}
+    changes = {"steps": RELAPSE_STEPS, "log_every": 100, **RELAPSES[name]}
     variant = "paper" if name.endswith("paper") else "fixed"
     model, history = cubicgan.train(
         variant, profile="full", seed=seed, changes=changes, progress=False
     )
     # every relapse is asked for the same kind of elements, however it was trained
     report = funnel(model, N_RELAPSE, name=name, labels="data")
-    print(seed, name, round(report.table["share"].iloc[-1], 3), flush=True)
-    return {"steps": RELAPSE_STEPS, "seconds": round(history.seconds), "funnel": rows(report)}
+    return {
+        "steps": RELAPSE_STEPS,
+        "seconds": round(history.seconds),
+        "funnel": rows(report),
+    }
 
+
+TASKS = (train, judge, baselines, relapses)
 
 if __name__ == "__main__":
-    task, *rest = sys.argv[1:]
-    if task == "relapses":
-        relapses([int(seed) for seed in rest] or [0, 1, 2])
-    elif task == "baselines":
-        baseline_funnels()
-    else:
-        {"train": train, "judge": judge}[task](rest[0])
+    record.command(TASKS, __doc__)

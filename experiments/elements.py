@@ -7,11 +7,10 @@ Values are those of pymatgen (MIT licence); a missing value is an empty cell.
 
 from __future__ import annotations
 
-import csv
-import math
 import warnings
-from pathlib import Path
 
+import pandas as pd
+import record
 from pymatgen.analysis.molecule_structure_comparator import CovalentRadius
 from pymatgen.core import Element
 
@@ -26,23 +25,17 @@ FLAGS = (
 )
 
 
-def clean(value: object) -> str:
-    """Format a number; None, NaN and things without a value become an empty cell."""
-    if value is None:
-        return ""
-    number = float(value)
-    return "" if math.isnan(number) else f"{number:.6g}"
-
-
 def mean(values: tuple[int, ...]) -> float | None:
     """Mean, or None for an empty tuple."""
     return sum(values) / len(values) if values else None
 
 
-def row(z: int) -> dict[str, str]:
+def row(z: int) -> dict[str, object]:
     """All columns of one element."""
     e = Element.from_Z(z)
-    values: dict[str, object] = {
+    return {
+        "number": z,
+        "symbol": e.symbol,
         "electronegativity": e.X,
         "row": e.row,
         "group": e.group,
@@ -61,20 +54,17 @@ def row(z: int) -> dict[str, str]:
         **{flag: int(getattr(e, flag)) for flag in FLAGS},
         "molar_volume": e.molar_volume,
     }
-    return {"number": str(z), "symbol": e.symbol, **{k: clean(v) for k, v in values.items()}}
 
 
-def main() -> None:
-    """Write the file beside this script."""
+def table() -> None:
+    """Write the file; what has no value is an empty cell."""
     warnings.simplefilter("ignore")
-    rows = [row(z) for z in range(1, 119)]
-    path = Path(__file__).resolve().parents[1] / "data" / "elements" / "elements.csv"
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    print(f"{path.name}: {len(rows)} elements, {len(rows[0])} columns")
+    columns = pd.DataFrame([row(z) for z in range(1, 119)])
+    path = record.DATA / "elements" / "elements.csv"
+    record.write_text(path, columns.to_csv(index=False, float_format="%.6g"))
 
+
+TASKS = (table,)
 
 if __name__ == "__main__":
-    main()
+    record.command(TASKS, __doc__)

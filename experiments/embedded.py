@@ -147,20 +147,15 @@ def make_formula_tables(wheels: Path, out: Path) -> None:
     oqmd = energy.merge(gap, on="formula", how="left")
     oqmd.columns = ["formula", "formation_energy", "band_gap"]
     write_formulas(oqmd, out, "oqmd_formulas", formation_energy=4, band_gap=3, sort=True)
-    write_formulas(
-        renamed(read_csv(wheel, "matbench/mp_e_form.csv"), "formation_energy"),
-        out, "mp_e_form", formation_energy=4,
-    )  # fmt: skip
-    write_formulas(
-        renamed(read_csv(wheel, "matbench/mp_gap.csv"), "band_gap"), out, "mp_gap", band_gap=4
-    )
-    write_formulas(
-        renamed(read_csv(wheel, "matbench/expt_gap.csv"), "band_gap"), out, "expt_gap", band_gap=4
-    )
-    write_formulas(
-        renamed(read_parts(wheel, "benchmark_data/mp_e_hull"), "energy_above_hull"),
-        out, "mp_e_hull", energy_above_hull=4,
-    )  # fmt: skip
+    tables = {
+        "mp_e_form": (read_csv(wheel, "matbench/mp_e_form.csv"), "formation_energy"),
+        "mp_gap": (read_csv(wheel, "matbench/mp_gap.csv"), "band_gap"),
+        "expt_gap": (read_csv(wheel, "matbench/expt_gap.csv"), "band_gap"),
+        "mp_e_hull": (read_parts(wheel, "benchmark_data/mp_e_hull"), "energy_above_hull"),
+    }
+    for name, (table, target) in tables.items():
+        columns = table.rename(columns={"target": target})[["formula", target]]
+        write_formulas(columns, out, name, **{target: 4})
 
 
 def read_csv(wheel: zipfile.ZipFile, name: str) -> pd.DataFrame:
@@ -172,10 +167,6 @@ def read_parts(wheel: zipfile.ZipFile, folder: str) -> pd.DataFrame:
     """The source's own three parts as one table: this project has its own split."""
     parts = [read_csv(wheel, f"{folder}/{part}.csv") for part in ("train", "val", "test")]
     return pd.concat(parts, ignore_index=True)
-
-
-def renamed(table: pd.DataFrame, target: str) -> pd.DataFrame:
-    return table.rename(columns={"target": target})[["formula", target]]
 
 
 def write_formulas(

@@ -3,95 +3,33 @@
     python experiments/gan_pathologies.py [NAME ...]
 
 Without names all experiments are run, and those that `run.json` has already are kept. Seeds 0 to 7
-are for looking and choosing, 8 to 15 are held out. Nothing here is trained on the test split.
+are for looking and choosing, 8 to 15 are held out. Data and networks are those of the page; nothing
+is trained on the test split.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+import record
 import torch
+from record import Row
 from torch import Tensor, nn
 
-import imd_helpers as imd
-from imd_helpers.crystals import elements
-from imd_helpers.networks import checkpoint, distances, layers, train_seeds
-from imd_helpers.runtime import device_name, version
+from imd_helpers.networks import distances, layers, train_seeds
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "checkpoints" / "gan_pathologies"
-FAMILIES = ("F", "O", "N", "S", "Te")
+PAGE = record.chapter("3_networks/gan_pathologies", until="## Equation ↔ code")
+N_FAMILIES = len(PAGE.FAMILIES)
 N_TRAIN, N_TEST = 350, 80  # crystals of a family
-CHI_UNIT, CHI_BLUR = 0.25, 0.06  # Pauling units
 WIDTH, LATENT, PROBED = 48, 8, 400
-ON_FAMILY = 0.15  # Pauling units from the family's electronegativity
-DUE_SHARE = 0.1  # of a fair share of the samples: fewer, and the family counts as lost
 SEEN = ("precision", "recall", "families", "on_family", "distance", "obeyed")
 SHOWN = ("collapse", "vanishing, least squares", "penalty, batch norm", "penalty")
 CURVES = ("precision", "recall", "critic_loss", "generator_loss")
 
 
-# ---- data: two numbers a crystal
-
-
-def crystals_by_anion(split: str, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """(5 n, 2) electronegativity of the anion and formation energy, and (5 n,) families."""
-    known = imd.datasets.load("oqmd_icsd")
-    counts = known.crystals.counts().numpy()
-    chi = np.nan_to_num(elements.column("electronegativity"))
-    anion = np.where(counts > 0, chi, -1.0).argmax(1)  # (crystals,) most electronegative element
-    mine = (known.table["split"] == "train").to_numpy() == (split == "train")
-    mine &= (counts > 0).sum(1) >= 2
-    rng = np.random.default_rng(0)
-    rows = [
-        rng.choice(np.flatnonzero(mine & (anion == elements.number(s))), n, replace=False)
-        for s in FAMILIES
-    ]
-    energy = known.table["formation_energy"].to_numpy()
-    picked = np.concatenate(rows)
-    blurred = chi[anion[picked]] + rng.normal(0.0, CHI_BLUR, len(picked))
-    return np.stack([blurred, energy[picked]], axis=1), np.repeat(np.arange(len(FAMILIES)), n)
-
-
-def scaled(values: np.ndarray) -> Tensor:
-    """(n, 2) float32 in units of 0.25 Pauling units from 3, and of 1 eV/atom from -1.3."""
-    centre, unit = np.array([3.0, -1.3]), np.array([CHI_UNIT, 1.0])
-    return torch.as_tensor((values - centre) / unit, dtype=torch.float32)
-
-
-def family_of(samples: Tensor) -> Tensor:
-    """(n,) index of the family whose electronegativity is near enough, -1 for none."""
-    chi = torch.tensor([elements.column("electronegativity")[elements.number(s)] for s in FAMILIES])
-    apart = (samples[:, :1].double() * CHI_UNIT + 3.0 - chi).abs()  # (n, 5)
-    nearest, index = apart.min(1)
-    return torch.where(nearest < ON_FAMILY, index, -1)
-
-
 # ---- networks
-
-
-def generator(norm: Callable[[int], nn.Module] | None = None, extra: int = 0) -> nn.Module:
-    """A generator of two hidden layers."""
-    return layers.mlp((LATENT + extra, WIDTH, WIDTH, 2), norm=norm)
-
-
-def critic(norm: Callable[[int], nn.Module] | None = None, outputs: int = 1) -> nn.Module:
-    """A critic of two hidden layers."""
-    return layers.mlp((2, WIDTH, WIDTH, outputs), norm=norm)
-
-
-def watching_critic() -> nn.Module:
-    """A critic that sees how much its batch varies."""
-    return nn.Sequential(
-        nn.Linear(2, WIDTH), nn.LeakyReLU(0.2), layers.MinibatchDeviation(),
-        nn.Linear(WIDTH + 1, WIDTH), nn.LeakyReLU(0.2), nn.Linear(WIDTH, 1),
-    )  # fmt: skip
 
 
 class TwoHeads(nn.Module):
@@ -100,7 +38,7 @@ class TwoHeads(nn.Module):
     def __init__(self, twice: bool) -> None:
         super().__init__()
         body = nn.Sequential(layers.mlp((2, WIDTH, WIDTH)), nn.LeakyReLU(0.2))
-        self.heads, self.twice = layers.AuxiliaryHead(body, WIDTH, len(FAMILIES)), twice
+        self.heads, self.twice = layers.AuxiliaryHead(body, WIDTH, N_FAMILIES), twice
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, 2) to (batch, 1) and (batch, 5)."""
@@ -108,22 +46,23 @@ class TwoHeads(nn.Module):
         return score, logits.softmax(1) if self.twice else logits
 
 
-def conditional_generator() -> nn.Module:
+def told_generator() -> nn.Module:
     """A generator that is told the family."""
-    return layers.Concatenated(generator(extra=4), nn.Embedding(len(FAMILIES), 4))
+    body = layers.mlp((LATENT + 4, WIDTH, WIDTH, 2))
+    return layers.Concatenated(body, nn.Embedding(N_FAMILIES, 4))
 
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
-    "generator": generator,
-    "generator, eps 0.8": lambda: generator(lambda n: nn.BatchNorm1d(n, 0.8)),
-    "generator, batch norm": lambda: generator(nn.BatchNorm1d),
-    "conditional": conditional_generator,
-    "critic": critic,
-    "deviation": watching_critic,
-    "batch norm": lambda: critic(nn.BatchNorm1d),
-    "layer norm": lambda: critic(nn.LayerNorm),
-    "ten outputs": lambda: critic(outputs=10),
-    "spectral norm": lambda: layers.spectral_norm(critic()),
+    "generator": PAGE.generator,
+    "generator, eps 0.8": lambda: PAGE.generator(lambda n: nn.BatchNorm1d(n, 0.8)),
+    "generator, batch norm": lambda: PAGE.generator(nn.BatchNorm1d),
+    "conditional": told_generator,
+    "critic": PAGE.critic,
+    "deviation": PAGE.watching_critic,
+    "batch norm": lambda: PAGE.critic(nn.BatchNorm1d),
+    "layer norm": lambda: PAGE.critic(nn.LayerNorm),
+    "ten outputs": lambda: PAGE.critic(outputs=10),
+    "spectral norm": lambda: layers.spectral_norm(PAGE.critic()),
     "classifier": lambda: TwoHeads(twice=False),
     "softmax twice": lambda: TwoHeads(twice=True),
 }
@@ -132,7 +71,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 
 BASE: dict[str, Any] = {
     "steps": 1000, "batch": 64, "latent": LATENT, "critic_steps": 1, "betas": (0.5, 0.9),
-    "lr_generator": 1e-3, "lr_critic": 1e-3,
+    "lr_generator": 1e-3, "lr_critic": 1e-3, "seeds": range(16),
 }  # fmt: skip
 HASTY = {"loss": "non_saturating", "betas": (0.9, 0.999), "lr_generator": 1e-2}
 CALM = HASTY | {"betas": (0.0, 0.999)}
@@ -212,13 +151,12 @@ def probe_of(real: Tensor, shift: float) -> Callable[..., dict[str, float]]:
             return dict.fromkeys(SEEN[:4], 0.0) | {"distance": float("inf")}
         samples = samples - shift
         reached = distances.precision_recall(real, samples)
-        family = family_of(samples)
-        share = torch.bincount(family[family >= 0], minlength=len(FAMILIES)) / len(samples)
+        family = PAGE.family_of(samples)
         row = {
             "precision": reached.precision,
             "recall": reached.recall,
-            "families": float((share >= DUE_SHARE / len(FAMILIES)).sum()),
-            "on_family": float(share.sum()),
+            "families": float(PAGE.families_held(samples)),
+            "on_family": float((family >= 0).float().mean()),
             "distance": distances.sliced_wasserstein(real, samples, directions=32),
         }
         if asked is not None:
@@ -228,12 +166,11 @@ def probe_of(real: Tensor, shift: float) -> Callable[..., dict[str, float]]:
     return probe
 
 
-def run(name: str, data: Tensor, families: Tensor, test: Tensor, **change: Any) -> dict[str, Any]:
-    """Train one experiment; ``change`` overrides its settings, e.g. ``steps`` or ``seeds``."""
+def run(name: str, data: Tensor, families: Tensor, test: Tensor) -> Row:
+    """Train one experiment."""
     make_generator, make_critic, own = EXPERIMENTS[name]
-    settings = BASE | own | change
+    settings = BASE | own
     shift = settings.pop("shift", 0.0)
-    settings.setdefault("seeds", range(16))
     conditional = families if settings.get("auxiliary") else None
     runs = train_seeds(
         NETWORKS[make_generator], NETWORKS[make_critic], data + shift, condition=conditional,
@@ -244,7 +181,7 @@ def run(name: str, data: Tensor, families: Tensor, test: Tensor, **change: Any) 
     last = table.groupby("seed").last()
     curves = table.groupby("step").mean()
     scores = ("critic_loss", "generator_loss", "critic_slope", "generator_slope")
-    record = {
+    found = {
         "generator": make_generator,
         "critic": make_critic,
         "settings": {**settings, "seeds": list(settings["seeds"]), "shift": shift},
@@ -253,36 +190,28 @@ def run(name: str, data: Tensor, families: Tensor, test: Tensor, **change: Any) 
         "seconds": round(runs.seconds, 1),
     }
     if name in SHOWN:  # hundredths, of the first seed
-        record["samples"] = runs.sample(250, seed=1)[0].sub(shift).mul(100).round().int().tolist()
+        found["samples"] = runs.sample(250, seed=1)[0].sub(shift).mul(100).round().int().tolist()
     limit = settings.get("clip")
     if limit:
         weights = [torch.cat([p.flatten() for p in c.parameters()]) for _, c in runs.players]
         at = [float((w.abs() > 0.99 * limit).double().mean()) for w in weights]
-        record["at_the_limit"] = [round(share, 4) for share in at]
-    return record
+        found["at_the_limit"] = [round(share, 4) for share in at]
+    return found
 
 
-def main(names: list[str]) -> None:
+def trainings(*names: str) -> None:
     """Run what is missing, and write `run.json` after each experiment."""
-    path = HERE / "run.json"
-    values, families = crystals_by_anion("train", N_TRAIN)
-    data, test = scaled(values), scaled(crystals_by_anion("held-out", N_TEST)[0])
-    record: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": {}}
-    record |= {
-        "data_sha256": hashlib.sha256(data.numpy().tobytes()).hexdigest(),
-        "device": device_name(),
-        "code_sha256": checkpoint.source_hash(),
-        "versions": {name: version(name) for name in ("imd-helpers", "torch")},
-    }
-    for name in names or EXPERIMENTS:
-        if name in record["runs"] and not names:
-            continue
-        record["runs"][name] = run(name, data, torch.as_tensor(families), test)
-        partial = path.with_suffix(".part")
-        partial.write_text(json.dumps(record, separators=(",", ":")) + "\n")
-        partial.replace(path)
-        print(f"{name}: {record['runs'][name]['seconds']} s", flush=True)
+    path = record.CHECKPOINTS / "gan_pathologies" / "run.json"
+    families = torch.arange(N_FAMILIES).repeat_interleave(N_TRAIN)
+    sha256 = hashlib.sha256(PAGE.real.numpy().tobytes()).hexdigest()
+    found = record.read(path, {"runs": {}}) | {"data_sha256": sha256, **record.stamp()}
+    for name in names or [name for name in EXPERIMENTS if name not in found["runs"]]:
+        found["runs"][name] = run(name, PAGE.real, families, PAGE.test)
+        record.write(path, found, indent=None)
+        print(f"{name}: {found['runs'][name]['seconds']} s", flush=True)
 
+
+TASKS = (trainings,)
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    record.command(TASKS, __doc__)

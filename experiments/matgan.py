@@ -1,9 +1,9 @@
 """Train the MatGANs that come with the book, judge them, and record what the chapter compares.
 
-    python experiments/matgan.py train VARIANT [STEPS]  weights and run.json
-    python experiments/matgan.py judge VARIANT [N]      verdicts, into run.json
-    python experiments/matgan.py million VARIANT [N]    two million: time, memory
-    python experiments/matgan.py baselines [N]          the same without a GAN
+    python experiments/matgan.py train VARIANT [STEPS]  weights, run.json, card.md
+    python experiments/matgan.py judge VARIANT          the verdicts alone, once more
+    python experiments/matgan.py million VARIANT        two million: time, memory
+    python experiments/matgan.py baselines              the same without a GAN
     python experiments/matgan.py losses                 plain, clipped, penalty
     python experiments/matgan.py draws                  all at once, or in turn
     python experiments/matgan.py autoencoder            the twin, with its weights
@@ -17,18 +17,18 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import json
-import multiprocessing
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 import torch
+from record import Row, table_rows
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import imd_helpers as imd
@@ -40,11 +40,11 @@ from imd_helpers.judge import charge as composition
 from imd_helpers.judge.formulas import Formulas
 from imd_helpers.models import formula_models, matgan
 from imd_helpers.networks import fit
+from imd_helpers.networks.losses import mix, slope
 from imd_helpers.predictors import FormulaPredictor
-from imd_helpers.runtime import InputError, device_name
+from imd_helpers.runtime import device_name
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "checkpoints" / "matgan"
+HERE = record.CHECKPOINTS / "matgan"
 SEED, N_JUDGED, N_MILLION, POINTS = 2022, 200_000, 2_000_000, 40
 SETTINGS = (("icsd24", True), ("icsd24", False), ("smact14", False))  # states, alloys pass
 LOSS_CASES: dict[str, dict[str, Any]] = {
@@ -81,40 +81,26 @@ ASKED = {  # eV/atom, eV
     "gap": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
 }
 N_ASKED, CONDITION_SEEDS, CONTROL_SEEDS = 2_000, 3, 1
-Row = dict[str, Any]
-
-
-# ---- files
 
 
 def folder(variant: str) -> Path:
     """Where a variant's files are."""
-    return HERE.parent / f"matgan-{variant}"
+    return record.CHECKPOINTS / f"matgan-{variant}"
 
 
-def write(path: Path, record: Any) -> None:
-    """Write JSON in one go."""
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
-    print(f"wrote {path.parent.name}/{path.name}")
-
-
-def read(path: Path) -> Row:
-    """Read JSON; an empty record where there is none."""
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
-def rows(table: Any) -> list[Row]:
-    """A table as plain numbers."""
-    return json.loads(table.reset_index().to_json(orient="records", double_precision=6))
+def add(variant: str, **parts: Row) -> None:
+    """Parts of a variant's run.json, and its card."""
+    path = folder(variant) / "run.json"
+    run = record.read(path) | parts
+    record.write(path, run)
+    card(variant, run)
 
 
 # ---- training
 
 
 def train(variant: str, steps: str = "") -> None:
-    """Train one variant at the profile `full`."""
+    """Train one variant at the profile `full`, and judge it."""
     matgan.train(
         variant,
         profile="full",
@@ -124,48 +110,45 @@ def train(variant: str, steps: str = "") -> None:
         changes={"steps": int(steps)} if steps else None,
     )
     (folder(variant) / "training.safetensors").unlink()  # not committed
+    judge(variant)
 
 
 # ---- verdicts
 
 
-def training_set(variant: str) -> np.ndarray:
-    """(n, 119) counts of what a variant learnt from."""
-    counts, _ = formula_sets.compositions(matgan.VARIANTS[variant].data)
-    return counts[imd.judge.charge_neutral(counts)] if variant == "neutral" else counts
-
-
-def left_out(variant: str) -> np.ndarray:
-    """(n, 119) counts of the other two splits of its set, by the same rule."""
+def compositions(variant: str, *splits: str) -> np.ndarray:
+    """(n, 119) counts of some splits of a variant's set, by the rule of its training."""
     role = matgan.VARIANTS[variant].data
-    parts = [formula_sets.compositions(role, split=split)[0] for split in ("val", "test")]
+    parts = [formula_sets.compositions(role, split=split)[0] for split in splits]
     counts = np.concatenate(parts)
     return counts[imd.judge.charge_neutral(counts)] if variant == "neutral" else counts
 
 
+def training_set(variant: str) -> np.ndarray:
+    """What a variant learnt from."""
+    return compositions(variant, "train")
+
+
+def left_out(variant: str) -> np.ndarray:
+    """The other two splits of its set."""
+    return compositions(variant, "val", "test")
+
+
 def shares(counts: np.ndarray) -> list[Row]:
     """How many of (n, 119) counts are neutral, and balanced too, by each setting."""
-    smact = composition.definition(oxidation_states="icsd24")["smact"]
-    return [
-        {
-            "oxidation_states": states,
-            "alloys": alloys,
-            "smact": smact,
-            "n": len(counts),
-            **{
-                name: int(
-                    imd.judge.charge_neutral(
-                        counts, oxidation_states=states, pauling=pauling, alloys=alloys
-                    ).sum()
-                )
-                for name, pauling in (("neutral", False), ("balanced", True))
-            },
-        }
-        for states, alloys in SETTINGS
-    ]
+    smact, rows = composition.definition(oxidation_states="icsd24")["smact"], []
+    for states, alloys in SETTINGS:
+        row: Row = {"oxidation_states": states, "alloys": alloys, "smact": smact, "n": len(counts)}
+        for name, pauling in (("neutral", False), ("balanced", True)):
+            verdict = imd.judge.charge_neutral(
+                counts, oxidation_states=states, pauling=pauling, alloys=alloys
+            )
+            row[name] = int(verdict.sum())
+        rows.append(row)
+    return rows
 
 
-def mix(counts: np.ndarray) -> dict[str, int]:
+def by_elements(counts: np.ndarray) -> dict[str, int]:
     """How many compositions have 2, 3, … elements."""
     kinds, n = np.unique(np.count_nonzero(counts, axis=1), return_counts=True)
     return {str(k): int(m) for k, m in zip(kinds, n, strict=True)}
@@ -188,79 +171,69 @@ def verdicts(made: Formulas, training: np.ndarray, hidden: np.ndarray) -> Row:
     return {
         "n": len(made),
         "settings": made.settings,
-        "funnel": rows(made.report().table),
-        "funnel_without_alloys": rows(strictly(made).report().table),
+        "funnel": table_rows(made.report().table),
+        "funnel_without_alloys": table_rows(strictly(made).report().table),
         "decoded": int(made.decoded.sum()),
         "distinct": len(distinct),
-        "distinct_by_elements": mix(distinct),
+        "distinct_by_elements": by_elements(distinct),
         "shares_of_samples": shares(made.counts[made.decoded]),
         "shares_of_distinct": shares(distinct),
-        "uniqueness": rows(made.uniqueness(POINTS)),
-        "recovered": {
-            "training": rows(made.recovery(training)),
-            "left_out": rows(made.recovery(hidden)),
-        },
-        "new": rows(made.new(training)),
+        **curves(made, training, hidden),
         "seconds": round(made.seconds, 1),
     }
 
 
-def judged(model: Any, variant: str, n: int, *, workers: int = 1, name: str = "") -> Row:
-    """Verdicts on n samples of a model; finished pieces wait beside its weights until all are."""
-    pieces = folder(variant) / "pieces"
-    training = training_set(variant)
+def curves(made: Formulas, training: np.ndarray, hidden: np.ndarray) -> Row:
+    """Uniqueness along the samples, what is recovered, and what is new."""
+    return {
+        "uniqueness": table_rows(made.uniqueness(POINTS)),
+        "recovered": {
+            "training": table_rows(made.recovery(training)),
+            "left_out": table_rows(made.recovery(hidden)),
+        },
+        "new": table_rows(made.new(training)),
+    }
+
+
+def judge(variant: str) -> None:
+    """Verdicts on 200,000 samples, into run.json; finished pieces wait beside the weights."""
+    pieces, training = folder(variant) / "pieces", training_set(variant)
     made = imd.judge.judge_formulas(
-        model,
-        n,
+        imd.models.load("matgan", variant=variant),
+        N_JUDGED,
         training=training,
         seed=SEED,
-        workers=workers,
         cache=pieces,
         progress=True,
-        name=name or variant,
+        name=variant,
     )
-    record = verdicts(made, training, left_out(variant))
+    add(variant, judged=verdicts(made, training, left_out(variant)))
     shutil.rmtree(pieces)
-    return record
 
 
-def judge(variant: str, n: str = "") -> None:
-    """Verdicts on 200,000 samples, into run.json; then the card."""
-    if matgan.VARIANTS[variant].condition:
-        raise InputError(f"{variant} needs a condition: use the command `condition`")
-    path = folder(variant) / "run.json"
-    run = json.loads(path.read_text())
-    model = imd.models.load("matgan", variant=variant)
-    run["judged"] = judged(model, variant, int(n or N_JUDGED))
-    write(path, run)
-    card(variant)
-
-
-def million(variant: str, n: str = "") -> None:
+def million(variant: str) -> None:
     """Two million samples end to end with two processes: time, memory, uniqueness, novelty."""
     started = time.perf_counter()
     model = imd.models.load("matgan", variant=variant)
     training = training_set(variant)
     made = imd.judge.judge_formulas(
-        model, int(n or N_MILLION), training=training, seed=SEED, workers=2, progress=True
+        model, N_MILLION, training=training, seed=SEED, workers=2, progress=True
     )
     first = made.first
     new = first & ~made.known
     seconds = time.perf_counter() - started
-    kib = {
-        who: resource.getrusage(what).ru_maxrss
-        for who, what in (("parent", resource.RUSAGE_SELF), ("child", resource.RUSAGE_CHILDREN))
-    }
-    path = folder(variant) / "run.json"
-    run = json.loads(path.read_text())
-    run["million"] = {
+    parent, child = (
+        resource.getrusage(who).ru_maxrss / 2**20
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    found = {
         "n": len(made),
         "workers": 2,
         "seconds": round(seconds, 1),
         "peak_gb": {
-            "parent": round(kib["parent"] / 2**20, 3),
-            "largest_child": round(kib["child"] / 2**20, 3),
-            "at_most": round((kib["parent"] + 2 * kib["child"]) / 2**20, 3),  # all three at once
+            "parent": round(parent, 3),
+            "largest_child": round(child, 3),
+            "at_most": round(parent + 2 * child, 3),  # all three at once
         },
         "device": device_name(),
         "decoded": int(made.decoded.sum()),
@@ -269,34 +242,25 @@ def million(variant: str, n: str = "") -> None:
         "distinct_new": int(new.sum()),
         "distinct_new_balanced": int((new & made.balanced).sum()),
         "settings": made.settings,
-        "uniqueness": rows(made.uniqueness(POINTS)),
-        "recovered": {
-            "training": rows(made.recovery(training)),
-            "left_out": rows(made.recovery(left_out(variant))),
-        },
-        "new": rows(made.new(training)),
+        **curves(made, training, left_out(variant)),
     }
-    write(path, run)
-    card(variant)
+    add(variant, million=found)
 
 
 # ---- without a GAN
 
 
-def in_pieces(maker: Any, n: int, size: int = 20_000) -> np.ndarray:
+def in_pieces(maker: Any, size: int = 20_000) -> np.ndarray:
     """(n, 119) int8 counts of a sampler, made in parts with a seed each."""
     parts = [
-        maker.sample(min(size, n - start), seed=SEED + start).counts.astype(np.int8)
-        for start in range(0, n, size)
+        maker.sample(size, seed=SEED + start).counts.astype(np.int8)
+        for start in range(0, N_JUDGED, size)
     ]
     return np.concatenate(parts)
 
 
-def baselines(n: str = "") -> None:
+def baselines() -> None:
     """The same verdicts for samplers without a GAN, and the shares of the training sets."""
-    path = HERE / "baselines.json"
-    record = read(path)
-    total = int(n or N_JUDGED)
     training, hidden = training_set("fixed"), left_out("fixed")
     makers: dict[str, Callable[[], Any]] = {
         "random": lambda: RandomFormulas(training),
@@ -304,24 +268,21 @@ def baselines(n: str = "") -> None:
         "substitution": lambda: SubstitutedFormulas(training),
         "RNN": lambda: formula_models.load(formula_models.checkpoint_path("rnn")),
     }
+    found = {}
     for name, maker in makers.items():
-        if record.get("samplers", {}).get(name, {}).get("n") == total:
-            continue
-        made = imd.judge.judge_formulas(in_pieces(maker(), total), training=training, name=name)
-        record.setdefault("samplers", {})[name] = verdicts(made, training, hidden)
-        write(path, record)
-    record["training_sets"] = {
+        made = imd.judge.judge_formulas(in_pieces(maker()), training=training, name=name)
+        found[name] = verdicts(made, training, hidden)
+    sets = {
         variant: {
             "n": len(counts),
-            "by_elements": mix(counts),
+            "by_elements": by_elements(counts),
             "shares": shares(counts),
             "left_out": len(left_out(variant)),
         }
         for variant in ("fixed", "neutral", "oqmd", "mp")
         for counts in (training_set(variant),)
     }
-    write(path, record)
-    card_of_records()
+    record.write(HERE / "baselines.json", {"samplers": found, "training_sets": sets})
 
 
 # ---- losses of the published critic
@@ -329,35 +290,26 @@ def baselines(n: str = "") -> None:
 
 def losses() -> None:
     """Three losses, and the published critic without its two oddities: small width, few steps."""
-    path = HERE / "losses.json"
     about = {"steps": LOSS_STEPS, "width": LOSS_WIDTH, "device": device_name()}
-    record = read(path) or {**about, "runs": []}
-    done = {(row["case"], row["seed"]) for row in record["runs"]}
-    training, _ = formula_sets.compositions("icsd")
-    for case, changes in LOSS_CASES.items():
-        for seed in range(LOSS_SEEDS):
-            if (case, seed) not in done:
-                result = one_loss(changes, seed, training)
-                record["runs"].append({"case": case, "seed": seed, **result})
-                write(path, record)
-    card_of_records()
+    jobs = [(case, seed) for case in LOSS_CASES for seed in range(LOSS_SEEDS)]
+    record.fill(HERE / "losses.json", ("case", "seed"), jobs, one_loss, about=about)
 
 
-def one_loss(changes: Row, seed: int, training: np.ndarray) -> Row:
+def one_loss(case: str, seed: int) -> Row:
     """Train once; the curve, the critic's slope, and what 2,000 samples are worth."""
+    training, _ = formula_sets.compositions("icsd")
     config = matgan.PAPER.but(
-        width=LOSS_WIDTH, steps=LOSS_STEPS, log_every=10, seed=seed, **changes
+        width=LOSS_WIDTH, steps=LOSS_STEPS, log_every=10, seed=seed, **LOSS_CASES[case]
     )
     model = matgan.MatGan(config, seed=seed)
-    game = matgan.MatGame(model, training)
-    slope = [slope_of(game)]
-    history = fit(game, config.train, progress=False)
-    slope.append(slope_of(game))
+    slopes = [slope_of(model, training)]
+    history = fit(matgan.MatGame(model, training), config.train, progress=False)
+    slopes.append(slope_of(model, training))
     made = imd.judge.judge_formulas(model.sample(2_000, seed=SEED).counts, training=training)
     return {
         "distance": [row["critic_distance"] for row in history.rows],
         "penalty": [row.get("critic_penalty") for row in history.rows],
-        "slope_before_and_after": slope,
+        "slope_before_and_after": slopes,
         "decoded": int(made.decoded.sum()),
         "balanced": int(made.balanced.sum()),
         "distinct": int(made.first.sum()),
@@ -365,18 +317,18 @@ def one_loss(changes: Row, seed: int, training: np.ndarray) -> Row:
     }
 
 
-def slope_of(game: matgan.MatGame) -> float:
+def slope_of(model: matgan.MatGan, training: np.ndarray) -> float:
     """Median slope of the critic between real and generated samples, 256 points."""
+    batch = model.config.batch
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         slopes = []
-        for _ in range(256 // game.model.config.batch):
-            real, condition = game._real()
+        for _ in range(256 // batch):
+            real = CompositionMatrix.matrices(training[torch.randint(len(training), (batch,))])
             with torch.no_grad():
-                fake = game._fake(condition)
-            mixed = torch.lerp(real, fake, torch.rand(len(real), 1, 1)).requires_grad_(True)
-            (grad,) = torch.autograd.grad(game._scorer(condition)(mixed).sum(), mixed)
-            slopes.append(grad.flatten(1).norm(dim=1))
+                fake = model.generator(torch.randn(batch, model.config.latent))
+            gradient = slope(model.critic, mix(real, fake)).detach()
+            slopes.append(gradient.flatten(1).norm(dim=1))
     return float(torch.cat(slopes).median())
 
 
@@ -385,8 +337,7 @@ def slope_of(game: matgan.MatGame) -> float:
 
 def autoencoder() -> None:
     """Train the twin with the Dice loss, and with squares; which held-out formulas come back."""
-    path = HERE / "autoencoder.json"
-    record = read(path) or {
+    about = {
         "width": TWIN.width,
         "latent": TWIN.latent,
         "epochs": TWIN_EPOCHS,
@@ -394,11 +345,8 @@ def autoencoder() -> None:
         "learning_rate": TWIN_RATE,
         "device": device_name(),
     }
-    for name, loss in (("dice", matgan.dice_loss), ("squares", nn.functional.mse_loss)):
-        if name not in record:
-            record[name] = one_twin(loss)
-            write(path, record)
-    card_of_records()
+    twins = {"dice": one_twin(matgan.dice_loss), "squares": one_twin(nn.functional.mse_loss)}
+    record.write(HERE / "autoencoder.json", about | twins)
 
 
 def one_twin(loss: Callable[..., torch.Tensor]) -> Row:
@@ -426,9 +374,8 @@ def one_twin(loss: Callable[..., torch.Tensor]) -> Row:
             print(f"epoch {len(curve)}: {total:.4f}")
     hidden = left_out("fixed")
     sets = {"training": training[:: len(training) // len(hidden)], "left_out": hidden}
-    record = {name: twice(model, counts) for name, counts in sets.items()}
-    seconds = round(time.process_time() - started, 1)
-    return {"curve": curve, "cpu_seconds": seconds, **record}
+    same = {name: twice(model, counts) for name, counts in sets.items()}
+    return {"curve": curve, "cpu_seconds": round(time.process_time() - started, 1), **same}
 
 
 def twice(model: matgan.Autoencoder, counts: np.ndarray) -> list[Row]:
@@ -457,21 +404,14 @@ def decode_twin(model: matgan.Autoencoder, counts: np.ndarray) -> np.ndarray:
 
 def draws() -> None:
     """Drawing generators, small and short, two at once: what 20,000 samples are worth."""
-    path = HERE / "draws.json"
-    record = read(path) or {"width": SMALL["width"], "device": device_name(), "runs": []}
-    done = {(row["case"], row["steps"], row["seed"]) for row in record["runs"]}
-    todo = [(case, *run) for run in DRAWN for case in DRAW_CASES if (case, *run) not in done]
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        for row in pool.imap(one_draw, todo):
-            record["runs"].append(row)
-            write(path, record)
-    card_of_records()
+    jobs = [(case, *run) for run in DRAWN for case in DRAW_CASES]
+    about = {"width": SMALL["width"], "device": device_name()}
+    keys = ("case", "steps", "seed")
+    record.fill(HERE / "draws.json", keys, jobs, one_draw, about=about, processes=2)
 
 
-def one_draw(which: tuple[str, int, int]) -> Row:
+def one_draw(case: str, steps: int, seed: int) -> Row:
     """Train one small generator of a case, for some steps from a seed, and judge it."""
-    torch.set_num_threads(1)
-    case, steps, seed = which
     changes = {**SMALL, **DRAW_CASES[case], "steps": steps}
     training, hidden = training_set("fixed"), left_out("fixed")
     started = time.process_time()
@@ -487,14 +427,11 @@ def one_draw(which: tuple[str, int, int]) -> Row:
         )
     }
     return {
-        "case": case,
-        "steps": steps,
-        "seed": seed,
         "cpu_seconds": round(time.process_time() - started, 1),
         "n": len(made),
         "decoded_by_elements": {str(k): int(m) for k, m in enumerate(kinds) if m},
         "shares_of_distinct": shares(made.counts[made.first]),
-        "funnel": rows(made.report().table),
+        "funnel": table_rows(made.report().table),
         "scored_above_generated": {
             name: above(score[name], score["generated"]) for name in ("training", "left_out")
         },
@@ -511,9 +448,7 @@ def scores(model: matgan.MatGan, counts: np.ndarray) -> np.ndarray:
 
 def above(a: np.ndarray, b: np.ndarray) -> float:
     """How often a random one of a exceeds a random one of b; ties count half."""
-    ordered = np.sort(b)
-    places = np.searchsorted(ordered, a, "left") + np.searchsorted(ordered, a, "right")
-    return float(places.mean() / (2 * len(b)))
+    return float(roc_auc_score(np.arange(len(a) + len(b)) < len(a), np.concatenate([a, b])))
 
 
 # ---- asked for a property
@@ -524,36 +459,34 @@ def condition() -> None:
 
     The control learns the same formulas with the same values, but each with another's.
     """
-    path = HERE / "condition.json"
-    record = read(path) or {**SMALL, "asked_each": N_ASKED, "device": device_name(), "runs": []}
-    done = {(row["variant"], row["shuffled"], row["seed"]) for row in record["runs"]}
-    for variant in ASKED:
-        name = matgan.VARIANTS[variant].condition
-        judge_ = referee(name)
-        hidden, values = (
-            np.concatenate(x) for x in zip(*(valued(name, s) for s in ("val", "test")), strict=True)
-        )
-        found = judge_.predict(hidden)
-        record.setdefault("referee", {})[variant] = {
-            "n": len(values),
-            "mean_error": float(np.abs(found - values).mean()),
-            "slope": float(np.polyfit(values, found, 1)[0]),
-        }
+    about = {
+        **SMALL,
+        "asked_each": N_ASKED,
+        "device": device_name(),
+        "referee": {variant: error_of_referee(variant) for variant in ASKED},
+    }
     seeds = [(False, seed) for seed in range(CONDITION_SEEDS)]
     seeds += [(True, seed) for seed in range(CONTROL_SEEDS)]
-    todo = [(v, *which) for v in ASKED for which in seeds if (v, *which) not in done]
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        for row in pool.imap(one_condition, todo):
-            record["runs"].append(row)
-            write(path, record)
-    write(path, record)
-    card_of_records()
+    jobs = [(variant, *which) for variant in ASKED for which in seeds]
+    keys = ("variant", "shuffled", "seed")
+    record.fill(HERE / "condition.json", keys, jobs, one_condition, about=about, processes=2)
 
 
-def one_condition(which: tuple[str, bool, int]) -> Row:
+def error_of_referee(variant: str) -> Row:
+    """Its predictions of compositions that nobody trained on."""
+    name = matgan.VARIANTS[variant].condition
+    parts = [valued(name, split) for split in ("val", "test")]
+    hidden, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    found = referee(name).predict(hidden)
+    return {
+        "n": len(values),
+        "mean_error": float(np.abs(found - values).mean()),
+        "slope": float(np.polyfit(values, found, 1)[0]),
+    }
+
+
+def one_condition(variant: str, shuffled: bool, seed: int) -> Row:
     """Train one conditional model, ask it, and let the referee answer."""
-    torch.set_num_threads(1)
-    variant, shuffled, seed = which
     config = matgan.VARIANTS[variant]
     judge_ = referee(config.condition)
     started = time.process_time()
@@ -561,9 +494,6 @@ def one_condition(which: tuple[str, bool, int]) -> Row:
     if seed == 0 and not shuffled:
         model.save(HERE / f"condition-{variant}.safetensors")
     return {
-        "variant": variant,
-        "shuffled": shuffled,
-        "seed": seed,
         "cpu_seconds": round(time.process_time() - started, 1),
         "distance": [row["critic_distance"] for row in history.rows],
         "obtained": [obtained(model, value, judge_) for value in ASKED[variant]],
@@ -615,95 +545,54 @@ def obtained(model: matgan.MatGan, value: float, judge_: FormulaPredictor) -> Ro
     }
 
 
-# ---- cards
+# ---- the card of a variant
 
 
-def percent(k: int, n: int) -> str:
-    """A share with its 95 % interval."""
-    low, high = (100 * float(end) for end in imd.judge.wilson(k, n))
-    return f"{100 * k / n:.1f} % ({low:.1f} to {high:.1f})"
-
-
-def card(variant: str) -> None:
-    """The card of a checkpoint, every number taken from its run.json."""
-    path = folder(variant) / "run.json"
-    run = json.loads(path.read_text())
-    config, train_, judged_ = run["config"], run["config"]["train"], run.get("judged")
-    weights = path.with_name("model.safetensors")
+def card(variant: str, run: Row) -> None:
+    """Every number taken from its run.json."""
+    config, train_, judged = run["config"], run["config"]["train"], run.get("judged")
+    weights = folder(variant) / "model.safetensors"
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     kept = ", those that are charge neutral and balanced" if run["kept_by"] else ""
     lines = [
-        f"# MatGAN, variant `{variant}`",
-        "",
-        "Generator and critic of a GAN over compositions of 2 to 8 elements.",
-        "",
-        "- Source: Dan et al., npj Comput. Mater. 6 (2020) 84, and the code originofmatter/MatGAN, "
+        "Source: Dan et al., npj Comput. Mater. 6 (2020) 84, and the code originofmatter/MatGAN, "
         "commit e36c744 (no licence). Re-implemented here, without weights, code or data of the "
         "authors.",
-        f"- Trained on: {run['training_compositions']:,} compositions of the training split, role "
+        f"Trained on: {run['training_compositions']:,} compositions of the training split, role "
         f"`{config['data']}`{kept}.",
-        f"- Network `{config['network']}`, width {config['width']:g}, batch {config['batch']}, "
+        f"Network `{config['network']}`, width {config['width']:g}, batch {config['batch']}, "
         f"{train_['steps']:,} generator steps with {train_['critic_steps']} critic steps each, "
         f"learning rates {train_['lr_generator']:g} (generator) and {train_['lr_critic']:g}, "
         f"loss `{config['loss']}`.",
     ]
-    if judged_:
-        last = judged_["funnel"][-1]
+    if judged:
+        last, n = judged["funnel"][-1], judged["n"]
+        low, high = (100 * float(end) for end in imd.judge.wilson(last["passed"], n))
         lines.append(
-            f"- Of {judged_['n']:,} samples {percent(last['passed'], judged_['n'])} are decoded, "
-            "charge balanced, unique and new, with the 95 % Wilson interval."
+            f"Of {n:,} samples {100 * last['passed'] / n:.1f} % ({low:.1f} to {high:.1f}) are "
+            "decoded, charge balanced, unique and new, with the 95 % Wilson interval."
         )
     if "million" in run:
         m = run["million"]
-        gb = m["peak_gb"]["at_most"]
         lines.append(
-            f"- {m['n']:,} samples end to end: {m['seconds']:.0f} s with {m['workers']} processes, "
-            f"at most {gb:.1f} GB; {m['distinct']:,} distinct, {m['distinct_new']:,} of them new."
+            f"{m['n']:,} samples end to end: {m['seconds']:.0f} s with {m['workers']} processes, "
+            f"at most {m['peak_gb']['at_most']:.1f} GB; {m['distinct']:,} distinct, "
+            f"{m['distinct_new']:,} of them new "
+            f"(`python experiments/matgan.py million {variant}`)."
         )
     lines += [
-        "- Limits: a formula says nothing of structure or stability; smact's rules are no proof.",
-        f"- Weights: half precision, SHA-256 begins {digest}. Licence: BSD-3-Clause; the data are "
+        "Limits: a formula says nothing of structure or stability; smact's rules are no proof.",
+        f"Weights: half precision, SHA-256 begins {digest}. Licence: BSD-3-Clause; the data are "
         "CC-BY-4.0.",
-        f"- Made by `python experiments/matgan.py train {variant} "
-        f"{train_['steps']}`, then `judge`.",
+        f"`model.safetensors` and `run.json`: `python experiments/matgan.py train {variant} "
+        f"{train_['steps']}`.",
     ]
-    path.with_name("card.md").write_text("\n".join(lines) + "\n")
+    about = "Generator and critic of a GAN over compositions of 2 to 8 elements."
+    path = folder(variant) / "card.md"
+    record.write_card(path, f"MatGAN, variant `{variant}`", lines, about=about)
 
 
-def card_of_records() -> None:
-    """The card of the records in this folder."""
-    lines = ["# Records of the chapter on MatGAN", ""]
-    said = {
-        "baselines.json": "samplers without a GAN under the same verdicts as the variants, and the "
-        "charge-neutral and balanced shares of the training sets (`fixed` stands for the ICSD "
-        "role).",
-        "losses.json": f"the published networks at {LOSS_WIDTH:g} of their width, {LOSS_STEPS} "
-        f"steps, {LOSS_SEEDS} seeds: plain, clipped and penalised loss; the penalty without batch "
-        "norm in the critic; and that with torch's usual weights and a critic rate of 1e-3.",
-        "autoencoder.json": f"the autoencoder twin at {TWIN.width:g} of the width, "
-        f"{TWIN_EPOCHS} epochs on the ICSD role: exact reconstructions with the Dice loss "
-        "and with squares.",
-        "draws.json": "drawing generators, all elements at once or one after the other, with "
-        "several critics and rewards, "
-        f"at {SMALL['width']:g} of the width, after a short and a longer training.",
-        "condition.json": "small conditional models asked for formation energies or band gaps, "
-        "checked by a referee that shares no row with them; controls learnt shuffled values.",
-    }
-    lines += [f"- `{name}`: {text}" for name, text in said.items() if (HERE / name).exists()]
-    lines += [
-        "- Limits: small networks and short trainings; they show tendencies, not the best that "
-        "each setting can do.",
-        "- Licence: CC-BY-4.0, as the data; weights BSD-3-Clause.",
-        "- Made by `experiments/matgan.py`.",
-    ]
-    (HERE / "card.md").write_text("\n".join(lines) + "\n")
-
-
-COMMANDS: dict[str, Callable[..., None]] = {
-    f.__name__: f for f in (train, judge, million, baselines, losses, draws, autoencoder, condition)
-}
+TASKS = (train, judge, million, baselines, losses, draws, autoencoder, condition)
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2 or sys.argv[1] not in COMMANDS:
-        sys.exit(__doc__)
-    COMMANDS[sys.argv[1]](*sys.argv[2:])
+    record.command(TASKS, __doc__)

@@ -9,13 +9,13 @@ stopped goes on where it was.
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
+from cubicgan import held_out
+from record import Row
 
 import imd_helpers as imd
 from imd_helpers import baselines
@@ -27,8 +27,7 @@ from imd_helpers.matching.novelty import BROKEN, KINDS, novelty_kinds
 from imd_helpers.matching.same import structure_distance
 from imd_helpers.models import cubicgan
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "checkpoints" / "metrics"
+HERE = record.CHECKPOINTS / "metrics"
 N_DRAWN, N, N_SLOW, N_REFERENCE = 1000, 300, 100, 500
 MOST_SITES, SEED = 20, 1
 SHORTEST = 1.0  # Å
@@ -36,7 +35,6 @@ SLOW_DOSES = (0, 2, -1)  # which of the doses of a test get what is slow, of N_S
 RULES = ("cdvae", "lemat", "imd")
 VARIANTS = ("fixed", "paper")
 N_COVERED, COVERED = 200, (10, 25, 50, 100)  # samples, to see how recall grows
-Row = dict[str, Any]
 
 
 def draw(split: str, n: int) -> CrystalBatch:
@@ -49,13 +47,17 @@ def draw(split: str, n: int) -> CrystalBatch:
 def share(name: str, yes: np.ndarray) -> Row:
     """A share with its Wilson interval."""
     low, high = wilson(yes.sum(), len(yes))
-    return {
-        "metric": name,
-        "value": float(yes.mean()),
-        "low": float(low),
-        "high": float(high),
-        "n": len(yes),
-    }
+    return row(name, yes.mean(), low, high, len(yes))
+
+
+def measured(name: str, measure: distributions.Measure) -> Row:
+    """A measure as plain numbers."""
+    return row(name, measure.value, measure.low, measure.high, measure.n)
+
+
+def row(name: str, value: float, low: float, high: float, n: int) -> Row:
+    """One number with its interval."""
+    return {"metric": name, "value": float(value), "low": float(low), "high": float(high), "n": n}
 
 
 def long_enough(crystals: CrystalBatch) -> np.ndarray:
@@ -112,22 +114,10 @@ def distance(crystals: CrystalBatch, training: CrystalBatch) -> Row:
     found = np.sort(found[np.isfinite(found)])
     n = len(found)
     if n < 10:
-        return {"metric": "AMD", "value": None, "low": None, "high": None, "n": n}
+        return row("AMD", np.nan, np.nan, np.nan, n)
     reach = 0.98 * n**0.5  # ranks whose binomial probability is 95 %
     low, high = (found[int(np.clip(n / 2 + side * reach, 0, n - 1))] for side in (-1, 1))
-    value = {"value": float(np.median(found)), "low": float(low), "high": float(high)}
-    return {"metric": "AMD", **value, "n": n}
-
-
-def measured(name: str, measure: distributions.Measure) -> Row:
-    """A measure as plain numbers."""
-    return {
-        "metric": name,
-        "value": measure.value,
-        "low": measure.low,
-        "high": measure.high,
-        "n": measure.n,
-    }
+    return row("AMD", np.median(found), low, high, n)
 
 
 def crash() -> None:
@@ -149,7 +139,7 @@ def crash() -> None:
                 found += [*covered(made, fingerprints), *kinds(made, training)]
             rows += [{"test": name, "dose": dose, **row} for row in found]
             print(f"{name} {dose}: {time.process_time() - start:.0f} s", flush=True)
-    write("crash.json", {"reference": len(reference), "seed": SEED, "rows": rows})
+    write("crash.json", reference, rows)
 
 
 def contestants() -> dict[str, Any]:
@@ -168,16 +158,10 @@ def contestants() -> dict[str, Any]:
     return {**{name: make(templates) for name, make in makers.items()}, **networks}
 
 
-def hidden() -> CrystalBatch:
-    """The cubic crystals that no contestant was shown."""
-    sites = [cubicgan.training_sites(split) for split in ("val", "test")]
-    return CrystalBatch.cat([decode_sites(part).crystals for part in sites])
-
-
 def ladder() -> None:
     """Every contestant through every metric."""
     training = imd.datasets.load("oqmd_icsd", split="train").crystals
-    reference = hidden()
+    reference = held_out()
     fingerprints = distributions.fingerprints(reference)
     rows: list[Row] = []
     for name, maker in contestants().items():
@@ -196,31 +180,16 @@ def ladder() -> None:
             found.append({**recall, "metric": f"COV-R of {n}"})
         rows += [{"generator": name, **row} for row in found]
         print(f"{name}: {time.process_time() - start:.0f} s", flush=True)
-    write("ladder.json", {"reference": len(reference), "seed": SEED, "rows": rows})
+    write("ladder.json", reference, rows)
 
 
-def write(name: str, record: dict[str, Any]) -> None:
-    """Write JSON in one go, a row a line, five decimals."""
-    rows = [
-        json.dumps({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
-        for row in record["rows"]
-    ]
-    about = {key: value for key, value in record.items() if key != "rows"}
-    text = json.dumps(about)[:-1] + ', "rows": [\n' + ",\n".join(rows) + "\n]}\n"
-    partial = HERE / f"{name}.part"
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(HERE / name)
-    print(f"wrote {name}")
+def write(name: str, reference: CrystalBatch, rows: list[Row]) -> None:
+    """All rows with five decimals."""
+    found = {"reference": len(reference), "seed": SEED, "rows": record.rounded(rows)}
+    record.write(HERE / name, found, indent=None)
 
 
-def main(arguments: list[str]) -> None:
-    """Run what the command line asks for."""
-    jobs = {"crash": crash, "ladder": ladder}
-    if len(arguments) == 1 and arguments[0] in jobs:
-        jobs[arguments[0]]()
-    else:
-        raise SystemExit(__doc__)
-
+TASKS = (crash, ladder)
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    record.command(TASKS, __doc__)

@@ -13,23 +13,20 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
-import sys
 import time
 from importlib import metadata, resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, elements
+from imd_helpers.energies import relaxation
 from imd_helpers.energies.potentials import POTENTIALS, potential
-from imd_helpers.energies.relaxation import relax
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "potentials"
-WORK = ROOT / "_build" / "potentials"
+HERE = record.DATA / "potentials"
+WORK = record.BUILD / "potentials"
 CHUNK = 500
 NEAR_HULL = 0.1  # eV/atom above OQMD's hull
 LARGEST_ELEMENT = 64  # sites in a reference structure of an element
@@ -68,29 +65,24 @@ def energies(name: str) -> None:
     rows, crystals = competing()
     chunks = {f"rows-{k:03d}": crystals[rows[k * CHUNK : (k + 1) * CHUNK]] for k in _count(rows)}
     chunks["elements"] = reference_elements()[1]
-    folder = WORK / name
-    folder.mkdir(parents=True, exist_ok=True)
     for label, chunk in chunks.items():
-        file = folder / f"{label}.npy"
+        file = WORK / name / f"{label}.npz"
         if file.exists():
             continue
         start = time.process_time()
         found = model.energies(chunk, gate=None)
-        part = file.with_suffix(".part")
-        with part.open("wb") as out:
-            np.save(out, found)
-        os.replace(part, file)
+        record.write_arrays(file, energy=found)
         spent = time.process_time() - start
         print(f"{name} {label}: {len(chunk)} in {spent:.0f} s, {np.isnan(found).sum()} without")
 
 
-def relaxed(name: str) -> None:
+def relax(name: str) -> None:
     """How much lower do competing phases come when the potential relaxes them?"""
     rows, crystals = competing()
     small = rows[crystals.n_sites.numpy()[rows] <= 20]
     chosen = np.random.default_rng(2022).choice(small, N_RELAXED, replace=False)
     before = potential(name).energies(crystals[chosen], gate=None)
-    after = relax(crystals[chosen], name, fmax=0.02, steps=300)
+    after = relaxation.relax(crystals[chosen], name, fmax=0.02, steps=300)
     gain = (before - after.energy)[after.converged]
     low, middle, high = np.quantile(gain, [0.05, 0.5, 0.95])
     print(
@@ -107,9 +99,9 @@ def table() -> None:
     z = np.unique(numbers)
     columns["element"] = z.astype(np.uint8)
     for name in POTENTIALS:
-        parts = [np.load(WORK / name / f"rows-{k:03d}.npy") for k in _count(rows)]
+        parts = [np.load(WORK / name / f"rows-{k:03d}.npz")["energy"] for k in _count(rows)]
         columns[name] = np.concatenate(parts).astype(np.float32)
-        each = np.load(WORK / name / "elements.npy")
+        each = np.load(WORK / name / "elements.npz")["energy"]
         lowest = [np.nanmin(np.append(each[numbers == i], np.inf)) for i in z]
         columns[f"{name}_element"] = np.array(lowest, dtype=np.float32)
     source = HERE.parent / "oqmd_icsd" / "oqmd_icsd.npz"
@@ -121,7 +113,7 @@ def table() -> None:
         "geometry": "as relaxed by OQMD, not relaxed again",
     }
     np.savez_compressed(HERE / "potentials.npz", **columns)
-    (HERE / "about.json").write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    record.write(HERE / "about.json", about)
     for name in POTENTIALS:
         print(name, len(rows), "structures,", int(np.isnan(columns[name]).sum()), "without energy")
 
@@ -130,6 +122,7 @@ def _count(rows: np.ndarray) -> range:
     return range(-(-len(rows) // CHUNK))
 
 
+TASKS = (energies, relax, table)
+
 if __name__ == "__main__":
-    jobs = {"energies": energies, "relax": relaxed, "table": table}
-    jobs[sys.argv[1]](*sys.argv[2:])
+    record.command(TASKS, __doc__)

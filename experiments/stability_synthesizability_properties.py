@@ -1,6 +1,5 @@
 """What the chapter `stability_synthesizability_properties` shows and cannot wait for.
 
-    cd data/checkpoints/stability_synthesizability_properties
     python experiments/stability_synthesizability_properties.py
 
 Writes `bags.safetensors` (an ensemble on formulas) and `run.json`. An interrupted run goes on at
@@ -10,16 +9,14 @@ CubicGAN was trained on: this ensemble is a judge of that model.
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections import defaultdict
-from itertools import combinations
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict, replace
 
 import numpy as np
-import torch
+import record
+from record import Row
+from stability import FormulaHull
 
 import imd_helpers as imd
 from imd_helpers.crystals import symmetry
@@ -27,25 +24,19 @@ from imd_helpers.crystals.compositions import amounts, member
 from imd_helpers.datasets.formula_sets import made_and_unlabelled
 from imd_helpers.descriptors.crystal_graph import CrystalGraph, crystal_graph
 from imd_helpers.descriptors.symmetry_sites import Sites, canonical, decode_sites, prototype
-from imd_helpers.energies.hull import hull_energy
+from imd_helpers.intervals import bootstrap
 from imd_helpers.models import cubicgan
 from imd_helpers.predictors import FormulaPredictor, GraphPredictor, PuConfig, PuEnsemble
 from imd_helpers.predictors.graphs import formula_graph
 from imd_helpers.runtime import device_name
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "checkpoints" / "stability_synthesizability_properties"
-PARTIAL = HERE / "partial"
+HERE = record.CHECKPOINTS / "stability_synthesizability_properties"
+PARTIAL = record.BUILD / "stability_synthesizability_properties"
 UNLABELLED, SPIES, HELD_OUT = 40_000, 0.1, 4_000
 FORMULAS = PuConfig(bags=20, epochs=4, batch=256, lr=3e-3, width=32, stop=1.0, step=0.1)
 TEACHER_BAGS, CONTROLS = 5, 16
 STRUCTURES = PuConfig(bags=10, epochs=8, batch=64, lr=3e-3, width=32, step=0.4)
 LARGEST, GRAPH_EPOCHS = 8, 20  # sites of a crystal for the property predictors
-
-
-def but(config: PuConfig, **changes: Any) -> PuConfig:
-    """The same settings with changes."""
-    return PuConfig(**{**config.__dict__, **changes})
 
 
 # ---- formulas
@@ -68,18 +59,18 @@ def held_out() -> dict[str, np.ndarray]:
     return {"test": test, "val": made_and_unlabelled("val")[0], "unlabelled": unlabelled}
 
 
-def above(scores: np.ndarray) -> dict[str, Any]:
+def above(scores: np.ndarray) -> Row:
     """Share above one half, with n."""
     scores = scores[np.isfinite(scores)]
     return {"n": len(scores), "above": int((scores > 0.5).sum()), "mean": float(scores.mean())}
 
 
-def formulas() -> dict[str, Any]:
+def formulas() -> Row:
     """The ensemble that the chapter loads; spies are hidden behind the unlabelled."""
     data = training_formulas()
     hidden = np.concatenate([data["unlabelled"], data["spies"]])
     bags = HERE / "bags.safetensors"
-    model = PuEnsemble(FORMULAS).fit(
+    PuEnsemble(FORMULAS).fit(
         formula_graph(data["made"]), formula_graph(hidden), keep=bags, progress=True
     )
     model = PuEnsemble.load(bags)  # the rounded weights that a reader has
@@ -95,14 +86,14 @@ def formulas() -> dict[str, Any]:
     }
 
 
-def teacher() -> dict[str, Any]:
+def teacher() -> Row:
     """The first bags once more, with a mean teacher; the bags draw the same negatives."""
     data = training_formulas()
     hidden = np.concatenate([data["unlabelled"], data["spies"]])
     graphs = formula_graph(data["made"]), formula_graph(hidden)
     out = {}
     for name, weight in (("plain", 0.0), ("teacher", 1.0)):
-        config = but(FORMULAS, bags=TEACHER_BAGS, consistency=weight)
+        config = replace(FORMULAS, bags=TEACHER_BAGS, consistency=weight)
         keep = PARTIAL / f"{name}.safetensors"
         model = PuEnsemble(config).fit(*graphs, keep=keep, progress=True)
         scores = {k: model.score(formula_graph(v)) for k, v in held_out().items()}
@@ -110,7 +101,7 @@ def teacher() -> dict[str, Any]:
     return out
 
 
-def control() -> list[dict[str, Any]]:
+def control() -> list[Row]:
     """Labels drawn by lot from made and unlabelled alike; a ninth of each side is held out."""
     data = training_formulas()
     pool = np.concatenate([data["made"], data["unlabelled"][: len(data["made"])]])
@@ -119,7 +110,7 @@ def control() -> list[dict[str, Any]]:
         mixed = np.random.default_rng(seed).permutation(len(pool))
         parts = np.array_split(mixed[:27_000], 9)
         ones, others = np.concatenate(parts[:2]), np.concatenate(parts[2:7])
-        config = but(FORMULAS, bags=3, epochs=2, seed=seed)
+        config = replace(FORMULAS, bags=3, epochs=2, seed=seed)
         model = PuEnsemble(config).fit(formula_graph(pool[ones]), formula_graph(pool[others]))
         score = [above(model.score(formula_graph(pool[parts[k]]))) for k in (7, 8)]
         rows.append({"positive": score[0], "unlabelled": score[1]})
@@ -130,44 +121,15 @@ def control() -> list[dict[str, Any]]:
 # ---- energy above the hull of OQMD
 
 
-class Hull:
-    """Hulls of chemical systems from the formation energies of `oqmd_formulas`."""
-
-    def __init__(self) -> None:
-        table = imd.datasets.load("oqmd_formulas").table
-        table = table[table["formation_energy"].abs() < 5]
-        counts = amounts(table["formula"])
-        self.fraction = counts / counts.sum(1, keepdims=True)
-        self.energy = table["formation_energy"].to_numpy()
-        self.systems: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for i, row in enumerate(counts > 0):
-            self.systems[tuple(np.flatnonzero(row).tolist())].append(i)
-
-    def above(self, counts: np.ndarray) -> float:
-        """Energy of one composition above the hull, eV/atom; it must be in the table."""
-        kinds = np.flatnonzero(counts)
-        wanted = counts[kinds] / counts.sum()
-        rows = [
-            i
-            for size in range(1, len(kinds) + 1)
-            for some in combinations(kinds.tolist(), size)
-            for i in self.systems.get(some, [])
-        ]
-        phases = np.concatenate([np.eye(len(kinds)), self.fraction[rows][:, kinds]])
-        energy = np.concatenate([np.zeros(len(kinds)), self.energy[rows]])
-        own = np.abs(phases - wanted).max(1) < 1e-9
-        if not own[len(kinds) :].any():
-            return float("nan")
-        return float(energy[own].min() - hull_energy(wanted, phases, energy))
-
-
 def hull() -> dict[str, list[float]]:
-    """Energy above the hull of what no bag has seen, both kinds by the same DFT."""
-    known, out = Hull(), {}
+    """Energy above the hull of what no bag has seen, both kinds by the same DFT, eV/atom."""
+    table = imd.datasets.load("oqmd_formulas").table
+    table = table[table["formation_energy"].abs() < 5]
+    known, out = FormulaHull(amounts(table["formula"]), table["formation_energy"]), {}
     for name, counts in held_out().items():
         if name != "val":
-            out[name] = [round(max(known.above(row), 0.0), 4) for row in counts.astype(int)]
-            print(name, np.nanmedian(out[name]), flush=True)
+            above = [known.lowest(row) - known.at(row) for row in counts.astype(int)]
+            out[name] = np.round(np.maximum(above, 0.0), 4).tolist()
     return out
 
 
@@ -187,7 +149,7 @@ def keys(sites: Sites) -> list[tuple]:
     return list(zip(kinds, formulas, strict=True))
 
 
-def structures() -> dict[str, Any]:
+def structures() -> Row:
     """Crystal graphs of real crystals and of an enumeration that fills the same prototypes."""
     rng = np.random.default_rng(0)
     filled = cubicgan.training_sites(None, data="cubic_prototypes")
@@ -225,7 +187,7 @@ def structures() -> dict[str, Any]:
     }
 
 
-def gan_structures(model: PuEnsemble, kinds: set, known: set) -> dict[str, Any]:
+def gan_structures(model: PuEnsemble, kinds: set, known: set) -> Row:
     """The scores of CubicGAN's crystals in the three prototypes, known and not."""
     gan = imd.models.load("cubicgan", variant="fixed")
     sites = gan.sample_sites(4000, seed=0)
@@ -244,21 +206,18 @@ def gan_structures(model: PuEnsemble, kinds: set, known: set) -> dict[str, Any]:
 # ---- properties
 
 
-def properties() -> dict[str, Any]:
+def properties() -> Row:
     """Errors on the test split of predictors of two properties, from formula and from crystal."""
     known = imd.datasets.load("oqmd_icsd")
     known = known[(known.n_sites <= LARGEST) & (known.table["formation_energy"].abs() < 5)]
     graph = crystal_graph(known.crystals)
     counts = amounts(known.table["formula"].tolist()).astype(np.int64)
     split = known.table["split"].to_numpy()
-    out: dict[str, Any] = {}
+    out: Row = {}
     for name in ("formation_energy", "band_gap"):
         values = known.table[name].to_numpy(dtype=float)
         good = graph.ok & np.isfinite(values)
-        train, test = (
-            np.flatnonzero(good & (split == "train")),
-            np.flatnonzero(good & (split == "test")),
-        )
+        train, test = (np.flatnonzero(good & (split == part)) for part in ("train", "test"))
         guess = np.abs(values[test] - np.median(values[train]))
         errors = {"median of training": guess}
         for kind in ("trees", "network"):
@@ -284,31 +243,36 @@ def polymorphs(formulas: np.ndarray) -> np.ndarray:
 
 def interval(errors: np.ndarray) -> dict[str, float]:
     """Mean with its 95 % interval by resampling."""
-    rng = np.random.default_rng(0)
-    means = [rng.choice(errors, len(errors)).mean() for _ in range(1000)]
-    low, high = np.quantile(means, [0.025, 0.975])
-    return {"mean": float(errors.mean()), "low": float(low), "high": float(high)}
+    low, high = bootstrap(errors)
+    return {"mean": float(errors.mean()), "low": low, "high": high}
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    PARTIAL.mkdir(exist_ok=True)
-    record: dict[str, Any] = {"device": device_name(), "seconds": {}}
-    for part in (formulas, control, hull, structures, teacher, properties):
-        path = PARTIAL / f"{part.__name__}.json"
-        if not path.exists():
-            began = time.process_time()
-            found = {"found": part(), "seconds": round(time.process_time() - began)}
-            path.write_text(json.dumps(found))
-            print(part.__name__, found["seconds"], "s", flush=True)
-        found = json.loads(path.read_text())
-        record[part.__name__] = found["found"]
-        record["seconds"][part.__name__] = found["seconds"]
-    record["settings"] = {"formulas": FORMULAS.__dict__, "structures": STRUCTURES.__dict__}
-    temporary = HERE / "run.json.part"
-    temporary.write_text(json.dumps(record) + "\n")
-    os.replace(temporary, HERE / "run.json")
+# ---- all of it
 
+
+def timed(part: Callable[[], Row]) -> Row:
+    """What a part finds, and its seconds."""
+    began = time.process_time()
+    return {"found": part(), "seconds": round(time.process_time() - began)}
+
+
+def table() -> None:
+    """All parts that are missing, and run.json."""
+    PARTIAL.mkdir(parents=True, exist_ok=True)
+    parts = {
+        part.__name__: record.once(PARTIAL / f"{part.__name__}.json", timed, part)
+        for part in (formulas, control, hull, structures, teacher, properties)
+    }
+    found = {
+        "device": device_name(),
+        "seconds": {name: part["seconds"] for name, part in parts.items()},
+        **{name: part["found"] for name, part in parts.items()},
+        "settings": {"formulas": asdict(FORMULAS), "structures": asdict(STRUCTURES)},
+    }
+    record.write(HERE / "run.json", found, indent=None)
+
+
+TASKS = (table,)
 
 if __name__ == "__main__":
-    main()
+    record.command(TASKS, __doc__)

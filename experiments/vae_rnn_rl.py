@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import record
 import torch
+from record import Row
 
 import imd_helpers as imd
 from imd_helpers.crystals import compositions
@@ -25,20 +24,17 @@ from imd_helpers.descriptors.composition_matrix import CompositionMatrix
 from imd_helpers.judge.charge import oxidation_table
 from imd_helpers.models import formula_models as fm
 from imd_helpers.models import formula_tokens as ft
-from imd_helpers.networks import checkpoint
 from imd_helpers.predictors import FormulaPredictor
-from imd_helpers.runtime import device_name, version
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "checkpoints" / "vae_rnn_rl"
 VAE, BETA = {"epochs": 30, "batch": 256, "lr": 3e-3, "seed": 0}, 0.1
 RNN = {"epochs": 20, "batch": 256, "lr": 2e-3, "seed": 0}
+
+HERE = record.CHECKPOINTS / "vae_rnn_rl"
 POLICY = {"steps": 120, "batch": 128, "lr": 1e-3}
 WEIGHTS = (0.0, 1.0, 3.0)  # eV a nat
 SEEDS = range(5)
 SAVED = {"free": 0.0, "anchored": 1.0}  # of the first seed
 N, BEST, ROWS = 2_000, 200, 15_000
-Row = dict[str, Any]
 
 
 def neutral(counts: np.ndarray) -> np.ndarray:
@@ -115,7 +111,6 @@ def loopholes(rnn: fm.FormulaRnn, metal: np.ndarray) -> tuple[fm.FormulaRnn, lis
                 "distinct": len(ft.distinct(made)) / N,
             }
         )
-        print("loophole", rows[-1], flush=True)
     return first, rows
 
 
@@ -137,7 +132,6 @@ def policies(
             found = gaps.judge(policy.sample(N, seed=seed).counts, known)
             kl = float(np.mean([row["kl"] for row in curve[-20:]]))
             rows.append({"kind": "policy", "weight": weight, "seed": seed, "kl": kl, **found})
-            print({k: v for k, v in rows[-1].items() if k != "examples"}, flush=True)
             for name, wanted in SAVED.items():
                 if seed == 0 and weight == wanted:
                     save(name, policy)
@@ -145,8 +139,8 @@ def policies(
     return rows, curves
 
 
-def main() -> None:
-    torch.set_num_threads(1)
+def networks() -> None:
+    """Train everything, and write `run.json`."""
     start = time.process_time()
     training = imd.datasets.load("oqmd_icsd", split="train")
     counts = ft.distinct(training.crystals.counts().numpy())
@@ -164,13 +158,12 @@ def main() -> None:
     curves["vae, beta 1"] = fm.train_epochs(fm.FormulaVae(), counts, **VAE)
     curves["rnn"] = fm.train_epochs(rnn, counts, **RNN)
     save("rnn", rnn)
-    print({name: rows[-1] for name, rows in curves.items()}, flush=True)
     rnn = fm.load(HERE / "rnn.safetensors")  # as the chapter will find it
     gaps = Gaps()
     rows, more = policies(rnn, gaps, set(compositions.keys(counts)), save)
     loophole, by_verdict = loopholes(rnn, oxidation_table().metal)
     save("loophole", loophole)
-    record = {
+    found = {
         "settings": {
             "vae": {"beta": BETA, **VAE, **vae.settings},
             "rnn": {**RNN, **rnn.settings},
@@ -184,22 +177,12 @@ def main() -> None:
         "loophole": by_verdict,
         "curves": curves | more,
         "cpu_seconds": round(time.process_time() - start, 1),
-        "device": device_name(),
-        "threads": torch.get_num_threads(),
-        "code_sha256": checkpoint.source_hash(),
-        "versions": {"torch": version("torch"), "smact": version("smact")},
+        **record.stamp("smact"),
     }
-    (HERE / "run.json").write_text(json.dumps(rounded(record), indent=1) + "\n")
+    record.write(HERE / "run.json", record.rounded(found))
 
 
-def rounded(value: Any) -> Any:
-    """The same with five digits after the point."""
-    if isinstance(value, dict):
-        return {k: rounded(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [rounded(v) for v in value]
-    return round(value, 5) if isinstance(value, float) else value
-
+TASKS = (networks,)
 
 if __name__ == "__main__":
-    main()
+    record.command(TASKS, __doc__)

@@ -4,76 +4,42 @@
 
 Three runs with the settings of the page and more steps: grids as they come; grids moved by a random
 number of voxels each time they are seen; and the same with a decoder that pads with zeros instead
-of going round. All are judged on the test split, as it comes and moved, and written to run.json
+of going round. All are judged on the test split, as it comes and moved, and written to `run.json`
 with principal components of as many numbers beside them.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from pathlib import Path
 
 import numpy as np
+import record
 import torch
 from torch import Tensor, nn
 
-import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.descriptors.voxel_grid import VoxelGrid, largest_site_error
-from imd_helpers.networks.checkpoint import source_hash
-from imd_helpers.runtime import device_name, version
+from imd_helpers.descriptors.voxel_grid import largest_site_error
 
-ROOT = Path(__file__).resolve().parents[1]
-HERE = ROOT / "data" / "checkpoints" / "voxels"
 POINTS, LATENT, WIDTH = 16, 64, 16
 STEPS, BATCH, RATE, SEED = 1200, 64, 4e-3, 0
 RIGHT = 0.3  # Å
-VOXELS = VoxelGrid(elements=(8, 23), site_points=POINTS, max_edge=7.0)
+SETTINGS = {"points": POINTS, "latent": LATENT, "width": WIDTH, "steps": STEPS, "batch": BATCH,
+            "rate": RATE, "seed": SEED, "right_within": RIGHT}  # fmt: skip
+PAGE = record.chapter(
+    "2_descriptors/voxels", until="parameters = [*encoder.parameters(), *decoder.parameters()]"
+)
+VOXELS = PAGE.coarse
 
 
-def binaries(split: str) -> tuple[CrystalBatch, np.ndarray]:
-    """Binary crystals of at most 8 sites that the grids hold, renamed to V and O; prototypes."""
-    data = imd.datasets.load("oqmd_icsd").select(max_sites=8, nelements=2, split=split)
-    crystals = data.crystals
-    heavy = crystals.numbers == crystals.numbers.amax(1, keepdim=True)
-    numbers = torch.where(heavy, 23, 8) * crystals.mask
-    crystals = CrystalBatch(crystals.lattice, crystals.frac, numbers)
-    rows = np.flatnonzero(VOXELS.verdict(crystals).ok)
-    return crystals[rows], data.table["prototype"].to_numpy()[rows]
+def with_zeros(entries: int, exits: int) -> list[nn.Module]:
+    """Twice as many points; what leaves on one side does not come in on the other."""
+    return [nn.ConvTranspose3d(entries, exits, 4, stride=2, padding=1)]
 
 
-def grow(entries: int, exits: int, *, circular: bool) -> list[nn.Module]:
-    """Twice as many points; circular: one point more on each side, and the seam cut off again."""
-    if not circular:
-        return [nn.ConvTranspose3d(entries, exits, 4, stride=2, padding=1)]
-    return [nn.CircularPad3d(1), nn.ConvTranspose3d(entries, exits, 4, stride=2, padding=3)]
-
-
-def layers(width: int, latent: int, *, circular: bool) -> nn.Sequential:
-    """Encoder and decoder, as on the page."""
-    deep = (2 * width, POINTS // 4, POINTS // 4, POINTS // 4)
-    halve = {"kernel_size": 4, "stride": 2, "padding": 1}
-    return nn.Sequential(
-        nn.Conv3d(1, width, padding_mode="circular", **halve),
-        nn.LeakyReLU(0.2),
-        nn.Conv3d(width, 2 * width, padding_mode="circular", **halve),
-        nn.LeakyReLU(0.2),
-        nn.Flatten(),
-        nn.Linear(int(np.prod(deep)), latent),
-        nn.Tanh(),
-        nn.Linear(latent, int(np.prod(deep))),
-        nn.LeakyReLU(0.2),
-        nn.Unflatten(1, deep),
-        *grow(2 * width, width, circular=circular),
-        nn.LeakyReLU(0.2),
-        *grow(width, 1, circular=circular),
-    )
-
-
-def train(grids: Tensor, *, moved: bool, circular: bool) -> tuple[nn.Module, list[dict], float]:
+def train(grids: Tensor, *, moved: bool) -> tuple[nn.Module, list[dict], float]:
     torch.manual_seed(SEED)
-    network = layers(WIDTH, LATENT, circular=circular)
+    encoder, decoder = PAGE.autoencoder(WIDTH, LATENT, POINTS)
+    network = nn.Sequential(*encoder, *decoder)
     optimizer = torch.optim.Adam(network.parameters(), RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=STEPS)
     scale, rows, start = grids.square().mean(), [], time.process_time()
@@ -121,36 +87,32 @@ def components(grids: Tensor):
     return lambda x: ((x.flatten(1) - mean) @ axes @ axes.T + mean).view_as(x)
 
 
-def main() -> None:
-    torch.set_num_threads(1)
-    crystals, prototypes = binaries("train")
-    held_out, theirs = binaries("test")
-    known = np.isin(theirs, prototypes)
-    grids = VOXELS.split(VOXELS.encode(crystals))[1].flatten(0, 1)[:, None]
-    settings = {"points": POINTS, "latent": LATENT, "width": WIDTH, "steps": STEPS,
-                "batch": BATCH, "rate": RATE, "seed": SEED, "right_within": RIGHT}  # fmt: skip
-    record = {"settings": settings, "train_crystals": len(crystals), "runs": {}}
-    roads = {"principal components": (components(grids), [], 0.0)}
-    roads["as they come"] = train(grids, moved=False, circular=True)
-    roads["moved at random"] = train(grids, moved=True, circular=True)
-    roads["moved, decoder pads with zeros"] = train(grids, moved=True, circular=False)
-    for name, (rebuild, rows, seconds) in roads.items():
-        record["runs"][name] = {
+def autoencoders() -> None:
+    """Train and judge all of them."""
+    crystals, grids, held_out = PAGE.train, PAGE.grids, PAGE.held_out
+    known = ~PAGE.new
+    roads = {
+        "principal components": (components(grids), [], 0.0),
+        "as they come": train(grids, moved=False),
+        "moved at random": train(grids, moved=True),
+    }
+    PAGE.grow = with_zeros
+    roads["moved, decoder pads with zeros"] = train(grids, moved=True)
+    runs = {
+        name: {
             "test": judge(rebuild, held_out, known, (0, 0, 0)),
             "test_moved": judge(rebuild, held_out, known, (3, 5, 7)),
             "seconds": round(seconds, 1),
             "history": rows,
         }
-        print(name, record["runs"][name]["test"], record["runs"][name]["test_moved"])
-    record |= {
-        "device": device_name(),
-        "threads": torch.get_num_threads(),
-        "clock": "processor seconds",
-        "code_sha256": source_hash(),
-        "versions": {"imd_helpers": version("imd-helpers"), "torch": version("torch")},
+        for name, (rebuild, rows, seconds) in roads.items()
     }
-    (HERE / "run.json").write_text(json.dumps(record, indent=1) + "\n")
+    about = {"settings": SETTINGS, "train_crystals": len(crystals)}
+    path = record.CHECKPOINTS / "voxels" / "run.json"
+    record.write(path, {**about, "runs": runs, **record.stamp(), "clock": "processor seconds"})
 
+
+TASKS = (autoencoders,)
 
 if __name__ == "__main__":
-    main()
+    record.command(TASKS, __doc__)

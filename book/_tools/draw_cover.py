@@ -10,9 +10,10 @@ can tell when the weights or the results have changed since. One core needs half
 from __future__ import annotations
 
 import hashlib
-import importlib.util
+import importlib
 import itertools
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -170,7 +171,7 @@ def held_back() -> CrystalSet:
 
 def numbers() -> dict[str, Any]:
     """Shares that survive each stage, n and the widest interval, as the judge recorded them."""
-    baselines = json.loads((CHECKPOINTS / "cubicgan-baselines.json").read_text())
+    baselines = json.loads((CHECKPOINTS / "cubicgan" / "baselines.json").read_text())
     tables = {
         "CubicGAN, fixed": run("fixed")["funnel"]["own labels"],
         "CubicGAN, paper": run("paper")["funnel"]["own labels"],
@@ -198,12 +199,11 @@ def run(variant: str) -> dict[str, Any]:
 
 def checkpoint_script() -> ModuleType:
     """`experiments/cubicgan.py`, which says how the samples are judged."""
-    spec = importlib.util.spec_from_file_location(
-        "cubicgan_experiment", REPO / "experiments" / "cubicgan.py"
-    )
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(REPO / "experiments"))
+    try:
+        return importlib.import_module("cubicgan")
+    finally:
+        sys.path.remove(str(REPO / "experiments"))
 
 
 def samples(record: Record) -> CrystalBatch:

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 from ..crystals import CrystalBatch, elements
 from ..crystals import compositions as comps
 from ..crystals.rules import GeometryRule, geometry_verdict
-from ..crystals.samples import digest, each_of
+from ..crystals.samples import digest
 from ..runtime import InputError, progress_bar
 from ..work import Pieces, Workers
 
@@ -236,7 +236,7 @@ def crystalnn(
     made_by = hashlib.sha256(repr(sorted(definition.items())).encode()).hexdigest()[:12]
     verdict = geometry_verdict(crystals, MEASURABLE)
     failed = {int(i): verdict.reason(int(i)) for i in np.flatnonzero(~verdict.ok)}
-    plain = {i: parts for i, parts in enumerate(each_of(crystals)) if verdict.ok[i]}
+    plain = {i: parts for i, parts in enumerate(crystals.each()) if verdict.ok[i]}
     keys = {i: digest(*parts, decimals=6).hex() for i, parts in plain.items()}
     work = {key: plain[i] for i, key in keys.items()}  # copies once
     found = _found(work, Pieces(_folder(made_by) if cached else None), processes, progress)

@@ -1,6 +1,9 @@
-"""Every count on a card is counted again from the file."""
+"""Every count on a card is counted again from the file; every record can be made again."""
 
+import ast
 import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +13,10 @@ from imd_helpers.crystals.elements import parse_formula
 from imd_helpers.datasets.registry import REGISTRY
 from imd_helpers.runtime import data_path
 
+REPO = Path(__file__).resolve().parents[2]
+DATA = REPO / "data"
+RECORDS = sorted(path for path in (DATA / "checkpoints").iterdir() if path.is_dir())
+COMMAND = re.compile(r"`python experiments/(\w+)\.py ?(\w*)[^`]*`")
 HEADINGS = [
     "Origin", "Licence", "Columns and units", "Counts", "Known faults", "How it was made",
     "Citation",
@@ -206,3 +213,71 @@ def test_remote_cards_name_every_file():
         for file in entry.files:
             assert file.checksum in card
             assert all(url in card for url in file.urls)
+
+
+# ---- records
+
+
+def tasks(script: Path) -> set[str]:
+    """The functions that a script lists in ``TASKS``: what its command line knows."""
+    for node in ast.parse(script.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "TASKS":
+            return {name.id for name in node.value.elts}
+    return set()
+
+
+def commands(card: str) -> list[tuple[str, str]]:
+    """Script and first argument of each command on a card, in backquotes."""
+    return COMMAND.findall(card)
+
+
+def test_records_lie_in_folders_with_a_card():
+    assert [path for path in (DATA / "checkpoints").iterdir() if not path.is_dir()] == []
+    assert len(RECORDS) >= 19
+    assert [folder.name for folder in RECORDS if not (folder / "card.md").is_file()] == []
+
+
+@pytest.mark.parametrize("folder", RECORDS, ids=lambda folder: folder.name)
+def test_every_record_is_on_its_card_with_a_command(folder):
+    card = (folder / "card.md").read_text()
+    for file in folder.iterdir():
+        if file.name == "card.md":
+            continue
+        parts = [part for part in re.split(r"\n\s*\n|\n- ", card) if f"`{file.name}`" in part]
+        assert parts, f"{file.name} is not on the card"
+        several = len({task for _, task in commands(card)} - {"million"}) > 1
+        assert not several or any(commands(part) for part in parts), f"{file.name}: by which?"
+    assert commands(card), "no command"
+
+
+def test_commands_on_cards_name_scripts_and_tasks_that_exist():
+    cards = [*DATA.glob("*/README.md"), *DATA.glob("checkpoints/*/card.md")]
+    named = set()
+    for card in cards:
+        for name, task in commands(card.read_text()):
+            script = REPO / "experiments" / f"{name}.py"
+            assert script.is_file(), f"{card}: no {script.name}"
+            known = tasks(script)
+            assert task in {"", *known}, f"{card}: {script.name} has no task {task}"
+            assert task or len(known) <= 1, f"{card}: {script.name} needs one of {known}"
+            named.add(name)
+    scripts = {path.stem for path in (REPO / "experiments").glob("*.py")}
+    assert scripts - named == {"record", "comparison_entries"}
+
+
+def test_every_task_is_on_a_card():
+    cards = "\n".join(
+        card.read_text() for card in (*DATA.glob("*/README.md"), *DATA.glob("*/*/card.md"))
+    )
+    for script in (REPO / "experiments").glob("*.py"):
+        known = tasks(script)
+        missing = {task for task in known if (script.stem, task) not in commands(cards)}
+        assert len(known) == 1 or missing <= {"judge"}, f"{script.name}: {missing}"
+
+
+def test_the_wheel_holds_data_and_no_script():
+    build = tomllib.loads((REPO / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+    assert build["targets"]["wheel"]["packages"] == ["imd_helpers"]
+    assert build["targets"]["wheel"]["force-include"] == {"data": "imd_helpers/_data"}
+    assert "experiments" not in build["targets"]["sdist"]["include"]
+    assert list(DATA.rglob("*.py")) == []

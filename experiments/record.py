@@ -1,0 +1,208 @@
+"""What all experiments share: folders, files, going on where one stopped, stamps, command line.
+
+    python experiments/SCRIPT.py [TASK [ARGUMENT ...]]
+
+A script lists its tasks in ``TASKS``: functions that take what follows their name as text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import multiprocessing
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from imd_helpers.runtime import device_name, version
+
+REPO = Path(__file__).resolve().parents[1]
+DATA = REPO / "data"
+CHECKPOINTS = DATA / "checkpoints"
+BUILD = REPO / "_build"  # pieces of unfinished work
+Row = dict[str, Any]
+
+
+# ---- files
+
+
+def read(path: Path, default: Any = None) -> Any:
+    """What a JSON file holds; the default where there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one go: the old one stays whole until the new one is complete."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+    print(f"wrote {path.parent.name}/{path.name}", flush=True)
+
+
+def write(path: Path, record: Any, *, indent: int | None = 1) -> None:
+    """Write JSON in one go."""
+    write_text(path, json.dumps(record, indent=indent, ensure_ascii=False) + "\n")
+
+
+def write_arrays(path: Path, **arrays: Any) -> None:
+    """Write an ``npz`` file in one go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.part")
+    with partial.open("wb") as file:
+        np.savez(file, **arrays)
+    partial.replace(path)
+
+
+def write_card(path: Path, title: str, lines: Iterable[str], *, about: str = "") -> None:
+    """Write a card: a title, a sentence, and a list."""
+    head = [f"# {title}", "", *([about, ""] if about else [])]
+    write_text(path, "\n".join([*head, *(f"- {line}" for line in lines)]) + "\n")
+
+
+# ---- going on where one stopped
+
+
+def once(path: Path, make: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``make`` returns for the arguments: computed once, then read from the file."""
+    if not path.exists():
+        began = time.process_time()
+        write(path, make(*arguments), indent=None)
+        print(f"{path.stem}: {time.process_time() - began:.0f} s", flush=True)
+    return read(path)
+
+
+def fill(
+    path: Path,
+    keys: Sequence[str],
+    jobs: Sequence[tuple],
+    make: Callable[..., Row],
+    *,
+    about: Row | None = None,
+    under: str = "runs",
+    processes: int = 1,
+) -> None:
+    """Add a row for each job that a record lacks, in the order of the jobs; written after each.
+
+    Several commands may work on different jobs: the record is read again before each row.
+
+    Args:
+        path: the record.
+        keys: what the values of a job are called in its row.
+        jobs: values of the keys.
+        make: the rest of the row, from the values of a job.
+        about: what the record says beside its rows.
+        under: the name of the rows.
+        processes: how many jobs at once.
+    """
+
+    def place(row: Row) -> int:
+        job = tuple(row[key] for key in keys)
+        return jobs.index(job) if job in jobs else len(jobs)
+
+    def there() -> list[Row]:
+        return read(path, {}).get(under, [])
+
+    done = [tuple(row[key] for key in keys) for row in there()]
+    todo = [job for job in jobs if job not in done]
+    for job, found in zip(todo, _each(make, todo, processes), strict=True):
+        rows = [*there(), dict(zip(keys, job, strict=True)) | found]
+        write(path, read(path, {}) | (about or {}) | {under: sorted(rows, key=place)})
+
+
+def _each(make: Callable[..., Row], jobs: list[tuple], processes: int) -> Iterator[Row]:
+    if processes == 1:
+        yield from (make(*job) for job in jobs)
+        return
+    with multiprocessing.get_context("spawn").Pool(processes, one_thread) as pool:
+        for waiting in [pool.apply_async(make, job) for job in jobs]:
+            yield waiting.get()
+
+
+# ---- what the page shows
+
+
+def chapter(page: str, *, until: str) -> ModuleType:
+    """Run the code of a chapter up to a line of it; its data, networks and measures by name.
+
+    An experiment trains what the page shows, for longer: it has no copy of it.
+
+    Args:
+        page: path below `book/`, without suffix.
+        until: the line, a heading or the first line of a cell.
+    """
+    os.environ.setdefault("MPLBACKEND", "agg")
+    os.environ["IMD_PROFILE"] = "smoke"
+    text = (REPO / "book" / f"{page}.md").read_text(encoding="utf-8")
+    before, found, _ = text.partition(f"\n{until}\n")
+    if not found:
+        raise ValueError(f"{page}.md has no line {until!r}: name another one of the page")
+    names = ModuleType(page)
+    for cell in re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", before, flags=re.M | re.S):
+        code = re.sub(r"\A---\n.*?^---\n", "", cell, flags=re.M | re.S)
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(compile(code, f"{page}.md", "exec"), vars(names))
+    return names
+
+
+# ---- numbers
+
+
+def rounded(value: Any, digits: int = 5) -> Any:
+    """The same with so many digits after the point, and None for NaN, however deep inside."""
+    if isinstance(value, dict):
+        return {key: rounded(each, digits) for key, each in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [rounded(each, digits) for each in value]
+    if isinstance(value, float):
+        return None if np.isnan(value) else round(float(value), digits)
+    return value
+
+
+def table_rows(table: Any) -> list[Row]:
+    """A table with its index as plain numbers."""
+    return json.loads(table.reset_index().to_json(orient="records", double_precision=6))
+
+
+# ---- where and by which code
+
+
+def stamp(*packages: str) -> Row:
+    """Device, threads, the hash of the package's code, and versions."""
+    import torch
+
+    from imd_helpers.networks.checkpoint import source_hash
+
+    return {
+        "device": device_name(),
+        "threads": torch.get_num_threads(),
+        "code_sha256": source_hash(),
+        "versions": {name: version(name) for name in ("imd-helpers", "torch", *packages)},
+    }
+
+
+def one_thread() -> None:
+    """Recorded times and numbers are those of one thread."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def command(tasks: Sequence[Callable[..., None]], usage: str | None) -> None:
+    """Run the task that the command line names; the name of a single task may be left out."""
+    names = {task.__name__: task for task in tasks}
+    given = sys.argv[1:]
+    if len(names) == 1 and (not given or given[0] not in {*names, "--help"}):
+        given = [*names, *given]
+    if not given or given[0] not in names:
+        sys.exit(usage)
+    one_thread()
+    names[given[0]](*given[1:])
