@@ -40,7 +40,7 @@ from imd_helpers.judge import charge as composition
 from imd_helpers.judge.formulas import Formulas
 from imd_helpers.models import formula_models, matgan
 from imd_helpers.networks import fit
-from imd_helpers.networks.losses import mix, slope
+from imd_helpers.networks.losses import slope
 from imd_helpers.predictors import FormulaPredictor
 from imd_helpers.runtime import device_name
 
@@ -327,7 +327,8 @@ def slope_of(model: matgan.MatGan, training: np.ndarray) -> float:
             real = CompositionMatrix.matrices(training[torch.randint(len(training), (batch,))])
             with torch.no_grad():
                 fake = model.generator(torch.randn(batch, model.config.latent))
-            gradient = slope(model.critic, mix(real, fake)).detach()
+            points = torch.lerp(real, fake, torch.rand(batch, 1, 1))
+            gradient = slope(model.critic, points).detach()
             slopes.append(gradient.flatten(1).norm(dim=1))
     return float(torch.cat(slopes).median())
 
