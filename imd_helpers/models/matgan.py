@@ -280,6 +280,9 @@ class CompositionGan(Gan):
         return True
 
 
+SMOKE = {"width": 1 / 8, "batch": 16, "steps": 40, "log_every": 5, "save_every": 40}
+
+
 class MatGan(CompositionGan):
     """The published generator of compositions with its critic, or the same layers mended.
 
@@ -293,15 +296,11 @@ class MatGan(CompositionGan):
     VARIANTS = {"paper": PAPER, "fixed": FIXED}
     PROFILES = {
         "paper": {
-            "smoke": {"width": 1 / 8, "batch": 16, "steps": 40, "log_every": 5, "save_every": 40},
+            "smoke": SMOKE,
             "colab": {"steps": 10_000, "log_every": 100},
             "full": {"steps": 6_000, "log_every": 100},
         },
-        "fixed": {
-            "smoke": {"width": 1 / 8, "batch": 16, "steps": 40, "log_every": 5, "save_every": 40},
-            "colab": {},
-            "full": {},
-        },
+        "": {"smoke": SMOKE, "colab": {}, "full": {}},
     }
     DROPPED = {"condition": "", "temperature": 1.0, "counts": False, "dropout": 0.0, "entropy": 0.0}
 

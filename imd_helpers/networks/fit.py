@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..runtime import InputError
 from . import checkpoint
+from .capture import CAPTURES, REFUSED, Eager
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -216,103 +217,19 @@ def fit(
     return run.history
 
 
-# ---- how an iteration is run
-
-
-class Eager:
-    """Runs each iteration as it is written."""
-
-    adam: ClassVar[dict[str, bool]] = {}  # options that the optimizers then need
-
-    def __call__(self, iteration: Callable[[], None]) -> None:
-        """Run one iteration."""
-        iteration()
-
-
-class Capture:
-    """Runs a few iterations as they are, records one, and replays the record from then on."""
-
-    adam: ClassVar[dict[str, bool]] = {}
-    warm_up = 3  # libraries choose their kernels and workspaces before the recording
-
-    def __init__(self) -> None:
-        self.runs = 0
-
-    def __call__(self, iteration: Callable[[], None]) -> None:
-        """Run one iteration, recorded or not."""
-        self.runs += 1
-        if self.runs <= self.warm_up:
-            self.run(iteration)
-            return
-        if self.runs == self.warm_up + 1:
-            try:
-                self.record(iteration)
-            except RuntimeError as error:
-                raise InputError(_REFUSED.format(reason=str(error).splitlines()[0])) from error
-        self.replay()
-
-    def run(self, iteration: Callable[[], None]) -> None:
-        """An iteration before the recording."""
-        raise NotImplementedError
-
-    def record(self, iteration: Callable[[], None]) -> None:
-        """Note the operations of one iteration without running them."""
-        raise NotImplementedError
-
-    def replay(self) -> None:
-        """Run the recorded operations on the tensors they were recorded with."""
-        raise NotImplementedError
-
-
-class CudaGraph(Capture):
-    """A recorded iteration as one CUDA graph: all its kernels are launched at once.
-
-    torch advances the GPU's random numbers at each replay as if the code had run.
-    """
-
-    # the step count lies on the GPU, so that a replay can raise it
-    adam: ClassVar[dict[str, bool]] = {"fused": True, "capturable": True}
-
-    def run(self, iteration: Callable[[], None]) -> None:
-        """On a side stream, as a recording is."""
-        side, main = torch.cuda.Stream(), torch.cuda.current_stream()
-        side.wait_stream(main)
-        with torch.cuda.stream(side):
-            iteration()
-        main.wait_stream(side)
-
-    def record(self, iteration: Callable[[], None]) -> None:
-        """Into a graph with memory of its own."""
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            iteration()
-
-    def replay(self) -> None:
-        """Launch the graph."""
-        self.graph.replay()
-
-
-CAPTURES: dict[str, type[Capture]] = {"cuda": CudaGraph}
-
-_REFUSED = (
-    "this game cannot be captured ({reason}): its losses read a value on the host, or move data "
-    "from the host to the GPU; keep all tensors on the GPU, or train with capture=False"
-)
+# ---- the loop
 
 
 def _check_capture(game: Game, config: TrainConfig, team: _Team) -> None:
     if not config.capture:
         return
     if game.uncapturable:
-        raise InputError(_REFUSED.format(reason=game.uncapturable))
+        raise InputError(REFUSED.format(reason=game.uncapturable))
     if team.size > 1:
         raise InputError(
             f"capture=True with {team.size} processes: an iteration that exchanges gradients is "
             "not recorded; use one process, or capture=False"
         )
-
-
-# ---- the loop
 
 
 class _Run:

@@ -13,11 +13,12 @@ from fake_capture import TapeGraph
 from torch import nn
 
 from imd_helpers.networks import TrainConfig, checkpoint, fit, losses
-from imd_helpers.networks.fit import CAPTURES, _Team
+from imd_helpers.networks.capture import CAPTURES
+from imd_helpers.networks.fit import Game, _Team
 from imd_helpers.runtime import InputError
 
 
-class Line:
+class Line(Game):
     """A generator that must learn to shift noise by 3; dropout makes the random state matter."""
 
     def __init__(self, seed=0):
