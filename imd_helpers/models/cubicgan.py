@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -109,7 +109,9 @@ class Generator(nn.Module):
 
     def __init__(self, config: CubicGanConfig) -> None:
         super().__init__()
-        c = [channels(n, config.width, at_least=FEWEST_CHANNELS) for n in (1024, 1024, 512, 512, 128)]
+        c = [
+            channels(n, config.width, at_least=FEWEST_CHANNELS) for n in (1024, 1024, 512, 512, 128)
+        ]
         self.group = nn.Embedding(N_GROUPS, 64)
         self.group_dense = nn.Linear(64, 96)
         self.element_dense = nn.Linear(N_FEATURES, 128)
@@ -172,8 +174,19 @@ class Critic(nn.Module):
 
     def __init__(self, config: CubicGanConfig) -> None:
         super().__init__()
-        c = [28, *(channels(n, config.width, at_least=FEWEST_CHANNELS) for n in (128, 512, 1024, 1024, 2048, 4096))]
-        dense = [c[6], *(channels(n, config.width, at_least=FEWEST_CHANNELS) for n in (1024, 512, 256)), 32, 1]
+        c = [
+            28,
+            *(
+                channels(n, config.width, at_least=FEWEST_CHANNELS)
+                for n in (128, 512, 1024, 1024, 2048, 4096)
+            ),
+        ]
+        dense = [
+            c[6],
+            *(channels(n, config.width, at_least=FEWEST_CHANNELS) for n in (1024, 512, 256)),
+            32,
+            1,
+        ]
         widths = (1, 1, 1, 2, 2, 2)
         self.rows = nn.ModuleList(
             [RowConv(c[i], c[i + 1], width) for i, width in enumerate(widths)]
@@ -217,8 +230,11 @@ class CubicGan(Gan):
 
     name, format = "cubicgan", "imd-cubicgan-1"
     Config = CubicGanConfig
-    VARIANTS = {"paper": PAPER, "fixed": FIXED, "prototypes": PROTOTYPES}
-    PROFILES = {"": SIZES, "paper": {name: size | PAPER_RATES for name, size in SIZES.items()}}
+    VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED, "prototypes": PROTOTYPES}
+    PROFILES: ClassVar = {
+        "": SIZES,
+        "paper": {name: size | PAPER_RATES for name, size in SIZES.items()},
+    }
     LEARNT = ("elements", "length_max", "coord_max", "labels.group", "labels.element")
     PIECE = 16_384
     CHUNK = 4_096  # noise drawn at once, which decides what a seed stands for

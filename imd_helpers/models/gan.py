@@ -87,7 +87,9 @@ class Gan(Game):
     PIECE: ClassVar[int] = 8_192  # samples made at once
     HALF: ClassVar[bool] = False  # 16-bit floats on disk
 
-    def __init__(self, config: Any, learnt: Mapping[str, Any] | None = None, *, seed: int = 0):
+    def __init__(
+        self, config: Any, learnt: Mapping[str, Any] | None = None, *, seed: int = 0
+    ) -> None:
         self.config, self.learnt = config, dict(learnt or {})
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -271,9 +273,7 @@ class Gan(Game):
                 f"training_{cls.holds}": len(data),
             }
             weights = model.save(Path(folder) / "model.safetensors")
-            checkpoint.write_run(
-                weights, about=about, seconds=history.seconds, rows=history.rows
-            )
+            checkpoint.write_run(weights, about=about, seconds=history.seconds, rows=history.rows)
         return model, history
 
     @classmethod

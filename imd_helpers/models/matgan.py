@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ..crystals.samples import Samples
 from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix
-from ..networks import TrainConfig, losses
+from ..networks import TrainConfig, layers, losses
+from ..networks.layers import SameConv, SameConvTranspose
 from ..runtime import lookup
 from . import formula_sets
 from .gan import Condition, Gan, GanConfig, channels
@@ -117,57 +118,11 @@ _CRITICS: dict[str, tuple[tuple[int, tuple[int, int], int], ...]] = {
 }
 
 
-class SameConv(nn.Conv2d):
-    """A convolution that pads as TensorFlow's ``SAME`` does: the odd zero at the end."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, rows, columns) to (batch, channels, rows / stride, …), rounded up."""
-        pads: list[int] = []
-        for axis in (1, 0):  # last axis first
-            size, kernel, stride = x.shape[2 + axis], self.kernel_size[axis], self.stride[axis]
-            total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
-            pads += [total // 2, total - total // 2]
-        return super().forward(nn.functional.pad(x, pads))
-
-
-class SameConvTranspose(nn.ConvTranspose2d):
-    """The transpose of `SameConv`, to a size that is given, since several shrink to one."""
-
-    def __init__(
-        self, into: int, out: int, kernel: int, stride: tuple[int, int], size: tuple[int, int]
-    ) -> None:
-        super().__init__(into, out, kernel, stride)
-        self.size = size
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, rows, columns) to (batch, channels, *size)."""
-        full = super().forward(x)
-        for axis in (0, 1):
-            start = max(full.shape[2 + axis] - self.size[axis], 0) // 2
-            full = full.narrow(2 + axis, start, self.size[axis])
-        return full
-
-
-def draw(logits: Tensor) -> Tensor:
-    """One of the last axis, as zeros and a one; backwards, the softmax of the same noisy logits.
-
-    Args:
-        logits: (…, k).
-
-    Source:
-        Jang et al., ICLR 2017 (straight-through Gumbel-softmax).
-    """
-    uniform = torch.rand_like(logits).clamp_(1e-9, 1 - 1e-7)
-    soft = (logits - (-uniform.log()).log()).softmax(-1)
-    drawn = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
-    return drawn + (soft - soft.detach()) if soft.requires_grad else drawn
-
-
 class Generator(nn.Module):
     """The published generator: noise to 85 rows of 8 values.
 
     The published last step reads each value by a sigmoid, between 0 and 1. With ``hard`` each row
-    is a choice among its 8 counts and 0 for "absent": zeros and a one are drawn, see `draw`.
+    is a choice among its 8 counts and 0 for "absent": zeros and a one are drawn, see `layers.draw`.
     """
 
     def __init__(self, config: MatGanConfig) -> None:
@@ -199,7 +154,7 @@ class Generator(nn.Module):
         x = self.layers[-1](x).squeeze(1)
         if not self.hard:
             return torch.sigmoid(x)
-        return draw(nn.functional.pad(x, (1, 0)))[:, :, 1:]
+        return layers.draw(nn.functional.pad(x, (1, 0)))[:, :, 1:]
 
 
 class Critic(nn.Module):
@@ -293,8 +248,8 @@ class MatGan(CompositionGan):
 
     name = "matgan"
     Config = MatGanConfig
-    VARIANTS = {"paper": PAPER, "fixed": FIXED}
-    PROFILES = {
+    VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
+    PROFILES: ClassVar = {
         "paper": {
             "smoke": SMOKE,
             "colab": {"steps": 10_000, "log_every": 100},
@@ -302,7 +257,13 @@ class MatGan(CompositionGan):
         },
         "": {"smoke": SMOKE, "colab": {}, "full": {}},
     }
-    DROPPED = {"condition": "", "temperature": 1.0, "counts": False, "dropout": 0.0, "entropy": 0.0}
+    DROPPED: ClassVar = {
+        "condition": "",
+        "temperature": 1.0,
+        "counts": False,
+        "dropout": 0.0,
+        "entropy": 0.0,
+    }
 
     def build(self) -> dict[str, nn.Module]:
         """Generator and critic."""

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from ..networks import TrainConfig, layers, losses
 from ..runtime import InputError, lookup
 from . import formula_sets
 from .gan import Condition, GanConfig, channels
-from .matgan import CompositionGan, draw
+from .matgan import CompositionGan
 
 NETWORKS = ("dense", "sequence")
 LOSSES = ("penalty", "logistic")
@@ -122,7 +122,7 @@ class DrawingGenerator(nn.Module):
     def forward(self, noise: Tensor) -> Tensor:
         """(batch, latent [+ 1]) to (batch, 85, 8): zeros and ones, with the softmax's gradient."""
         logits = self.body(noise).view(-1, len(ELEMENTS), MAX_COUNT + 1)
-        return draw(logits)[:, :, 1:]
+        return layers.draw(logits)[:, :, 1:]
 
 
 class SequenceGenerator(nn.Module):
@@ -167,10 +167,10 @@ class SequenceGenerator(nn.Module):
         for place in range(MOST):
             closed[:, n] = place < FEWEST
             logits = self.element(state).masked_fill(closed, -30.0)
-            drawn = draw(logits.detach() if score else logits)
+            drawn = layers.draw(logits.detach() if score else logits)
             element = drawn[:, :n]  # zeros after "stop", but with a gradient that says what if
             counts = self.count(torch.cat([state, element], 1))
-            count = draw(counts.detach() if score else counts)
+            count = layers.draw(counts.detach() if score else counts)
             matrix = matrix.index_add(0, rows, element[:, :, None] * count[:, None, :])
             if score:
                 one = (logits.log_softmax(1) * drawn).sum(1)
@@ -218,7 +218,7 @@ class SequenceGan(CompositionGan):
 
     name = "sequence_gan"
     Config = SequenceGanConfig
-    VARIANTS = {
+    VARIANTS: ClassVar = {
         "icsd": ICSD,
         "neutral": ICSD,  # trained on the charge-neutral part of its set, see `train`'s ``keep``
         "oqmd": ICSD.but(data="oqmd"),
@@ -226,7 +226,7 @@ class SequenceGan(CompositionGan):
         "energy": ICSD.but(condition="formation_energy"),
         "gap": ICSD.but(condition="band_gap"),
     }
-    PROFILES = {
+    PROFILES: ClassVar = {
         "": {
             "smoke": {"width": 1 / 4, "batch": 64, "steps": 60, "log_every": 5, "save_every": 60},
             "colab": {},
@@ -234,7 +234,12 @@ class SequenceGan(CompositionGan):
         }
     }
     LEARNT = ("scale",)
-    DROPPED = {"hard": True, "norm_in_critic": False, "normal_weights": False, "temperature": 1.0}
+    DROPPED: ClassVar = {
+        "hard": True,
+        "norm_in_critic": False,
+        "normal_weights": False,
+        "temperature": 1.0,
+    }
 
     @property
     def conditions(self) -> tuple[str, ...]:
@@ -242,7 +247,8 @@ class SequenceGan(CompositionGan):
         return (self.config.condition,) if self.config.condition else ()
 
     def build(self) -> dict[str, nn.Module]:
-        """Generator and critic."""
+        """Generator and critic; a property that was never learnt keeps its own scale."""
+        self.learnt.setdefault("scale", [0.0, 1.0])
         drawing = SequenceGenerator if self.config.network == "sequence" else DrawingGenerator
         return {"generator": drawing(self.config), "critic": DenseCritic(self.config)}
 
@@ -264,7 +270,9 @@ class SequenceGan(CompositionGan):
     def learn(cls, data: Samples, config: SequenceGanConfig) -> dict[str, Any]:
         """Mean and spread of the property in the training set."""
         values = data.asked.get(config.condition)
-        return {"scale": [0.0, 1.0] if values is None else [float(values.mean()), float(values.std())]}
+        return {
+            "scale": [0.0, 1.0] if values is None else [float(values.mean()), float(values.std())]
+        }
 
     def prepare(self, data: Samples, *, seed: int = 0) -> None:
         """Keep counts and scaled properties on the device."""

@@ -1,4 +1,4 @@
-"""Layers that torch does not have: conditions, rows, batch statistics, a spectral norm for `vmap`.
+"""Layers that torch does not have: conditions, rows, draws, batch statistics, …
 
 Embeddings, batch and layer norm and weight norm are torch's own (`torch.nn`).
 """
@@ -175,6 +175,52 @@ def glorot(network: nn.Module, *, normal: bool) -> None:
             else:
                 nn.init.uniform_(layer.weight, -math.sqrt(3.0) * std, math.sqrt(3.0) * std)
                 nn.init.zeros_(layer.bias)
+
+
+class SameConv(nn.Conv2d):
+    """A convolution that pads as TensorFlow's ``SAME`` does: the odd zero at the end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) to (batch, channels, rows / stride, …), rounded up."""
+        pads: list[int] = []
+        for axis in (1, 0):  # last axis first
+            size, kernel, stride = x.shape[2 + axis], self.kernel_size[axis], self.stride[axis]
+            total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+            pads += [total // 2, total - total // 2]
+        return super().forward(nn.functional.pad(x, pads))
+
+
+class SameConvTranspose(nn.ConvTranspose2d):
+    """The transpose of `SameConv`, to a size that is given, since several shrink to one."""
+
+    def __init__(
+        self, into: int, out: int, kernel: int, stride: tuple[int, int], size: tuple[int, int]
+    ) -> None:
+        super().__init__(into, out, kernel, stride)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) to (batch, channels, *size)."""
+        full = super().forward(x)
+        for axis in (0, 1):
+            start = max(full.shape[2 + axis] - self.size[axis], 0) // 2
+            full = full.narrow(2 + axis, start, self.size[axis])
+        return full
+
+
+def draw(logits: Tensor) -> Tensor:
+    """One of the last axis, as zeros and a one; backwards, the softmax of the same noisy logits.
+
+    Args:
+        logits: (…, k).
+
+    Source:
+        Jang et al., ICLR 2017 (straight-through Gumbel-softmax).
+    """
+    uniform = torch.rand_like(logits).clamp_(1e-9, 1 - 1e-7)
+    soft = (logits - (-uniform.log()).log()).softmax(-1)
+    drawn = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
+    return drawn + (soft - soft.detach()) if soft.requires_grad else drawn
 
 
 class MinibatchDeviation(nn.Module):
