@@ -27,12 +27,12 @@ from ..descriptors.symmetry_sites import (
     decode_sites,
 )
 from ..networks import TrainConfig, losses
-from ..networks.layers import RowConv, RowConvTranspose, glorot
+from ..networks.layers import RowConv, RowConvTranspose, glorot, mlp
 from ..runtime import lookup
 from .cubic_sites import LABEL_SOURCES, TRAINING_SETS, Labels, LabelSource, training_sites
-from .gan import Condition, Gan, GanConfig, channels
+from .gan import Condition, Gan, GanConfig
 
-N_GROUPS, N_FEATURES, FEWEST_CHANNELS = len(SPACE_GROUPS), 23, 8
+N_GROUPS, N_FEATURES = len(SPACE_GROUPS), 23
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ class CubicGanConfig(GanConfig):
         one_real_batch: use one batch of real crystals for all critic steps of an iteration.
         data: ``oqmd_icsd`` (real crystals) or ``cubic_prototypes`` (enumerated).
     """
+
+    fewest_channels: ClassVar[int] = 8
 
     dropout_generator: float = 0.5
     dropout_critic: float = 0.25
@@ -109,28 +111,19 @@ class Generator(nn.Module):
 
     def __init__(self, config: CubicGanConfig) -> None:
         super().__init__()
-        c = [
-            channels(n, config.width, at_least=FEWEST_CHANNELS) for n in (1024, 1024, 512, 512, 128)
-        ]
+        c = [config.channels(n) for n in (1024, 1024, 512, 512, 128)]
         self.group = nn.Embedding(N_GROUPS, 64)
         self.group_dense = nn.Linear(64, 96)
         self.element_dense = nn.Linear(N_FEATURES, 128)
         self.noise_dense = nn.Linear(config.latent, 256)
         self.merge = nn.Linear(96 + N_ROWS * 128 + 256, N_ROWS * 128)
         self.upsample = nn.ModuleList([RowConvTranspose(128, c[0]), RowConvTranspose(c[0], c[1])])
-        self.pointwise = nn.ModuleList(
-            [nn.Linear(a, b) for a, b in zip(c[1:], [*c[2:], 1], strict=True)]
-        )
+        self.pointwise = nn.ModuleList(map(nn.Linear, c[1:], [*c[2:], 1]))
         self.drop = nn.Dropout(config.dropout_generator)
         self.sees_condition = config.length_sees_condition
         seen = N_ROWS * 3 + (N_ROWS * 128 if self.sees_condition else 0)
         hidden = (128, 64, 32) if self.sees_condition else (30, 18, 6)
-        self.length = nn.Sequential(
-            nn.Linear(seen, hidden[0]), nn.ReLU(),
-            nn.Linear(hidden[0], hidden[1]), nn.ReLU(),
-            nn.Linear(hidden[1], hidden[2]), nn.ReLU(),
-            nn.Linear(hidden[2], 1), nn.Tanh(),
-        )  # fmt: skip
+        self.length = mlp([seen, *hidden, 1], activation=nn.ReLU(), last=nn.Tanh())
         glorot(self, normal=True)
         glorot(self.merge, normal=False)
         glorot(self.length, normal=False)
@@ -174,23 +167,10 @@ class Critic(nn.Module):
 
     def __init__(self, config: CubicGanConfig) -> None:
         super().__init__()
-        c = [
-            28,
-            *(
-                channels(n, config.width, at_least=FEWEST_CHANNELS)
-                for n in (128, 512, 1024, 1024, 2048, 4096)
-            ),
-        ]
-        dense = [
-            c[6],
-            *(channels(n, config.width, at_least=FEWEST_CHANNELS) for n in (1024, 512, 256)),
-            32,
-            1,
-        ]
+        c = [28, *(config.channels(n) for n in (128, 512, 1024, 1024, 2048, 4096))]
+        dense = [c[6], *(config.channels(n) for n in (1024, 512, 256)), 32, 1]
         widths = (1, 1, 1, 2, 2, 2)
-        self.rows = nn.ModuleList(
-            [RowConv(c[i], c[i + 1], width) for i, width in enumerate(widths)]
-        )
+        self.rows = nn.ModuleList(map(RowConv, c[:-1], c[1:], widths))
         self.dense = nn.ModuleList([nn.Linear(a, b) for a, b in itertools.pairwise(dense)])
         self.drop = nn.Dropout(config.dropout_critic)
         glorot(self, normal=False)
@@ -231,10 +211,7 @@ class CubicGan(Gan):
     name, format = "cubicgan", "imd-cubicgan-1"
     Config = CubicGanConfig
     VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED, "prototypes": PROTOTYPES}
-    PROFILES: ClassVar = {
-        "": SIZES,
-        "paper": {name: size | PAPER_RATES for name, size in SIZES.items()},
-    }
+    PROFILES: ClassVar = {"": SIZES, "paper": {k: v | PAPER_RATES for k, v in SIZES.items()}}
     LEARNT = ("elements", "length_max", "coord_max", "labels.group", "labels.element")
     PIECE = 16_384
     CHUNK = 4_096  # noise drawn at once, which decides what a seed stands for
@@ -293,7 +270,7 @@ class CubicGan(Gan):
         if self.config.frozen_labels:
             rng = torch.Generator(device=self.device).manual_seed(seed)
             sets = range(self.config.train.critic_steps + 1)
-            self.frozen = [self._training_labels(rng) for _ in sets]
+            self.frozen = [self.batch_labels(rng) for _ in sets]
 
     # ---- training
 
@@ -306,12 +283,10 @@ class CubicGan(Gan):
 
     def fake(self, condition: Tensor | None = None) -> Tensor:
         """(batch, 3, 28) generated crystals, for labels that are drawn here."""
-        if self.frozen:
-            labels = self.frozen[self.turn]
-            self.turn += 1
-        else:
-            labels = self._training_labels()
-        return self.generate(labels)
+        if not self.frozen:
+            return self.generate(self.batch_labels())
+        self.turn += 1
+        return self.generate(self.frozen[self.turn - 1])
 
     def generator_terms(self) -> dict[str, Tensor]:
         """Negative score of generated crystals; the iteration ends here."""
@@ -334,18 +309,13 @@ class CubicGan(Gan):
             for i in range(len(tensors) // 2)
         ]
 
-    def _training_labels(self, rng: torch.Generator | None = None) -> Labels:
+    def batch_labels(self, rng: torch.Generator | None = None) -> Labels:
+        """Labels for a batch of generated crystals."""
         return self.labels.batch(self.config.batch, source=self.config.labels, rng=rng)
 
-    def generate(self, labels: Labels, noise: Tensor | None = None) -> Tensor:
-        """(batch, 3, 28) descriptors, with gradients.
-
-        Args:
-            labels: of the batch.
-            noise: (batch, latent); drawn here unless given.
-        """
-        if noise is None:
-            noise = torch.randn(len(labels), self.config.latent, device=self.device)
+    def generate(self, labels: Labels) -> Tensor:
+        """(batch, 3, 28) descriptors from noise, with gradients."""
+        noise = torch.randn(len(labels), self.config.latent, device=self.device)
         features = self.table[labels.element]  # (batch, 3, 23)
         position, length = self.generator(noise, labels.group, features)
         if self.config.snap:

@@ -40,6 +40,8 @@ class GanConfig:
         train: rates, betas and number of steps.
     """
 
+    fewest_channels: ClassVar[int] = 4
+
     width: float = 1.0
     latent: int = 128
     batch: int = 64
@@ -55,6 +57,10 @@ class GanConfig:
                 f"width={self.width}, batch={self.batch}: width must be positive and a batch "
                 "holds at least 2 samples"
             )
+
+    def channels(self, published: int) -> int:
+        """A published number of channels times the width."""
+        return max(self.fewest_channels, math.ceil(published * self.width))
 
     def but(self, **changes: Any) -> Self:
         """A copy with other values; keys of ``train`` may be given directly."""
@@ -398,8 +404,3 @@ class Gan(Game):
             del values[name]
         train = {k: tuple(v) if isinstance(v, list) else v for k, v in values["train"].items()}
         return cls.Config(**{**values, "train": TrainConfig(**train)})
-
-
-def channels(published: int, width: float, *, at_least: int = 4) -> int:
-    """A published number of channels times the width."""
-    return max(at_least, math.ceil(published * width))

@@ -24,7 +24,7 @@ from ..networks import TrainConfig, layers, losses
 from ..networks.layers import SameConv, SameConvTranspose
 from ..runtime import lookup
 from . import formula_sets
-from .gan import Condition, Gan, GanConfig, channels
+from .gan import Condition, Gan, GanConfig
 
 NETWORKS = ("oqmd", "icsd", "signal")
 LOSSES = ("penalty", "plain", "clipped")
@@ -129,14 +129,14 @@ class Generator(nn.Module):
         super().__init__()
         first, plan = _GENERATORS[config.network]
         self.hard = config.hard
-        into = channels(first, config.width)
+        into = config.channels(first)
         self.seed = (into, HEIGHTS[0], 4)
         self.dense = nn.Linear(config.latent, math.prod(self.seed))
         self.first_norm = nn.BatchNorm2d(into)
         self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
         step = 0
         for kernel, stride, published in plan:
-            out = 1 if published == 1 else channels(published, config.width)
+            out = 1 if published == 1 else config.channels(published)
             step += stride[0] == 2
             size = (HEIGHTS[step], MAX_COUNT)
             self.layers.append(SameConvTranspose(into, out, kernel, stride, size))
@@ -165,7 +165,7 @@ class Critic(nn.Module):
         self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
         into, size = 1, [len(ELEMENTS), MAX_COUNT]
         for index, (kernel, stride, published) in enumerate(_CRITICS[config.network]):
-            out = channels(published, config.width)
+            out = config.channels(published)
             self.layers.append(SameConv(into, out, kernel, stride))
             norm = config.norm_in_critic and index > 0
             self.norms.append(nn.BatchNorm2d(out) if norm else nn.Identity())

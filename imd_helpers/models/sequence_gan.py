@@ -21,7 +21,7 @@ from ..descriptors.composition_matrix import ELEMENTS, FEWEST, MAX_COUNT, MOST
 from ..networks import TrainConfig, layers, losses
 from ..runtime import InputError, lookup
 from . import formula_sets
-from .gan import Condition, GanConfig, channels
+from .gan import Condition, GanConfig
 from .matgan import CompositionGan
 
 NETWORKS = ("dense", "sequence")
@@ -111,7 +111,7 @@ class DrawingGenerator(nn.Module):
 
     def __init__(self, config: SequenceGanConfig) -> None:
         super().__init__()
-        width = channels(256, config.width)
+        width = config.channels(256)
         into = config.latent + bool(config.condition)
         rows = len(ELEMENTS) * (MAX_COUNT + 1)
         self.body = layers.mlp([into, width, 2 * width, 2 * width, rows], activation=nn.ReLU())
@@ -135,7 +135,7 @@ class SequenceGenerator(nn.Module):
 
     def __init__(self, config: SequenceGanConfig) -> None:
         super().__init__()
-        width = channels(256, config.width)
+        width = config.channels(256)
         n, into = len(ELEMENTS), config.latent + bool(config.condition)
         self.start = layers.mlp([into, width, width], activation=nn.ReLU())
         self.element = layers.mlp([width, width, n + 1], activation=nn.ReLU())  # the last: stop
@@ -189,7 +189,7 @@ class DenseCritic(nn.Module):
 
     def __init__(self, config: SequenceGanConfig) -> None:
         super().__init__()
-        width, self.counts = channels(256, config.width), config.counts
+        width, self.counts = config.channels(256), config.counts
         into = CELLS + 2 * len(ELEMENTS) * self.counts + bool(config.condition)
         self.body = layers.mlp(
             [into, 2 * width, 2 * width, width, 1],

@@ -1,4 +1,4 @@
-"""Layers that torch does not have: conditions, rows, draws, batch statistics, …
+"""Layers that torch does not have: conditions, short rows, draws, batch statistics.
 
 Embeddings, batch and layer norm and weight norm are torch's own (`torch.nn`).
 """
