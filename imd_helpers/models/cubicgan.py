@@ -213,7 +213,7 @@ class CubicGan(Gan):
     VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED, "prototypes": PROTOTYPES}
     PROFILES: ClassVar = {"": SIZES, "paper": {k: v | PAPER_RATES for k, v in SIZES.items()}}
     LEARNT = ("elements", "length_max", "coord_max", "labels.group", "labels.element")
-    PIECE = 16_384
+    PIECE = 32_768
     CHUNK = 4_096  # noise drawn at once, which decides what a seed stands for
 
     conditions = ("space_group", "elements", "labels")
