@@ -20,6 +20,7 @@ import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.descriptors.symmetry_sites import decode_sites
 from imd_helpers.models import baselines, cubicgan
+from imd_helpers.models.cubicgan import CubicGan
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE = ROOT / "data" / "checkpoints"
@@ -61,8 +62,8 @@ def training_crystals() -> CrystalBatch:
 
 def funnel(model: Any, n: int, *, name: str, labels: str | None = None) -> imd.judge.Report:
     """Judge n samples of a model or a baseline."""
-    how = {} if labels is None else {"labels": labels}
-    samples = model.sample(n, seed=2022, **how)
+    how = None if labels is None else {"labels": labels}
+    samples = model.sample(n, condition=how, seed=2022)
     return imd.judge.funnel(samples, training=training_crystals(), name=name)
 
 
@@ -83,7 +84,7 @@ def write(path: Path, record: Any) -> None:
 
 def train(variant: str) -> None:
     """Train one variant at the profile `full`."""
-    cubicgan.train(variant, profile="full", folder=folder(variant), resume=True)
+    CubicGan.train(variant, profile="full", folder=folder(variant), resume=True)
     (folder(variant) / "training.safetensors").unlink()  # 4 times the weights, not committed
 
 
@@ -132,7 +133,7 @@ def card(variant: str, run: dict[str, Any], weights: Path) -> str:
     """The card of a checkpoint, every number taken from its run.json."""
     config, last = run["config"], run["funnel"]["own labels"][-1]
     hull = [row for row in run.get("energies", []) if row["stage"] == "metastable"]
-    train, elements = config["train"], len(cubicgan.CubicGan.load(weights).table)
+    train, elements = config["train"], len(CubicGan.load(weights).table)
     share = f"{100 * last['share']:.1f} % ({100 * last['low']:.1f} to {100 * last['high']:.1f})"
     lines = [
         f"# CubicGAN, variant `{variant}`",
@@ -198,7 +199,7 @@ def run_relapse(name: str, seed: int, change: dict[str, Any]) -> dict[str, Any]:
     """Train and judge one relapse with one seed."""
     changes = {"steps": RELAPSE_STEPS, "log_every": 100, **change}
     variant = "paper" if name.endswith("paper") else "fixed"
-    model, history = cubicgan.train(
+    model, history = CubicGan.train(
         variant, profile="full", seed=seed, changes=changes, progress=False
     )
     # every relapse is asked for the same kind of elements, however it was trained

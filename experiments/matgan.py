@@ -9,7 +9,8 @@
     python experiments/matgan.py autoencoder            the twin, with its weights
     python experiments/matgan.py condition              asked for a property
 
-VARIANT is one of `imd_helpers.models.matgan.VARIANTS`; `judge` and `million` come after `train`.
+VARIANT is paper or fixed of `matgan`, or icsd, neutral, oqmd, mp of `sequence_gan`; `judge` and
+`million` come after `train`.
 What was interrupted goes on where it stopped. Everything learns from training splits only.
 """
 
@@ -33,12 +34,15 @@ from torch import nn
 
 import imd_helpers as imd
 from imd_helpers.crystals.compositions import first_rows, member
+from imd_helpers.crystals.samples import Samples
 from imd_helpers.descriptors.composition_matrix import CompositionMatrix
 from imd_helpers.judge import charge as composition
 from imd_helpers.judge.formulas import Formulas
 from imd_helpers.models import formula_models, formula_sets, matgan
 from imd_helpers.models.formula_baselines import RandomFormulas, SubstitutedFormulas
 from imd_helpers.models.formula_predictor import FormulaPredictor
+from imd_helpers.models.matgan import MatGan
+from imd_helpers.models.sequence_gan import SequenceGan, SequenceGanConfig
 from imd_helpers.networks import fit
 from imd_helpers.runtime import InputError, device_name
 
@@ -65,7 +69,7 @@ WASSERSTEIN = {
     **{"weight_decay_critic": 0.0, "lr_critic": 3e-4},
 }
 BY_HEART = {"counts": False, "dropout": 0.0, "weight_decay_critic": 0.0}
-DRAW_CASES: dict[str, dict[str, Any]] = {  # what differs from `fixed`
+DRAW_CASES: dict[str, dict[str, Any]] = {  # what differs from `ICSD`
     "at once, path": {**WASSERSTEIN, "network": "dense", "gradient": "path"},
     "in turn, path": {**WASSERSTEIN, "gradient": "path"},
     "in turn, score": WASSERSTEIN,
@@ -81,14 +85,25 @@ ASKED = {  # eV/atom, eV
 }
 N_ASKED, CONDITION_SEEDS, CONTROL_SEEDS = 2_000, 3, 1
 Row = dict[str, Any]
+PUBLISHED = (
+    "- Source: Dan et al., npj Comput. Mater. 6 (2020) 84, and the code originofmatter/MatGAN, "
+    "commit e36c744 (no licence). Re-implemented here, without weights, code or data of the "
+    "authors."
+)
+OURS = "- Source: the book's own model; it shares no layer with the published MatGAN."
 
 
 # ---- files
 
 
+def model_of(variant: str) -> type[MatGan | SequenceGan]:
+    """MatGAN or the sequence model, whichever has the variant."""
+    return MatGan if variant in MatGan.VARIANTS else SequenceGan
+
+
 def folder(variant: str) -> Path:
     """Where a variant's files are."""
-    return HERE.parent / f"matgan-{variant}"
+    return HERE.parent / f"{model_of(variant).name}-{variant}"
 
 
 def write(path: Path, record: Any) -> None:
@@ -114,7 +129,7 @@ def rows(table: Any) -> list[Row]:
 
 def train(variant: str, steps: str = "") -> None:
     """Train one variant at the profile `full`."""
-    matgan.train(
+    model_of(variant).train(
         variant,
         profile="full",
         folder=folder(variant),
@@ -130,13 +145,13 @@ def train(variant: str, steps: str = "") -> None:
 
 def training_set(variant: str) -> np.ndarray:
     """(n, 119) counts of what a variant learnt from."""
-    counts, _ = formula_sets.compositions(matgan.VARIANTS[variant].data)
+    counts, _ = formula_sets.compositions(model_of(variant).VARIANTS[variant].data)
     return counts[imd.judge.charge_neutral(counts)] if variant == "neutral" else counts
 
 
 def left_out(variant: str) -> np.ndarray:
     """(n, 119) counts of the other two splits of its set, by the same rule."""
-    role = matgan.VARIANTS[variant].data
+    role = model_of(variant).VARIANTS[variant].data
     parts = [formula_sets.compositions(role, split=split)[0] for split in ("val", "test")]
     counts = np.concatenate(parts)
     return counts[imd.judge.charge_neutral(counts)] if variant == "neutral" else counts
@@ -225,11 +240,11 @@ def judged(model: Any, variant: str, n: int, *, workers: int = 1, name: str = ""
 
 def judge(variant: str, n: str = "") -> None:
     """Verdicts on 200,000 samples, into run.json; then the card."""
-    if matgan.VARIANTS[variant].condition:
+    if variant in ASKED:
         raise InputError(f"{variant} needs a condition: use the command `condition`")
     path = folder(variant) / "run.json"
     run = json.loads(path.read_text())
-    model = imd.models.load("matgan", variant=variant)
+    model = imd.models.load(model_of(variant).name, variant=variant)
     run["judged"] = judged(model, variant, int(n or N_JUDGED))
     write(path, run)
     card(variant)
@@ -238,7 +253,7 @@ def judge(variant: str, n: str = "") -> None:
 def million(variant: str, n: str = "") -> None:
     """Two million samples end to end with two processes: time, memory, uniqueness, novelty."""
     started = time.perf_counter()
-    model = imd.models.load("matgan", variant=variant)
+    model = imd.models.load(model_of(variant).name, variant=variant)
     training = training_set(variant)
     made = imd.judge.judge_formulas(
         model, int(n or N_MILLION), training=training, seed=SEED, workers=2, progress=True
@@ -296,7 +311,7 @@ def baselines(n: str = "") -> None:
     path = HERE / "baselines.json"
     record = read(path)
     total = int(n or N_JUDGED)
-    training, hidden = training_set("fixed"), left_out("fixed")
+    training, hidden = training_set("icsd"), left_out("icsd")
     makers: dict[str, Callable[[], Any]] = {
         "random": lambda: RandomFormulas(training),
         "random, balanced": lambda: RandomFormulas(training, accept=imd.judge.charge_neutral),
@@ -316,7 +331,7 @@ def baselines(n: str = "") -> None:
             "shares": shares(counts),
             "left_out": len(left_out(variant)),
         }
-        for variant in ("fixed", "neutral", "oqmd", "mp")
+        for variant in ("icsd", "neutral", "oqmd", "mp")
         for counts in (training_set(variant),)
     }
     write(path, record)
@@ -347,11 +362,10 @@ def one_loss(changes: Row, seed: int, training: np.ndarray) -> Row:
     config = matgan.PAPER.but(
         width=LOSS_WIDTH, steps=LOSS_STEPS, log_every=10, seed=seed, **changes
     )
-    model = matgan.MatGan(config, seed=seed)
-    game = matgan.MatGame(model, training)
-    slope = [slope_of(game)]
-    history = fit(game, config.train, progress=False)
-    slope.append(slope_of(game))
+    model = MatGan.from_data(training, config, seed=seed)
+    slope = [slope_of(model)]
+    history = fit(model, config.train, progress=False)
+    slope.append(slope_of(model))
     made = imd.judge.judge_formulas(model.sample(2_000, seed=SEED).counts, training=training)
     return {
         "distance": [row["critic_distance"] for row in history.rows],
@@ -364,17 +378,17 @@ def one_loss(changes: Row, seed: int, training: np.ndarray) -> Row:
     }
 
 
-def slope_of(game: matgan.MatGame) -> float:
+def slope_of(model: MatGan) -> float:
     """Median slope of the critic between real and generated samples, 256 points."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         slopes = []
-        for _ in range(256 // game.model.config.batch):
-            real, condition = game._real()
+        for _ in range(256 // model.config.batch):
+            real, _ = model.real()
             with torch.no_grad():
-                fake = game._fake(condition)
+                fake = model.fake()
             mixed = torch.lerp(real, fake, torch.rand(len(real), 1, 1)).requires_grad_(True)
-            (grad,) = torch.autograd.grad(game._scorer(condition)(mixed).sum(), mixed)
+            (grad,) = torch.autograd.grad(model.critic(mixed).sum(), mixed)
             slopes.append(grad.flatten(1).norm(dim=1))
     return float(torch.cat(slopes).median())
 
@@ -423,7 +437,7 @@ def one_twin(loss: Callable[..., torch.Tensor]) -> Row:
                 total += float(value.detach()) / (len(training) // TWIN_BATCH)
             curve.append(total)
             print(f"epoch {len(curve)}: {total:.4f}")
-    hidden = left_out("fixed")
+    hidden = left_out("icsd")
     sets = {"training": training[:: len(training) // len(hidden)], "left_out": hidden}
     record = {name: twice(model, counts) for name, counts in sets.items()}
     seconds = round(time.process_time() - started, 1)
@@ -472,9 +486,9 @@ def one_draw(which: tuple[str, int, int]) -> Row:
     torch.set_num_threads(1)
     case, steps, seed = which
     changes = {**SMALL, **DRAW_CASES[case], "steps": steps}
-    training, hidden = training_set("fixed"), left_out("fixed")
+    training, hidden = training_set("icsd"), left_out("icsd")
     started = time.process_time()
-    model, _ = matgan.train("fixed", profile="full", changes=changes, seed=seed, progress=False)
+    model, _ = SequenceGan.train("icsd", profile="full", changes=changes, seed=seed, progress=False)
     made = imd.judge.judge_formulas(model, N_DRAWN, training=training, seed=SEED)
     kinds = np.bincount(made.n_elements, minlength=9)
     score = {
@@ -501,7 +515,7 @@ def one_draw(which: tuple[str, int, int]) -> Row:
 
 
 @torch.no_grad()
-def scores(model: matgan.MatGan, counts: np.ndarray) -> np.ndarray:
+def scores(model: SequenceGan, counts: np.ndarray) -> np.ndarray:
     """(n,) scores of the critic."""
     model.critic.eval()
     matrix = CompositionMatrix.matrices(counts)
@@ -527,7 +541,7 @@ def condition() -> None:
     record = read(path) or {**SMALL, "asked_each": N_ASKED, "device": device_name(), "runs": []}
     done = {(row["variant"], row["shuffled"], row["seed"]) for row in record["runs"]}
     for variant in ASKED:
-        name = matgan.VARIANTS[variant].condition
+        name = SequenceGan.VARIANTS[variant].condition
         judge_ = referee(name)
         hidden, values = (
             np.concatenate(x) for x in zip(*(valued(name, s) for s in ("val", "test")), strict=True)
@@ -553,7 +567,7 @@ def one_condition(which: tuple[str, bool, int]) -> Row:
     """Train one conditional model, ask it, and let the referee answer."""
     torch.set_num_threads(1)
     variant, shuffled, seed = which
-    config = matgan.VARIANTS[variant]
+    config = SequenceGan.VARIANTS[variant]
     judge_ = referee(config.condition)
     started = time.process_time()
     model, history = asked_model(config, shuffled=shuffled, seed=seed)
@@ -569,16 +583,15 @@ def one_condition(which: tuple[str, bool, int]) -> Row:
     }
 
 
-def asked_model(
-    config: matgan.MatGanConfig, *, shuffled: bool, seed: int
-) -> tuple[matgan.MatGan, Any]:
+def asked_model(config: SequenceGanConfig, *, shuffled: bool, seed: int) -> tuple[SequenceGan, Any]:
     """A small conditional model of the training split, with its values in order or shuffled."""
     counts, values = valued(config.condition, "train")
     if shuffled:
         values = np.random.default_rng(seed).permutation(values)
     config = config.but(**SMALL, seed=seed)
-    model = matgan.MatGan(config, scale=(values.mean(), values.std()), seed=seed)
-    history = fit(matgan.MatGame(model, counts, values), config.train, progress=False)
+    data = Samples.of(counts, asked={config.condition: values})
+    model = SequenceGan.from_data(data, config, seed=seed)
+    history = fit(model, config.train, progress=False)
     assert history.ema is not None
     model.generator.load_state_dict(history.ema.state_dict())
     return model, history
@@ -599,9 +612,10 @@ def referee(condition: str) -> FormulaPredictor:
     return FormulaPredictor("trees").fit(counts[fresh].astype(np.int64), values[fresh])
 
 
-def obtained(model: matgan.MatGan, value: float, judge_: FormulaPredictor) -> Row:
+def obtained(model: SequenceGan, value: float, judge_: FormulaPredictor) -> Row:
     """What a model makes when asked for one value: distinct formulas and the referee's values."""
-    made = model.sample(N_ASKED, condition=value, seed=SEED).counts
+    condition = {model.config.condition: value}
+    made = model.sample(N_ASKED, condition=condition, seed=SEED).counts
     made = made[made.any(1)]
     distinct = made[first_rows(made)] if len(made) else made
     predicted = judge_.predict(distinct.astype(np.int64)) if len(distinct) else np.array([])
@@ -632,13 +646,11 @@ def card(variant: str) -> None:
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
     kept = ", those that are charge neutral and balanced" if run["kept_by"] else ""
     lines = [
-        f"# MatGAN, variant `{variant}`",
+        f"# {'MatGAN' if model_of(variant) is MatGan else 'Sequence GAN'}, variant `{variant}`",
         "",
         "Generator and critic of a GAN over compositions of 2 to 8 elements.",
         "",
-        "- Source: Dan et al., npj Comput. Mater. 6 (2020) 84, and the code originofmatter/MatGAN, "
-        "commit e36c744 (no licence). Re-implemented here, without weights, code or data of the "
-        "authors.",
+        PUBLISHED if model_of(variant) is MatGan else OURS,
         f"- Trained on: {run['training_compositions']:,} compositions of the training split, role "
         f"`{config['data']}`{kept}.",
         f"- Network `{config['network']}`, width {config['width']:g}, batch {config['batch']}, "
@@ -674,7 +686,7 @@ def card_of_records() -> None:
     lines = ["# Records of the chapter on MatGAN", ""]
     said = {
         "baselines.json": "samplers without a GAN under the same verdicts as the variants, and the "
-        "charge-neutral and balanced shares of the training sets (`fixed` stands for the ICSD "
+        "charge-neutral and balanced shares of the training sets (`icsd` stands for the ICSD "
         "role).",
         "losses.json": f"the published networks at {LOSS_WIDTH:g} of their width, {LOSS_STEPS} "
         f"steps, {LOSS_SEEDS} seeds: plain, clipped and penalised loss; the penalty without batch "
