@@ -18,14 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ..crystals.samples import Samples
-from ..descriptors.symmetry_sites import (
-    N_ROWS,
-    SPACE_GROUPS,
-    Sites,
-    SymmetrySites,
-    canonical,
-    decode_sites,
-)
+from ..descriptors import symmetry_sites
+from ..descriptors.symmetry_sites import N_ROWS, SPACE_GROUPS, Sites, SymmetrySites
 from ..networks import TrainConfig, losses
 from ..networks.layers import RowConv, RowConvTranspose, glorot, mlp
 from ..runtime import lookup
@@ -60,7 +54,6 @@ class CubicGanConfig(GanConfig):
     """
 
     fewest_channels: ClassVar[int] = 8
-
     dropout_generator: float = 0.5
     dropout_critic: float = 0.25
     length_sees_condition: bool = False
@@ -202,10 +195,9 @@ PAPER_RATES = {"lr_generator": 2e-4, "lr_critic": 2e-4}
 class CubicGan(Gan):
     """A generator with its critic, its descriptor and the labels it was trained on.
 
-    The published schedule (28.5 M critic weights, batch 256, 146,700 iterations) is days of two
-    CPU cores. All variants therefore train at one width, one batch size and one number of steps;
-    each has the best of the learning rates that were tried for it, 2e-4 and 5e-4, and 5e-5 for
-    ``paper`` alone. `PAPER` itself is the published size.
+    The published schedule (28.5 M critic weights, batch 256, 146,700 iterations, `PAPER`) is days
+    of two CPU cores. All variants train at one width, batch size and number of steps, each with
+    the best of the learning rates tried: 2e-4 and 5e-4, and 5e-5 for ``paper`` alone.
     """
 
     name, format = "cubicgan", "imd-cubicgan-1"
@@ -253,7 +245,7 @@ class CubicGan(Gan):
         descriptor = SymmetrySites.fit(
             data, canonical=config.canonical, published_scaling=not config.canonical
         )
-        written = canonical(data) if config.canonical else data
+        written = symmetry_sites.canonical(data) if config.canonical else data
         return {
             "elements": list(descriptor.element_numbers),
             "length_max": descriptor.length_max,
@@ -346,7 +338,7 @@ class CubicGan(Gan):
 
     def decode(self, raw: Sites) -> Samples:
         """Fill the cells; the space groups that were asked for stay beside them."""
-        made = decode_sites(raw, finite=np.isfinite(raw.length))
+        made = symmetry_sites.decode_sites(raw, finite=np.isfinite(raw.length))
         return dataclasses.replace(made, asked={"space_group": raw.space_group})
 
     def sample_sites(self, n: int, *, condition: Condition | None = None, seed: int = 0) -> Sites:

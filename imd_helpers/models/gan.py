@@ -41,7 +41,6 @@ class GanConfig:
     """
 
     fewest_channels: ClassVar[int] = 4
-
     width: float = 1.0
     latent: int = 128
     batch: int = 64

@@ -38,9 +38,14 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, 
     """
     from safetensors.torch import save
 
-    path = Path(path)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = save(plain, metadata={_HEADER: json.dumps(dict(header), sort_keys=True)})
+    return _put(
+        Path(path), save(plain, metadata={_HEADER: json.dumps(dict(header), sort_keys=True)})
+    )
+
+
+def _put(path: Path, data: bytes) -> Path:
+    """Write a file that is whole or not there."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,11 +158,7 @@ def write_run(
         },
         "history": rows,
     }
-    path = weights.with_name("run.json")
-    partial = path.with_name(".run.json.part")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
-    return path
+    return _put(weights.with_name("run.json"), (json.dumps(record, indent=1) + "\n").encode())
 
 
 def source_hash() -> str:

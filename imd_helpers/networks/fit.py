@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ..runtime import InputError
 from . import checkpoint
 from .capture import CAPTURES, REFUSED, Eager
+from .team import Team
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -203,7 +203,7 @@ def fit(
     """
     if resume and folder is None:
         raise InputError("resume=True needs the folder that holds the checkpoint: give folder=")
-    team = _Team.join()
+    team = Team.join()
     _check_capture(game, config, team)
     where = _device(game)
     devices = [where.index or 0] if where.type == "cuda" else []
@@ -220,7 +220,7 @@ def fit(
 # ---- the loop
 
 
-def _check_capture(game: Game, config: TrainConfig, team: _Team) -> None:
+def _check_capture(game: Game, config: TrainConfig, team: Team) -> None:
     if not config.capture:
         return
     if game.uncapturable:
@@ -235,7 +235,7 @@ def _check_capture(game: Game, config: TrainConfig, team: _Team) -> None:
 class _Run:
     """The moving parts of one training."""
 
-    def __init__(self, game: Game, config: TrainConfig, folder: Path | None, team: _Team) -> None:
+    def __init__(self, game: Game, config: TrainConfig, folder: Path | None, team: Team) -> None:
         self.game, self.config, self.folder, self.team = game, config, folder, team
         self.networks, self.turns = game.networks, game.turns(config)
         device = _device(game)
@@ -468,44 +468,3 @@ def _set_random_state(game: Game, state: dict[str, Tensor]) -> None:
     device = _device(game)
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
-
-
-@dataclass(frozen=True)
-class _Team:
-    """The processes that train together: one, or those that torchrun started."""
-
-    rank: int = 0
-    size: int = 1
-
-    @classmethod
-    def join(cls) -> _Team:
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls()
-        import torch.distributed as dist
-
-        if not dist.is_initialized():
-            if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        return cls(dist.get_rank(), dist.get_world_size())
-
-    def average(self, parameters: list[nn.Parameter]) -> None:
-        """Average gradients over the team."""
-        if self.size == 1:
-            return
-        import torch.distributed as dist
-
-        for parameter in parameters:
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= self.size
-
-    def equalise(self, *networks: nn.Module | None) -> None:
-        """Give every process the first one's weights."""
-        if self.size == 1:
-            return
-        import torch.distributed as dist
-
-        for network in networks:
-            for tensor in network.state_dict().values() if network is not None else ():
-                dist.broadcast(tensor, 0)

@@ -14,7 +14,8 @@ from torch import nn
 
 from imd_helpers.networks import TrainConfig, checkpoint, fit, losses
 from imd_helpers.networks.capture import CAPTURES
-from imd_helpers.networks.fit import Game, _Team
+from imd_helpers.networks.fit import Game
+from imd_helpers.networks.team import Team
 from imd_helpers.runtime import InputError
 
 
@@ -355,7 +356,7 @@ def test_a_game_that_needs_the_host_is_refused_while_recording(kind, tape):
 
 
 def test_several_processes_are_not_captured(monkeypatch):
-    monkeypatch.setattr(_Team, "join", lambda: _Team(0, 2))
+    monkeypatch.setattr(Team, "join", lambda: Team(0, 2))
     with pytest.raises(InputError, match="2 processes"):
         fit(Line(), captured(), progress=False)
 
