@@ -75,7 +75,7 @@ def test_the_new_crystals_pass_the_whole_funnel(record, decoded):
 
 
 def test_the_new_crystals_exist_and_were_held_back(record, decoded):
-    new = decoded[0].crystals[np.array(record.samples)]
+    new = decoded.crystals[np.array(record.samples)]
     held = draw_cover.held_back()
     train = imd.datasets.load("oqmd_icsd", split="train").table
     assert not set(train["formula"]) & set(record.formulas)
