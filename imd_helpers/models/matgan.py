@@ -195,6 +195,7 @@ class CompositionGan(Gan):
     holds = "compositions"
     HALF = True
     ROWS = 1_024  # samples that the generator makes at once
+    values: Tensor | None = None  # a property of each composition
 
     def prepare(self, data: np.ndarray, *, seed: int = 0) -> None:
         """Keep (n, 119) counts as (n, 85) bytes; matrices are made a batch at a time."""
@@ -203,9 +204,10 @@ class CompositionGan(Gan):
         self.levels = torch.arange(1, MAX_COUNT + 1, dtype=torch.uint8, device=self.device)
 
     def real(self) -> tuple[Tensor, Tensor | None]:
-        """(batch, 85, 8) zeros and ones."""
+        """(batch, 85, 8) zeros and ones, and (batch, 1) properties where there are any."""
         index = torch.randint(len(self.counts), (self.config.batch,), device=self.device)
-        return (self.counts[index][:, :, None] == self.levels).float(), None
+        matrix = (self.counts[index][:, :, None] == self.levels).float()
+        return matrix, None if self.values is None else self.values[index]
 
     def fake(self, condition: Tensor | None = None) -> Tensor:
         """(batch, 85, 8) from noise."""

@@ -288,12 +288,6 @@ class SequenceGan(CompositionGan):
 
     # ---- training
 
-    def real(self) -> tuple[Tensor, Tensor | None]:
-        """(batch, 85, 8) zeros and ones, and (batch, 1) properties where there are any."""
-        index = torch.randint(len(self.counts), (self.config.batch,), device=self.device)
-        matrix = (self.counts[index][:, :, None] == self.levels).float()
-        return matrix, None if self.values is None else self.values[index]
-
     def critic_terms(self) -> dict[str, Tensor]:
         """Loss; ``distance`` is the mean score of real minus generated samples."""
         if self.config.loss == "penalty":
