@@ -22,6 +22,7 @@ from imd_helpers import baselines as samplers
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.descriptors.symmetry_sites import decode_sites
 from imd_helpers.models import cubicgan
+from imd_helpers.models.cubicgan import CubicGan
 
 N_JUDGED, N_ENERGIES, N_RELAPSE, RELAPSE_STEPS = 10_000, 1_000, 2_000, 1_000
 
@@ -67,8 +68,8 @@ def held_out() -> CrystalBatch:
 
 def funnel(model: Any, n: int, *, name: str, labels: str | None = None) -> imd.judge.Report:
     """Judge n samples of a model or a baseline."""
-    how = {} if labels is None else {"labels": labels}
-    samples = model.sample(n, seed=2022, **how)
+    how = None if labels is None else {"labels": labels}
+    samples = model.sample(n, condition=how, seed=2022)
     return imd.judge.funnel(samples, training=training_crystals(), name=name)
 
 
@@ -81,7 +82,7 @@ def rows(report: imd.judge.Report) -> list[Row]:
 
 def train(variant: str) -> None:
     """Train one variant at the profile `full`, and judge it."""
-    cubicgan.train(variant, profile="full", folder=folder(variant), resume=True)
+    CubicGan.train(variant, profile="full", folder=folder(variant), resume=True)
     (folder(variant) / "training.safetensors").unlink()  # 4 times the weights, not committed
     judge(variant)
 
@@ -127,7 +128,7 @@ def card(variant: str, run: Row) -> None:
     config, last = run["config"], run["funnel"]["own labels"][-1]
     hull = [row for row in run.get("energies", []) if row["stage"] == "metastable"]
     weights = folder(variant) / "model.safetensors"
-    train, elements = config["train"], len(cubicgan.CubicGan.load(weights).table)
+    train, elements = config["train"], len(CubicGan.load(weights).table)
     share = f"{100 * last['share']:.1f} % ({100 * last['low']:.1f} to {100 * last['high']:.1f})"
     lines = [
         "Source: Zhao et al., Adv. Sci. 8 (2021) 2100566, and the code MilesZhao/CubicGAN, "
@@ -177,7 +178,7 @@ def relapse(name: str, seed: int) -> Row:
     """Train and judge one relapse with one seed."""
     changes = {"steps": RELAPSE_STEPS, "log_every": 100, **RELAPSES[name]}
     variant = "paper" if name.endswith("paper") else "fixed"
-    model, history = cubicgan.train(
+    model, history = CubicGan.train(
         variant, profile="full", seed=seed, changes=changes, progress=False
     )
     # every relapse is asked for the same kind of elements, however it was trained

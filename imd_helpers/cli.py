@@ -69,7 +69,7 @@ def data_fetch(name: str) -> None:
 @app.command()
 def train(
     model: str,
-    variant: Annotated[str, typer.Option(help="fixed, paper, …: see the chapter")] = "fixed",
+    variant: Annotated[str | None, typer.Option(help="fixed, paper, …: see the chapter")] = None,
     profile: Annotated[str, typer.Option(help="smoke, colab or full")] = "",
     out: Annotated[Path | None, typer.Option(help="folder for weights and run.json")] = None,
     resume: Annotated[bool, typer.Option(help="go on from the folder's checkpoint")] = False,
@@ -83,11 +83,10 @@ def train(
     from . import models
 
     chosen = lookup("profile", profile, PROFILES) if profile else current_profile()
-    lookup("variant", variant, models.module(model).VARIANTS)
+    cls = models.find(model)
+    folder = out or Path("runs") / f"{model}-{cls.variant(variant)}"
     changes = {k: v for k, v in {"steps": steps, "width": width}.items() if v is not None}
-    folder = out or Path("runs") / f"{model}-{variant}"
-    module = models.module(model)
-    module.train(variant, profile=chosen, folder=folder, resume=resume, seed=seed, changes=changes)
+    cls.train(variant, profile=chosen, folder=folder, resume=resume, seed=seed, changes=changes)
     typer.echo(f"wrote {folder / 'model.safetensors'} and {folder / 'run.json'}")
 
 
@@ -96,7 +95,7 @@ def sample(
     model: str,
     out: Annotated[Path, typer.Option("--out", "-o", help="an .extxyz file, or .csv of formulas")],
     n: Annotated[int, typer.Option("-n", help="how many")] = 1000,
-    variant: Annotated[str, typer.Option(help="fixed, paper, …: see the chapter")] = "fixed",
+    variant: Annotated[str | None, typer.Option(help="fixed, paper, …: see the chapter")] = None,
     weights: Annotated[Path | None, typer.Option(help="your own model.safetensors")] = None,
     space_group: Annotated[int | None, typer.Option(help="e.g. 225")] = None,
     elements: Annotated[str | None, typer.Option(help="e.g. Cs,Pb,I")] = None,
@@ -105,32 +104,20 @@ def sample(
 ) -> None:
     """Generate crystals or formulas; those that do not decode stay in the file, with the reason."""
     from . import models
-    from .crystals import files
 
-    if model in models.FORMULA_MODELS:
-        if space_group is not None or elements is not None:
-            raise InputError(f"{model} writes formulas: it knows no --space-group, no --elements")
-        _check_writable(out, (".csv",))
-        generator = models.load(model, variant=variant, path=weights)
-        _write_formulas(out, generator.sample(n, condition=value, seed=seed))
-        return
-    if value is not None:
-        raise InputError(f"{model} cannot be asked for a --value: give --space-group or --elements")
+    suffixes = {"crystals": (".extxyz",), "compositions": (".csv",)}
+    _check_writable(out, suffixes[models.find(model).holds])
+    generator = models.load(model, variant=variant, path=weights)
     condition: dict[str, object] = {}
     if space_group is not None:
         condition["space_group"] = space_group
     if elements is not None:
         condition["elements"] = tuple(e.strip() for e in elements.split(","))
-    generator = models.load(model, variant=variant, path=weights)
-    decoded = generator.sample(n, condition=condition, seed=seed)
-    files.write(
-        out,
-        decoded.crystals,
-        decoded_ok=decoded.ok,
-        reason=decoded.reasons,
-        requested_space_group=decoded.asked["space_group"],
-    )
-    typer.echo(f"wrote {len(decoded)} crystals to {out}; {int(decoded.ok.sum())} decoded")
+    if value is not None:
+        if len(generator.conditions) != 1:
+            raise InputError(f"{model} cannot be asked for a --value: it learnt no property")
+        condition[generator.conditions[0]] = value
+    _write_samples(out, generator.sample(n, condition=condition, seed=seed))
 
 
 @app.command()
@@ -186,15 +173,24 @@ def judge(
         typer.echo(f"wrote {figure}")
 
 
-def _write_formulas(out: Path, decoded: Samples) -> None:
-    """One row a sample: formula, or the reason why there is none."""
-    import pandas as pd
+def _write_samples(out: Path, made: Samples) -> None:
+    """Crystals as extxyz; compositions as one row a sample, a formula or why there is none."""
+    from .crystals import files
+    from .crystals.batch import CrystalBatch
 
-    columns = {"formula": decoded.formulas(), "reason": decoded.reasons}
-    partial = out.with_name(f".{out.name}.part")
-    pd.DataFrame(columns).to_csv(partial, index=False)
-    partial.replace(out)
-    typer.echo(f"wrote {len(decoded)} formulas to {out}; {int(decoded.ok.sum())} decoded")
+    crystals = isinstance(made.content, CrystalBatch)
+    if crystals:
+        asked = {f"requested_{name}": values for name, values in made.asked.items()}
+        files.write(out, made.crystals, decoded_ok=made.ok, reason=made.reasons, **asked)
+    else:
+        import pandas as pd
+
+        partial = out.with_name(f".{out.name}.part")
+        table = pd.DataFrame({"formula": made.formulas(), "reason": made.reasons})
+        table.to_csv(partial, index=False)
+        partial.replace(out)
+    kind = "crystals" if crystals else "formulas"
+    typer.echo(f"wrote {len(made)} {kind} to {out}; {int(made.ok.sum())} decoded")
 
 
 def _check_writable(path: Path, suffixes: tuple[str, ...]) -> None:

@@ -100,7 +100,7 @@ def test_resume_goes_on(imd, tmp_path):
         (("sample", "cubicgan", "-o", "x.extxyz", "--elements", "Cs,Pb"), "three different"),
         (("sample", "cubicgan", "-o", "x.pdf"), "suffix"),
         (("sample", "cubicgan", "-o", "x.extxyz", "--value", "1.0"), "cannot be asked"),
-        (("sample", "matgan", "-o", "x.csv", "--space-group", "225"), "writes formulas"),
+        (("sample", "sequence_gan", "-o", "x.csv", "--space-group", "225"), "without a condition"),
         (("sample", "matgan", "-o", "x.extxyz"), "suffix"),
         (("judge", "nothing.extxyz"), "no file nothing.extxyz"),
         (("data", "card", "oqmd"), "oqmd_icsd"),

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ..crystals import CrystalBatch
 from ..runtime import data_path, lookup
 
-
-class Generator(Protocol):
-    """Anything that makes crystals or compositions: a model, or a baseline without learning."""
-
-    def sample(self, n: int, *, condition: Any = None, seed: int = 0) -> CrystalBatch | np.ndarray:
-        """Return n crystals, or (n, 119) counts; the same seed gives the same samples."""
-        ...
-
+if TYPE_CHECKING:
+    from .gan import Gan
 
 _MODELS = {  # name: (module, class)
     "cubicgan": ("cubicgan", "CubicGan"),
     "matgan": ("matgan", "MatGan"),
+    "sequence_gan": ("sequence_gan", "SequenceGan"),
 }
-FORMULA_MODELS = ("matgan",)  # whose samples are compositions
 
 
 def names() -> list[str]:
@@ -32,37 +23,37 @@ def names() -> list[str]:
     return sorted(_MODELS)
 
 
-def module(name: str) -> Any:
-    """The module of a model, with its recipes and its `train`.
+def find(name: str) -> type[Gan]:
+    """The class of a model, with its variants, recipes and training.
 
     Raises:
         UnknownNameError: no such model.
     """
-    return importlib.import_module(f".{_MODELS[lookup('model', name, _MODELS)][0]}", __name__)
+    module, cls = _MODELS[lookup("model", name, _MODELS)]
+    return getattr(importlib.import_module(f".{module}", __name__), cls)
 
 
-def checkpoint_path(name: str, *, variant: str = "fixed") -> Path:
+def checkpoint_path(name: str, *, variant: str | None = None) -> Path:
     """The trained weights that come with the package.
 
     Raises:
         UnknownNameError: no such model or variant.
     """
-    lookup("variant", variant, module(name).VARIANTS)
+    variant = find(name).variant(variant)
     return data_path("checkpoints", f"{name}-{variant}", "model.safetensors")
 
 
-def load(name: str, *, variant: str = "fixed", path: Path | str | None = None) -> Any:
+def load(name: str, *, variant: str | None = None, path: Path | str | None = None) -> Gan:
     """Load a trained model, ready to ``.sample``.
 
     Args:
         name: see `names`.
-        variant: ``fixed``, our best version, ``paper``, what was published, or another of the
-            model's own ``VARIANTS``.
+        variant: ``paper``, what was published, ``fixed``, what should have been, or another of the
+            model's own ``VARIANTS``; unless given ``fixed`` where there is one, else the first.
         path: weights of your own training instead of those that come with the package.
 
     Raises:
         UnknownNameError: no such model or variant.
         CheckpointError: missing, truncated or foreign weights.
     """
-    cls = getattr(module(name), _MODELS[name][1])
-    return cls.load(path if path is not None else checkpoint_path(name, variant=variant))
+    return find(name).load(path if path is not None else checkpoint_path(name, variant=variant))

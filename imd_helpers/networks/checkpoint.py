@@ -11,15 +11,12 @@ import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..runtime import InputError, device_name, version
-
-if TYPE_CHECKING:
-    from .fit import History
 
 _HEADER = "imd"
 
@@ -41,9 +38,14 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, 
     """
     from safetensors.torch import save
 
-    path = Path(path)
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    data = save(plain, metadata={_HEADER: json.dumps(dict(header), sort_keys=True)})
+    return _put(
+        Path(path), save(plain, metadata={_HEADER: json.dumps(dict(header), sort_keys=True)})
+    )
+
+
+def _put(path: Path, data: bytes) -> Path:
+    """Write a file that is whole or not there."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,19 +132,22 @@ def section(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def write_run(weights: Path, history: History, *, about: Mapping[str, Any]) -> Path:
+def write_run(
+    weights: Path, *, about: Mapping[str, Any], seconds: float, rows: list[dict[str, float]]
+) -> Path:
     """Write ``run.json`` beside the weights: what was run, on what, for how long, with what result.
 
     Args:
         weights: the file of weights; its SHA-256 is recorded.
-        history: what `fit` returned.
         about: model, variant, configuration and anything else to keep.
+        seconds: wall time of training.
+        rows: what was recorded while it lasted.
     """
     record = {
         **about,
         "weights": weights.name,
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "seconds": round(history.seconds, 1),
+        "seconds": round(seconds, 1),
         "device": device_name(),
         "threads": torch.get_num_threads(),
         "code_sha256": source_hash(),
@@ -151,13 +156,9 @@ def write_run(weights: Path, history: History, *, about: Mapping[str, Any]) -> P
             "torch": version("torch"),
             "python": platform.python_version(),
         },
-        "history": history.rows,
+        "history": rows,
     }
-    path = weights.with_name("run.json")
-    partial = path.with_name(".run.json.part")
-    partial.write_text(json.dumps(record, indent=1) + "\n")
-    partial.replace(path)
-    return path
+    return _put(weights.with_name("run.json"), (json.dumps(record, indent=1) + "\n").encode())
 
 
 def source_hash() -> str:

@@ -1,22 +1,22 @@
-"""One training loop for every GAN of the book."""
+"""One training loop for every network of the book that learns in turns."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
-import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..runtime import InputError
 from . import checkpoint
+from .capture import CAPTURES, REFUSED, Eager
+from .team import Team
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,35 +24,73 @@ if TYPE_CHECKING:
 FORMAT = "imd-training-1"
 
 
-class Game(Protocol):
-    """Two networks, their data and their losses: what a model gives to `fit`.
+@dataclass(frozen=True)
+class Turn:
+    """Networks that learn together from one loss.
 
-    The data live on the networks' device; a loss draws its own batch with torch's global random
-    numbers, so that seeding and resuming are the loop's business alone. For ``capture`` one
-    iteration must do the same operations on the same tensors as the next: no value is read on the
-    host (``float``, ``.item()``, a boolean mask as index), no tensor is made from host data, no
-    random number comes from elsewhere. A game that cannot promise this says why in an
-    attribute ``uncapturable``.
+    Attributes:
+        name: stands before the turn's terms in the history. The rates and betas of a turn whose
+            name begins with critic, classifier or discriminator are the critic's, all others the
+            generator's.
+        terms: gives named scalars; ``loss`` is minimised, the rest is recorded.
+        networks: names of the networks that learn.
+        times: how often the turn is taken before the next one.
+    """
+
+    name: str
+    terms: Callable[[], dict[str, Tensor]]
+    networks: tuple[str, ...]
+    times: int = 1
+
+    @property
+    def criticises(self) -> bool:
+        """Does it take the critic's rates?"""
+        return self.name.startswith(("critic", "classifier", "discriminator"))
+
+
+class Game:
+    """Networks, their data and their losses: what a model gives to `fit`.
+
+    As it stands a generator and a critic that take turns; one with other networks says so in
+    `networks`, `turns` and ``averaged``. The data live on the networks' device; a loss draws its
+    own batch with torch's global random numbers, so that seeding and resuming are the loop's
+    business alone. For ``capture`` one iteration must do the same operations on the same tensors
+    as the next: no value is read on the host (``float``, ``.item()``, a boolean mask as index), no
+    tensor is made from host data, no random number comes from elsewhere. A game that cannot
+    promise this says why in ``uncapturable``.
     """
 
     generator: nn.Module
     critic: nn.Module
+    averaged: str = "generator"  # the network of which ``ema`` keeps a mean
+    uncapturable: str = ""
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All networks by name."""
+        return {"generator": self.generator, "critic": self.critic}
+
+    def turns(self, config: TrainConfig) -> list[Turn]:
+        """What one iteration does."""
+        return [
+            Turn("critic", self.critic_terms, ("critic",), config.critic_steps),
+            Turn("generator", self.generator_terms, ("generator",)),
+        ]
 
     def critic_terms(self) -> dict[str, Tensor]:
         """Named scalars; ``loss`` is minimised over the critic, the rest is recorded."""
-        ...
+        raise NotImplementedError
 
     def generator_terms(self) -> dict[str, Tensor]:
         """Named scalars; ``loss`` is minimised over the generator."""
-        ...
+        raise NotImplementedError
 
     def tensors(self) -> dict[str, Tensor]:
-        """Further state that training needs to go on, e.g. frozen labels (may be empty)."""
-        ...
+        """Further state that training needs to go on, e.g. frozen labels."""
+        return {}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back what `tensors` gave."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -60,10 +98,10 @@ class TrainConfig:
     """How long and how fast.
 
     Attributes:
-        steps: generator steps.
-        critic_steps: critic steps for each generator step.
-        lr_generator: Adam's learning rate for the generator.
-        lr_critic: the same for the critic.
+        steps: iterations, each of which ends with one generator step.
+        critic_steps: critic steps in each iteration.
+        lr_generator: Adam's learning rate for the generator, and for other networks of its side.
+        lr_critic: the same for critics.
         fall: share of the steps, at the end, in which both rates fall to zero in a straight line.
         betas_generator: Adam's betas for the generator.
         betas_critic: the same for the critic.
@@ -117,7 +155,7 @@ class History:
     Attributes:
         rows: one dict every ``log_every`` steps: step and the mean of each recorded term.
         seconds: wall time of training, all runs together.
-        ema: the averaged generator, None without ``ema``.
+        ema: the averaged network, None without ``ema``.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -144,7 +182,7 @@ def fit(
     callbacks: Iterable[Callback] = (),
     progress: bool = True,
 ) -> History:
-    """Train a GAN: ``critic_steps`` critic steps, then one generator step, ``steps`` times.
+    """Train: take all turns of the game, ``steps`` times.
 
     The global random state is restored at the end. With ``folder`` a checkpoint is written every
     ``save_every`` steps and at the end; with ``resume`` training goes on from it, bit for bit as
@@ -165,9 +203,10 @@ def fit(
     """
     if resume and folder is None:
         raise InputError("resume=True needs the folder that holds the checkpoint: give folder=")
-    team = _Team.join()
+    team = Team.join()
     _check_capture(game, config, team)
-    devices = sorted({p.device.index or 0 for p in game.generator.parameters() if p.is_cuda})
+    where = _device(game)
+    devices = [where.index or 0] if where.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         # one stream of random numbers a process, equal weights in all
         torch.manual_seed(config.seed + 1_000_003 * team.rank)
@@ -178,95 +217,14 @@ def fit(
     return run.history
 
 
-# ---- how an iteration is run
+# ---- the loop
 
 
-class Eager:
-    """Runs each iteration as it is written."""
-
-    adam: ClassVar[dict[str, bool]] = {}  # options that the optimizers then need
-
-    def __call__(self, iteration: Callable[[], None]) -> None:
-        """Run one iteration."""
-        iteration()
-
-
-class Capture:
-    """Runs a few iterations as they are, records one, and replays the record from then on."""
-
-    adam: ClassVar[dict[str, bool]] = {}
-    warm_up = 3  # libraries choose their kernels and workspaces before the recording
-
-    def __init__(self) -> None:
-        self.runs = 0
-
-    def __call__(self, iteration: Callable[[], None]) -> None:
-        """Run one iteration, recorded or not."""
-        self.runs += 1
-        if self.runs <= self.warm_up:
-            self.run(iteration)
-            return
-        if self.runs == self.warm_up + 1:
-            try:
-                self.record(iteration)
-            except RuntimeError as error:
-                raise InputError(_REFUSED.format(reason=str(error).splitlines()[0])) from error
-        self.replay()
-
-    def run(self, iteration: Callable[[], None]) -> None:
-        """An iteration before the recording."""
-        raise NotImplementedError
-
-    def record(self, iteration: Callable[[], None]) -> None:
-        """Note the operations of one iteration without running them."""
-        raise NotImplementedError
-
-    def replay(self) -> None:
-        """Run the recorded operations on the tensors they were recorded with."""
-        raise NotImplementedError
-
-
-class CudaGraph(Capture):
-    """A recorded iteration as one CUDA graph: all its kernels are launched at once.
-
-    torch advances the GPU's random numbers at each replay as if the code had run.
-    """
-
-    # the step count lies on the GPU, so that a replay can raise it
-    adam: ClassVar[dict[str, bool]] = {"fused": True, "capturable": True}
-
-    def run(self, iteration: Callable[[], None]) -> None:
-        """On a side stream, as a recording is."""
-        side, main = torch.cuda.Stream(), torch.cuda.current_stream()
-        side.wait_stream(main)
-        with torch.cuda.stream(side):
-            iteration()
-        main.wait_stream(side)
-
-    def record(self, iteration: Callable[[], None]) -> None:
-        """Into a graph with memory of its own."""
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            iteration()
-
-    def replay(self) -> None:
-        """Launch the graph."""
-        self.graph.replay()
-
-
-CAPTURES: dict[str, type[Capture]] = {"cuda": CudaGraph}
-
-_REFUSED = (
-    "this game cannot be captured ({reason}): its losses read a value on the host, or move data "
-    "from the host to the GPU; keep all tensors on the GPU, or train with capture=False"
-)
-
-
-def _check_capture(game: Game, config: TrainConfig, team: _Team) -> None:
+def _check_capture(game: Game, config: TrainConfig, team: Team) -> None:
     if not config.capture:
         return
-    if reason := getattr(game, "uncapturable", ""):
-        raise InputError(_REFUSED.format(reason=reason))
+    if game.uncapturable:
+        raise InputError(REFUSED.format(reason=game.uncapturable))
     if team.size > 1:
         raise InputError(
             f"capture=True with {team.size} processes: an iteration that exchanges gradients is "
@@ -274,33 +232,39 @@ def _check_capture(game: Game, config: TrainConfig, team: _Team) -> None:
         )
 
 
-# ---- the loop
-
-
 class _Run:
     """The moving parts of one training."""
 
-    def __init__(self, game: Game, config: TrainConfig, folder: Path | None, team: _Team) -> None:
+    def __init__(self, game: Game, config: TrainConfig, folder: Path | None, team: Team) -> None:
         self.game, self.config, self.folder, self.team = game, config, folder, team
-        device = next(game.generator.parameters()).device
+        self.networks, self.turns = game.networks, game.turns(config)
+        device = _device(game)
         self.runner = CAPTURES.get(device.type, Eager)() if config.capture else Eager()
-        options = self.runner.adam
-        decay = config.weight_decay_critic
-        critic_adam = functools.partial(torch.optim.AdamW, weight_decay=decay)
-        self.optimizers: dict[str, torch.optim.Optimizer] = {
-            "generator": torch.optim.Adam(
-                game.generator.parameters(), config.lr_generator, config.betas_generator, **options
-            ),
-            "critic": (critic_adam if decay else torch.optim.Adam)(
-                game.critic.parameters(), config.lr_critic, config.betas_critic, **options
-            ),
-        }
+        self.optimizers = {turn.name: self._optimizer(turn) for turn in self.turns}
         self.history = History()
         if config.ema:
-            self.history.ema = copy.deepcopy(game.generator).requires_grad_(False)
+            averaged = copy.deepcopy(self.networks[game.averaged])
+            self.history.ema = averaged.requires_grad_(False)
         self.step = 0
         self.sums: dict[str, Tensor] = {}
-        team.equalise(game.generator, game.critic, self.history.ema)
+        self.times: dict[str, int] = {}  # how often an iteration adds to a sum
+        team.equalise(*self.networks.values(), self.history.ema)
+
+    def _learning(self, turn: Turn) -> list[nn.Parameter]:
+        own = (p for name in turn.networks for p in self.networks[name].parameters())
+        return [p for p in own if p.requires_grad]
+
+    def _optimizer(self, turn: Turn) -> torch.optim.Optimizer:
+        config, options = self.config, self.runner.adam
+        learning = [p for name in turn.networks for p in self.networks[name].parameters()]
+        if not turn.criticises:
+            return torch.optim.Adam(
+                learning, config.lr_generator, config.betas_generator, **options
+            )
+        rate, betas, decay = config.lr_critic, config.betas_critic, config.weight_decay_critic
+        if decay:
+            return torch.optim.AdamW(learning, rate, betas, weight_decay=decay, **options)
+        return torch.optim.Adam(learning, rate, betas, **options)
 
     # ---- training
 
@@ -337,29 +301,31 @@ class _Run:
     def _set_rates(self) -> None:
         config = self.config
         left = (1 - self.step / config.steps) / config.fall
-        for who, rate in (("generator", config.lr_generator), ("critic", config.lr_critic)):
-            for group in self.optimizers[who].param_groups:
+        for turn in self.turns:
+            rate = config.lr_critic if turn.criticises else config.lr_generator
+            for group in self.optimizers[turn.name].param_groups:
                 group["lr"] = rate * min(1.0, left)
 
     def _iteration(self) -> None:
         """What a capture records: it leaves its marks in tensors alone."""
-        for _ in range(self.config.critic_steps):
-            self._update("critic", self.game.critic, self.game.critic_terms)
-        self._update("generator", self.game.generator, self.game.generator_terms)
+        for turn in self.turns:
+            for _ in range(turn.times):
+                self._update(turn)
         if self.history.ema is not None:
-            _average(self.history.ema, self.game.generator, self.config.ema)
+            _average(self.history.ema, self.networks[self.game.averaged], self.config.ema)
 
-    def _update(self, who: str, network: nn.Module, terms: Callable[[], dict[str, Tensor]]) -> None:
-        optimizer = self.optimizers[who]
+    def _update(self, turn: Turn) -> None:
+        optimizer = self.optimizers[turn.name]
         optimizer.zero_grad(set_to_none=True)
-        values = terms()
-        parameters = [p for p in network.parameters() if p.requires_grad]
-        # only this network's gradients: the other one stays untouched
+        values = turn.terms()
+        parameters = self._learning(turn)
+        # only the gradients of this turn's networks: the others stay untouched
         values["loss"].backward(inputs=parameters)
         self.team.average(parameters)
         optimizer.step()
         for name, value in values.items():
-            key = f"{who}_{name}"
+            key = f"{turn.name}_{name}"
+            self.times[key] = turn.times
             if key not in self.sums:
                 self.sums[key] = torch.zeros_like(value.detach())
             self.sums[key] += value.detach()  # in place: a captured iteration adds here too
@@ -369,8 +335,7 @@ class _Run:
         rounds = self.step % config.log_every or config.log_every
         row: dict[str, float] = {"step": self.step}
         for key, total in self.sums.items():
-            times = rounds * (config.critic_steps if key.startswith("critic") else 1)
-            row[key] = float(total) / times
+            row[key] = float(total) / (rounds * self.times[key])
             if not torch.isfinite(total).all():
                 raise InputError(
                     f"{key} is {float(total)} at step {self.step}: training diverged; lower the "
@@ -392,18 +357,21 @@ class _Run:
             else f"training-{self.team.rank}.safetensors"
         )
 
+    def _modules(self) -> dict[str, nn.Module]:
+        """What is saved and resumed: the networks, and the average of one."""
+        ema = self.history.ema
+        return self.networks if ema is None else {**self.networks, "ema": ema}
+
     def save(self) -> None:
         if self.folder is None:
             return
         tensors = {
-            **checkpoint.prefixed("generator", self.game.generator.state_dict()),
-            **checkpoint.prefixed("critic", self.game.critic.state_dict()),
             **checkpoint.prefixed("game", self.game.tensors()),
             **checkpoint.prefixed("sums", {k: torch.as_tensor(v) for k, v in self.sums.items()}),
             **checkpoint.prefixed("random", _random_state(self.game)),
         }
-        if self.history.ema is not None:
-            tensors |= checkpoint.prefixed("ema", self.history.ema.state_dict())
+        for name, network in self._modules().items():
+            tensors |= checkpoint.prefixed(name, network.state_dict())
         for who, optimizer in self.optimizers.items():
             tensors |= checkpoint.prefixed(f"adam_{who}", _adam_state(optimizer))
         header = {
@@ -430,18 +398,13 @@ class _Run:
                 "with the same ones (only steps may grow, and only without fall), or train into "
                 "a new folder"
             )
-        source = str(self.path)
-        for name, module in (
-            ("generator", self.game.generator),
-            ("critic", self.game.critic),
-            ("ema", self.history.ema),
-        ):
-            if module is not None:
-                checkpoint.load_into(module, checkpoint.section(name, tensors), source=source)
+        for name, network in self._modules().items():
+            part = checkpoint.section(name, tensors)
+            checkpoint.load_into(network, part, source=str(self.path))
         for who, optimizer in self.optimizers.items():
             _load_adam(optimizer, checkpoint.section(f"adam_{who}", tensors))
         self.game.load_tensors(checkpoint.section("game", tensors))
-        device = next(self.game.generator.parameters()).device
+        device = _device(self.game)
         self.sums = {k: v.to(device) for k, v in checkpoint.section("sums", tensors).items()}
         _set_random_state(self.game, checkpoint.section("random", tensors))
         self.step, self.history.seconds = header["step"], header["seconds"]
@@ -488,9 +451,13 @@ def _comparable(config: TrainConfig) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
 
 
+def _device(game: Game) -> torch.device:
+    return next(p for network in game.networks.values() for p in network.parameters()).device
+
+
 def _random_state(game: Game) -> dict[str, Tensor]:
     state = {"cpu": torch.get_rng_state()}
-    device = next(game.generator.parameters()).device
+    device = _device(game)
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     return state
@@ -498,47 +465,6 @@ def _random_state(game: Game) -> dict[str, Tensor]:
 
 def _set_random_state(game: Game, state: dict[str, Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
-    device = next(game.generator.parameters()).device
+    device = _device(game)
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
-
-
-@dataclass(frozen=True)
-class _Team:
-    """The processes that train together: one, or those that torchrun started."""
-
-    rank: int = 0
-    size: int = 1
-
-    @classmethod
-    def join(cls) -> _Team:
-        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return cls()
-        import torch.distributed as dist
-
-        if not dist.is_initialized():
-            if torch.cuda.is_available():
-                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        return cls(dist.get_rank(), dist.get_world_size())
-
-    def average(self, parameters: list[nn.Parameter]) -> None:
-        """Average gradients over the team."""
-        if self.size == 1:
-            return
-        import torch.distributed as dist
-
-        for parameter in parameters:
-            if parameter.grad is not None:
-                dist.all_reduce(parameter.grad)
-                parameter.grad /= self.size
-
-    def equalise(self, *networks: nn.Module | None) -> None:
-        """Give every process the first one's weights."""
-        if self.size == 1:
-            return
-        import torch.distributed as dist
-
-        for network in networks:
-            for tensor in network.state_dict().values() if network is not None else ():
-                dist.broadcast(tensor, 0)

@@ -1,4 +1,4 @@
-"""Layers that torch does not have: conditions, batch statistics, a spectral norm for `vmap`.
+"""Layers that torch does not have: conditions, short rows, draws, batch statistics.
 
 Embeddings, batch and layer norm and weight norm are torch's own (`torch.nn`).
 """
@@ -6,6 +6,7 @@ Embeddings, batch and layer norm and weight norm are torch's own (`torch.nn`).
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -118,6 +119,110 @@ class AuxiliaryHead(nn.Module):
         """(batch, …) to a score (batch, 1) and logits or values (batch, outputs)."""
         phi = self.features(x)  # (batch, width)
         return self.score(phi), self.predict(phi)
+
+
+class RowConv(nn.Module):
+    """A convolution of width 1 or 2 along a short axis, as one matrix product.
+
+    Equal to ``nn.Conv1d`` without padding on (batch, channels, rows), but for (batch, …, rows,
+    channels), and several times faster on the CPU for three rows, gradient penalty included.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.dense = nn.Linear(width * channels_in, channels_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, rows, channels_in) to (…, rows - width + 1, channels_out)."""
+        if self.width == 2:
+            x = torch.cat([x[..., :-1, :], x[..., 1:, :]], dim=-1)
+        return self.dense(x)
+
+
+class RowConvTranspose(nn.Module):
+    """A transposed convolution of width 2: (…, k, channels) to (…, k + 1, channels)."""
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__()
+        self.conv = RowConv(channels_in, channels_out, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pad one zero on both sides, then convolve: the same sums."""
+        return self.conv(nn.functional.pad(x, (0, 0, 1, 1)))
+
+
+@torch.no_grad()
+def glorot(network: nn.Module, *, normal: bool) -> None:
+    """Keras' initial weights for every dense layer, `RowConv` and embedding inside.
+
+    The fan counts the width of a convolution, as Keras does.
+
+    Args:
+        network: whose weights are drawn.
+        normal: Glorot normal weights and biases, instead of Keras' default, uniform weights and
+            zero biases.
+    """
+    widths = {m.dense: m.width for m in network.modules() if isinstance(m, RowConv)}
+    for layer in network.modules():
+        if isinstance(layer, nn.Embedding):
+            nn.init.xavier_normal_(layer.weight)
+        elif isinstance(layer, nn.Linear):
+            fan_in = layer.in_features
+            fan_out = layer.out_features * widths.get(layer, 1)
+            std = math.sqrt(2.0 / (fan_in + fan_out))
+            if normal:
+                nn.init.normal_(layer.weight, std=std)
+                nn.init.normal_(layer.bias, std=math.sqrt(1.0 / layer.out_features))
+            else:
+                nn.init.uniform_(layer.weight, -math.sqrt(3.0) * std, math.sqrt(3.0) * std)
+                nn.init.zeros_(layer.bias)
+
+
+class SameConv(nn.Conv2d):
+    """A convolution that pads as TensorFlow's ``SAME`` does: the odd zero at the end."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) to (batch, channels, rows / stride, …), rounded up."""
+        pads: list[int] = []
+        for axis in (1, 0):  # last axis first
+            size, kernel, stride = x.shape[2 + axis], self.kernel_size[axis], self.stride[axis]
+            total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+            pads += [total // 2, total - total // 2]
+        return super().forward(nn.functional.pad(x, pads))
+
+
+class SameConvTranspose(nn.ConvTranspose2d):
+    """The transpose of `SameConv`, to a size that is given, since several shrink to one."""
+
+    def __init__(
+        self, into: int, out: int, kernel: int, stride: tuple[int, int], size: tuple[int, int]
+    ) -> None:
+        super().__init__(into, out, kernel, stride)
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, channels, rows, columns) to (batch, channels, *size)."""
+        full = super().forward(x)
+        for axis in (0, 1):
+            start = max(full.shape[2 + axis] - self.size[axis], 0) // 2
+            full = full.narrow(2 + axis, start, self.size[axis])
+        return full
+
+
+def draw(logits: Tensor) -> Tensor:
+    """One of the last axis, as zeros and a one; backwards, the softmax of the same noisy logits.
+
+    Args:
+        logits: (…, k).
+
+    Source:
+        Jang et al., ICLR 2017 (straight-through Gumbel-softmax).
+    """
+    uniform = torch.rand_like(logits).clamp_(1e-9, 1 - 1e-7)
+    soft = (logits - (-uniform.log()).log()).softmax(-1)
+    drawn = torch.zeros_like(soft).scatter_(-1, soft.argmax(-1, keepdim=True), 1.0)
+    return drawn + (soft - soft.detach()) if soft.requires_grad else drawn
 
 
 class MinibatchDeviation(nn.Module):

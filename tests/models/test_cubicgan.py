@@ -10,8 +10,9 @@ from imd_helpers import models
 from imd_helpers.crystals import elements
 from imd_helpers.descriptors.symmetry_sites import SPACE_GROUPS
 from imd_helpers.models import cubicgan
-from imd_helpers.models.cubicgan import FIXED, PAPER, CubicGame, CubicGan, Labels
-from imd_helpers.networks import checkpoint, fit
+from imd_helpers.models.cubic_sites import LABEL_SOURCES
+from imd_helpers.models.cubicgan import FIXED, PAPER, CubicGan, Labels
+from imd_helpers.networks import checkpoint, fit, layers
 from imd_helpers.runtime import InputError, UnknownNameError
 
 TINY = {"width": 1 / 64, "batch": 16, "steps": 3, "log_every": 1, "save_every": 2}
@@ -24,7 +25,7 @@ def sites():
 
 @pytest.fixture(scope="module", params=["fixed", "paper"])
 def tiny(request, sites):
-    return CubicGan.from_sites(sites, cubicgan.VARIANTS[request.param].but(**TINY))
+    return CubicGan.from_data(sites, CubicGan.VARIANTS[request.param].but(**TINY))
 
 
 def count(network):
@@ -33,13 +34,13 @@ def count(network):
 
 def test_published_size(sites):
     """3.54 M and 28.5 M weights, counted from the published layers."""
-    model = CubicGan.from_sites(sites, PAPER)
+    model = CubicGan.from_data(sites, PAPER)
     assert round(count(model.generator) / 1e6, 2) == 3.54
     assert round(count(model.critic) / 1e6, 1) == 28.5
 
 
 def test_row_convolution_equals_the_convolution_it_stands_for():
-    layer = cubicgan.RowConv(5, 7, 2)
+    layer = layers.RowConv(5, 7, 2)
     x = torch.randn(4, 3, 5)
     weight = layer.dense.weight.view(7, 2, 5).transpose(1, 2)  # (out, in, width)
     expected = torch.nn.functional.conv1d(x.transpose(1, 2), weight, layer.dense.bias)
@@ -47,7 +48,7 @@ def test_row_convolution_equals_the_convolution_it_stands_for():
 
 
 def test_row_transposed_convolution_equals_torchs():
-    layer = cubicgan.RowConvTranspose(5, 7)
+    layer = layers.RowConvTranspose(5, 7)
     x = torch.randn(4, 2, 5)
     weight = layer.conv.dense.weight.view(7, 2, 5).flip(1).permute(2, 0, 1)  # (in, out, width)
     expected = torch.nn.functional.conv_transpose1d(
@@ -66,7 +67,7 @@ def test_split_sizes_add_up_to_the_published_filter(sites):
 
 def test_generator_makes_scaled_descriptors(tiny):
     labels = Labels(torch.tensor([0, 1, 2]), torch.tensor([[0, 1, 2]] * 3))
-    tensor = tiny.generate(torch.randn(3, tiny.config.latent), labels)
+    tensor = tiny.generate(labels)
     assert tensor.shape == (3, 3, 28)
     assert tensor[:, :, :3].abs().max() <= 1
     assert torch.equal(tensor[:, :, 27], torch.eye(3))
@@ -77,7 +78,7 @@ def test_generator_makes_scaled_descriptors(tiny):
 def test_published_length_head_cannot_see_the_elements(sites):
     """Change the elements, keep the positions: the published length stays, the fixed one moves."""
     for config, moves in ((PAPER, False), (FIXED, True)):
-        model = CubicGan.from_sites(sites, config.but(**TINY))
+        model = CubicGan.from_data(sites, config.but(**TINY))
         model.generator.eval()
         position = torch.zeros(1, 9)
         lengths = []
@@ -91,7 +92,7 @@ def test_published_length_head_cannot_see_the_elements(sites):
 
 
 def test_snapped_positions_lie_on_the_grid_and_pass_the_gradient(sites):
-    model = CubicGan.from_sites(sites, FIXED.but(**TINY))
+    model = CubicGan.from_data(sites, FIXED.but(**TINY))
     position = torch.rand(5, 3, 3, requires_grad=True)
     snapped = model.descriptor.snap_position(position)
     quarters = (snapped.detach() + 1) * 0.375 * 4
@@ -102,13 +103,12 @@ def test_snapped_positions_lie_on_the_grid_and_pass_the_gradient(sites):
 
 def test_frozen_labels_never_change_and_live_ones_do(sites):
     def fake_elements(config, n):
-        model = CubicGan.from_sites(sites, config.but(**TINY))
-        game = CubicGame(model, sites)
+        game = CubicGan.from_data(sites, config.but(**TINY))
         rows = []
         for _ in range(n):
             for _ in range(5):
-                rows.append(game._fake()[:, :, 3:26])
-            rows.append(game._fake()[:, :, 3:26])
+                rows.append(game.fake()[:, :, 3:26])
+            rows.append(game.fake()[:, :, 3:26])
             game.batch, game.turn = None, 0
         return torch.stack(rows)  # (calls, batch, 3, 23)
 
@@ -122,17 +122,15 @@ def test_frozen_labels_never_change_and_live_ones_do(sites):
 
 
 def test_one_real_batch_is_shared_by_the_critic_steps_of_an_iteration_only(sites):
-    model = CubicGan.from_sites(sites, PAPER.but(**TINY))
-    game = CubicGame(model, sites)
-    first, second = game._real(), game._real()
+    game = CubicGan.from_data(sites, PAPER.but(**TINY))
+    first, second = game.real()[0], game.real()[0]
     assert torch.equal(first, second)
     game.generator_terms()
-    assert not torch.equal(first, game._real())
+    assert not torch.equal(first, game.real()[0])
 
 
-def test_penalty_is_not_detached_and_the_critic_trains_alone(tiny, sites):
-    game = CubicGame(tiny, sites)
-    terms = game.critic_terms()
+def test_penalty_is_not_detached_and_the_critic_trains_alone(tiny):
+    terms = tiny.critic_terms()
     weights = list(tiny.critic.parameters())
     slope = torch.autograd.grad(terms["penalty"], weights, allow_unused=True, retain_graph=True)
     assert any(g is not None and g.abs().max() > 0 for g in slope)
@@ -145,8 +143,8 @@ def test_penalty_is_not_detached_and_the_critic_trains_alone(tiny, sites):
 def test_training_resumes_to_the_same_weights(sites, tmp_path):
     def trained(folder, steps, resume=False):
         config = PAPER.but(**{**TINY, "steps": steps})
-        model = CubicGan.from_sites(sites, config, seed=1)
-        fit(CubicGame(model, sites), config.train, folder=folder, resume=resume, progress=False)
+        model = CubicGan.from_data(sites, config, seed=1)
+        fit(model, config.train, folder=folder, resume=resume, progress=False)
         return torch.cat([p.detach().flatten() for p in model.generator.parameters()])
 
     trained(tmp_path / "a", 2)
@@ -154,12 +152,12 @@ def test_training_resumes_to_the_same_weights(sites, tmp_path):
     assert torch.equal(resumed, trained(tmp_path / "b", 4))
 
 
-@pytest.mark.parametrize("source", cubicgan.LABEL_SOURCES)
+@pytest.mark.parametrize("source", LABEL_SOURCES)
 def test_samples_are_reproducible_and_all_there(tiny, source):
-    decoded = tiny.sample(200, seed=3, labels=source)
+    decoded = tiny.sample(200, seed=3, condition={"labels": source})
     requested = decoded.asked["space_group"]
-    again = tiny.sample(200, seed=3, labels=source)
-    other = tiny.sample(200, seed=4, labels=source)
+    again = tiny.sample(200, seed=3, condition={"labels": source})
+    other = tiny.sample(200, seed=4, condition={"labels": source})
     assert len(decoded) == len(requested) == 200
     assert decoded.crystals.formulas() == again.crystals.formulas()
     assert decoded.crystals.formulas() != other.crystals.formulas()
@@ -167,8 +165,9 @@ def test_samples_are_reproducible_and_all_there(tiny, source):
 
 
 def test_data_labels_never_repeat_an_element_and_keep_the_row_order(sites):
-    model = CubicGan.from_sites(sites, FIXED.but(**TINY))
-    labels = model.draw_labels(3000, torch.Generator().manual_seed(0), source="data")
+    model = CubicGan.from_data(sites, FIXED.but(**TINY))
+    torch.manual_seed(0)
+    labels = model.labels.draw(3000, source="data")
     ordered = labels.element.sort(1).values
     assert (ordered[:, 1:] != ordered[:, :-1]).all()
     numbers = np.array(model.descriptor.element_numbers)[labels.element]
@@ -208,7 +207,7 @@ def test_no_samples_is_an_error(tiny):
 
 
 def test_diverged_networks_give_reasons_not_crashes(sites):
-    model = CubicGan.from_sites(sites, FIXED.but(**TINY))
+    model = CubicGan.from_data(sites, FIXED.but(**TINY))
     with torch.no_grad():
         model.generator.merge.weight.fill_(float("nan"))
     decoded = model.sample(5)
@@ -225,6 +224,15 @@ def test_save_and_load_give_the_same_samples(tiny, tmp_path):
     assert np.array_equal(a.length, b.length)
 
 
+def test_pieces_join_to_the_samples_and_the_first_keeps_its_seed(tiny, monkeypatch):
+    whole = tiny.sample_sites(50, seed=3)
+    monkeypatch.setattr(CubicGan, "PIECE", 50)
+    longer = tiny.sample_sites(120, seed=3)
+    assert np.array_equal(longer[:50].grid, whole.grid)
+    third = tiny.piece(2, 20, seed=3)
+    assert np.array_equal(third.asked["space_group"], longer[100:].space_group)
+
+
 def test_broken_weights_are_refused(tiny, tmp_path):
     path = tiny.save(tmp_path / "model.safetensors")
     path.write_bytes(path.read_bytes()[:1000])
@@ -239,12 +247,14 @@ def test_unknown_names():
         models.load("cubicgn")
     with pytest.raises(UnknownNameError, match="fixed"):
         models.load("cubicgan", variant="fix")
+    with pytest.raises(UnknownNameError, match="data"):
+        models.load("cubicgan").sample(2, condition={"labels": "dat"})
     with pytest.raises(UnknownNameError, match="smoke"):
-        cubicgan.recipe("paper", profile="smok")
+        CubicGan.recipe("paper", profile="smok")
 
 
 def test_train_writes_weights_and_run_json(tmp_path):
-    model, history = cubicgan.train(
+    model, history = CubicGan.train(
         "fixed", folder=tmp_path, changes={**TINY, "ema": 0.5}, progress=False
     )
     run = json.loads((tmp_path / "run.json").read_text())
@@ -255,7 +265,7 @@ def test_train_writes_weights_and_run_json(tmp_path):
         assert torch.equal(tensor, model.generator.state_dict()[name])
 
 
-@pytest.mark.parametrize("variant", cubicgan.VARIANTS)
+@pytest.mark.parametrize("variant", CubicGan.VARIANTS)
 def test_the_trained_model_that_comes_with_the_package(variant):
     """Weights, run.json and card agree, and a fresh sample decodes as often as recorded."""
     path = models.checkpoint_path("cubicgan", variant=variant)

@@ -1,7 +1,4 @@
-"""MatGAN: published layers, decoding, training, sampling in pieces, and files."""
-
-import json
-import pickle
+"""MatGAN: published layers, the same mended, losses, training, and the autoencoder twin."""
 
 import numpy as np
 import pytest
@@ -10,8 +7,8 @@ import torch
 import imd_helpers as imd
 from imd_helpers.datasets import formula_sets
 from imd_helpers.models import matgan
-from imd_helpers.models.matgan import FIXED, PAPER, Autoencoder, MatGame, MatGan, dice_loss
-from imd_helpers.networks import checkpoint
+from imd_helpers.models.matgan import FIXED, PAPER, Autoencoder, MatGan, dice_loss
+from imd_helpers.networks import layers
 from imd_helpers.runtime import InputError, UnknownNameError
 
 SMALL = {"width": 1 / 16, "batch": 8, "steps": 3, "log_every": 1}
@@ -50,8 +47,8 @@ def test_networks_have_the_published_shapes(network):
 @pytest.mark.parametrize("size", [(85, 8), (11, 8), (22, 8)])
 def test_the_transposed_convolution_is_the_transpose_of_the_convolution(size, kernel, stride):
     """<A x, y> = <x, A^T y> for the same kernel: padding and cropping agree."""
-    forward = matgan.SameConv(2, 3, kernel, stride, bias=False).double()
-    back = matgan.SameConvTranspose(3, 2, kernel, stride, size).double()
+    forward = layers.SameConv(2, 3, kernel, stride, bias=False).double()
+    back = layers.SameConvTranspose(3, 2, kernel, stride, size).double()
     back.weight.data, back.bias.data = forward.weight.data, torch.zeros(2).double()
     x = torch.randn(1, 2, *size, dtype=torch.double)
     image = forward(x)
@@ -61,7 +58,7 @@ def test_the_transposed_convolution_is_the_transpose_of_the_convolution(size, ke
 
 
 def test_published_weights_are_very_wide_and_ours_are_not():
-    wide, ours = MatGan(PAPER).critic.score.weight, MatGan(FIXED).critic.body[0].weight
+    wide, ours = (MatGan(config).critic.score.weight for config in (PAPER, FIXED))
     assert wide.std().item() == pytest.approx(1.0, abs=0.02)
     assert ours.std().item() < 0.05
 
@@ -75,205 +72,65 @@ def test_norm_in_the_critic_makes_a_score_depend_on_the_rest_of_the_batch():
         assert same is not flag
 
 
-@pytest.mark.parametrize("network", matgan.DRAWING)
-@pytest.mark.parametrize("condition", ["", "formation_energy"])
-def test_drawing_generators_show_zeros_and_ones_and_pass_a_gradient(network, condition):
-    changes = {"network": network, "condition": condition, "gradient": "path", "entropy": 0.0}
-    model = MatGan(FIXED.but(width=1 / 8, **changes))
-    torch.manual_seed(0)
-    noise = torch.randn(50, FIXED.latent + bool(condition), requires_grad=True)
-    matrix = model.generator(noise)
-    assert set(matrix.detach().unique().tolist()) <= {0.0, 1.0}
-    assert matrix.sum(2).max() <= 1
-    (matrix * torch.randn(85, 8)).sum().backward()
-    assert (noise.grad.abs().sum(1) > 0).all()
-    assert all(p.grad.abs().sum() > 0 for p in model.generator.parameters())
+# ---- the same, mended
 
 
-def test_the_critic_sees_counts_and_fractions_beside_the_matrix():
-    critic = matgan.DenseCritic(FIXED)
-    critic.body = torch.nn.Identity()
-    matrix = imd.descriptors.composition_matrix.CompositionMatrix().encode(["SrTiO3"])
-    seen = critic(matrix, torch.tensor([[7.0]]))[0]
-    assert torch.equal(seen[:680], matrix[0].flatten())
-    assert seen[-1] == 7
-    rows = [matgan.ELEMENTS.index(z) for z in (38, 22, 8)]
-    counts, fractions = torch.zeros(85), torch.zeros(85)
-    counts[rows], fractions[rows] = torch.tensor([1.0, 1, 3]) / 4, torch.tensor([1.0, 1, 3]) * 8 / 5
-    assert torch.allclose(seen[680:-1], torch.cat([counts, fractions]))
-    assert torch.isfinite(critic(torch.zeros(1, 85, 8))).all()
+def test_the_mended_networks_have_the_published_layers_at_the_published_width():
+    """The same names and shapes; what is gone are the batch norms of the critic."""
+    paper, fixed = MatGan(PAPER), MatGan(FIXED)
+    for name in ("generator", "critic"):
+        published = {k: v.shape for k, v in getattr(paper, name).state_dict().items()}
+        ours = {k: v.shape for k, v in getattr(fixed, name).state_dict().items()}
+        gone = published.keys() - ours.keys()
+        assert ours == {k: v for k, v in published.items() if k not in gone}
+        assert all(key.startswith("norms.") and name == "critic" for key in gone)
 
 
 def test_draws_have_the_probabilities_and_the_gradient_of_the_softmax():
     torch.manual_seed(0)
     logits = torch.randn(4, requires_grad=True)
-    drawn = matgan.draw(logits.expand(20_000, 4), 0.7)
+    drawn = layers.draw(logits.expand(20_000, 4))
     assert (drawn.mean(0) - logits.softmax(0)).abs().max() < 0.015
     drawn[:, 2].sum().backward()
     assert logits.grad[2] > 0 > logits.grad[[0, 1, 3]].max()
 
 
-def test_the_sequence_has_two_to_eight_elements_none_of_them_twice():
+def test_a_generator_that_draws_shows_zeros_and_ones_and_passes_a_gradient():
     model = MatGan(FIXED.but(width=1 / 8))
     torch.manual_seed(0)
-    kinds = model.generator(torch.randn(500, FIXED.latent)).sum((1, 2))
-    assert sorted(set(kinds.tolist())) == [2, 3, 4, 5, 6, 7, 8]
-    for stop, expected in ((30.0, 2), (-30.0, 8)):
-        torch.nn.init.constant_(model.generator.element[-1].bias[85:], stop)
-        assert (model.generator(torch.randn(50, FIXED.latent)).sum((1, 2)) == expected).all()
-
-
-def test_in_a_sequence_a_draw_knows_the_draws_before_it():
-    """At the same noise a count depends on its element, and the next element on both."""
-    generator = MatGan(FIXED.but(width=1 / 4)).generator
-    with torch.no_grad():
-        for layer in (generator.count[0], generator.element[0]):
-            layer.weight *= 30
-        generator.cell.weight_ih *= 8
-        generator.element[-1].bias[85:] = -30.0
-    torch.manual_seed(0)
-    with torch.no_grad():
-        matrix = generator(torch.randn(1, FIXED.latent).expand(4000, -1))  # one and the same noise
-    mean_count = (matrix * torch.arange(1.0, 9.0)).sum((0, 2)) / matrix.sum((0, 2))
-    often = matrix.sum((0, 2)) > 200
-    assert often.sum() > 5
-    assert mean_count[often].std() > 0.5  # all the same, but for 0.15 of noise, if drawn apart
-    there = matrix.sum(2)[:, often]
-    apart = torch.corrcoef(there.T).fill_diagonal_(0).abs().max()
-    assert apart > 0.2
-
-
-def test_the_probability_of_what_was_drawn_is_the_share_of_draws():
-    """Two slots at fixed noise: shares of 40,000 draws against the reported probabilities."""
-    generator = MatGan(FIXED.but(width=1 / 16)).generator
-    with torch.no_grad():
-        generator.element[-1].bias[:] = -9.0
-        generator.element[-1].bias[:3] = torch.tensor([1.0, 0.5, 0.0])
-        generator.element[-1].bias[85] = 0.5
-        generator.count[-1].bias[2:] = -9.0
-        generator.count[-1].bias[:2] = torch.tensor([0.3, 0.0])
-        torch.manual_seed(0)
-        noise = torch.randn(1, FIXED.latent).expand(40_000, -1)
-        matrix, log_p = generator.written(noise, score=True)
-    counts = (matrix * torch.arange(1.0, 9.0)).sum(2)  # (40000, 85)
-    kinds, which, n = counts.unique(dim=0, return_inverse=True, return_counts=True)
-    probability = torch.zeros(len(kinds))
-    # the same matrix can be drawn in several orders, each with a probability of its own
-    for k in range(len(kinds)):
-        probability[k] = log_p[which == k].exp().unique().round(decimals=9).unique().sum()
-    often = n > 800
-    assert often.sum() >= 4
-    share = n[often] / 40_000
-    assert torch.allclose(probability[often], share, rtol=0.15)
-
-
-class Likes(torch.nn.Module):
-    """A critic that likes some elements."""
-
-    def __init__(self, liked):
-        super().__init__()
-        self.liked = liked
-
-    def forward(self, matrix):
-        return (matrix.sum(2) @ self.liked)[:, None]
-
-
-def test_the_score_gradient_is_that_of_the_mean_score():
-    """With a critic that likes one element, both gradients raise its share at the same rate."""
-    config = FIXED.but(width=1 / 16, batch=2_000, entropy=0.0)
-    model = MatGan(config, seed=0)
-    game = MatGame(model, formula_sets.compositions("icsd")[0])
-    game.critic = model.critic = Likes(torch.eye(85)[16])  # some element, any count
-    torch.manual_seed(0)
-    game.generator_terms()["loss"].backward()
-    bias = model.generator.element[-1].bias
-    found = -bias.grad[16].item()
-    step, shares = 0.3, []
-    for sign in (1, -1):
-        with torch.no_grad():
-            bias[16] += sign * step
-            noise = torch.randn(40_000, config.latent)
-            shares.append(model.generator(noise)[:, 16].sum(1).mean().item())
-            bias[16] -= sign * step
-    slope = (shares[0] - shares[1]) / (2 * step)
-    assert found == pytest.approx(slope, rel=0.25)
-
-
-def test_a_reward_for_variety_spreads_the_draws(counts):
-    """A critic without an opinion: what is left is the entropy, and it grows."""
-    model = MatGan(FIXED.but(width=1 / 16, batch=64, entropy=1.0))
-    game = MatGame(model, counts)
-    game.critic = model.critic = Likes(torch.zeros(85))
-    with torch.no_grad():
-        model.generator.element[-1].bias[:5] += 4.0
-    adam = torch.optim.Adam(model.generator.parameters(), 1e-2)
-    torch.manual_seed(0)
-    noise = torch.randn(500, FIXED.latent)
-    before = model.generator.written(noise, score=True)[1].mean().item()
-    for _ in range(20):
-        adam.zero_grad()
-        game.generator_terms()["loss"].backward()
-        adam.step()
-    assert model.generator.written(noise, score=True)[1].mean().item() < before - 1
+    noise = torch.randn(50, FIXED.latent, requires_grad=True)
+    matrix = model.generator(noise)
+    assert set(matrix.detach().unique().tolist()) <= {0.0, 1.0}
+    assert matrix.sum(2).max() <= 1
+    assert 5 < matrix.sum((1, 2)).mean() < 20  # few rows are occupied from the start
+    (matrix * torch.randn(85, 8)).sum().backward()
+    assert (noise.grad.abs().sum(1) > 0).all()
+    assert all(p.grad.abs().sum() > 0 for p in model.generator.parameters())
 
 
 # ---- training
 
 
-def test_the_critic_is_shown_training_compositions(counts):
-    game = MatGame(MatGan(FIXED.but(**SMALL)), counts)
-    torch.manual_seed(0)
-    matrix, _ = game._real()
-    decoded = game.model.descriptor.decode(matrix)
-    known = {row.tobytes() for row in counts}
-    assert decoded.ok.all()
-    assert all(row.tobytes() in known for row in decoded.counts)
-
-
 @pytest.mark.parametrize("loss", matgan.LOSSES)
 def test_each_loss_is_what_its_name_says(counts, loss):
-    model = MatGan(FIXED.but(**SMALL, loss=loss))
+    model = MatGan.from_data(counts, FIXED.but(**SMALL, loss=loss))
     if loss == "clipped":
-        torch.nn.init.constant_(model.critic.body[0].weight, 1.0)
+        torch.nn.init.constant_(model.critic.score.weight, 1.0)
     torch.manual_seed(0)
-    terms = MatGame(model, counts).critic_terms()
+    terms = model.critic_terms()
     extra = 10.0 * terms["penalty"] if loss == "penalty" else 0.0
-    if loss == "logistic":  # weights of a start: all scores near zero, each log(1/2) once
-        assert terms["loss"].item() == pytest.approx(2 * np.log(2), abs=0.05)
-        assert terms["loss"].item() != pytest.approx(-terms["distance"].item(), abs=0.1)
-    else:
-        assert terms["loss"].item() == pytest.approx((extra - terms["distance"]).item(), abs=1e-5)
+    assert terms["loss"].item() == pytest.approx((extra - terms["distance"]).item(), abs=1e-5)
     biggest = max(p.abs().max().item() for p in model.critic.parameters())
     assert (biggest <= matgan.CLIP + 1e-9) is (loss == "clipped")
 
 
-def test_the_generator_is_judged_by_the_whole_critic(counts):
-    """Dropout is for the critic's own steps: the same formula has one score, not many."""
-    model = MatGan(FIXED.but(width=1 / 8))
-    game = MatGame(model, counts)
-    x = game._real()[0][:4]
-    game.critic_terms()
-    assert not torch.equal(model.critic(x), model.critic(x))
-    game.generator_terms()
-    assert torch.equal(model.critic(x), model.critic(x))
-
-
-def test_a_critic_learns_to_tell_noise_from_formulas(counts):
-    """Within 60 steps the estimated distance is positive and has grown."""
-    changes = {"steps": 60, "log_every": 10, "width": 1 / 4, "batch": 32, "lr_generator": 1e-9}
-    _, history = matgan.train("fixed", changes=changes, progress=False)
-    distance = history.table["critic_distance"]
-    assert distance.iloc[-1] > 0
-    assert distance.iloc[0] < distance.iloc[-1]
-
-
-def test_training_resumes_bit_for_bit(tmp_path):
-    changes = SMALL | {"fall": 0.0}  # with falling rates the length is fixed
-    whole, _ = matgan.train("fixed", changes=changes | {"steps": 4}, progress=False)
+@pytest.mark.parametrize("variant", MatGan.VARIANTS)
+def test_training_resumes_bit_for_bit(variant, tmp_path):
+    whole, _ = MatGan.train(variant, changes=SMALL | {"steps": 4}, progress=False)
     for steps in (2, 4):
-        parted, _ = matgan.train(
-            "fixed",
-            changes=changes | {"steps": steps, "save_every": 2},
+        parted, _ = MatGan.train(
+            variant,
+            changes=SMALL | {"steps": steps, "save_every": 2},
             folder=tmp_path,
             resume=True,
             progress=False,
@@ -282,81 +139,21 @@ def test_training_resumes_bit_for_bit(tmp_path):
         assert torch.equal(one, two)
 
 
-def test_keep_chooses_what_is_learned_from(tmp_path):
-    matgan.train(
-        "fixed",
-        changes=SMALL,
-        folder=tmp_path,
-        keep=imd.judge.charge_neutral,
-        progress=False,
-    )
-    run = json.loads((tmp_path / "run.json").read_text())
-    everything = formula_sets.compositions("icsd")[0]
-    assert run["training_compositions"] == imd.judge.charge_neutral(everything).sum()
-    assert run["kept_by"] == "charge_neutral"
+def test_keep_chooses_what_is_learned_from(counts):
+    def few(compositions):
+        return np.arange(len(compositions)) < 100
 
-
-# ---- sampling
-
-
-def test_samples_do_not_depend_on_how_many_are_asked_for(monkeypatch):
-    model = MatGan(FIXED.but(width=1 / 8))
-    monkeypatch.setattr(matgan, "CHUNK", 64)
-    long = model.sample(150, seed=3).counts
-    assert long.shape == (150, 119)
-    assert np.array_equal(long[:128], model.sample(128, seed=3).counts)
-    assert not np.array_equal(long, model.sample(150, seed=4).counts)
-    assert np.array_equal(model.piece(1, 64, seed=3).counts, long[64:128])
-
-
-def test_sampling_leaves_the_global_random_state_alone():
-    model = MatGan(FIXED.but(width=1 / 8))
-    before = torch.get_rng_state()
-    model.sample(10).counts
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_a_condition_is_scaled_and_must_fit_the_model():
-    plain = MatGan(FIXED.but(width=1 / 8))
-    asked = MatGan(FIXED.but(width=1 / 8, condition="formation_energy"), scale=(-1.0, 2.0))
-    assert asked.scaled(np.array([3.0])).item() == pytest.approx(2.0)
-    assert asked.sample(5, condition=-2.0).counts.shape == (5, 119)
-    with pytest.raises(InputError, match="without a condition"):
-        plain.sample(5, condition=-2.0)
-    with pytest.raises(InputError, match="ask for a value"):
-        asked.sample(5)
-
-
-def test_a_model_travels_to_another_process():
-    model = MatGan(FIXED.but(width=1 / 8))
-    twin = pickle.loads(pickle.dumps(model))
-    assert np.array_equal(model.sample(20).counts, twin.sample(20).counts)
-
-
-# ---- files
+    model, _ = MatGan.train("fixed", changes=SMALL, keep=few, progress=False)
+    assert len(model.counts) == 100
 
 
 def test_saved_models_load_and_sample_the_same(tmp_path):
-    model = MatGan(PAPER.but(width=1 / 16), scale=(0.5, 2.0))
-    path = model.save(tmp_path / "model.safetensors", half=False)
-    twin = MatGan.load(path)
-    assert twin.config == model.config
-    assert twin.scale == model.scale
-    assert np.array_equal(model.sample(20).counts, twin.sample(20).counts)
-
-
-def test_half_precision_on_disk_is_half_the_size(tmp_path):
-    model = MatGan(FIXED.but(width=1 / 4))
-    whole = model.save(tmp_path / "whole.safetensors", half=False).stat().st_size
-    half = model.save(tmp_path / "half.safetensors").stat().st_size
-    assert half < 0.6 * whole
-    assert MatGan.load(tmp_path / "half.safetensors").sample(5).counts.shape == (5, 119)
-
-
-def test_foreign_weights_are_refused(tmp_path):
-    path = checkpoint.write(tmp_path / "x.safetensors", {"a": torch.ones(1)}, {"format": "other"})
-    with pytest.raises(checkpoint.CheckpointError, match="expected 'imd-matgan-1'"):
-        MatGan.load(path)
+    for config in (PAPER, FIXED):
+        model = MatGan(config.but(width=1 / 16))
+        path = model.save(tmp_path / "model.safetensors", half=False)
+        twin = MatGan.load(path)
+        assert twin.config == model.config
+        assert np.array_equal(model.sample(20).counts, twin.sample(20).counts)
 
 
 # ---- the autoencoder twin
@@ -388,27 +185,11 @@ def test_the_autoencoder_learns_a_few_compositions(counts):
 
 # ---- wrong input
 
-PATH = {"gradient": "path", "entropy": 0.0}
 
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"width": 0}, "width=0"),
-        ({"batch": 1}, "batch=1"),
-        ({"network": "icsd", **PATH}, "sequence draw"),
-        ({"network": "icsd", "hard": False, **PATH}, "counts=True"),
-        ({"network": "icsd", "hard": False, "counts": False, **PATH}, "dropout=0.5"),
-        ({"dropout": 1.0}, r"dropout=1.0: a share lies in \[0, 1\)"),
-        ({"weight_decay_critic": -1.0}, "weight_decay_critic=-1.0: must not be negative"),
-        ({"network": "dense", "entropy": 0.0}, "only 'sequence' knows"),
-        ({"temperature": 0.0}, "temperature=0"),
-        ({"gradient": "path", "entropy": 0.1}, "only with gradient='score'"),
-    ],
-)
-def test_wrong_settings_are_explained(changes, message):
-    with pytest.raises(InputError, match=message):
-        FIXED.but(**changes)
+def test_wrong_settings_are_explained():
+    for changes, message in (({"width": 0}, "width=0"), ({"batch": 1}, "batch=1")):
+        with pytest.raises(InputError, match=message):
+            FIXED.but(**changes)
 
 
 @pytest.mark.parametrize(

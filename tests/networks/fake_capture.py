@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from imd_helpers.networks.fit import Capture
+from imd_helpers.networks.capture import Capture
 
 HOST = ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select")
 

@@ -13,11 +13,13 @@ from fake_capture import TapeGraph
 from torch import nn
 
 from imd_helpers.networks import TrainConfig, checkpoint, fit, losses
-from imd_helpers.networks.fit import CAPTURES, _Team
+from imd_helpers.networks.capture import CAPTURES
+from imd_helpers.networks.fit import Game
+from imd_helpers.networks.team import Team
 from imd_helpers.runtime import InputError
 
 
-class Line:
+class Line(Game):
     """A generator that must learn to shift noise by 3; dropout makes the random state matter."""
 
     def __init__(self, seed=0):
@@ -354,7 +356,7 @@ def test_a_game_that_needs_the_host_is_refused_while_recording(kind, tape):
 
 
 def test_several_processes_are_not_captured(monkeypatch):
-    monkeypatch.setattr(_Team, "join", lambda: _Team(0, 2))
+    monkeypatch.setattr(Team, "join", lambda: Team(0, 2))
     with pytest.raises(InputError, match="2 processes"):
         fit(Line(), captured(), progress=False)
 

@@ -1,0 +1,189 @@
+"""What CubicGAN learns from and is asked for: crystals as sites, and labels drawn like theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..crystals import elements
+from ..descriptors.symmetry_sites import (
+    GRID,
+    N_ROWS,
+    SPACE_GROUPS,
+    Sites,
+    SymmetrySites,
+    find_sites,
+)
+from ..runtime import InputError, lookup
+
+if TYPE_CHECKING:
+    from ..datasets import CrystalSet
+
+LABEL_SOURCES = ("uniform", "data")
+TRAINING_SETS = ("oqmd_icsd", "cubic_prototypes")
+
+
+# ---- crystals
+
+
+def training_sites(split: str | None = "train", *, data: str = "oqmd_icsd") -> Sites:
+    """What CubicGAN trains on: those of one split unless None.
+
+    Args:
+        split: ``train``, ``val``, ``test`` or None for all.
+        data: ``oqmd_icsd`` for the 943 real crystals that pass the filter, ``cubic_prototypes``
+            for the enumerated ones.
+
+    Raises:
+        UnknownNameError: no such split or training set.
+    """
+    from .. import datasets
+
+    known = datasets.load(lookup("training set", data, TRAINING_SETS), split=split)
+    if data == "cubic_prototypes":
+        return _sites_of_prototypes(known)
+    chosen = known.select(nelements=3, space_groups=list(SPACE_GROUPS))
+    return find_sites(chosen.crystals)[0]
+
+
+def _sites_of_prototypes(known: CrystalSet) -> Sites:
+    """As `find_sites`, for crystals that are written orbit after orbit already."""
+    crystals, n = known.crystals, len(known)
+    group = known.table["space_group"].to_numpy()
+    numbers = np.zeros((n, N_ROWS), dtype=np.int64)
+    grid = np.zeros((n, N_ROWS, 3), dtype=np.int64)
+    for kind in np.unique(group):
+        rows = np.flatnonzero(group == kind)
+        one = crystals.numbers[rows[0]].numpy()
+        first = np.flatnonzero(np.diff(one, prepend=0) * (one > 0))  # where each orbit begins
+        numbers[rows] = crystals.numbers.numpy()[rows][:, first]
+        grid[rows] = np.rint(crystals.frac[rows[0]].numpy()[first] * GRID)
+    return Sites(group, numbers, grid, crystals.lattice[:, 0, 0].numpy())
+
+
+# ---- labels
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What a batch of crystals is conditioned on.
+
+    Attributes:
+        group: (n,) int64, 0, 1, 2 for 225, 216, 221.
+        element: (n, 3) int64, rows of the descriptor's feature table.
+    """
+
+    group: Tensor
+    element: Tensor
+
+    def __len__(self) -> int:
+        return len(self.group)
+
+    def __getitem__(self, rows: Any) -> Labels:
+        return Labels(self.group[rows], self.element[rows])
+
+    def to(self, where: torch.device | str) -> Labels:
+        """The same on another device."""
+        return Labels(self.group.to(where), self.element.to(where))
+
+
+@dataclass(frozen=True, eq=False)
+class LabelSource:
+    """Draws labels after those of training crystals, with torch's global random numbers.
+
+    Attributes:
+        known: labels of the training crystals.
+        descriptor: names the rows of the feature table.
+    """
+
+    known: Labels
+    descriptor: SymmetrySites
+
+    def draw(self, n: int, *, source: str) -> Labels:
+        """Labels of n samples.
+
+        Groups follow the training frequencies. ``uniform`` takes any three different elements;
+        ``data`` draws the element of each row from those that training crystals of the same
+        group have in that row, each row on its own and with the square root of the frequency, so
+        that most triples are new and rare elements are tried too.
+
+        Raises:
+            UnknownNameError: no such source.
+        """
+        lookup("source of labels", source, LABEL_SOURCES)
+        where = self.known.group.device
+        group = self.known.group[torch.randint(len(self.known), (n,), device=where)]
+        if source == "uniform":
+            return Labels(group, self._any_elements(n))
+        element = torch.empty(n, N_ROWS, dtype=torch.long, device=where)
+        todo = torch.arange(n, device=where)
+        while len(todo):  # redraw triples that repeat an element
+            for row in range(N_ROWS):
+                element[todo, row] = self._row_elements(group[todo], row)
+            ordered = element[todo].sort(1).values
+            todo = todo[(ordered[:, 1:] == ordered[:, :-1]).any(1)]
+        return Labels(group, self._in_row_order(element))
+
+    def batch(self, n: int, *, source: str, rng: torch.Generator | None = None) -> Labels:
+        """Labels for a training batch; ``data`` takes group and elements of one crystal together.
+
+        Args:
+            n: samples.
+            source: ``uniform`` or ``data``.
+            rng: random numbers of its own.
+        """
+        where = self.known.group.device
+        picked = self.known[torch.randint(len(self.known), (n,), generator=rng, device=where)]
+        return picked if source == "data" else Labels(picked.group, self._any_elements(n, rng))
+
+    def asked(self, drawn: Labels, condition: Mapping[str, Any]) -> Labels:
+        """Drawn labels with what a condition names in place of what was drawn.
+
+        Raises:
+            InputError: an unknown space group or element, or not three different ones.
+        """
+        group, element = drawn.group, drawn.element
+        if "space_group" in condition:
+            wanted = int(self.descriptor.group_index([condition["space_group"]])[0])
+            group = torch.full_like(group, wanted)
+        if "elements" in condition:
+            wanted = self._rows_of(condition["elements"]).to(element.device)
+            element = self._in_row_order(wanted.expand_as(element).clone())
+        return Labels(group, element)
+
+    def _any_elements(self, n: int, rng: torch.Generator | None = None) -> Tensor:
+        size = (n, len(self.descriptor.element_numbers))
+        keys = torch.rand(size, generator=rng, device=self.known.group.device)
+        return keys.topk(N_ROWS, dim=1).indices  # three different ones, uniformly
+
+    def _row_elements(self, group: Tensor, row: int) -> Tensor:
+        out = torch.empty_like(group)
+        for g in group.unique().tolist():
+            mine = group == g
+            seen = self.known.element[self.known.group == g, row]
+            weight = torch.bincount(seen, minlength=len(self.descriptor.element_numbers))
+            draws = int(mine.sum())
+            out[mine] = torch.multinomial(weight.double().sqrt(), draws, replacement=True)
+        return out
+
+    def _in_row_order(self, element: Tensor) -> Tensor:
+        """Sort each triple as `canonical` sorts rows: by electronegativity, then number."""
+        if not self.descriptor.canonical:
+            return element
+        numbers = np.array(self.descriptor.element_numbers)
+        chi = np.nan_to_num(elements.column("electronegativity"), nan=9.0)[numbers]
+        rank = torch.as_tensor(np.lexsort((numbers, chi)).argsort(), device=element.device)
+        return element.gather(1, rank[element].argsort(1))
+
+    def _rows_of(self, symbols: Sequence[str]) -> Tensor:
+        if isinstance(symbols, str) or len(set(symbols)) != N_ROWS:
+            raise InputError(
+                f"elements={symbols!r}: give three different symbols, e.g. ('Cs', 'Pb', 'I')"
+            )
+        numbers = np.array([elements.number(symbol) for symbol in symbols])
+        return self.descriptor.element_index(numbers)[None]

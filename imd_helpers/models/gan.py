@@ -1,0 +1,405 @@
+"""The skeleton of every reviewed GAN: recipes, training, sampling, and files, once.
+
+A model's file adds what is its own: configuration and variants, networks, the loss where it is not
+the usual one, what it is asked for, and how it reads its data and decodes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..crystals.samples import Samples
+from ..networks import History, TrainConfig, checkpoint, fit, losses
+from ..networks.fit import Callback, Game
+from ..runtime import InputError, device, lookup
+
+Condition = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class GanConfig:
+    """Size and training of a model; each model adds its own switches.
+
+    Attributes:
+        width: factor on the number of channels; 1.0 is the published size.
+        latent: length of the noise vector.
+        batch: samples a batch.
+        penalty: factor of the gradient penalty.
+        mixing: points of the gradient penalty, see `losses.MIXINGS`.
+        data: name of the training set.
+        train: rates, betas and number of steps.
+    """
+
+    fewest_channels: ClassVar[int] = 4
+    width: float = 1.0
+    latent: int = 128
+    batch: int = 64
+    penalty: float = 10.0
+    mixing: str = "uniform"
+    data: str = ""
+    train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(steps=1_000))
+
+    def __post_init__(self) -> None:
+        lookup("mixing", self.mixing, losses.MIXINGS)
+        if self.width <= 0 or self.batch < 2:
+            raise InputError(
+                f"width={self.width}, batch={self.batch}: width must be positive and a batch "
+                "holds at least 2 samples"
+            )
+
+    def channels(self, published: int) -> int:
+        """A published number of channels times the width."""
+        return max(self.fewest_channels, math.ceil(published * self.width))
+
+    def but(self, **changes: Any) -> Self:
+        """A copy with other values; keys of ``train`` may be given directly."""
+        inner = {f.name for f in dataclasses.fields(TrainConfig)}
+        train = dataclasses.replace(self.train, **{k: v for k, v in changes.items() if k in inner})
+        outer = {k: v for k, v in changes.items() if k not in inner}
+        return dataclasses.replace(self, train=train, **outer)
+
+
+class Gan(Game):
+    """Networks that make samples, with what they learnt of their data.
+
+    A model defines the class attributes and at least `build`, `read`, `prepare`, `real`, `fake`,
+    `draw` and `decode`. Load a trained one with ``imd.models.load(name)``.
+
+    Args:
+        config: sizes and switches.
+        learnt: numbers and tensors that the model takes from its data, see `learn`.
+        seed: of the weights.
+    """
+
+    name: ClassVar[str]
+    format: ClassVar[str]  # of its files
+    holds: ClassVar[str] = "crystals"  # what its samples are: crystals or compositions
+    Config: ClassVar[type[GanConfig]]
+    VARIANTS: ClassVar[Mapping[str, Any]]  # configurations by name
+    PROFILES: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]]  # see `recipe`
+    LEARNT: ClassVar[tuple[str, ...]] = ()  # names of what `learn` gives
+    DROPPED: ClassVar[Mapping[str, Any]] = {}  # switches of older files that have but one value now
+    PIECE: ClassVar[int] = 8_192  # samples made at once
+    HALF: ClassVar[bool] = False  # 16-bit floats on disk
+
+    def __init__(
+        self, config: Any, learnt: Mapping[str, Any] | None = None, *, seed: int = 0
+    ) -> None:
+        self.config, self.learnt = config, dict(learnt or {})
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            networks = self.build()
+        self._names = tuple(networks)
+        for name, network in networks.items():
+            setattr(self, name, network)
+
+    # ---- what a model says of itself
+
+    @property
+    def conditions(self) -> tuple[str, ...]:
+        """What it can be asked for."""
+        return ()
+
+    def build(self) -> dict[str, nn.Module]:
+        """Networks by name, with their initial weights; ``generator`` and ``critic`` as a rule."""
+        raise NotImplementedError
+
+    @classmethod
+    def read(cls, config: Any, split: str | None = "train") -> Any:
+        """Data of one split, or of all: has a length, and takes a mask as index."""
+        raise NotImplementedError
+
+    @classmethod
+    def learn(cls, data: Any, config: Any) -> dict[str, Any]:
+        """What the model takes from its data beside the weights, to be kept in its file."""
+        return {}
+
+    def prepare(self, data: Any, *, seed: int = 0) -> None:
+        """Put training data on the device, in the form that `real` draws from."""
+        raise NotImplementedError
+
+    def real(self) -> tuple[Tensor, Tensor | None]:
+        """A batch of training data, and the condition that goes with it."""
+        raise NotImplementedError
+
+    def fake(self, condition: Tensor | None = None) -> Tensor:
+        """A batch that the generator makes, with gradients."""
+        raise NotImplementedError
+
+    def draw(self, n: int, condition: Condition) -> Any:
+        """What the networks make of torch's global random numbers, n times, to be decoded."""
+        raise NotImplementedError
+
+    def decode(self, raw: Any) -> Samples:
+        """What `draw` gave as samples."""
+        raise NotImplementedError
+
+    # ---- building
+
+    @classmethod
+    def recipe(cls, variant: str | None = None, *, profile: str) -> Any:
+        """Configuration of a variant for a profile: ``PROFILES[variant or ""][profile]``.
+
+        Raises:
+            UnknownNameError: no such variant or profile.
+        """
+        variant = cls.variant(variant)
+        sizes = cls.PROFILES.get(variant, cls.PROFILES[""])
+        return cls.VARIANTS[variant].but(**sizes[lookup("profile", profile, sizes)])
+
+    @classmethod
+    def variant(cls, name: str | None = None) -> str:
+        """A variant's name if there is one; without a name ``fixed``, or else the first.
+
+        Raises:
+            UnknownNameError: no such variant.
+        """
+        first = "fixed" if "fixed" in cls.VARIANTS else next(iter(cls.VARIANTS))
+        return lookup("variant", first if name is None else name, cls.VARIANTS)
+
+    @classmethod
+    def from_data(
+        cls, data: Any, config: Any, *, seed: int = 0, where: torch.device | str = "cpu"
+    ) -> Self:
+        """A model with random weights and its training data, ready for `fit`."""
+        model = cls(config, cls.learn(data, config), seed=seed).to(where)
+        model.prepare(data, seed=seed)
+        return model
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All networks by name."""
+        return {name: getattr(self, name) for name in self._names}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(p for network in self.networks.values() for p in network.parameters()).device
+
+    def to(self, where: torch.device | str) -> Self:
+        """Move networks and what was learnt, and return self; training data stay where they are."""
+        for network in self.networks.values():
+            network.to(where)
+        self.learnt = {
+            k: v.to(where) if isinstance(v, Tensor) else v for k, v in self.learnt.items()
+        }
+        return self
+
+    # ---- training
+
+    def critic_terms(self) -> dict[str, Tensor]:
+        """Wasserstein loss plus penalty; ``distance`` is the estimated Wasserstein distance."""
+        real, fake, score = self.pair()
+        wasserstein = losses.critic_loss(score(real), score(fake))
+        penalty = losses.gradient_penalty(score, real, fake, mixing=self.config.mixing)
+        loss = wasserstein + self.config.penalty * penalty
+        return {"loss": loss, "distance": -wasserstein, "penalty": penalty}
+
+    def generator_terms(self) -> dict[str, Tensor]:
+        """Negative score of generated samples."""
+        _, condition = self.real()
+        return {"loss": losses.generator_loss(self.scorer(condition)(self.fake(condition)))}
+
+    def pair(self) -> tuple[Tensor, Tensor, losses.Scorer]:
+        """For the critic's turn: a real batch, a generated one without gradient, and the critic."""
+        for network in self.networks.values():
+            network.train()
+        real, condition = self.real()
+        with torch.no_grad():
+            fake = self.fake(condition)
+        return real, fake, self.scorer(condition)
+
+    def scorer(self, condition: Tensor | None) -> losses.Scorer:
+        """The critic, which sees the condition if there is one."""
+        if condition is None:
+            return self.critic
+        return lambda sample: self.critic(sample, condition)
+
+    @classmethod
+    def train(
+        cls,
+        variant: str | None = None,
+        *,
+        profile: str = "smoke",
+        folder: Path | str | None = None,
+        resume: bool = False,
+        seed: int = 0,
+        changes: Mapping[str, Any] | None = None,
+        keep: Callable[[Any], np.ndarray] | None = None,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+    ) -> tuple[Self, History]:
+        """Train one variant on the training split and, with ``folder``, keep weights and run.json.
+
+        Args:
+            variant: one of ``VARIANTS``; see `variant`.
+            profile: ``smoke``, ``colab`` or ``full``, see `recipe`.
+            folder: where ``training.safetensors``, ``model.safetensors`` and ``run.json`` go.
+            resume: go on from the folder's ``training.safetensors``.
+            seed: of the weights and the training.
+            changes: other values for the configuration, see `GanConfig.but`.
+            keep: rule that says which training samples are used, (n,) bool, e.g.
+                ``imd.judge.charge_neutral`` for compositions.
+            callbacks: see `imd_helpers.networks.fit`.
+            progress: show a progress bar.
+
+        Returns:
+            The model, with the averaged network where the configuration keeps one, and the history.
+        """
+        variant = cls.variant(variant)
+        config = cls.recipe(variant, profile=profile).but(**dict(changes or {}), seed=seed)
+        data = cls.read(config)
+        if keep is not None:
+            data = data[cls.passes(keep, data)]
+        model = cls.from_data(data, config, seed=seed, where=device())
+        history = fit(
+            model, config.train, folder=folder, resume=resume, callbacks=callbacks,
+            progress=progress,
+        )  # fmt: skip
+        if history.ema is not None:
+            model.networks[model.averaged].load_state_dict(history.ema.state_dict())
+        if folder is not None:
+            about = {
+                "model": cls.name,
+                "variant": variant,
+                "profile": profile,
+                "config": dataclasses.asdict(config),
+                "kept_by": "" if keep is None else getattr(keep, "__name__", repr(keep)),
+                f"training_{cls.holds}": len(data),
+            }
+            weights = model.save(Path(folder) / "model.safetensors")
+            checkpoint.write_run(weights, about=about, seconds=history.seconds, rows=history.rows)
+        return model, history
+
+    @classmethod
+    def passes(cls, keep: Callable[[Any], np.ndarray], data: Any) -> np.ndarray:
+        """(n,) bool: what a rule says of the training data."""
+        return keep(data)
+
+    # ---- sampling
+
+    def sample(self, n: int, *, condition: Condition | None = None, seed: int = 0) -> Samples:
+        """Make n samples, with a reason for each that could not be decoded.
+
+        Args:
+            n: how many.
+            condition: what they should be, e.g. ``{"space_group": 225}``, see `conditions`.
+            seed: the same seed gives the same samples on the same device.
+
+        Raises:
+            InputError: n below 1, or a condition that the model does not have, or lacks.
+        """
+        return Samples.cat(list(self.stream(n, condition=condition, seed=seed)))
+
+    def stream(
+        self, n: int, *, condition: Condition | None = None, seed: int = 0
+    ) -> Iterator[Samples]:
+        """The same in pieces of ``PIECE``, so that no more tensors are in memory at once."""
+        for index, size in self.pieces(n):
+            yield self.piece(index, size, condition=condition, seed=seed)
+
+    def piece(
+        self, index: int, n: int, *, condition: Condition | None = None, seed: int = 0
+    ) -> Samples:
+        """Piece ``index`` of a stream: n samples, at most ``PIECE``.
+
+        Each piece has random numbers of its own, from the seed and its place: pieces can be made
+        in any order, or by different processes.
+        """
+        started = time.perf_counter()
+        made = self.decode(self.raw(index, n, condition=condition, seed=seed))
+        return dataclasses.replace(made, seconds=time.perf_counter() - started)
+
+    @torch.no_grad()
+    def raw(self, index: int, n: int, *, condition: Condition | None = None, seed: int = 0) -> Any:
+        """What `piece` decodes."""
+        condition = dict(condition or {})
+        if condition and not self.conditions:
+            raise InputError(f"condition={condition}: this model was trained without a condition")
+        for name in condition:
+            lookup("condition", name, self.conditions)
+        for network in self.networks.values():
+            network.eval()
+        where = self.device
+        with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+            torch.manual_seed(self.piece_seed(seed, index))
+            return self.draw(n, condition)
+
+    def pieces(self, n: int) -> Iterator[tuple[int, int]]:
+        """Index and size of each piece of n samples.
+
+        Raises:
+            InputError: n below 1.
+        """
+        if n < 1:
+            raise InputError(f"n={n}: ask for at least one sample")
+        for index, start in enumerate(range(0, n, self.PIECE)):
+            yield index, min(self.PIECE, n - start)
+
+    def piece_seed(self, seed: int, index: int) -> int:
+        """Seed of a piece's random numbers."""
+        return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+
+    # ---- on disk
+
+    def save(self, path: Path | str, *, half: bool | None = None) -> Path:
+        """Write networks and what was learnt to one safetensors file.
+
+        Args:
+            path: the file.
+            half: 16-bit floats, half the size; the model's own way unless given.
+        """
+        tensors = {k: v for k, v in self.learnt.items() if isinstance(v, Tensor)}
+        values = {k: v for k, v in self.learnt.items() if k not in tensors}
+        for name, network in self.networks.items():
+            tensors |= checkpoint.prefixed(name, network.state_dict())
+        if self.HALF if half is None else half:
+            tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
+        header = {"format": self.format, "config": dataclasses.asdict(self.config), **values}
+        return checkpoint.write(path, tensors, header)
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a file that `save` wrote.
+
+        Raises:
+            CheckpointError: missing, truncated or foreign.
+        """
+        tensors, header = checkpoint.read(path, expect=cls.format)
+        config = cls._config_of(header, source=str(path))
+        try:
+            learnt = {name: (header | tensors)[name] for name in cls.LEARNT}
+        except KeyError as error:
+            raise checkpoint.CheckpointError(
+                f"{path} lacks {error}, which {cls.name} takes from its data: train it again"
+            ) from error
+        model = cls(config, learnt)
+        for name, network in model.networks.items():
+            part = checkpoint.section(name, tensors)
+            checkpoint.load_into(network, part, source=str(path))
+        return model
+
+    @classmethod
+    def _config_of(cls, header: dict[str, Any], *, source: str) -> Any:
+        """The configuration in a file, in which older files may have keys that are gone."""
+        values = dict(header["config"])
+        known = {f.name for f in dataclasses.fields(cls.Config)}
+        for name in values.keys() - known:
+            if name not in cls.DROPPED or values[name] != cls.DROPPED[name]:
+                raise checkpoint.CheckpointError(
+                    f"{source} was made with {name}={values[name]!r}, which {cls.name} of this "
+                    "version does not know: load it with the version that wrote it"
+                )
+            del values[name]
+        train = {k: tuple(v) if isinstance(v, list) else v for k, v in values["train"].items()}
+        return cls.Config(**{**values, "train": TrainConfig(**train)})
