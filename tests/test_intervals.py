@@ -6,7 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from imd_helpers.judge import wilson
+from imd_helpers.intervals import (
+    bootstrap,
+    bootstrap_distance,
+    jackknife,
+    seed_interval,
+    wilson,
+)
 from imd_helpers.runtime import InputError
 
 
@@ -49,3 +55,57 @@ def test_covers_as_promised():
 def test_bad_input(k, n, level):
     with pytest.raises(InputError, match="must lie between"):
         wilson(k, n, level=level)
+
+
+# ---- over seeds, and by resampling
+
+
+def test_interval_of_seeds_is_students_and_skips_diverged_ones():
+    from scipy import stats
+
+    values = np.random.default_rng(0).normal(size=(3, 8))
+    mean, low, high = seed_interval(values)
+    expected = stats.t.interval(0.95, 7, values.mean(-1), stats.sem(values, axis=-1))
+    np.testing.assert_allclose([mean, low, high], [values.mean(-1), *expected])
+    broken = np.concatenate([values, np.full((3, 2), np.nan)], axis=1)
+    np.testing.assert_allclose(seed_interval(broken), [mean, low, high])
+    mean, low, high = seed_interval([2.0, np.nan])
+    assert mean == 2.0
+    assert np.isnan(low)
+    assert np.isnan(high)
+
+
+def test_intervals_hold_the_mean_as_often_as_they_say():
+    _, low, high = seed_interval(np.random.default_rng(1).normal(size=(4000, 5)), level=0.8)
+    held = ((low < 0) & (high > 0)).mean()
+    assert held == pytest.approx(0.8, abs=0.02)
+
+
+def test_bootstrap_holds_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    ends = np.array([bootstrap(rng.normal(size=60), resamples=200, seed=i) for i in range(300)])
+    held = ((ends[:, 0] < 0) & (ends[:, 1] > 0)).mean()
+    assert held == pytest.approx(0.95, abs=0.03)
+    assert np.isnan(bootstrap(np.ones(1))).all()
+
+
+def test_bootstrap_of_a_distance_is_never_below_zero_and_holds_the_value():
+    points = np.random.default_rng(0).normal(size=(2, 50))
+
+    def apart(one, two):
+        means = [np.average(x, weights=w) for x, w in zip(points, (one, two), strict=True)]
+        return float(abs(means[0] - means[1]))
+
+    value, low, high = bootstrap_distance(apart, (50, 50))
+    assert value == pytest.approx(abs(points[0].mean() - points[1].mean()))
+    assert 0 <= low <= value <= high
+    with pytest.raises(InputError, match="resamples = 1"):
+        bootstrap_distance(apart, (50, 50), resamples=1)
+
+
+def test_jackknife_of_a_mean_is_its_standard_error():
+    values = np.random.default_rng(0).normal(5.0, 1.0, size=400)
+    value, low, high = jackknife(lambda keep: float(values[keep].mean()), 400, groups=400)
+    assert value == pytest.approx(values.mean())
+    assert (high - low) / 2 == pytest.approx(1.95996 * values.std(ddof=1) / 20)
+    assert np.isnan(jackknife(lambda keep: 1.0, 1)[1])

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ..intervals import seed_interval
 from . import checkpoint, distances, layers, losses, seeds
 from .fit import Game, History, TrainConfig, fit
-from .seeds import SeedRuns, seed_interval, train_seeds
+from .seeds import SeedRuns, train_seeds
 
 __all__ = [
     "Game",

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
@@ -232,31 +231,6 @@ def diagnose(real: Tensor, fake: Tensor, *, k: int = 3) -> dict[str, float]:
         "sliced_wasserstein": distances.sliced_wasserstein(real, fake),
         "mmd": distances.mmd(real, fake),
     }
-
-
-def seed_interval(
-    values: ArrayLike, *, level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over seeds with the interval of Student's t.
-
-    Args:
-        values: (..., seeds); NaN and infinity, the mark of a seed that diverged, count for
-            nothing: say how many there are.
-        level: share of such intervals that hold the true mean.
-
-    Returns:
-        mean, low and high, each (...); low and high are NaN for fewer than two finite values.
-    """
-    from scipy.stats import t
-
-    array = np.asarray(values, dtype=float)
-    finite = np.isfinite(array)
-    n = finite.sum(-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        mean = np.where(finite, array, 0.0).sum(-1) / n
-        squares = np.where(finite, (array - mean[..., None]) ** 2, 0.0).sum(-1)
-        half = t.ppf(0.5 + level / 2.0, n - 1) * np.sqrt(squares / (n - 1) / n)
-    return mean, mean - half, mean + half
 
 
 # ---- settings and data

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from imd_helpers.networks import distances, layers, losses, seed_interval, train_seeds
+from imd_helpers.networks import distances, layers, losses, train_seeds
 from imd_helpers.networks.seeds import BLOCK, PENALTIES, diagnose
 from imd_helpers.runtime import InputError, UnknownNameError
 
@@ -393,27 +393,3 @@ def test_layers_with_random_numbers_are_refused():
 def test_unknown_mixing_lists_the_known_ones():
     with pytest.raises(UnknownNameError, match="uniform, normal"):
         train_seeds(generator, critic, DATA, mixing="unifrm", **SHORT)
-
-
-# ---- intervals
-
-
-def test_interval_of_seeds_is_students_and_skips_diverged_ones():
-    from scipy import stats
-
-    values = np.random.default_rng(0).normal(size=(3, 8))
-    mean, low, high = seed_interval(values)
-    expected = stats.t.interval(0.95, 7, values.mean(-1), stats.sem(values, axis=-1))
-    np.testing.assert_allclose([mean, low, high], [values.mean(-1), *expected])
-    broken = np.concatenate([values, np.full((3, 2), np.nan)], axis=1)
-    np.testing.assert_allclose(seed_interval(broken), [mean, low, high])
-    mean, low, high = seed_interval([2.0, np.nan])
-    assert mean == 2.0
-    assert np.isnan(low)
-    assert np.isnan(high)
-
-
-def test_intervals_hold_the_mean_as_often_as_they_say():
-    _, low, high = seed_interval(np.random.default_rng(1).normal(size=(4000, 5)), level=0.8)
-    held = ((low < 0) & (high > 0)).mean()
-    assert held == pytest.approx(0.8, abs=0.02)
