@@ -1,0 +1,269 @@
+"""Work in pieces: in this process, in several, or on a cluster; what is done is kept on disk.
+
+A piece that is done is written to a file of its own, complete or not at all. A run that was killed
+finds the pieces of its predecessor and goes on with the others.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from io import BytesIO
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
+
+from .runtime import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+PATIENCE = 10  # s, for a scheduler to answer
+MOST_ON_THE_WAY = 4  # pieces a worker may have waiting: all at once would fill the memory
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file that appears, or replaces the old one, only when it is complete.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class Workers:
+    """Where pieces of work are carried out.
+
+    Args:
+        workers: processes on this machine, each with one thread; 1 works in this process.
+        scheduler: address of a Dask scheduler; then ``workers`` must stay 1.
+
+    Raises:
+        InputError: a number of workers below 1, both kinds at once, no Dask, or nobody there.
+    """
+
+    def __init__(self, workers: int = 1, scheduler: str | None = None) -> None:
+        if workers < 1:
+            raise InputError(f"workers = {workers}: at least one process does the work")
+        if scheduler and workers > 1:
+            raise InputError(
+                f"workers = {workers} and scheduler = {scheduler!r}: give one of the two; the "
+                "cluster has its own workers"
+            )
+        self.workers = workers
+        self._pool: ProcessPoolExecutor | None = None
+        self._client = _client(scheduler) if scheduler else None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=kind is None, cancel_futures=True)
+        if self._client is not None:
+            self._client.close()
+
+    def warm_up(self, function: Callable[[], Any]) -> None:
+        """Start the processes: they load the function's module while this one does other things."""
+        if self.workers > 1:
+            with _one_thread_each():
+                for _ in range(self.workers):
+                    self._executor().submit(function)
+
+    def map(
+        self, function: Callable[[Any], Any], pieces: Iterable[Any], n: int
+    ) -> Iterator[tuple[int, Any]]:
+        """(place of the piece, what the function made of it), in the order in which they are done.
+
+        Args:
+            function: of a module, so that other processes find it.
+            pieces: what it takes, made one by one and not before a worker has room for it. Pieces
+                and results travel as pickles, and only if they leave this process.
+            n: how many pieces there are.
+
+        Raises:
+            InputError: a worker died.
+        """
+        if self._client is not None and n:
+            yield from self._by_cluster(function, pieces)
+        elif self.workers > 1 and n > 1:
+            yield from self._by_processes(function, pieces)
+        else:
+            for i, piece in enumerate(pieces):
+                yield i, function(piece)
+
+    def _executor(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            # spawn: a forked copy of a process in which torch or numba have threads may hang
+            self._pool = ProcessPoolExecutor(self.workers, get_context("spawn"), _start)
+        return self._pool
+
+    def _by_processes(
+        self, function: Callable[[Any], Any], pieces: Iterable[Any]
+    ) -> Iterator[tuple[int, Any]]:
+        waiting = iter(enumerate(pieces))
+        running: dict[Any, int] = {}
+        try:
+            with _one_thread_each():
+                while True:
+                    for i, piece in waiting:
+                        packed = pickle.dumps((function, piece))
+                        running[self._executor().submit(_carried_out, packed)] = i
+                        if len(running) >= MOST_ON_THE_WAY * self.workers:
+                            break
+                    if not running:
+                        return
+                    done = next(as_completed(running))
+                    yield running.pop(done), pickle.loads(done.result())
+        except BrokenProcessPool as error:
+            raise InputError(
+                f"one of {self.workers} worker processes died; finished pieces are in the cache, "
+                "if there is one. Either no memory was left (take fewer workers), or a script "
+                "starts processes without the line: if __name__ == '__main__':"
+            ) from error
+
+    def _by_cluster(
+        self, function: Callable[[Any], Any], pieces: Iterable[Any]
+    ) -> Iterator[tuple[int, Any]]:
+        from distributed import KilledWorker
+        from distributed import as_completed as completed
+
+        waiting = iter(enumerate(pieces))
+        place: dict[str, int] = {}
+        first = max(1, MOST_ON_THE_WAY * sum(self._client.nthreads().values()))
+
+        def submit() -> Any:
+            for i, piece in waiting:
+                packed = pickle.dumps((function, piece))
+                future = self._client.submit(_carried_out, packed, pure=False)
+                place[future.key] = i
+                return future
+            return None
+
+        started = [f for f in (submit() for _ in range(first)) if f is not None]
+        queue = completed(started, loop=self._client.loop)
+        try:
+            for future in queue:
+                yield place[future.key], pickle.loads(future.result())
+                following = submit()
+                if following is not None:
+                    queue.add(following)
+        except KilledWorker as error:
+            raise InputError(
+                f"a worker of the cluster died again and again ({error}): give it more memory. "
+                "Finished pieces are in the cache, if there is one"
+            ) from error
+
+
+class Pieces:
+    """Results on disk, one file of arrays a piece.
+
+    Args:
+        folder: where; made if it is not there. None keeps nothing.
+
+    Raises:
+        InputError: the folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.folder = folder
+        if folder is None:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / "writable", b"")
+        except OSError as error:
+            raise InputError(
+                f"the cache {folder} cannot be written ({error}): choose another folder"
+            ) from error
+
+    def read(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays of a piece; None if it is not there or was damaged."""
+        if self.folder is None:
+            return None
+        import numpy as np
+
+        try:
+            with np.load(self.folder / f"{name}.npz", allow_pickle=False) as file:
+                return dict(file)
+        except (OSError, ValueError, KeyError, BadZipFile, EOFError):
+            return None
+
+    def write(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        """Keep the arrays of a piece; the file appears only when it is complete."""
+        if self.folder is None:
+            return
+        import numpy as np
+
+        blob = BytesIO()
+        np.savez_compressed(blob, **arrays)
+        write_atomic(self.folder / f"{name}.npz", blob.getvalue())
+
+
+def _carried_out(packed: bytes) -> bytes:
+    """What another process does with a piece."""
+    function, piece = pickle.loads(packed)
+    return pickle.dumps(function(piece))
+
+
+def _client(address: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise InputError(
+            "scheduler= needs the package distributed: install it with pip install distributed, or "
+            "give workers= instead"
+        ) from error
+    try:
+        client = Client(address, timeout=PATIENCE, set_as_default=False)
+        client.wait_for_workers(1, timeout=PATIENCE)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise InputError(
+            f"no Dask scheduler with a worker answers at {address!r} ({error}): start both with "
+            "dask scheduler and dask worker, and give the address that the former prints"
+        ) from error
+    return client
+
+
+def _start() -> None:
+    """In every new process: one thread, and an end when the parent ends."""
+    import torch
+
+    torch.set_num_threads(1)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # a killed parent leaves nobody to answer to
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """New processes read from the environment how many threads they may start."""
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
