@@ -33,9 +33,11 @@ from torch import nn
 
 import imd_helpers as imd
 from imd_helpers.crystals.compositions import first_rows, member
+from imd_helpers.crystals.samples import Samples, Stream
 from imd_helpers.descriptors.composition_matrix import CompositionMatrix
+from imd_helpers.judge import PROTOCOLS, Report
 from imd_helpers.judge import charge as composition
-from imd_helpers.judge.formulas import Formulas
+from imd_helpers.judge.compositions import n_elements
 from imd_helpers.models import formula_models, formula_sets, matgan
 from imd_helpers.models.formula_baselines import RandomFormulas, SubstitutedFormulas
 from imd_helpers.models.formula_predictor import FormulaPredictor
@@ -170,37 +172,48 @@ def mix(counts: np.ndarray) -> dict[str, int]:
     return {str(k): int(m) for k, m in zip(kinds, n, strict=True)}
 
 
-def strictly(made: Formulas) -> Formulas:
+def by_formulas(samples: Any, training: np.ndarray, **options: Any) -> Report:
+    """The judge's verdicts on compositions."""
+    return imd.judge.judge(samples, protocol="formulas", training=training, **options)
+
+
+def yes(made: Report, fact: str) -> np.ndarray:
+    """(n,) bool, the answer to one question."""
+    return made.facts[fact] == 1
+
+
+def settings_of(made: Report) -> Row:
+    """What charge balance was decided by, and the seed."""
+    asked = made.definition["charge balanced"]
+    return {**{key: asked[key] for key in ("oxidation_states", "alloys", "smact")}, "seed": SEED}
+
+
+def strictly(made: Report, training: np.ndarray) -> Report:
     """The same samples, metals alone held to the rule too, as in the years of the paper."""
-    neutral, balanced = made.neutral.copy(), made.balanced.copy()
-    for verdict, pauling in ((neutral, False), (balanced, True)):
-        verdict[made.decoded] = imd.judge.charge_neutral(
-            made.counts[made.decoded], pauling=pauling, alloys=False
-        )
-    settings = {**made.settings, "alloys": False}
-    return dataclasses.replace(made, neutral=neutral, balanced=balanced, settings=settings)
+    protocol = dataclasses.replace(PROTOCOLS["formulas"], alloys=False)
+    return imd.judge.judge(made.samples, protocol=protocol, training=training)
 
 
-def verdicts(made: Formulas, training: np.ndarray, hidden: np.ndarray) -> Row:
+def verdicts(made: Report, training: np.ndarray, hidden: np.ndarray) -> Row:
     """Everything that is recorded of one set of samples."""
-    distinct = made.counts[made.first]
+    counts, decoded = made.samples.counts, yes(made, "decoded")
+    distinct = counts[yes(made, "unique")]
     return {
-        "n": len(made),
-        "settings": made.settings,
-        "funnel": rows(made.report().table),
-        "funnel_without_alloys": rows(strictly(made).report().table),
-        "decoded": int(made.decoded.sum()),
+        "n": made.n,
+        "settings": settings_of(made),
+        "funnel": rows(made.table),
+        "funnel_without_alloys": rows(strictly(made, training).table),
+        "decoded": int(yes(made, "decoded").sum()),
         "distinct": len(distinct),
         "distinct_by_elements": mix(distinct),
-        "shares_of_samples": shares(made.counts[made.decoded]),
+        "shares_of_samples": shares(counts[decoded]),
         "shares_of_distinct": shares(distinct),
-        "uniqueness": rows(made.uniqueness(POINTS)),
+        "uniqueness": rows(imd.judge.uniqueness(made, POINTS)),
         "recovered": {
-            "training": rows(made.recovery(training)),
-            "left_out": rows(made.recovery(hidden)),
+            "training": rows(imd.judge.recovery(made, training)),
+            "left_out": rows(imd.judge.recovery(made, hidden)),
         },
-        "new": rows(made.new(training)),
-        "seconds": round(made.seconds, 1),
+        "new": rows(imd.judge.new_by_elements(made, training)),
     }
 
 
@@ -208,17 +221,17 @@ def judged(model: Any, variant: str, n: int, *, workers: int = 1, name: str = ""
     """Verdicts on n samples of a model; finished pieces wait beside its weights until all are."""
     pieces = folder(variant) / "pieces"
     training = training_set(variant)
-    made = imd.judge.judge_formulas(
-        model,
-        n,
-        training=training,
-        seed=SEED,
+    started = time.perf_counter()
+    made = by_formulas(
+        Stream(model, n, seed=SEED),
+        training,
         workers=workers,
         cache=pieces,
         progress=True,
         name=name or variant,
     )
-    record = verdicts(made, training, left_out(variant))
+    seconds = round(time.perf_counter() - started, 1)
+    record = {**verdicts(made, training, left_out(variant)), "seconds": seconds}
     shutil.rmtree(pieces)
     return record
 
@@ -240,11 +253,10 @@ def million(variant: str, n: str = "") -> None:
     started = time.perf_counter()
     model = imd.models.load("matgan", variant=variant)
     training = training_set(variant)
-    made = imd.judge.judge_formulas(
-        model, int(n or N_MILLION), training=training, seed=SEED, workers=2, progress=True
-    )
-    first = made.first
-    new = first & ~made.known
+    stream = Stream(model, int(n or N_MILLION), seed=SEED)
+    made = by_formulas(stream, training, workers=2, progress=True)
+    first, balanced = yes(made, "unique"), yes(made, "charge balanced")
+    new = first & yes(made, "novel")
     seconds = time.perf_counter() - started
     kib = {
         who: resource.getrusage(what).ru_maxrss
@@ -253,7 +265,7 @@ def million(variant: str, n: str = "") -> None:
     path = folder(variant) / "run.json"
     run = json.loads(path.read_text())
     run["million"] = {
-        "n": len(made),
+        "n": made.n,
         "workers": 2,
         "seconds": round(seconds, 1),
         "peak_gb": {
@@ -262,18 +274,18 @@ def million(variant: str, n: str = "") -> None:
             "at_most": round((kib["parent"] + 2 * kib["child"]) / 2**20, 3),  # all three at once
         },
         "device": device_name(),
-        "decoded": int(made.decoded.sum()),
+        "decoded": int(yes(made, "decoded").sum()),
         "distinct": int(first.sum()),
-        "distinct_balanced": int((first & made.balanced).sum()),
+        "distinct_balanced": int((first & balanced).sum()),
         "distinct_new": int(new.sum()),
-        "distinct_new_balanced": int((new & made.balanced).sum()),
-        "settings": made.settings,
-        "uniqueness": rows(made.uniqueness(POINTS)),
+        "distinct_new_balanced": int((new & balanced).sum()),
+        "settings": settings_of(made),
+        "uniqueness": rows(imd.judge.uniqueness(made, POINTS)),
         "recovered": {
-            "training": rows(made.recovery(training)),
-            "left_out": rows(made.recovery(left_out(variant))),
+            "training": rows(imd.judge.recovery(made, training)),
+            "left_out": rows(imd.judge.recovery(made, left_out(variant))),
         },
-        "new": rows(made.new(training)),
+        "new": rows(imd.judge.new_by_elements(made, training)),
     }
     write(path, run)
     card(variant)
@@ -282,13 +294,11 @@ def million(variant: str, n: str = "") -> None:
 # ---- without a GAN
 
 
-def in_pieces(maker: Any, n: int, size: int = 20_000) -> np.ndarray:
-    """(n, 119) int8 counts of a sampler, made in parts with a seed each."""
-    parts = [
-        maker.sample(min(size, n - start), seed=SEED + start).counts.astype(np.int8)
-        for start in range(0, n, size)
-    ]
-    return np.concatenate(parts)
+def in_pieces(maker: Any, n: int, size: int = 20_000) -> Samples:
+    """n compositions of a sampler, made in parts with a seed each."""
+    return Samples.cat(
+        [maker.sample(min(size, n - start), seed=SEED + start) for start in range(0, n, size)]
+    )
 
 
 def baselines(n: str = "") -> None:
@@ -306,7 +316,7 @@ def baselines(n: str = "") -> None:
     for name, maker in makers.items():
         if record.get("samplers", {}).get(name, {}).get("n") == total:
             continue
-        made = imd.judge.judge_formulas(in_pieces(maker(), total), training=training, name=name)
+        made = by_formulas(in_pieces(maker(), total), training, name=name)
         record.setdefault("samplers", {})[name] = verdicts(made, training, hidden)
         write(path, record)
     record["training_sets"] = {
@@ -352,15 +362,15 @@ def one_loss(changes: Row, seed: int, training: np.ndarray) -> Row:
     slope = [slope_of(game)]
     history = fit(game, config.train, progress=False)
     slope.append(slope_of(game))
-    made = imd.judge.judge_formulas(model.sample(2_000, seed=SEED).counts, training=training)
+    made = by_formulas(model.sample(2_000, seed=SEED), training)
     return {
         "distance": [row["critic_distance"] for row in history.rows],
         "penalty": [row.get("critic_penalty") for row in history.rows],
         "slope_before_and_after": slope,
-        "decoded": int(made.decoded.sum()),
-        "balanced": int(made.balanced.sum()),
-        "distinct": int(made.first.sum()),
-        "n": len(made),
+        "decoded": int(yes(made, "decoded").sum()),
+        "balanced": int(yes(made, "charge balanced").sum()),
+        "distinct": int(yes(made, "unique").sum()),
+        "n": made.n,
     }
 
 
@@ -475,14 +485,15 @@ def one_draw(which: tuple[str, int, int]) -> Row:
     training, hidden = training_set("fixed"), left_out("fixed")
     started = time.process_time()
     model, _ = matgan.train("fixed", profile="full", changes=changes, seed=seed, progress=False)
-    made = imd.judge.judge_formulas(model, N_DRAWN, training=training, seed=SEED)
-    kinds = np.bincount(made.n_elements, minlength=9)
+    made = by_formulas(Stream(model, N_DRAWN, seed=SEED), training)
+    counts, decoded = made.samples.counts, yes(made, "decoded")
+    kinds = np.bincount(n_elements(counts), minlength=9)
     score = {
         name: scores(model, counts)
         for name, counts in (
             ("training", training[:: len(training) // len(hidden)]),
             ("left_out", hidden),
-            ("generated", made.counts[made.decoded][: len(hidden)]),
+            ("generated", counts[decoded][: len(hidden)]),
         )
     }
     return {
@@ -490,10 +501,10 @@ def one_draw(which: tuple[str, int, int]) -> Row:
         "steps": steps,
         "seed": seed,
         "cpu_seconds": round(time.process_time() - started, 1),
-        "n": len(made),
+        "n": made.n,
         "decoded_by_elements": {str(k): int(m) for k, m in enumerate(kinds) if m},
-        "shares_of_distinct": shares(made.counts[made.first]),
-        "funnel": rows(made.report().table),
+        "shares_of_distinct": shares(counts[yes(made, "unique")]),
+        "funnel": rows(made.table),
         "scored_above_generated": {
             name: above(score[name], score["generated"]) for name in ("training", "left_out")
         },

@@ -205,7 +205,7 @@ def judged(name: str) -> dict[str, Any]:
     else:
         n = N_JUDGED
         samples = sources()[name].sample(n, seed=1)
-        report = imd.judge.funnel(samples, training=training(), name=name)
+        report = imd.judge.judge(samples, protocol="funnel", training=training(), name=name)
         stages = {stage.name: stage.passed for stage in report.stages}
         survivors = samples.crystals[report.passed]
     rows: list[dict[str, Any]] = []
