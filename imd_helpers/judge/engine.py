@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,11 @@ def judge(
             samples = as_samples(samples)
         run = Run(samples, protocol, known, potentials, where, progress)
         run.keep_in(cache)
-        run.ask_all()
+        for step, fact in run.steps:
+            run.begin(fact)
+            fact.ask(run)
+            if step.filters:
+                run.left = run.left[run.yes(fact.name)[run.left]]
         found = numbers(run, distributions=distributions)
     return run.report(name, found)
 
@@ -180,14 +185,6 @@ class Run:
 
     # ---- asking
 
-    def ask_all(self) -> None:
-        """Take every step, in order."""
-        for step, fact in self.steps:
-            self._begin(fact)
-            fact.ask(self)
-            if step.filters:
-                self.left = self.left[self.yes(fact.name)[self.left]]
-
     def answers(
         self,
         fact: Fact,
@@ -214,36 +211,23 @@ class Run:
         """
         label = label or fact.name
         keys = self._keys(rows) if fact.together or known is not None else []
-        out: list[tuple[np.ndarray, Answer]] = []
-        todo: list[tuple[str, np.ndarray]] = []
-        bar = _bar(len(rows), label, self.progress)
         plan = _plan(len(rows), keys, piece or fact.piece, together=fact.together)
-        for number, places in enumerate(plan):
-            name = f"{label.replace(' ', '-')}-{number:05d}"
-            arrays = self.pieces.read(name)
-            if arrays is None or not np.array_equal(arrays.get("rows"), rows[places]):
-                todo.append((name, places))
-            else:
-                out.append((rows[places], _unpacked(arrays)))
-                bar.update(len(places))
 
-        def task(places: np.ndarray) -> Task:
-            some = rows[places]
+        def task(number: int) -> Task:
+            some = rows[plan[number]]
             own = dict(settings or {})
             if known is not None:
-                own["known"] = _alike([keys[k] for k in places], known)
+                own["known"] = _alike([keys[k] for k in plan[number]], known)
             of_rows = {name: values[some] for name, values in (each or {}).items()}
             return Task(function, _cut(self.content, some), some, own, of_rows)
 
-        tasks = (task(places) for _, places in todo)  # made when a worker is free
-        for k, answer in self.workers.map(carried_out, tasks, len(todo)):
-            name, places = todo[k]
-            self.pieces.write(name, {**_packed(answer), "rows": rows[places]})
-            out.append((rows[places], answer))
-            bar.update(len(places))
-        bar.close()
-        self.seconds[fact.name] += sum(answer.seconds for _, answer in out)
-        return sorted(out, key=lambda pair: int(pair[0][0]))
+        rows_of = [rows[places] for places in plan]
+        found = _in_pieces(
+            carried_out, task, rows_of, label, self.workers, self.pieces, self.progress
+        )
+        self.seconds[fact.name] += sum(answer.seconds for answer in found)
+        pairs = zip(rows_of, found, strict=True)
+        return sorted(pairs, key=lambda pair: int(pair[0][0]))
 
     def _keys(self, rows: np.ndarray) -> list[bytes]:
         """The composition of each of these samples, in pieces: counts are large."""
@@ -252,7 +236,8 @@ class Run:
 
     # ---- what facts write
 
-    def _begin(self, fact: Fact) -> None:
+    def begin(self, fact: Fact) -> None:
+        """Nobody was asked yet."""
         self.facts[fact.name] = np.full(len(self.samples), NOT_ASKED, dtype=np.int8)
         self.reasons[fact.name] = {}
         self.seconds[fact.name] = 0.0
@@ -424,14 +409,13 @@ def _without_culprits(task: Task) -> Answer:
             last = error
     if len(broken) == k > 1 and len(set(broken.values())) == 1 and isinstance(last, InputError):
         raise last
-    crystals = task.content if isinstance(task.content, CrystalBatch) else None
     out = Answer(np.zeros(k, dtype=bool), broken)
     good = np.array([i for i in range(k) if i not in broken], dtype=np.int64)
     if len(good) == 0:
         return out
     rest = task.part(good)
     answer = rest.function(rest.content, rest.rows, **rest.settings, **rest.each)
-    out.crystals = None if answer.crystals is None else crystals
+    out.content = None if answer.content is None else task.content
     return put_in(out, good, answer)
 
 
@@ -473,14 +457,56 @@ def _plan(n: int, keys: Sequence[bytes], size: int, *, together: bool) -> list[n
     return [*pieces, np.array(sorted(piece))] if piece else pieces
 
 
+def _in_pieces(
+    function: Callable[[Any], Answer],
+    task: Callable[[int], Any],
+    rows: Sequence[np.ndarray],
+    label: str,
+    workers: Workers,
+    kept: Pieces,
+    progress: bool,
+) -> list[Answer]:
+    """The answer about each piece, from disk where it is there, else by the workers and kept.
+
+    Args:
+        function: what a worker does with a task.
+        task: number of a piece -> its task, made when a worker is free.
+        rows: of each piece.
+        label: names the pieces on disk and the bar.
+        workers: who does it.
+        kept: the pieces on disk.
+        progress: show a bar.
+    """
+    from tqdm.auto import tqdm
+
+    names = [f"{label.replace(' ', '-')}-{number:05d}" for number in range(len(rows))]
+    out: dict[int, Answer] = {}
+    total = sum(map(len, rows))
+    hidden = not progress or not total
+    with tqdm(total=total, desc=label, unit="sample", disable=hidden) as bar:
+        for number, name in enumerate(names):
+            arrays = kept.read(name)
+            if arrays is not None and np.array_equal(arrays.get("rows"), rows[number]):
+                out[number] = _unpacked(arrays)
+                bar.update(len(rows[number]))
+        todo = [number for number in range(len(rows)) if number not in out]
+        for k, answer in workers.map(function, map(task, todo), len(todo)):
+            out[todo[k]] = answer
+            kept.write(names[todo[k]], {**_packed(answer), "rows": rows[todo[k]]})
+            bar.update(len(rows[todo[k]]))
+    return [out[number] for number in range(len(rows))]
+
+
 def _packed(answer: Answer) -> dict[str, np.ndarray]:
     """An answer as arrays that a file can hold."""
     arrays = {"ok": answer.ok, "seconds": np.array(answer.seconds)}
     arrays["reasons"] = np.array(json.dumps(answer.reasons))
     arrays |= {f"value {name}": values for name, values in answer.values.items()}
-    if answer.crystals is not None:
-        parts = vars(answer.crystals)
+    if isinstance(answer.content, CrystalBatch):
+        parts = vars(answer.content)
         arrays |= {f"crystals {name}": tensor.numpy() for name, tensor in parts.items()}
+    elif answer.content is not None:
+        arrays["counts"] = answer.content
     return arrays
 
 
@@ -495,7 +521,7 @@ def _unpacked(arrays: Mapping[str, np.ndarray]) -> Answer:
         arrays["ok"],
         {int(i): why for i, why in json.loads(str(arrays["reasons"])).items()},
         named("value "),
-        CrystalBatch(**parts) if parts else None,
+        CrystalBatch(**parts) if parts else arrays.get("counts"),
         float(arrays["seconds"]),
     )
 
@@ -505,63 +531,38 @@ def _unpacked(arrays: Mapping[str, np.ndarray]) -> Answer:
 
 def _made(stream: Stream, workers: Workers, cache: Path | str | None, progress: bool) -> Samples:
     """All samples of a stream, made by the workers; finished pieces are kept and taken."""
-    sizes = stream.sizes
     folder = None if cache is None else Path(cache) / f"samples-{_digest_of_stream(stream)}"
-    kept = Pieces(folder)
-    parts: dict[int, Samples] = {}
-    bar = _bar(len(stream), "samples", progress)
-    for i, size in enumerate(sizes):
-        arrays = kept.read(f"{i:06d}")
-        if arrays is not None and len(arrays.get("ok", ())) == size:
-            parts[i] = _samples_from(arrays)
-            bar.update(size)
-    todo = [i for i in range(len(sizes)) if i not in parts]
-    for k, part in workers.map(_piece_of, ((stream, i) for i in todo), len(todo)):
-        parts[todo[k]] = part
-        kept.write(f"{todo[k]:06d}", _arrays_of(part))
-        bar.update(len(part))
-    bar.close()
-    return _joined(parts, len(stream))
+    starts = np.concatenate([[0], np.cumsum(stream.sizes)])
+    rows = [np.arange(*ends) for ends in pairwise(starts)]
+    parts = _in_pieces(
+        _one_piece, lambda i: (stream, i), rows, "samples", workers, Pieces(folder), progress
+    )
+    ok, asked = np.concatenate([part.ok for part in parts]), {}
+    for name in parts[0].values:
+        asked[name] = np.concatenate([part.values[name] for part in parts])
+    told = (part.reasons.get(i, "") for part in parts for i in range(len(part.ok)))
+    return Samples(_joined(parts), ok, tuple(told), asked)
 
 
-def _piece_of(task: tuple[Stream, int]) -> Samples:
-    """One piece of a stream, compositions in lowest terms and one byte a count."""
+def _one_piece(task: tuple[Stream, int]) -> Answer:
+    """One piece of a stream, in the form that the judge takes."""
     stream, index = task
     part = stream.piece(index)
-    return as_compositions(part) if isinstance(part.content, np.ndarray) else as_samples(part)
+    part = as_compositions(part) if isinstance(part.content, np.ndarray) else as_samples(part)
+    why = {i: part.reasons[i] for i in np.flatnonzero(~part.ok).tolist()}
+    return Answer(part.ok, why, dict(part.asked), part.content, part.seconds)
 
 
-def _joined(parts: dict[int, Samples], n: int) -> Samples:
-    """All pieces in order; counts, which may be most of the memory, are never there twice."""
-    order = sorted(parts)
+def _joined(parts: list[Answer]) -> Any:
+    """The content of all pieces; counts, which may be most of the memory, are never there twice."""
     if not isinstance(parts[0].content, np.ndarray):
-        return Samples.cat([parts[i] for i in order])
-    counts = np.empty((n, parts[0].content.shape[1]), dtype=np.int8)
-    ok, reasons, start = np.empty(n, dtype=bool), [], 0
-    for i in order:
-        part = parts.pop(i)
-        rows = slice(start, start + len(part))
-        counts[rows], ok[rows], start = part.content, part.ok, rows.stop
-        reasons += part.reasons
-    return Samples(counts, ok, tuple(reasons))
-
-
-def _arrays_of(part: Samples) -> dict[str, np.ndarray]:
-    content = {"counts": part.content}
-    if isinstance(part.content, CrystalBatch):
-        content = {name: tensor.numpy() for name, tensor in vars(part.content).items()}
-    asked = {f"asked {name}": values for name, values in part.asked.items()}
-    return {"ok": part.ok, "reasons": np.array(json.dumps(part.reasons)), **asked, **content}
-
-
-def _samples_from(arrays: Mapping[str, np.ndarray]) -> Samples:
-    asked = {k.removeprefix("asked "): v for k, v in arrays.items() if k.startswith("asked ")}
-    content: Any = arrays.get("counts")
-    if content is None:
-        content = CrystalBatch(
-            *(torch.from_numpy(arrays[k]) for k in ("lattice", "frac", "numbers"))
-        )
-    return Samples(content, arrays["ok"], tuple(json.loads(str(arrays["reasons"]))), asked)
+        return CrystalBatch.cat([part.content for part in parts])
+    n, columns = sum(len(part.ok) for part in parts), parts[0].content.shape[1]
+    out, start = np.empty((n, columns), dtype=np.int8), 0
+    for part in parts:
+        out[start : start + len(part.ok)] = part.content
+        part.content, start = None, start + len(part.ok)
+    return out
 
 
 def _digest_of_stream(stream: Stream) -> str:
@@ -595,9 +596,3 @@ def _digest_of_samples(samples: Samples) -> str:
 
 def _ready() -> None:
     """Nothing: the imports of this module are what a new process has to do first."""
-
-
-def _bar(total: int, name: str, progress: bool) -> Any:
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc=name, unit="sample", disable=not progress or not total)

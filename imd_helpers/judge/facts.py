@@ -42,14 +42,14 @@ class Answer:
         ok: (k,) bool.
         reasons: place in the piece -> why not.
         values: quantity -> (k,) float64.
-        crystals: the k crystals, where they were moved.
+        content: the k samples, where they were moved or made.
         seconds: wall time.
     """
 
     ok: np.ndarray
     reasons: dict[int, str] = field(default_factory=dict)
     values: dict[str, np.ndarray] = field(default_factory=dict)
-    crystals: CrystalBatch | None = None
+    content: Any = None
     seconds: float = 0.0
 
 
@@ -326,10 +326,10 @@ class Relaxed(EnergyFact):
             asked = run.answers(self, function, some, settings, label=label, piece=piece)
             for rows, answer in asked:
                 run.take(self, rows, answer)
-                if answer.crystals is not None:
-                    at, width = torch.as_tensor(rows), answer.crystals.frac.shape[1]
-                    lattice[at] = answer.crystals.lattice
-                    frac[at, :width] = answer.crystals.frac
+                if answer.content is not None:
+                    at, width = torch.as_tensor(rows), answer.content.frac.shape[1]
+                    lattice[at] = answer.content.lattice
+                    frac[at, :width] = answer.content.frac
         run.move(CrystalBatch(lattice, frac, before.numbers))
         if energies.lattice_scan:
             scan = np.full(len(road), np.nan)
@@ -388,7 +388,7 @@ def _behind_gate(
     verdict = geometry_verdict(crystals, GATE)
     sites = crystals.n_sites.numpy()
     good = verdict.ok & (sites <= most_atoms)
-    out = Answer(np.zeros(len(good), dtype=bool), crystals=crystals)
+    out = Answer(np.zeros(len(good), dtype=bool), content=crystals)
     for i in np.flatnonzero(~good).tolist():
         out.reasons[i] = (
             f"{sites[i]} atoms: more than {most_atoms} are not relaxed"
@@ -411,10 +411,10 @@ def put_in(whole: Answer, places: np.ndarray, part: Answer) -> Answer:
     for name, values in part.values.items():
         whole.values[name] = np.full(len(whole.ok), np.nan)
         whole.values[name][places] = values
-    if part.crystals is not None and whole.crystals is not None:
-        lattice, frac = whole.crystals.lattice.clone(), whole.crystals.frac.clone()
-        lattice[places], frac[places] = part.crystals.lattice, part.crystals.frac
-        whole.crystals = CrystalBatch(lattice, frac, whole.crystals.numbers)
+    if part.content is not None and whole.content is not None:
+        lattice, frac = whole.content.lattice.clone(), whole.content.frac.clone()
+        lattice[places], frac[places] = part.content.lattice, part.content.frac
+        whole.content = CrystalBatch(lattice, frac, whole.content.numbers)
     return whole
 
 

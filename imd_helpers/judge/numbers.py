@@ -24,7 +24,7 @@ def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
     """The protocol's numbers, without those that need what was not asked.
 
     Args:
-        run: after `Run.ask_all`.
+        run: after all of its steps.
         distributions: also what compares sets of crystals, which is slow.
     """
     out = []
