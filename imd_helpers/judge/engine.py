@@ -251,9 +251,8 @@ class Run:
     def note(self, fact: Fact, rows: np.ndarray, ok: np.ndarray, why: Mapping[int, str]) -> None:
         """Write down yes or no of some samples; ``why`` has the reasons of at least the noes."""
         self.facts[fact.name][rows] = np.where(ok, YES, NO)
-        for i in rows[~np.asarray(ok)].tolist() if why else ():
-            if i in why:
-                self.reasons[fact.name][i] = why[i]
+        failed = rows[~np.asarray(ok)].tolist() if why else []
+        self.reasons[fact.name] |= {i: why[i] for i in failed if i in why}
 
     def value(self, name: str) -> np.ndarray:
         """(n,) one quantity, NaN where there is none; may be written to."""

@@ -62,6 +62,8 @@ class Fact:
         piece: samples in one piece of work: some seconds each.
         together: samples of one composition stay in one piece.
         relaxed_too: asked behind ``relaxed`` it means another thing, and says so.
+        needs: ``known``, ``potentials`` or ``space group`` (asked for), without which it is not
+            asked; or nothing.
     """
 
     name: ClassVar[str]
@@ -69,10 +71,13 @@ class Fact:
     piece: ClassVar[int] = 1_000
     together: ClassVar[bool] = False
     relaxed_too: ClassVar[bool] = False
+    needs: ClassVar[str] = ""
 
     def can(self, run: Run) -> bool:
         """Is there what the question needs?"""
-        return True
+        asked = "space_group" in run.samples.asked
+        there = {"known": run.known, "potentials": run.potentials, "space group": asked, "": True}
+        return bool(there[self.needs])
 
     def meaning(self, run: Run) -> dict[str, Any]:
         """Rules, thresholds, tables, versions: reports compare only where this is equal."""
@@ -176,9 +181,7 @@ class SpaceGroup(Fact):
     """Is the space group that was asked for the one found?"""
 
     name, words = "space group", "the space group found is the one requested"
-
-    def can(self, run: Run) -> bool:
-        return "space_group" in run.samples.asked
+    needs = "space group"
 
     def meaning(self, run: Run) -> dict[str, Any]:
         versions = {"moyopy": metadata.version("moyopy")}
@@ -234,10 +237,7 @@ class Novel(Fact):
     """Is it unlike all known crystals?"""
 
     name, words = "novel", "not the same as a known crystal"
-    relaxed_too = True
-
-    def can(self, run: Run) -> bool:
-        return bool(run.known)
+    relaxed_too, needs = True, "known"
 
     def meaning(self, run: Run) -> dict[str, Any]:
         return {**run.protocol.match.definition(), **run.known_definition()}
@@ -285,8 +285,7 @@ def _unlike(found: same.Matches, why: Callable[[int], str]) -> Answer:
 class EnergyFact(Fact):
     """A question that needs a potential."""
 
-    def can(self, run: Run) -> bool:
-        return bool(run.potentials)
+    needs = "potentials"
 
 
 class Relaxed(EnergyFact):
@@ -631,19 +630,15 @@ class Decoded(Decodes):
     meaning = Fact.meaning
 
 
-class Neutral(Fact):
+class Neutral(ChargeNeutral):
     """Does some choice of oxidation states add up to zero, whoever is the anion?"""
 
-    name, words, piece = "charge neutral", "oxidation states add up to zero", 8_192
+    name, words = "charge neutral", "oxidation states add up to zero"
+    piece = 8_192
     pauling: ClassVar[bool] = False
 
-    def meaning(self, run: Run) -> dict[str, Any]:
-        return charge.definition(**self.settings(run))
-
     def settings(self, run: Run) -> dict[str, Any]:
-        protocol = run.protocol
-        states = {"oxidation_states": protocol.oxidation_states, "alloys": protocol.alloys}
-        return {**states, "pauling": self.pauling}
+        return {**super().settings(run), "pauling": self.pauling}
 
     @staticmethod
     def answer(content: np.ndarray, rows: np.ndarray, **settings: Any) -> Answer:
@@ -672,10 +667,7 @@ class UniqueFormula(Fact):
 class NovelFormula(Fact):
     """Is the reduced formula unknown?"""
 
-    name, words = "novel", "formula not in the training set"
-
-    def can(self, run: Run) -> bool:
-        return bool(run.known)
+    name, words, needs = "novel", "formula not in the training set", "known"
 
     def meaning(self, run: Run) -> dict[str, Any]:
         return {"rule": self.words, **run.known_definition()}

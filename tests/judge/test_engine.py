@@ -131,35 +131,6 @@ def test_a_worker_that_dies_is_an_error_with_a_remedy(samples):
         list(workers.map(engine.carried_out, tasks, 2))
 
 
-def test_workers_die_with_their_parent():
-    script = """
-        import os, sys, time
-        from imd_helpers.work import Workers
-        if __name__ == "__main__":
-            workers = Workers(2)
-            workers._executor().submit(os.getpid).result()
-            print(*[p.pid for p in workers._pool._processes.values()], flush=True)
-            time.sleep(60)
-    """
-    path = [sys.executable, "-c", textwrap.dedent(script)]
-    parent = subprocess.Popen(path, stdout=subprocess.PIPE, text=True)
-    children = [int(word) for word in parent.stdout.readline().split()]
-    assert children
-    parent.kill()
-    parent.wait()
-    deadline = time.time() + 20
-    while any(_runs(pid) for pid in children):
-        assert time.time() < deadline, "workers outlive a killed run"
-        time.sleep(0.1)
-
-
-def _runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 # ---- kill and resume
 
 KILLED = """
