@@ -28,9 +28,10 @@ from common import environment, save
 import imd_helpers as imd
 from imd_helpers.crystals import symmetry
 from imd_helpers.judge import PROTOCOLS, Protocol, judge
-from imd_helpers.judge.checks import Task
-from imd_helpers.judge.chunks import Workers
+from imd_helpers.judge.engine import Task, carried_out
+from imd_helpers.judge.facts import Relaxed
 from imd_helpers.judge.protocols import Step
+from imd_helpers.work import Workers
 
 REQUIRED = {"seconds_without_energies": 60, "seconds_of_scans": 120, "two_processes": 1.6}
 IDLE = 0.5  # load average below which wall times are compared
@@ -78,18 +79,17 @@ def scans(crystals: imd.crystals.CrystalBatch) -> dict:
 
 def two_processes(crystals: imd.crystals.CrystalBatch, size: int = 16) -> dict:
     """Lattice scans in one process, and in two that are already running."""
-    settings = {"potential": "chgnet", "most_atoms": 200}
     pieces = [np.arange(i, min(i + size, len(crystals))) for i in range(0, len(crystals), size)]
     load = os.getloadavg()[0]
     wall, processor, energies = {}, {}, {}
     for workers in (1, 2):
         with Workers(workers) as where:
-            first = [Task.of("scan", crystals, rows[:1], **settings) for rows in pieces[:8]]
-            list(where.answers(first, len(first)))  # start, import, load the potential
-            tasks = [Task.of("scan", crystals, rows, **settings) for rows in pieces]
+            first = [scan(crystals, rows[:1]) for rows in pieces[:8]]
+            list(where.map(carried_out, first, len(first)))  # start, import, load the potential
+            tasks = [scan(crystals, rows) for rows in pieces]
             pids = list(where._pool._processes) if workers == 2 else []
             before, own, start = [spent(pid) for pid in pids], time.process_time(), clock()
-            found = dict(where.answers(tasks, len(tasks)))
+            found = dict(where.map(carried_out, tasks, len(tasks)))
             wall[workers] = time.perf_counter() - start[0]
             busy = [spent(pid) - old for pid, old in zip(pids, before, strict=True)]
             processor[workers] = time.process_time() - own + max(busy, default=0.0)
@@ -111,6 +111,11 @@ def two_processes(crystals: imd.crystals.CrystalBatch, size: int = 16) -> dict:
         "ratio": ratios[kind],
         "ratio_of": kind,
     }
+
+
+def scan(crystals: imd.crystals.CrystalBatch, rows: np.ndarray) -> Task:
+    """A lattice scan of some crystals, as a piece of work."""
+    return Task(Relaxed.scan, crystals[rows], rows, {"potential": "chgnet", "most_atoms": 200})
 
 
 def spent(pid: int) -> float:

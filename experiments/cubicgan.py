@@ -70,7 +70,8 @@ def funnel(model: Any, n: int, *, name: str, labels: str | None = None) -> imd.j
     """Judge n samples of a model or a baseline."""
     how = None if labels is None else {"labels": labels}
     samples = model.sample(n, condition=how, seed=2022)
-    return imd.judge.funnel(samples, training=training_crystals(), name=name)
+    training = training_crystals()
+    return imd.judge.judge(samples, protocol="funnel", training=training, name=name)
 
 
 def rows(report: imd.judge.Report) -> list[Row]:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import record
 import torch
+from imd_helpers.judge.formulas import Formulas
 from record import Row, table_rows
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -37,7 +38,6 @@ from imd_helpers.crystals.compositions import first_rows, member
 from imd_helpers.datasets import formula_sets
 from imd_helpers.descriptors.composition_matrix import CompositionMatrix
 from imd_helpers.judge import charge as composition
-from imd_helpers.judge.formulas import Formulas
 from imd_helpers.models import formula_models, matgan
 from imd_helpers.networks import fit
 from imd_helpers.networks.losses import slope

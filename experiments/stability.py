@@ -179,8 +179,8 @@ def judged(source: str) -> Row:
         n = len(survivors)
     else:
         n = N_JUDGED
-        samples = generator(source).sample(n, seed=1)
-        report = imd.judge.funnel(samples, training=training_crystals(), name=source)
+        samples, training = generator(source).sample(n, seed=1), training_crystals()
+        report = imd.judge.judge(samples, protocol="funnel", training=training, name=source)
         stages = {stage.name: stage.passed for stage in report.stages}
         survivors = samples.crystals[report.passed]
     rows: list[Row] = []

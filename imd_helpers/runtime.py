@@ -39,7 +39,7 @@ def lookup(kind: str, name: str, known: Iterable[str]) -> str:
     names = list(known)
     if name in names:
         return name
-    near = difflib.get_close_matches(str(name), names, n=len(names), cutoff=0.3)
+    near = difflib.get_close_matches(str(name), names, n=len(names) or 1, cutoff=0.3)
     ordered = near + [other for other in names if other not in near]
     raise UnknownNameError(f"unknown {kind} {name!r}; known, nearest first: {', '.join(ordered)}")
 

@@ -132,7 +132,8 @@ def judged() -> Record:
     """
     make = checkpoint_script()
     decoded = imd.models.load("cubicgan").sample(make.N_JUDGED, seed=SEED)
-    report = imd.judge.funnel(decoded, training=make.training_crystals())
+    training = make.training_crystals()
+    report = imd.judge.judge(decoded, protocol="funnel", training=training)
     passed = np.flatnonzero(report.passed)
     held = held_back()
     twin = structure.same_as_reference(decoded.crystals[passed], held.crystals).first

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from ..runtime import InputError
 from . import compositions
 from .batch import CrystalBatch
 
+PIECE = 8_192  # samples that a source makes at once
 ROUNDED = 3  # decimals of lattices and coordinates that count in a digest
 
 
@@ -170,6 +171,49 @@ def at_least_one(n: int) -> int:
     if n < 1:
         raise InputError(f"n = {n}: ask for at least one sample")
     return n
+
+
+class Source(Protocol):
+    """Anything that makes samples piece by piece, e.g. a model."""
+
+    def piece(self, index: int, n: int, *, seed: int = 0) -> Samples:
+        """Piece ``index`` of the stream with this seed: n samples."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Stream:
+    """n samples that are not made yet: each piece is, when and where it is needed.
+
+    Attributes:
+        source: what makes them; it may say how large a piece is at most (``PIECE``).
+        n: how many.
+        seed: of all pieces; the same seed gives the same samples, whoever makes which piece.
+        condition: what is asked of the source, if it can be asked.
+    """
+
+    source: Source
+    n: int
+    seed: int = 0
+    condition: Any = None
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise InputError(f"n = {self.n}: say how many samples the source shall make")
+
+    def __len__(self) -> int:
+        return self.n
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many samples each piece has."""
+        most = getattr(self.source, "PIECE", PIECE)
+        return [min(most, self.n - start) for start in range(0, self.n, most)]
+
+    def piece(self, index: int) -> Samples:
+        """One of the pieces."""
+        asked = {} if self.condition is None else {"condition": self.condition}
+        return self.source.piece(index, self.sizes[index], seed=self.seed, **asked)
 
 
 def placeholder(n: int) -> CrystalBatch:

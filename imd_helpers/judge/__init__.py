@@ -8,11 +8,10 @@ from ..intervals import wilson
 from ..matching.novelty import novelty_kinds
 from ..matching.same import novel, structure_distance, unique
 from .charge import charge_neutral
-from .formulas import judge_formulas
-from .funnel import funnel
+from .compositions import new_by_elements, recovery, uniqueness
+from .engine import judge
 from .protocols import PROTOCOLS, Protocol
 from .report import DefinitionError, Number, Report, compare
-from .run import judge
 
 __all__ = [
     "PROTOCOLS",
@@ -24,13 +23,14 @@ __all__ = [
     "charge_neutral",
     "compare",
     "dynamically_stable",
-    "funnel",
     "geometry_valid",
     "judge",
-    "judge_formulas",
+    "new_by_elements",
     "novel",
     "novelty_kinds",
+    "recovery",
     "structure_distance",
     "unique",
+    "uniqueness",
     "wilson",
 ]

@@ -17,27 +17,9 @@ from typing import Any
 
 from ..crystals.rules import RULES, GeometryRule
 from ..matching.same import MatchSettings
+from ..runtime import lookup
+from .charge import OXIDATION_STATES
 
-# What can be asked of a sample, in the words of `Step.fact`. Whether a fact is about the crystal
-# as sampled or as relaxed depends on where its step stands.
-FACTS = {
-    "decodes": "the descriptor or file gives back a crystal",
-    "distances": "the geometry rule holds",
-    "charge neutral": "oxidation states balance",
-    "space group": "the space group found is the one requested",
-    "compound": "at least two elements",
-    "unique": "not the same as an earlier sample",
-    "novel": "not the same as a known crystal",
-    "relaxed": "the potential gives an energy at a minimum, or where the steps ended",
-    "converged": "forces and stresses are below the limit within the steps",
-    "hull": "there are energies to compare with",
-    "plausible energy": "the energy is not far below all that is known",
-    "metastable": "energy above hull at most the larger threshold",
-    "stable": "energy above hull at most the smaller threshold",
-    "still new": "after relaxation neither a known crystal nor an earlier sample",
-}
-NEEDS_ENERGY = frozenset(list(FACTS)[list(FACTS).index("relaxed") :])
-NEEDS_KNOWN = frozenset({"novel"})
 MEASURES = ("recall", "precision", "density", "n_elements")
 
 
@@ -46,7 +28,7 @@ class Step:
     """One question.
 
     Attributes:
-        fact: one of `FACTS`.
+        fact: one of `imd_helpers.judge.facts.FACTS`, of the protocol's content.
         filters: samples that fail are not asked anything further; else the answer is only noted.
     """
 
@@ -147,6 +129,7 @@ class Protocol:
             those after it about relaxed ones.
         funnel: facts that are counted one after the other for the table and the figure.
         numbers: what the protocol reports.
+        content: ``crystals`` or ``compositions``.
         geometry: name of a rule of `imd_helpers.crystals.rules.RULES`, or a rule.
         oxidation_states: smact's table.
         alloys: compositions of metals only are valid.
@@ -163,6 +146,7 @@ class Protocol:
     steps: tuple[Step, ...]
     funnel: tuple[str, ...]
     numbers: tuple[Share | Mean | Distance, ...]
+    content: str = "crystals"
     geometry: str | GeometryRule = "imd"
     oxidation_states: str = "icsd24"
     alloys: bool = True
@@ -172,6 +156,11 @@ class Protocol:
     asks_for: int | None = None
     sources: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if isinstance(self.geometry, str):
+            lookup("geometry rule", self.geometry, RULES)
+        lookup("oxidation-state table", self.oxidation_states, OXIDATION_STATES)
 
     @property
     def rule(self) -> GeometryRule:
@@ -426,6 +415,26 @@ _IMD = Protocol(
     ),
 )
 
+_WITHOUT_ENERGIES = (*VALID, "space group", "unique", "novel")
+_FUNNEL = Protocol(
+    name="funnel",
+    title="the steps of imd without energies; every share of all samples",
+    steps=_asked(*_WITHOUT_ENERGIES),
+    funnel=_WITHOUT_ENERGIES,
+    numbers=(),
+    novel_to=("training",),
+)
+
+_FORMULAS = Protocol(
+    name="formulas",
+    title="compositions: decoded, balanced, first of their kind, not in the training set",
+    steps=(*_asked("decoded"), *_noted("charge neutral", "charge balanced", "unique", "novel")),
+    funnel=("decoded", "charge balanced", "unique", "novel"),
+    numbers=(),
+    content="compositions",
+    novel_to=("training",),
+)
+
 PROTOCOLS: dict[str, Protocol] = {
-    each.name: each for each in (_CDVAE, _MATTERGEN, _FLOWMM, _LEMAT, _IMD)
+    each.name: each for each in (_CDVAE, _MATTERGEN, _FLOWMM, _LEMAT, _IMD, _FUNNEL, _FORMULAS)
 }

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ..crystals import CrystalBatch
+    from ..crystals.samples import Samples
 
 FORMAT = "imd-report-2"
 OLD_FORMAT = "imd-report-1"  # stages alone
@@ -95,12 +96,13 @@ class Report:
         failed_at: (n,) index of the first stage that a sample fails, ``len(stages)`` where it
             passes all.
         reasons: (n,) why a sample failed, empty where it passes.
-        protocol: by which protocol, empty for a plain funnel.
+        protocol: by which protocol.
         about: the protocol's title, sources, notes and settings.
         numbers: the protocol's own numbers, each with its own denominator.
         facts: fact -> (n,) int8: 1 holds, 0 does not, -1 was not asked.
         values: quantity -> (n,) float64, NaN where it was not computed.
         notes: what to know before quoting this report.
+        samples: what was judged; not part of the JSON.
         relaxed: the samples after relaxation, where there was one; not part of the JSON.
     """
 
@@ -115,6 +117,7 @@ class Report:
     facts: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     values: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
     notes: tuple[str, ...] = field(default=(), repr=False)
+    samples: Samples | None = field(default=None, repr=False)
     relaxed: CrystalBatch | None = field(default=None, repr=False)
 
     @property
@@ -185,7 +188,7 @@ class Report:
         return compare([self, *others])
 
     def to_json(self) -> str:
-        """The whole report as JSON text, without the relaxed crystals."""
+        """The whole report as JSON text, without samples and relaxed crystals."""
         data = {
             "format": FORMAT,
             "name": self.name,

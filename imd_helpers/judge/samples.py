@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,19 +28,9 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
+MOST = 127  # atoms of one element in a formula
 SUFFIXES = (".extxyz", ".cif")
 CIF_CRYSTAL = re.compile(r"(?mi)^\s*(_cell_length_a|_atom_site)")
-
-
-def content_digest(samples: Samples) -> str:
-    """SHA-256 of everything that the verdicts depend on."""
-    crystals = samples.crystals
-    blob = hashlib.sha256(repr((samples.ok.tolist(), samples.reasons)).encode())
-    for part in (crystals.lattice, crystals.frac, crystals.numbers):
-        blob.update(np.ascontiguousarray(part.numpy()).tobytes())
-    for name, values in sorted(samples.asked.items()):
-        blob.update(name.encode() + np.ascontiguousarray(values).tobytes())
-    return blob.hexdigest()
 
 
 def as_samples(
@@ -74,6 +64,56 @@ def as_samples(
         for good, why in zip(ok, given.reasons, strict=True)
     )
     return Samples(_normal(given.crystals), ok, reasons, asked, given.seconds)
+
+
+def as_compositions(given: Samples | np.ndarray | Sequence[str]) -> Samples:
+    """Bring compositions into one form: one byte a count, in lowest terms.
+
+    A formula that cannot be read, or with more than 127 atoms of an element, keeps its place with a
+    reason; so does a row of zeros.
+
+    Args:
+        given: samples of counts, (n, 119) counts, or formulas.
+
+    Raises:
+        InputError: none given, a single formula, crystals, or counts that are not whole.
+    """
+    if isinstance(given, Samples):
+        counts, ok, reasons = given.counts, given.ok.copy(), dict(enumerate(given.reasons))
+    else:
+        counts, reasons = _counts_of(given)
+        ok = counts.any(1)
+    if len(counts) == 0:
+        raise InputError("no samples given: the judge needs at least one")
+    lowest = np.empty(counts.shape, dtype=np.int8)
+    for rows in compositions.blocks(len(counts)):
+        some = compositions.reduced(counts[rows])
+        large = np.flatnonzero((some > MOST).any(1))
+        some[large] = 0
+        why = f"more than {MOST} atoms of one element"
+        reasons |= dict.fromkeys((rows.start + large).tolist(), why)
+        lowest[rows] = some
+    ok &= lowest.any(1)
+    told = tuple("" if good else reasons.get(i) or "no formula" for i, good in enumerate(ok))
+    asked, seconds = (given.asked, given.seconds) if isinstance(given, Samples) else ({}, 0.0)
+    return Samples(lowest, ok, told, asked, seconds)
+
+
+def _counts_of(given: Any) -> tuple[np.ndarray, dict[int, str]]:
+    """(n, 119) counts, and the reason for each formula that cannot be read."""
+    if isinstance(given, CrystalBatch | CrystalSet):
+        raise InputError(
+            "these are crystals, and the protocol is about compositions: give their counts, "
+            "crystals.counts().numpy()"
+        )
+    if isinstance(given, str):
+        raise InputError(f"{given!r} is one formula: give a list, [{given!r}]")
+    if not isinstance(given, np.ndarray):
+        return compositions.parse(list(given))
+    counts = compositions.checked(given)
+    if counts.size and counts.min() < 0:
+        raise InputError(f"a count is {counts.min()}: counts are 0 or more")
+    return counts, {}
 
 
 def read(path: Path | str) -> Samples:
@@ -196,20 +236,56 @@ class Known:
             yield self.source.lattice[i], self.source.frac[part], self.source.numbers[part]
 
 
-def as_known(source: Known | CrystalBatch | CrystalSet | str | None) -> Known | None:
-    """A reference from crystals, a data set, or the name of a data set.
+@dataclass(frozen=True, eq=False)
+class KnownFormulas:
+    """Compositions that are known already.
+
+    Attributes:
+        counts: (m, 119), in lowest terms.
+    """
+
+    counts: np.ndarray
+
+    @cached_property
+    def digests(self) -> tuple[str, ...]:
+        """A fingerprint of the set; the order does not count."""
+        rows = sorted(compositions.keys(self.counts))
+        return (hashlib.sha256(b"".join(rows)).hexdigest()[:12],)
+
+    def definition(self, kind: str = "reference") -> dict[str, Any]:
+        """Which compositions these are, for reports."""
+        return {kind: self.digests[0], f"{kind}_size": len(self.counts)}
+
+
+def as_known(source: Any, content: str = "crystals") -> Known | KnownFormulas | None:
+    """What is known, from crystals, a data set or its name; or from counts or formulas.
 
     Raises:
-        InputError: it holds no crystals.
+        InputError: it holds nothing of the kind that ``content`` names.
         UnknownNameError: no such data set.
     """
-    if source is None or isinstance(source, Known):
+    if source is None or isinstance(source, Known | KnownFormulas):
         return source
+    name = ""
     if isinstance(source, str):
         from .. import datasets
 
-        return Known(datasets.load(source), source)
-    return Known(source)
+        source, name = datasets.load(source), source
+    if content == "crystals":
+        return Known(source, name)
+    table = getattr(source, "table", None)
+    if table is not None:
+        source = table["formula"].tolist()
+    elif isinstance(source, Samples):
+        source = source.valid()
+    counts, wrong = _counts_of(source)
+    if wrong:
+        raise InputError(
+            f"what is known has {len(wrong)} formulas that are none: {wrong.popitem()}"
+        )
+    if len(counts) == 0:
+        raise InputError("the reference holds no formulas: give at least one, or None")
+    return KnownFormulas(compositions.reduced(counts))
 
 
 # ---- into one form

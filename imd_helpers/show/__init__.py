@@ -9,7 +9,7 @@ from .figures import PALETTE, style
 
 def __getattr__(name: str) -> Any:
     if name in ("bands", "reports"):  # they load the judge
-        return getattr(import_module(f"{__name__}.reports"), name)
+        return getattr(import_module(f"{__name__}.charts"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

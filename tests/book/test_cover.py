@@ -64,8 +64,9 @@ def test_the_new_crystals_pass_the_whole_funnel(record, decoded):
     # a sample is unique unless an earlier one of its composition is the same
     rows = np.flatnonzero(np.isin(formulas, record.formulas) & samples.ok)
     rows = rows[rows <= max(record.samples)]
-    report = imd.judge.funnel(
+    report = imd.judge.judge(
         samples[rows],
+        protocol="funnel",
         training=draw_cover.checkpoint_script().training_crystals(),
     )
     assert [stage.name for stage in report.stages] == record.stages

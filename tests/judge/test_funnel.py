@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -6,8 +7,17 @@ import pytest
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.judge import DefinitionError, Report, compare, funnel, wilson
+from imd_helpers.judge import PROTOCOLS, DefinitionError, Report, compare, judge, wilson
 from imd_helpers.runtime import InputError, UnknownNameError
+
+
+def funnel(samples, *, requested_space_groups=None, training=None, name="samples", **settings):
+    if requested_space_groups is not None:
+        crystals = samples if isinstance(samples, Samples) else Samples.of(samples)
+        asked = {"space_group": np.asarray(requested_space_groups)}
+        samples = dataclasses.replace(crystals, asked=asked)
+    protocol = dataclasses.replace(PROTOCOLS["funnel"], **settings)
+    return judge(samples, protocol=protocol, training=training, name=name)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +111,7 @@ def test_json_round_trip(planted):
     assert "StructureMatcher" in stage["matcher"]
     assert stage["ltol"] == 0.2
     assert "a &lt; b" in report._repr_html_()
-    assert "100.0 %" in str(funnel(decoded.valid()[:1], rule="cdvae"))
+    assert "100.0 %" in str(funnel(decoded.valid()[:1], geometry="cdvae"))
 
 
 def test_only_equal_definitions_compare(known):
@@ -109,7 +119,7 @@ def test_only_equal_definitions_compare(known):
     one = funnel(crystals, name="one")
     assert compare([one, funnel(known.crystals[20:40], name="two")]).shape == (4, 2)
     different = {
-        "distances.name": funnel(crystals, rule="cdvae", name="other"),
+        "distances.name": funnel(crystals, geometry="cdvae", name="other"),
         "charge neutral.oxidation_states": funnel(crystals, oxidation_states="smact14"),
         "unique.samples": funnel(crystals[:10]),
         "stages": funnel(crystals, training=known.crystals[50:60]),
@@ -154,9 +164,9 @@ def test_everything_broken_still_reports(known):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"rule": "cdvea"}, UnknownNameError, "cdvae"),
+        ({"geometry": "cdvea"}, UnknownNameError, "cdvae"),
         ({"oxidation_states": "icsd"}, UnknownNameError, "icsd24"),
-        ({"requested_space_groups": [225]}, InputError, "one number for each"),
+        ({"requested_space_groups": [225]}, InputError, "one of each for every sample"),
     ],
 )
 def test_bad_options(known, options, error, message):

@@ -148,6 +148,7 @@ SAME = {  # the same crystal as sample 0 in another guise
     "coordinates far outside the cell": "same as sample 0",
 }
 NAMES = list(CRYSTALS)
+CRYSTAL_PROTOCOLS = [name for name, each in PROTOCOLS.items() if each.content == "crystals"]
 GROUPS = {"NaN in the padding": 221, "no requested space group": NAN}
 KNOWN = batch(lattice=4.21 * np.eye(3), numbers=[12] * 4 + [8] * 4)
 
@@ -163,13 +164,9 @@ def all_of_them():
 
 @pytest.fixture(scope="module")
 def report(all_of_them):
-    asked = [225.0, *(GROUPS.get(name, 225) for name in NAMES)]
-    return judge(
-        all_of_them,
-        reference=KNOWN,
-        potentials=(),
-        requested_space_groups=asked,
-    )
+    asked = {"space_group": np.array([225.0, *(GROUPS.get(name, 225) for name in NAMES)])}
+    samples = dataclasses.replace(all_of_them, asked=asked)
+    return judge(samples, reference=KNOWN, potentials=())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -187,7 +184,7 @@ def test_there_are_enough_kinds(report):
     assert Report.from_json(report.to_json()).reasons == report.reasons
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", CRYSTAL_PROTOCOLS)
 def test_no_protocol_stops_at_them(all_of_them, protocol, monkeypatch):
     use_fake_hull(monkeypatch)
     report = judge(
@@ -203,7 +200,7 @@ def test_no_protocol_stops_at_them(all_of_them, protocol, monkeypatch):
 
 
 def test_no_protocol_stops_at_them_without_energies(all_of_them):
-    for protocol in PROTOCOLS:
+    for protocol in CRYSTAL_PROTOCOLS:
         judge(all_of_them, reference=KNOWN, protocol=protocol, potentials=(), distributions=False)
 
 
@@ -327,9 +324,6 @@ def test_single_precision_is_no_error():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"requested_space_groups": [225]}, "one number for each sample"),
-        ({"requested_space_groups": 225}, "one number for each sample"),
-        ({"requested_space_groups": ["Fm-3m", "P1"]}, "not numbers"),
         ({"reference": "oqmd"}, "nearest first: oqmd_icsd"),
         ({"reference": "oqmd_formulas"}, "holds no crystals: give a CrystalBatch"),
         ({"reference": GOOD[:0]}, "holds no crystals: give at least one"),
@@ -345,6 +339,19 @@ def test_malformed_options(options, message):
     two = CrystalBatch.cat([GOOD, GOOD])
     with pytest.raises(InputError, match=message):
         judge(two, **{"reference": None, "potentials": (), **options})
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (np.array([[225, 225], [225, 225]]), "one number for each sample"),
+        (np.array(["Fm-3m", "P1"]), "not numbers"),
+    ],
+)
+def test_malformed_space_groups(asked, message):
+    two = Samples.of(CrystalBatch.cat([GOOD, GOOD]), asked={"space_group": asked})
+    with pytest.raises(InputError, match=message):
+        judge(two, potentials=())
 
 
 def test_an_empty_selection_is_no_reference():
@@ -459,7 +466,7 @@ def test_columns_that_some_frames_lack(tmp_path):
     with_column = GOOD_FRAME.replace("pbc=", "requested_space_group=221 decoded_ok=F pbc=")
     path.write_text(with_column + GOOD_FRAME)
     found = read(path)
-    assert found.requested is None
+    assert not found.asked
     assert found.ok.all()  # a column that not all have is no column
 
 

@@ -10,7 +10,8 @@ from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.rules import RULES
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.judge import PROTOCOLS, DefinitionError, Protocol, compare, judge
-from imd_helpers.judge.protocols import FACTS, Distance, Mean, Share
+from imd_helpers.judge.facts import FACTS
+from imd_helpers.judge.protocols import Distance, Mean, Share
 from imd_helpers.runtime import InputError, UnknownNameError
 
 NA, CL, MG, OX, FE, CS, CU, BR = 11, 17, 12, 8, 26, 55, 29, 35
@@ -60,6 +61,9 @@ VOLUMES = {  # Å^3 an atom, where the spring is relaxed; 1 starts a little larg
     "Cu": 3.61**3 / 4,
     "CsBr": 4.30**3 / 2,
 }
+
+
+CRYSTAL_PROTOCOLS = [name for name, each in PROTOCOLS.items() if each.content == "crystals"]
 
 
 @pytest.fixture
@@ -237,13 +241,13 @@ def test_other_protocols_do_not_compare(samples, spring):
 
 def test_without_energies_the_rest_stays(samples):
     known = rocksalt(4.21, MG, OX)
-    for name in PROTOCOLS:
+    for name in CRYSTAL_PROTOCOLS:
         report = judge(samples, reference=known, protocol=name, potentials=(), distributions=False)
         asked = set(report.facts)
         assert not asked & {"relaxed", "hull", "stable", "metastable", "converged"}
         assert "S.U.N." not in [number.name for number in report.numbers]
-    with pytest.raises(UnknownNameError, match="valid"):
-        report["S.U.N."]
+        with pytest.raises(UnknownNameError):
+            report["S.U.N."]
 
 
 def test_a_protocol_of_your_own(samples, spring):
@@ -263,7 +267,7 @@ def test_protocols_are_sound():
         assert protocol.name == name
         assert protocol.rule is RULES[protocol.geometry]
         asked = [step.fact for step in protocol.steps]
-        assert set(asked) <= set(FACTS)
+        assert set(asked) <= set(FACTS[protocol.content])
         assert len(set(asked)) == len(asked)
         assert set(protocol.funnel) <= set(asked)
         for number in protocol.numbers:
@@ -273,6 +277,9 @@ def test_protocols_are_sound():
                 Distance: lambda k: set(k.over),
             }[type(number)](number)
             assert used <= set(asked), (name, number)
+        if name in ("funnel", "formulas"):  # nobody else's, and without numbers
+            assert not protocol.numbers
+            continue
         assert protocol.sources
         assert protocol.notes
         if name != "cdvae":  # the only one without energies

@@ -7,54 +7,49 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..crystals.rules import GeometryRule, geometry_valid
-from ..intervals import wilson
+from ..crystals.rules import geometry_valid
+from ..intervals import bootstrap, wilson
 from .protocols import Distance, Mean, Share
 from .report import SHARE, Number
 
 if TYPE_CHECKING:
     from .distributions import Measure
-    from .judging import Judging
+    from .engine import Run
 
-RESAMPLES = 1_000
-PERCENTILES = (2.5, 97.5)
 DRAW_SEED = 0
 NAN = float("nan")
-MEASURABLE = GeometryRule(
-    "measurable", "what CrystalNN can take", min_distance=0.5, volume_per_atom=(1.0, 1e4)
-)
 
 
-def numbers(job: Judging, *, distributions: bool = True) -> list[Number]:
+def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
     """The protocol's numbers, without those that need what was not asked.
 
     Args:
-        job: after `Judging.ask_all`.
+        run: after all of its steps.
         distributions: also what compares sets of crystals, which is slow.
     """
     out = []
-    for each in job.protocol.numbers:
-        if isinstance(each, Share) and job.asked(*each.where, *each.but_not):
-            out.append(_share(job, each))
-        elif isinstance(each, Mean) and job.asked(*each.over):
-            out.append(_mean(job, each))
-    if "disagreement" in job.values:
+    for each in run.protocol.numbers:
+        if isinstance(each, Share) and run.asked(*each.where, *each.but_not):
+            out.append(_share(run, each))
+        elif isinstance(each, Mean) and run.asked(*each.over):
+            out.append(_mean(run, each))
+    if "disagreement" in run.values:
         mean = Mean("disagreement of the potentials", "disagreement", "eV/atom", ("hull",))
-        out.append(_mean(job, mean))
-    wanted = [each for each in job.protocol.numbers if isinstance(each, Distance)]
-    if wanted and distributions and job.known.get("reference") is not None:
-        out += _distances(job, wanted)
+        out.append(_mean(run, mean))
+    wanted = [each for each in run.protocol.numbers if isinstance(each, Distance)]
+    if wanted and distributions and run.reference is not None:
+        out += _distances(run, wanted)
     return out
 
 
-def _share(job: Judging, share: Share) -> Number:
-    of = [fact for fact in share.of if job.asked(fact)]  # without energies: of all samples
-    hits = int(job.holds([*share.where, *of], share.but_not).sum())
-    n = int(job.holds(of).sum())
+def _share(run: Run, share: Share) -> Number:
+    of = [fact for fact in share.of if run.asked(fact)]  # without energies: of all samples
+    hits = int(run.holds([*share.where, *of], share.but_not).sum())
+    n = int(run.holds(of).sum())
     low, high = wilson(hits, n)
     used = [*share.where, *share.but_not, *of]
     meaning = _meaning(
-        job, used, where=list(share.where), but_not=list(share.but_not), of=of or "all samples"
+        run, used, where=list(share.where), but_not=list(share.but_not), of=of or "all samples"
     )
     return Number(
         name=share.name,
@@ -65,13 +60,13 @@ def _share(job: Judging, share: Share) -> Number:
         interval="Wilson",
         unit=SHARE,
         definition=meaning,
-        seconds=_seconds(job, used),
+        seconds=_seconds(run, used),
         note="" if n else "no sample in the denominator",
     )
 
 
-def _mean(job: Judging, mean: Mean) -> Number:
-    values = job.value(mean.value)[job.holds(mean.over)]
+def _mean(run: Run, mean: Mean) -> Number:
+    values = run.value(mean.value)[run.holds(mean.over)]
     values = values[np.isfinite(values)]
     low, high = bootstrap(values)
     return Number(
@@ -82,68 +77,60 @@ def _mean(job: Judging, mean: Mean) -> Number:
         high=high,
         interval="bootstrap",
         unit=mean.unit,
-        definition=_meaning(job, mean.over, mean=mean.value, over=list(mean.over)),
-        seconds=_seconds(job, mean.over),
+        definition=_meaning(run, mean.over, mean=mean.value, over=list(mean.over)),
+        seconds=_seconds(run, mean.over),
         note="" if len(values) else "no sample has this value",
     )
-
-
-def bootstrap(values: np.ndarray, *, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of a mean, by resampling; (NaN, NaN) of fewer than two values."""
-    if len(values) < 2:
-        return NAN, NAN
-    rng = np.random.default_rng(seed)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(RESAMPLES)]
-    low, high = np.percentile(means, PERCENTILES)
-    return float(low), float(high)
 
 
 # ---- what compares sets
 
 
-def _distances(job: Judging, wanted: Sequence[Distance]) -> list[Number]:
+def _distances(run: Run, wanted: Sequence[Distance]) -> list[Number]:
     covered: dict[str, Measure] = {}
     out = []
     for each in wanted:
-        over = [fact for fact in each.over if job.asked(fact)]
-        rows = np.flatnonzero(job.holds([*over, "decodes"]))
+        over = [fact for fact in each.over if run.asked(fact)]
+        rows = np.flatnonzero(run.holds([*over, "decodes"]))
         meaning = _meaning(
-            job, over, measure=each.measure, over=over or "all samples", draw=each.draw
+            run, over, measure=each.measure, over=over or "all samples", draw=each.draw
         )
-        short = _too_few(job, rows, each)
+        short = _too_few(run, rows, each)
         if short:
             out.append(_missing(each, len(rows), meaning, short))
         elif each.measure in ("recall", "precision"):
-            covered = covered or _coverage(job, rows)
-            out.append(_of_coverage(each, covered[each.measure], len(job.samples), meaning))
+            covered = covered or _coverage(run, rows)
+            out.append(_of_coverage(each, covered[each.measure], len(run.samples), meaning))
         else:
-            out.append(_of_property(job, each, rows, meaning))
+            out.append(_of_property(run, each, rows, meaning))
     return out
 
 
-def _too_few(job: Judging, rows: np.ndarray, distance: Distance) -> str:
+def _too_few(run: Run, rows: np.ndarray, distance: Distance) -> str:
     if not len(rows):
         return "no sample takes part"
     if distance.draw and len(rows) < distance.draw:
         return f"{distance.draw:,} valid samples are needed, there are {len(rows):,}"
-    if not distance.draw and not len(_measurable(job, rows)):
+    if not distance.draw and not len(_measurable(run, rows)):
         return "no sample can have a fingerprint"
     return ""
 
 
-def _measurable(job: Judging, rows: np.ndarray) -> np.ndarray:
+def _measurable(run: Run, rows: np.ndarray) -> np.ndarray:
+    from .distributions import MEASURABLE
+
     # CrystalNN needs minutes, or all memory, where images overlap or neighbours are far away
-    return rows[geometry_valid(job.samples.crystals[rows], MEASURABLE)]
+    return rows[geometry_valid(run.samples.crystals[rows], MEASURABLE)]
 
 
-def _coverage(job: Judging, rows: np.ndarray) -> dict[str, Measure]:
+def _coverage(run: Run, rows: np.ndarray) -> dict[str, Measure]:
     from .distributions import coverage
 
     return coverage(
-        job.samples.crystals[_measurable(job, rows)],
-        job.known["reference"].crystals,
-        processes=job.workers.workers,
-        progress=job.progress,
+        run.samples.crystals[_measurable(run, rows)],
+        run.reference.crystals,
+        processes=run.workers.workers,
+        progress=run.progress,
     )
 
 
@@ -162,16 +149,14 @@ def _of_coverage(distance: Distance, measure: Measure, n: int, meaning: dict[str
     )
 
 
-def _of_property(
-    job: Judging, distance: Distance, rows: np.ndarray, meaning: dict[str, Any]
-) -> Number:
+def _of_property(run: Run, distance: Distance, rows: np.ndarray, meaning: dict[str, Any]) -> Number:
     from .distributions import wasserstein
 
     if distance.draw:
         rng = np.random.default_rng(DRAW_SEED)
         rows = np.sort(rng.choice(rows, size=distance.draw, replace=False))
-    reference = job.known["reference"].crystals
-    measure = wasserstein(job.samples.crystals[rows], reference, distance.measure)
+    reference = run.reference.crystals
+    measure = wasserstein(run.samples.crystals[rows], reference, distance.measure)
     lost = len(measure.failed) + len(measure.failed_reference)
     return Number(
         name=distance.name,
@@ -194,15 +179,15 @@ def _missing(distance: Distance, n: int, meaning: dict[str, Any], why: str) -> N
 # ---- what they share
 
 
-def _meaning(job: Judging, used: Sequence[str], **more: Any) -> dict[str, Any]:
-    facts = {fact: job.definitions[fact] for fact in dict.fromkeys(used)}
-    filters = [step.fact for step in job.steps if step.filters]
-    return {"protocol": job.protocol.name, **more, "filters": filters, "facts": facts}
+def _meaning(run: Run, used: Sequence[str], **more: Any) -> dict[str, Any]:
+    facts = {fact: run.definitions[fact] for fact in dict.fromkeys(used)}
+    filters = [step.fact for step, _ in run.steps if step.filters]
+    return {"protocol": run.protocol.name, **more, "filters": filters, "facts": facts}
 
 
-def _seconds(job: Judging, used: Sequence[str]) -> float:
+def _seconds(run: Run, used: Sequence[str]) -> float:
     """Of the steps asked for, and of all that filtered before them."""
-    order = [step.fact for step in job.steps]
+    order = [step.fact for step, _ in run.steps]
     last = max((order.index(fact) for fact in used), default=-1)
-    needed = {step.fact for step in job.steps[:last] if step.filters} | set(used)
-    return sum(job.seconds[fact] for fact in needed)
+    needed = {step.fact for step, _ in run.steps[:last] if step.filters} | set(used)
+    return sum(run.seconds[fact] for fact in needed)

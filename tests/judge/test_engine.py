@@ -1,5 +1,7 @@
 """`judge` as a whole: energies, pieces, processes, a cluster, kill and resume."""
 
+import contextlib
+import inspect
 import json
 import os
 import signal
@@ -14,11 +16,12 @@ import pytest
 from fakes import Spring, use_fake_hull
 
 import imd_helpers as imd
+from imd_helpers import work
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.crystals.samples import Samples
-from imd_helpers.judge import PROTOCOLS, Report, checks, chunks, judge, judging
+from imd_helpers.crystals.samples import Samples, fingerprint
+from imd_helpers.judge import PROTOCOLS, Report, engine, facts, judge
 from imd_helpers.judge.protocols import Distance, Protocol, Step
-from imd_helpers.judge.samples import Known, as_samples, fingerprint, read
+from imd_helpers.judge.samples import Known, as_samples, read
 from imd_helpers.runtime import InputError
 
 HERE = Path(__file__).parent
@@ -48,7 +51,12 @@ def samples(known):
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    monkeypatch.setattr(judging, "PIECE", dict.fromkeys(judging.PIECE, 4))
+    pieces_of(monkeypatch, 4)
+
+
+def pieces_of(monkeypatch, size):
+    for fact in facts.FACTS["crystals"].values():
+        monkeypatch.setattr(type(fact), "piece", size)
 
 
 def plain(report):
@@ -68,7 +76,7 @@ def without_energies(samples, known, **options):
 
 def test_pieces_change_nothing(samples, known, monkeypatch):
     whole = without_energies(samples, known)
-    monkeypatch.setattr(judging, "PIECE", dict.fromkeys(judging.PIECE, 3))
+    pieces_of(monkeypatch, 3)
     assert plain(without_energies(samples, known)) == plain(whole)
     assert whole.table.loc["unique", "passed"] == 30
     assert whole.table.loc["novel", "passed"] == 20
@@ -91,7 +99,7 @@ def test_a_cluster_changes_nothing(samples, known, small_pieces):
 
 def test_a_cluster_that_is_not_there(samples, known, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(chunks, "PATIENCE", 1)
+    monkeypatch.setattr(work, "PATIENCE", 1)
     with pytest.raises(InputError, match="start both with dask scheduler and dask worker"):
         without_energies(samples, known, scheduler="tcp://127.0.0.1:9")
 
@@ -117,38 +125,10 @@ class Deadly:
 
 def test_a_worker_that_dies_is_an_error_with_a_remedy(samples):
     rows = np.arange(2)
-    tasks = [checks.Task.of("distances", samples, rows, rule=Deadly()) for _ in range(2)]
-    with chunks.Workers(2) as workers, pytest.raises(InputError, match="take fewer workers"):
-        list(workers.answers(tasks, 2))
-
-
-def test_workers_die_with_their_parent():
-    script = """
-        import os, sys, time
-        from imd_helpers.judge.chunks import Workers
-        if __name__ == "__main__":
-            workers = Workers(2)
-            workers._executor().submit(os.getpid).result()
-            print(*[p.pid for p in workers._pool._processes.values()], flush=True)
-            time.sleep(60)
-    """
-    path = [sys.executable, "-c", textwrap.dedent(script)]
-    parent = subprocess.Popen(path, stdout=subprocess.PIPE, text=True)
-    children = [int(word) for word in parent.stdout.readline().split()]
-    assert children
-    parent.kill()
-    parent.wait()
-    deadline = time.time() + 20
-    while any(_runs(pid) for pid in children):
-        assert time.time() < deadline, "workers outlive a killed run"
-        time.sleep(0.1)
-
-
-def _runs(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
+    settings = {"rule": Deadly()}
+    tasks = [engine.Task(facts.Distances.answer, samples[rows], rows, settings) for _ in range(2)]
+    with work.Workers(2) as workers, pytest.raises(InputError, match="take fewer workers"):
+        list(workers.map(engine.carried_out, tasks, 2))
 
 
 # ---- kill and resume
@@ -157,14 +137,13 @@ KILLED = """
     import sys, time
     sys.path.insert(0, {here!r})
     import numpy as np
-    from imd_helpers.judge import checks, judging
-    from test_run import slow, SMALL, the_run
-    judging.PIECE.update(SMALL)
-    checks.CHECKS["novel"] = slow(checks.CHECKS["novel"])
+    from imd_helpers.judge import facts
+    from test_engine import slow, the_run
+    facts.Unique.piece, facts.Novel.piece = 4, 2
+    facts.Novel.answer = staticmethod(slow(facts.Novel.answer))
     the_run({cache!r})
     print("done")
 """
-SMALL = {"unique": 4, "novel": 2}
 
 
 def slow(check):
@@ -181,7 +160,8 @@ def the_run(cache):
 
 
 def test_a_killed_run_resumes(tmp_path, monkeypatch):
-    monkeypatch.setattr(judging, "PIECE", {**judging.PIECE, **SMALL})
+    monkeypatch.setattr(facts.Unique, "piece", 4)
+    monkeypatch.setattr(facts.Novel, "piece", 2)
     expected = plain(the_run(None))
     script = textwrap.dedent(KILLED.format(here=str(HERE), cache=str(tmp_path)))
     run = subprocess.Popen(
@@ -197,13 +177,14 @@ def test_a_killed_run_resumes(tmp_path, monkeypatch):
 
     done = {path.name for path in tmp_path.glob("*/*.npz")}
     asked = []
-    real = checks.run
-    monkeypatch.setattr(chunks, "run", lambda task: asked.append(task.check) or real(task))
+    real = engine.carried_out
+    named = lambda task: asked.append(task.function.__qualname__) or real(task)  # noqa: E731
+    monkeypatch.setattr(engine, "carried_out", named)
     assert plain(the_run(tmp_path)) == expected
     new = {path.name for path in tmp_path.glob("*/*.npz")} - done
     assert len(asked) == len(new)  # nothing that was done is done again
     assert sum(name.startswith("novel") for name in done) >= 3
-    assert not asked.count("unique")
+    assert not asked.count("Unique.answer")
 
     asked.clear()
     assert plain(the_run(tmp_path)) == expected
@@ -373,33 +354,33 @@ def test_chgnet_and_the_real_hull(tmp_path):
 
 def test_one_crystal_on_which_a_check_breaks_down(samples, known, monkeypatch):
     bad = samples.formulas()[25]
-    real = checks.CHECKS["unique"]
+    real = facts.Unique.answer
 
     def fragile(crystals, rows, **settings):
         if bad in crystals.formulas():
             raise ZeroDivisionError("cannot look at this")
         return real(crystals, rows, **settings)
 
-    monkeypatch.setitem(checks.CHECKS, "unique", fragile)
+    monkeypatch.setattr(facts.Unique, "answer", staticmethod(fragile))
     report = without_energies(samples, known)
     hit = [i for i, formula in enumerate(samples.formulas()) if formula == bad]
     assert report.reason(25) == "unique: ZeroDivisionError: cannot look at this"
     others = np.setdiff1d(np.arange(len(samples)), hit)
-    monkeypatch.setitem(checks.CHECKS, "unique", real)
+    monkeypatch.setattr(facts.Unique, "answer", staticmethod(real))
     expected = without_energies(samples, known)
     assert (report.failed_at[others] == expected.failed_at[others]).all()
 
 
 @pytest.mark.parametrize("error", [ValueError, InputError])
 def test_a_check_that_breaks_down_on_one_of_many(samples, known, monkeypatch, error):
-    real = checks.CHECKS["distances"]
+    real = facts.Distances.answer
 
     def fragile(crystals, rows, **settings):
         if 7 in rows:
             raise error("not this one")
         return real(crystals, rows, **settings)
 
-    monkeypatch.setitem(checks.CHECKS, "distances", fragile)
+    monkeypatch.setattr(facts.Distances, "answer", staticmethod(fragile))
     report = without_energies(samples, known)
     assert report.reason(7) == f"distances: {error.__name__}: not this one"
     assert report.table.loc["distances", "passed"] == len(samples) - 1
@@ -409,7 +390,7 @@ def test_settings_that_are_wrong_for_all_are_an_error(samples, known, monkeypatc
     def refuse(crystals, rows, **settings):
         raise InputError("install something first")
 
-    monkeypatch.setitem(checks.CHECKS, "novel", refuse)
+    monkeypatch.setattr(facts.Novel, "answer", staticmethod(refuse))
     with pytest.raises(InputError, match="install something first"):
         without_energies(samples, known)
 
@@ -575,6 +556,31 @@ def test_samples_from_a_file(samples, tmp_path):
     found = read(path)
     assert found.ok.tolist() == ok.tolist()
     assert found.reasons[2] == "no shape"
-    assert found.requested.tolist() == [225] * n
+    assert found.asked["space_group"].tolist() == [225] * n
     assert found.crystals.formulas()[0] == samples.formulas()[0]
-    assert as_samples(found) is found
+    again = as_samples(found)
+    assert (again.reasons, again.ok.tolist()) == (found.reasons, found.ok.tolist())
+
+
+# ---- how far it is
+
+
+def test_few_frames_lie_between_the_shell_and_the_answer(tmp_path, samples, monkeypatch):
+    from imd_helpers import cli
+    from imd_helpers.crystals import files
+
+    stack = []
+    real = facts.Distances.answer
+
+    def watched(content, rows, *, rule):
+        stack[:] = [frame.function for frame in inspect.stack()]
+        return real(content, rows, rule=rule)
+
+    monkeypatch.setattr(facts.Distances, "answer", staticmethod(watched))
+    path = files.write(tmp_path / "x.extxyz", samples[:3])
+    arguments = ["imd", "judge", str(path), "--no-energies"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with contextlib.suppress(SystemExit):
+        cli.main()
+    shell = [k for k, name in enumerate(stack) if name == "judge"][-1]
+    assert shell - 1 <= 6, stack[: shell + 1]
