@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from .runtime import PROFILES, InputError, current_profile, lookup
 
 if TYPE_CHECKING:
+    from .crystals import CrystalBatch
     from .crystals.samples import Samples
+    from .judge import Report
+
+SECONDS_A_SITE = 0.015  # of a fingerprint of coverage, for each site that symmetry leaves
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -105,41 +111,38 @@ def sample(
 ) -> None:
     """Generate crystals or formulas; those that do not decode stay in the file, with the reason."""
     from . import models
-    from .crystals import files
 
     if model in models.FORMULA_MODELS:
         if space_group is not None or elements is not None:
             raise InputError(f"{model} writes formulas: it knows no --space-group, no --elements")
         _check_writable(out, (".csv",))
         generator = models.load(model, variant=variant, path=weights)
-        _write_formulas(out, generator.sample(n, condition=value, seed=seed))
+        _write_samples(out, generator.sample(n, condition=value, seed=seed))
         return
     if value is not None:
         raise InputError(f"{model} cannot be asked for a --value: give --space-group or --elements")
+    _check_writable(out, (".extxyz",))
     condition: dict[str, object] = {}
     if space_group is not None:
         condition["space_group"] = space_group
     if elements is not None:
         condition["elements"] = tuple(e.strip() for e in elements.split(","))
     generator = models.load(model, variant=variant, path=weights)
-    decoded = generator.sample(n, condition=condition, seed=seed)
-    files.write(
-        out,
-        decoded.crystals,
-        decoded_ok=decoded.ok,
-        reason=decoded.reasons,
-        requested_space_group=decoded.asked["space_group"],
-    )
-    typer.echo(f"wrote {len(decoded)} crystals to {out}; {int(decoded.ok.sum())} decoded")
+    _write_samples(out, generator.sample(n, condition=condition, seed=seed))
 
 
 @app.command()
 def judge(
-    file: Path,
-    protocol: Annotated[str, typer.Option(help="imd, cdvae, mattergen, flowmm or lemat")] = "imd",
-    reference: Annotated[str, typer.Option(help="data set that novelty is measured against")] = (
-        "oqmd_icsd"
-    ),
+    paths: Annotated[
+        list[Path], typer.Argument(help="files, a folder or a zip: CIF, extxyz, POSCAR, CSV tables")
+    ],
+    protocol: Annotated[
+        str, typer.Option(help="imd, cdvae, mattergen, flowmm or lemat; formulas have their own")
+    ] = "",
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="what is known: a data set, or files; default: oqmd_icsd, oqmd_formulas"),
+    ] = None,
     split: Annotated[str, typer.Option(help="train, val, test, or all")] = "train",
     potential: Annotated[
         list[str] | None, typer.Option(help="chgnet or sevennet; a second one is a second opinion")
@@ -156,27 +159,37 @@ def judge(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="report as JSON")] = None,
     figure: Annotated[Path | None, typer.Option(help="funnel as .png, .svg or .pdf")] = None,
 ) -> None:
-    """Judge crystals by a protocol: validity, uniqueness, novelty, stability."""
-    from . import datasets, judge, show
-    from .judge.samples import Known, read
+    """Judge crystals or formulas by a protocol: validity, uniqueness, novelty, stability."""
+    from . import judge, show
+    from .crystals import files
+    from .judge.samples import Known
 
     if potential and not energies:
         raise InputError("--potential and --no-energies: give one of the two")
     for path, suffixes in ((out, (".json",)), (figure, (".png", ".svg", ".pdf"))):
         if path is not None:
             _check_writable(path, suffixes)
-    report = judge.judge(
-        read(file),
-        reference=Known(datasets.load(reference, split=None if split == "all" else split)),
-        protocol=protocol,
-        potentials=(potential or ["chgnet"]) if energies else [],
-        distributions=distributions,
-        workers=workers,
-        scheduler=scheduler,
-        cache=cache,
-        name=file.stem,
-        progress=True,
-    )
+    samples = files.read(paths)
+    if isinstance(samples.content, np.ndarray):
+        known, _ = _reference(reference or ["oqmd_formulas"], split)
+        report = _judge_formulas(samples, protocol, known, workers, cache, paths[0].stem)
+    else:
+        known = Known(*_reference(reference or ["oqmd_icsd"], split))
+        protocol = protocol or "imd"
+        if distributions:
+            _announce_coverage(protocol, [samples.crystals, known.crystals], workers)
+        report = judge.judge(
+            samples,
+            reference=known,
+            protocol=protocol,
+            potentials=(potential or ["chgnet"]) if energies else [],
+            distributions=distributions,
+            workers=workers,
+            scheduler=scheduler,
+            cache=cache,
+            name=paths[0].stem,
+            progress=True,
+        )
     typer.echo(str(report))
     if out is not None:
         out.write_text(report.to_json(), encoding="utf-8")
@@ -186,23 +199,93 @@ def judge(
         typer.echo(f"wrote {figure}")
 
 
-def _write_formulas(out: Path, decoded: Samples) -> None:
-    """One row a sample: formula, or the reason why there is none."""
+def _reference(given: list[str], split: str) -> tuple[Any, str]:
+    """What is known, from a data set or from files, and what to call it."""
+    from . import datasets
+    from .crystals import files
+
+    if len(given) == 1 and not Path(given[0]).suffix and not Path(given[0]).is_dir():
+        return datasets.load(given[0], split=None if split == "all" else split), given[0]
+    found = files.read(given)
+    if not found.ok.all():
+        first = next(filter(None, found.reasons))
+        bad = int((~found.ok).sum())
+        typer.echo(f"reference: {bad} of {len(found)} left out; the first: {first}", err=True)
+    return found.valid(), Path(given[0]).stem
+
+
+def _judge_formulas(
+    samples: Samples, protocol: str, known: Any, workers: int, cache: Path | None, name: str
+) -> Report:
+    """Judge compositions: charge balanced, unique, new."""
+    from . import judge
+    from .crystals import compositions
+
+    if protocol not in ("", "formulas"):
+        raise InputError(f"--protocol {protocol} judges crystals, and these are formulas: leave it")
+    if not isinstance(known, np.ndarray):
+        known = compositions.amounts(known.table["formula"])
+    return judge.judge_formulas(
+        samples.counts, training=known, workers=workers, cache=cache, name=name, progress=True
+    ).report()
+
+
+def _announce_coverage(protocol: str, sets: list[CrystalBatch], workers: int) -> None:
+    """Say how long coverage takes, before more than a minute of it."""
+    from . import judge
+    from .crystals import symmetry
+
+    numbers = judge.PROTOCOLS[lookup("protocol", protocol, judge.PROTOCOLS)].numbers
+    if not any(getattr(number, "measure", "") in ("recall", "precision") for number in numbers):
+        return
+    sites = 0.0
+    for crystals in sets:
+        some = crystals[:: -(-len(crystals) // 64)]  # at most 64 of them tell the symmetry
+        pairs = zip(symmetry.orbits(some), some.n_sites.tolist(), strict=True)
+        distinct = sum(n if found is None else len(found.numbers) for found, n in pairs)
+        sites += len(crystals) * distinct / len(some)
+    minutes = SECONDS_A_SITE * sites / workers / 60
+    if minutes > 1:
+        typer.echo(f"coverage: about {minutes:.0f} minutes; --no-distributions leaves it out")
+
+
+def _write_samples(out: Path, samples: Samples) -> None:
+    """A frame, or a row of a table, for every sample, with the reason where it did not decode."""
+    from .crystals import files
+
+    if isinstance(samples.content, np.ndarray):
+        kind = "formulas"
+        _write_formulas(out, samples)
+    else:
+        kind = "crystals"
+        asked = {f"{files.ASKED}{name}": values for name, values in samples.asked.items()}
+        told = {"decoded_ok": samples.ok, "reason": samples.reasons}
+        files.write(out, samples.crystals, **told, **asked)
+    typer.echo(f"wrote {len(samples)} {kind} to {out}; {int(samples.ok.sum())} decoded")
+
+
+def _write_formulas(out: Path, samples: Samples) -> None:
     import pandas as pd
 
-    columns = {"formula": decoded.formulas(), "reason": decoded.reasons}
     partial = out.with_name(f".{out.name}.part")
+    columns = {"formula": samples.formulas(), "reason": samples.reasons}
     pd.DataFrame(columns).to_csv(partial, index=False)
     partial.replace(out)
-    typer.echo(f"wrote {len(decoded)} formulas to {out}; {int(decoded.ok.sum())} decoded")
 
 
 def _check_writable(path: Path, suffixes: tuple[str, ...]) -> None:
     """Before hours of work, not after them."""
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{path}: the suffix must be one of {', '.join(suffixes)}")
-    if not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}, make it first")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot write there ({error.strerror}): choose another"
+        ) from error
 
 
 if __name__ == "__main__":

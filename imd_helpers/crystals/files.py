@@ -36,6 +36,7 @@ STRUCTURES, FORMULAS = (
 )
 HEADER = re.compile(r"\s*\d+\s*")
 COMMENT = re.compile(r"(?i)\b(lattice|properties)\s*=")
+MOST_ATOMS = 127  # of one element in a reduced formula: counts are one byte
 ASKED = "requested_"  # columns of what the generator was asked for
 
 Parts = list[CrystalBatch | str]
@@ -324,7 +325,12 @@ def _formulas(texts: Sequence[str], words: Sequence[str] | None) -> Samples:
     for i, text in enumerate(texts):
         if not text:
             reasons[i] = (words[i] if words is not None else "") or "no formula"
-    return Samples(counts, np.array([not why for why in reasons]), tuple(reasons))
+    counts = compositions.reduced(counts)
+    for i in np.flatnonzero((counts > MOST_ATOMS).any(1)):
+        reasons[i] = f"{texts[i]!r} has more than {MOST_ATOMS} atoms of one element"
+        counts[i] = 0
+    ok = np.array([not why for why in reasons])
+    return Samples(counts.astype(np.int8), ok, tuple(reasons))
 
 
 def structure(given: Any) -> CrystalBatch | str:
