@@ -15,10 +15,10 @@ from fakes import Spring, use_fake_hull
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.crystals.samples import Samples
+from imd_helpers.crystals.samples import Samples, fingerprint
 from imd_helpers.judge import PROTOCOLS, Report, checks, chunks, judge, judging
 from imd_helpers.judge.protocols import Distance, Protocol, Step
-from imd_helpers.judge.samples import Known, as_samples, fingerprint, read
+from imd_helpers.judge.samples import Known
 from imd_helpers.runtime import InputError
 
 HERE = Path(__file__).parent
@@ -572,9 +572,8 @@ def test_samples_from_a_file(samples, tmp_path):
         reason=["" if k else "no shape" for k in ok],
         requested_space_group=[225] * n,
     )
-    found = read(path)
+    found = files.read(path)
     assert found.ok.tolist() == ok.tolist()
     assert found.reasons[2] == "no shape"
-    assert found.requested.tolist() == [225] * n
+    assert found.asked["space_group"].tolist() == [225] * n
     assert found.crystals.formulas()[0] == samples.formulas()[0]
-    assert as_samples(found) is found
