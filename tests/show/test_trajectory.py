@@ -210,6 +210,6 @@ def test_frames_are_stepped_in_a_real_jupyterlab(lab):
         page.locator(".jp-OutputArea canvas").first.wait_for()
         said = page.locator(".jp-OutputArea .widget-label", has_text="atoms in the unit cell")
         assert said.inner_text().startswith("frame 0: CsCl, 2 atoms in the unit cell; a = 4.000")
-        page.locator(".jp-OutputArea .widget-play button").first.evaluate("e => e.click()")
+        page.locator(".jp-OutputArea .widget-play button:visible").first.click()
         page.get_by_text("frame 3: CsCl").wait_for()  # played to the end
         browser.close()
