@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
 from .runtime import PROFILES, InputError, current_profile, lookup
+from .work import write_atomic
 
 if TYPE_CHECKING:
+    from .crystals import CrystalBatch
     from .crystals.samples import Samples
+
+SECONDS_A_SITE = 0.015  # of a fingerprint of coverage, for each site that symmetry leaves
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -122,11 +128,17 @@ def sample(
 
 @app.command()
 def judge(
-    file: Path,
-    protocol: Annotated[str, typer.Option(help="imd, cdvae, mattergen, flowmm or lemat")] = "imd",
-    reference: Annotated[str, typer.Option(help="data set that novelty is measured against")] = (
-        "oqmd_icsd"
-    ),
+    paths: Annotated[
+        list[Path], typer.Argument(help="files, a folder or a zip: CIF, extxyz, POSCAR, CSV tables")
+    ],
+    protocol: Annotated[
+        str,
+        typer.Option(help="imd, cdvae, mattergen, flowmm, lemat or funnel; of formulas: formulas"),
+    ] = "",
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(help="what is known: a data set, or files; default: oqmd_icsd, oqmd_formulas"),
+    ] = None,
     split: Annotated[str, typer.Option(help="train, val, test, or all")] = "train",
     potential: Annotated[
         list[str] | None, typer.Option(help="chgnet or sevennet; a second one is a second opinion")
@@ -143,62 +155,114 @@ def judge(
     out: Annotated[Path | None, typer.Option("--out", "-o", help="report as JSON")] = None,
     figure: Annotated[Path | None, typer.Option(help="funnel as .png, .svg or .pdf")] = None,
 ) -> None:
-    """Judge crystals by a protocol: validity, uniqueness, novelty, stability."""
-    from . import datasets, judge, show
-    from .judge.samples import Known, read
+    """Judge crystals or formulas by a protocol: validity, uniqueness, novelty, stability."""
+    from . import judge, show
+    from .crystals import files
 
     if potential and not energies:
         raise InputError("--potential and --no-energies: give one of the two")
     for path, suffixes in ((out, (".json",)), (figure, (".png", ".svg", ".pdf"))):
         if path is not None:
             _check_writable(path, suffixes)
+    samples = files.read(paths)
+    formulas = isinstance(samples.content, np.ndarray)
+    protocol = protocol or ("formulas" if formulas else "imd")
+    given = reference or ["oqmd_formulas" if formulas else "oqmd_icsd"]
+    known = _reference(given, split, formulas=formulas)
+    if distributions and not formulas:
+        _announce_coverage(protocol, [samples.crystals, known.crystals], workers)
     report = judge.judge(
-        read(file),
-        reference=Known(datasets.load(reference, split=None if split == "all" else split)),
+        samples,
+        reference=known,
         protocol=protocol,
-        potentials=(potential or ["chgnet"]) if energies else [],
+        potentials=(potential or ["chgnet"]) if energies and not formulas else [],
         distributions=distributions,
         workers=workers,
         scheduler=scheduler,
         cache=cache,
-        name=file.stem,
+        name=paths[0].stem,
         progress=True,
     )
     typer.echo(str(report))
     if out is not None:
-        out.write_text(report.to_json(), encoding="utf-8")
+        write_atomic(out, report.to_json().encode())
         typer.echo(f"wrote {out}")
     if figure is not None:
         show.reports(report).savefig(figure, dpi=200)
         typer.echo(f"wrote {figure}")
 
 
-def _write_samples(out: Path, made: Samples) -> None:
-    """Crystals as extxyz; compositions as one row a sample, a formula or why there is none."""
+def _reference(given: list[str], split: str, *, formulas: bool) -> Any:
+    """What is known, from a data set or from files: counts for formulas, else crystals."""
+    from . import datasets
     from .crystals import files
-    from .crystals.batch import CrystalBatch
+    from .judge.samples import Known
 
-    crystals = isinstance(made.content, CrystalBatch)
-    if crystals:
-        asked = {f"requested_{name}": values for name, values in made.asked.items()}
-        files.write(out, made.crystals, decoded_ok=made.ok, reason=made.reasons, **asked)
+    if len(given) == 1 and not Path(given[0]).suffix and not Path(given[0]).is_dir():
+        known = datasets.load(given[0], split=None if split == "all" else split)
+        return known if formulas else Known(known, given[0])
+    found = files.read(given)
+    if not found.ok.all():
+        first = next(filter(None, found.reasons))
+        bad = int((~found.ok).sum())
+        typer.echo(f"reference: {bad} of {len(found)} left out; the first: {first}", err=True)
+    if not formulas:
+        return Known(found.valid(), Path(given[0]).stem)
+    return (
+        found.valid() if isinstance(found.content, np.ndarray) else found.valid().counts().numpy()
+    )
+
+
+def _announce_coverage(protocol: str, sets: list[CrystalBatch], workers: int) -> None:
+    """Say how long coverage takes, before more than a minute of it."""
+    from . import judge
+    from .crystals import symmetry
+
+    numbers = judge.PROTOCOLS[lookup("protocol", protocol, judge.PROTOCOLS)].numbers
+    if not any(getattr(number, "measure", "") in ("recall", "precision") for number in numbers):
+        return
+    sites = 0.0
+    for crystals in sets:
+        some = crystals[:: -(-len(crystals) // 64)]  # at most 64 of them tell the symmetry
+        pairs = zip(symmetry.orbits(some), some.n_sites.tolist(), strict=True)
+        distinct = sum(n if found is None else len(found.numbers) for found, n in pairs)
+        sites += len(crystals) * distinct / len(some)
+    minutes = SECONDS_A_SITE * sites / workers / 60
+    if minutes > 1:
+        typer.echo(f"coverage: about {minutes:.0f} minutes; --no-distributions leaves it out")
+
+
+def _write_samples(out: Path, samples: Samples) -> None:
+    """A frame, or a row of a table, for every sample, with the reason where it did not decode."""
+    import pandas as pd
+
+    from .crystals import files
+
+    if isinstance(samples.content, np.ndarray):
+        kind = "formulas"
+        table = pd.DataFrame({"formula": samples.formulas(), "reason": samples.reasons})
+        write_atomic(out, table.to_csv(index=False).encode())
     else:
-        import pandas as pd
-
-        partial = out.with_name(f".{out.name}.part")
-        table = pd.DataFrame({"formula": made.formulas(), "reason": made.reasons})
-        table.to_csv(partial, index=False)
-        partial.replace(out)
-    kind = "crystals" if crystals else "formulas"
-    typer.echo(f"wrote {len(made)} {kind} to {out}; {int(made.ok.sum())} decoded")
+        kind = "crystals"
+        asked = {f"{files.ASKED}{name}": values for name, values in samples.asked.items()}
+        told = {"decoded_ok": samples.ok, "reason": samples.reasons}
+        files.write(out, samples.crystals, **told, **asked)
+    typer.echo(f"wrote {len(samples)} {kind} to {out}; {int(samples.ok.sum())} decoded")
 
 
 def _check_writable(path: Path, suffixes: tuple[str, ...]) -> None:
     """Before hours of work, not after them."""
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{path}: the suffix must be one of {', '.join(suffixes)}")
-    if not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}, make it first")
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot write there ({error.strerror}): choose another"
+        ) from error
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """The command line, as a shell calls it: files, exit codes, one-line errors."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 
 from imd_helpers import cli
+from imd_helpers import datasets as imd_datasets
 
 TINY = ["--profile", "smoke", "--steps", "2", "--width", "0.02"]
 
@@ -80,6 +82,53 @@ def test_a_model_of_formulas_writes_a_table(imd, tmp_path):
     assert lines[0] == "formula,reason"
     assert len(lines) == 31
     assert all(formula or reason for formula, reason in (x.rsplit(",", 1) for x in lines[1:]))
+    judged = imd("judge", tmp_path / "made.csv", "-o", tmp_path / "report.json")
+    assert judged.returncode == 0, judged.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["n"] == 30
+
+
+def test_formulas_of_people_are_judged_against_files(imd, tmp_path):
+    (tmp_path / "made.csv").write_text("formula,reason\nNaN,\n,no atoms\nNaCl,\nNaCl,\nMgO,\n")
+    (tmp_path / "known.csv").write_text("composition\nMgO\nQq\n")
+    done = imd("judge", tmp_path / "made.csv", "--reference", tmp_path / "known.csv")
+    assert done.returncode == 0, done.stderr
+    assert "reference: 1 of 2 left out" in done.stderr
+    wrong = imd("judge", tmp_path / "made.csv", "--protocol", "cdvae")
+    assert wrong.returncode == 2
+    assert "judges crystals, and these are formulas" in wrong.stderr
+
+
+def test_a_folder_is_judged_against_a_file(imd, tmp_path):
+    from imd_helpers.crystals import files
+
+    crystals = imd_datasets.load("oqmd_icsd")[:4].crystals
+    (tmp_path / "made").mkdir()
+    for i, crystal in enumerate(crystals):
+        crystal.structures()[0].to(str(tmp_path / "made" / f"{i}.cif"))
+    known = files.write(tmp_path / "known.extxyz", crystals[:1])
+    done = imd("judge", tmp_path / "made", "--reference", known, "--no-energies",
+               "-o", tmp_path / "report.json")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "report.json").read_text())["n"] == 4
+
+
+def test_coverage_says_how_long_it_takes(monkeypatch, capsys):
+    crystals = imd_datasets.load("oqmd_icsd")[:300].crystals
+    cli._announce_coverage("imd", [crystals] * 40, 1)
+    assert capsys.readouterr().out == ""
+    cli._announce_coverage("cdvae", [crystals] * 40, 1)
+    assert re.match(r"coverage: about \d+ minutes; --no-distributions", capsys.readouterr().out)
+
+
+def test_outputs_are_tried_before_the_work(imd, monkeypatch, tmp_path):
+    def refuse(dir):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    done = imd("judge", "nothing.extxyz", "-o", tmp_path / "report.json")
+    assert done.returncode == 2
+    assert "cannot write there (Read-only file system)" in done.stderr
 
 
 def test_resume_goes_on(imd, tmp_path):

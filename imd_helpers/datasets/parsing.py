@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import warnings
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..crystals import files
 from ..runtime import InputError
 from .embedded import FormulaTable
 from .registry import RemoteSet
@@ -20,9 +20,7 @@ from .store import CrystalSet
 
 if TYPE_CHECKING:
     import pandas as pd
-    from pymatgen.core import Structure
 
-FULL_OCCUPANCY = 1.0 - 1e-3
 _DROPPED = ("elements", "pretty_formula", "reduced_formula", "chemical_system", "num_sites")
 
 
@@ -76,7 +74,7 @@ def crystals_from_cif(tables: Mapping[str, pd.DataFrame], entry: RemoteSet) -> C
     if "cif" not in table:
         known = ", ".join(map(str, table.columns))
         raise InputError(f"{entry.name}: no column 'cif', only {known}: is this the right file?")
-    return _assemble(entry, table, table.pop("cif"), _from_cif)
+    return _assemble(entry, table, table.pop("cif"))
 
 
 def _csv_parts(paths: Sequence[Path]) -> dict[str, Callable[[], pd.DataFrame]]:
@@ -108,7 +106,7 @@ def _read_json(entry: RemoteSet, path: Path, split: str | None) -> CrystalSet | 
     table = pd.DataFrame(**raw) if set(raw) == {"data", "columns", "index"} else pd.DataFrame(raw)
     table = table.reset_index(drop=True).drop(columns="initial structure", errors="ignore")
     if "structure" in table:
-        data = _assemble(entry, table, table.pop("structure"), _from_dict)
+        data = _assemble(entry, table, table.pop("structure"))
         return data if split is None else data.select(split=split)
     table = table.rename(columns=dict(entry.columns))
     table["split"] = [split_of(formula) for formula in table["formula"]]
@@ -120,21 +118,7 @@ def _read_json(entry: RemoteSet, path: Path, split: str | None) -> CrystalSet | 
 # ---- structures to flat arrays
 
 
-def _from_cif(text: str) -> Structure:
-    from pymatgen.core import Structure
-
-    return Structure.from_str(text, fmt="cif")
-
-
-def _from_dict(values: dict[str, Any]) -> Structure:
-    from pymatgen.core import Structure
-
-    return Structure.from_dict(values)
-
-
-def _assemble(
-    entry: RemoteSet, table: pd.DataFrame, source: Iterable[Any], read: Callable[[Any], Structure]
-) -> CrystalSet:
+def _assemble(entry: RemoteSet, table: pd.DataFrame, source: Iterable[Any]) -> CrystalSet:
     """Parse every structure and put it beside its row."""
     from tqdm import tqdm
 
@@ -143,10 +127,14 @@ def _assemble(
     lattice, frac, numbers = [], [], []
     rows = zip(labels, source, strict=True)
     for label, item in tqdm(rows, total=len(table), desc=entry.name, disable=None, leave=False):
-        structure = _read_ordered(item, read, f"{entry.name}, entry {label}")
-        lattice.append(structure.lattice.matrix)
-        frac.append(structure.frac_coords % 1.0 % 1.0)  # twice: -1e-17 % 1.0 is 1.0
-        numbers.append(np.array([site.specie.Z for site in structure], np.uint8))
+        crystal = files.structure(item)
+        if isinstance(crystal, str):
+            raise InputError(
+                f"{entry.name}, entry {label} cannot be read: {crystal}; remove or repair this row"
+            )
+        lattice.append(crystal.lattice[0].numpy())
+        frac.append(crystal.frac[0].numpy())
+        numbers.append(crystal.numbers[0].numpy().astype(np.uint8))
     if not numbers:
         raise InputError(f"{entry.name} has no rows: is the file complete?")
     columns = _columns(table, numbers)
@@ -174,22 +162,3 @@ def _columns(table: pd.DataFrame, numbers: Sequence[np.ndarray]) -> pd.DataFrame
     sides = {formula: split_of(formula) for formula in set(formulas)}
     own = "formula_split" if "split" in out else "split"
     return out.assign(**{own: [sides[formula] for formula in formulas]})
-
-
-def _read_ordered(item: Any, read: Callable[[Any], Structure], label: str) -> Structure:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pymatgen warns of rounding in almost every CIF
-        try:
-            structure = read(item)
-        except Exception as error:
-            raise InputError(
-                f"{label}: the structure cannot be read ({error}); remove or repair this row"
-            ) from error
-    for site in structure:
-        if len(site.species) != 1 or sum(site.species.values()) < FULL_OCCUPANCY:
-            raise InputError(
-                f"{label} ({structure.composition.reduced_formula}) has the partly occupied site "
-                f"{site.species_string!r}: a crystal here is a list of whole atoms; use an ordered "
-                "approximant (pymatgen's OrderDisorderedStructureTransformation) or drop the row"
-            )
-    return structure

@@ -7,11 +7,9 @@ types, no crystal at all) raises.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,12 +23,9 @@ from ..datasets import CrystalSet
 from ..runtime import InputError
 
 if TYPE_CHECKING:
-    from ase import Atoms
     from pymatgen.core import Structure
 
 MOST = 127  # atoms of one element in a formula
-SUFFIXES = (".extxyz", ".cif")
-CIF_CRYSTAL = re.compile(r"(?mi)^\s*(_cell_length_a|_atom_site)")
 
 
 def as_samples(
@@ -114,44 +109,6 @@ def _counts_of(given: Any) -> tuple[np.ndarray, dict[int, str]]:
     if counts.size and counts.min() < 0:
         raise InputError(f"a count is {counts.min()}: counts are 0 or more")
     return counts, {}
-
-
-def read(path: Path | str) -> Samples:
-    """Read samples from ``.extxyz`` or ``.cif``; a frame that is no crystal keeps its place.
-
-    Columns ``decoded_ok``, ``reason`` and ``requested_space_group``, which `imd sample` writes, are
-    used where all frames have them.
-
-    Raises:
-        InputError: no such file, another suffix, or a file without any crystal that can be read.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in SUFFIXES:
-        raise InputError(f"{path}: the suffix must be one of {', '.join(SUFFIXES)}")
-    if not path.is_file():
-        raise InputError(f"no file {path}: check the path")
-    if path.suffix.lower() == ".cif":
-        return as_samples(_some(path, assembled(_read_cif(path))))
-    images = _read_extxyz(path)
-    decoded = _some(path, assembled([_from_atoms(atoms) for atoms in images]))
-    columns = {name: [atoms.info.get(name) for atoms in images] for name in _COLUMNS}
-    if None not in columns["decoded_ok"]:
-        words = columns["reason"]
-        told = [str(ok).strip().lower() in ("true", "t", "1") for ok in columns["decoded_ok"]]
-        why = [
-            old or str(new or "the file says that it did not decode")
-            for new, old in zip(words, decoded.reasons, strict=True)
-        ]
-        ok = decoded.ok & np.array(told)
-        reasons = tuple("" if good else text for good, text in zip(ok, why, strict=True))
-        decoded = replace(decoded, ok=ok, reasons=reasons)
-    asked = columns["requested_space_group"]
-    if None not in asked:
-        decoded = replace(decoded, asked={"space_group": np.array(asked)})
-    return as_samples(decoded)
-
-
-_COLUMNS = ("decoded_ok", "reason", "requested_space_group")
 
 
 class Known:
@@ -337,64 +294,3 @@ def _from_structure(given: Any) -> CrystalBatch | str:
         return CrystalBatch.from_structures([given])
     except InputError as error:
         return str(error).removeprefix("structure 0 ")
-
-
-# ---- files
-
-
-def _some(path: Path, decoded: Samples) -> Samples:
-    if not decoded.ok.any():
-        raise InputError(
-            f"{path} holds no crystal that can be judged; the first: {decoded.reasons[0]}"
-        )
-    return decoded
-
-
-def _read_cif(path: Path) -> list[CrystalBatch | str]:
-    """Every block with a cell or atoms, also where two blocks share a name."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    blocks = [block for block in re.split(r"(?mi)^(?=data_)", text) if CIF_CRYSTAL.search(block)]
-    if not blocks:
-        raise InputError(f"{path} holds no structure that pymatgen can read: no cell, no atoms")
-    return [_from_cif(block) for block in blocks]
-
-
-def _from_cif(block: str) -> CrystalBatch | str:
-    import warnings
-
-    from pymatgen.io.cif import CifParser
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the reasons say what matters
-        try:
-            found = CifParser.from_str(block).parse_structures(primitive=False)
-        except Exception as error:
-            return f"no structure that pymatgen can read: {type(error).__name__}: {error}"
-    return _from_structure(found[0]) if found else "no structure that pymatgen can read"
-
-
-def _read_extxyz(path: Path) -> list[Atoms]:
-    from ase.io import read as ase_read
-
-    try:
-        images = ase_read(path, index=":", format="extxyz")
-    except Exception as error:
-        raise InputError(
-            f"{path} is not readable as extended XYZ ({type(error).__name__}: {error}): write it "
-            "with imd sample, ASE or OVITO"
-        ) from error
-    if not images:
-        raise InputError(f"{path} holds no crystal")
-    return images
-
-
-def _from_atoms(atoms: Atoms) -> CrystalBatch | str:
-    cell = np.asarray(atoms.cell.array, dtype=np.float64)
-    if len(atoms) == 0:
-        return "no atoms"
-    if not np.isfinite(cell).all() or not np.isfinite(atoms.positions).all():
-        return "NaN or infinity in the cell or the coordinates"
-    if abs(np.linalg.det(cell)) < 1e-6:
-        return "it has no periodic cell, so it is no crystal"
-    frac = atoms.get_scaled_positions(wrap=False)
-    return CrystalBatch.from_ragged(cell[None], frac, atoms.numbers, [len(atoms)])

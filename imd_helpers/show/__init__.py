@@ -5,6 +5,7 @@ from typing import Any
 
 from .crystal import crystal, crystals
 from .figures import PALETTE, style
+from .trajectory import trajectory
 
 
 def __getattr__(name: str) -> Any:
@@ -13,4 +14,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["PALETTE", "bands", "crystal", "crystals", "reports", "style"]
+__all__ = ["PALETTE", "bands", "crystal", "crystals", "reports", "style", "trajectory"]

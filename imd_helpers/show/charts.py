@@ -9,6 +9,7 @@ import numpy as np
 
 from ..judge.report import SHARE, Report, check_comparable
 from ..runtime import InputError
+from .figures import GREY, PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,8 +17,7 @@ if TYPE_CHECKING:
 
     from ..energies.phonons import Phonons
 
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # Okabe and Ito
-INK = "#777777"  # readable on white and on black
+COLORS = tuple(PALETTE[name] for name in ("blue", "orange", "green", "purple", "sky", "vermilion"))
 
 
 def reports(*given: Report) -> Figure:
@@ -53,11 +53,13 @@ def _draw_stages(ax: Axes, reports: Sequence[Report]) -> None:
         share, low, high = (100 * table[c].to_numpy() for c in ("share", "low", "high"))
         label = f"{report.name} (n = {report.n:,})"
         ax.barh(y, share, 0.72 / len(reports), color=COLORS[k % len(COLORS)], label=label)
-        ax.errorbar(share, y, xerr=(share - low, high - share), fmt="none", ecolor=INK, capsize=2)
+        ax.errorbar(share, y, xerr=(share - low, high - share), fmt="none", ecolor=GREY, capsize=2)
         for place, value, end in zip(y, share, high, strict=True):
-            ax.text(end + 1, place, f"{value:.1f}", va="center", fontsize=8, color=INK)
+            ax.text(end + 1, place, f"{value:.1f}", va="center", fontsize=8, color=GREY)
     _finish(ax, names, "samples that survive up to here, % of n")
-    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, labelcolor=INK)
+    ax.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, labelcolor=GREY
+    )
 
 
 def _draw_numbers(ax: Axes, reports: Sequence[Report], names: Sequence[str]) -> None:
@@ -92,12 +94,12 @@ def _finish(ax: Axes, names: Sequence[str], label: str) -> None:
     ax.set_xlabel(label)
     ax.figure.patch.set_alpha(0)
     ax.patch.set_alpha(0)
-    ax.tick_params(colors=INK)
-    ax.xaxis.label.set_color(INK)
+    ax.tick_params(colors=GREY)
+    ax.xaxis.label.set_color(GREY)
     for side in ("top", "right"):
         ax.spines[side].set_visible(False)
     for side in ("left", "bottom"):
-        ax.spines[side].set_color(INK)
+        ax.spines[side].set_color(GREY)
 
 
 # ---- phonons
@@ -141,20 +143,20 @@ def _broken(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _dress(fig: Figure, ax: Any, side: Any, first: Phonons) -> None:
     for axes in (ax, side):
-        axes.axhline(0, color=INK, lw=0.8)
+        axes.axhline(0, color=GREY, lw=0.8)
         axes.patch.set_alpha(0)
-        axes.tick_params(colors=INK)
+        axes.tick_params(colors=GREY)
         for spine in axes.spines.values():
-            spine.set_color(INK)
+            spine.set_color(GREY)
     fig.patch.set_alpha(0)
     places, names = zip(*first.ticks, strict=True)
     ax.set_xticks(places, names)
     ax.grid(axis="y", visible=False)
     ax.set_xlim(first.distance[0], first.distance[-1])
-    ax.set_ylabel("frequency (THz), negative = imaginary", color=INK)
-    ax.set_title(f"{first.formula}, space group {first.space_group}", color=INK, loc="left")
-    ax.legend(frameon=False, labelcolor=INK, loc="upper right", ncols=2, fontsize=8)
+    ax.set_ylabel("frequency (THz), negative = imaginary", color=GREY)
+    ax.set_title(f"{first.formula}, space group {first.space_group}", color=GREY, loc="left")
+    ax.legend(frameon=False, labelcolor=GREY, loc="upper right", ncols=2, fontsize=8)
     side.set_xlim(0, None)
     side.set_xticks([])
-    side.set_xlabel("states", color=INK)
-    side.set_title("no LO-TO splitting", color=INK, fontsize=8, loc="right")
+    side.set_xlabel("states", color=GREY)
+    side.set_title("no LO-TO splitting", color=GREY, fontsize=8, loc="right")

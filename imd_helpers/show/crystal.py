@@ -14,14 +14,15 @@ from ..crystals.batch import CrystalBatch
 from ..runtime import InputError, lookup
 from .colours import element_colour
 from .drawn import Drawing, draw, edges
+from .figures import GREY
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 STYLES = ("ball_stick", "spheres")
 BALL, SPHERE = 0.36, 0.85  # radius drawn, as a share of the covalent radius
-EDGE = "#8a8f94"  # a grey that is seen on white and on black
 MOST_VIEWS = 24
+TURNS = ((-76, "x"), (-28, "z"))  # stand c up, look down on the cell, and turn it about c
 
 
 def crystal(
@@ -155,16 +156,16 @@ def _fill(view: Any, drawing: Drawing, style: str, place: dict[str, tuple[int, i
             look["stick"] = {"color": colour, "radius": 0.09}
         view.setStyle({"elem": elements.SYMBOLS[z]}, look, **place)
     for start, end in edges(drawing.lattice):
-        line = {"start": _point(start), "end": _point(end), "radius": 0.025, "color": EDGE}
+        line = {"start": _point(start), "end": _point(end), "radius": 0.025, "color": GREY}
         view.addCylinder(line, **place)
     for name, end in zip("abc", drawing.lattice, strict=True):
         beyond = end * (1 + 1.4 / np.linalg.norm(end))  # clear of an atom on the corner
-        label = {"position": _point(beyond), "fontColor": EDGE, "fontSize": 15, "bold": True}
+        label = {"position": _point(beyond), "fontColor": GREY, "fontSize": 15, "bold": True}
         label |= {"showBackground": False, "inFront": True, "alignment": "center"}
         view.addLabel(name, label, **place)
     view.zoomTo(**place)
-    view.rotate(-76, "x", **place)  # stand c up, look down on the cell a little,
-    view.rotate(-28, "z", **place)  # and turn it about c
+    for angle, axis in TURNS:
+        view.rotate(angle, axis, **place)
     view.zoom(1.5, **place)
 
 
@@ -204,7 +205,7 @@ def _legend(drawings: list[Drawing]) -> str:
     symbols = sorted({s for drawing in drawings for s in drawing.symbols}, key=elements.number)
     dots = " ".join(
         '<span style="white-space:nowrap;margin-right:.9em"><span style="display:inline-block;'
-        "width:.8em;height:.8em;border-radius:50%;border:1px solid #8a8f94;vertical-align:-.05em;"
+        f"width:.8em;height:.8em;border-radius:50%;border:1px solid {GREY};vertical-align:-.05em;"
         f'background:{element_colour(elements.number(symbol))}"></span> {symbol}</span>'
         for symbol in symbols
     )

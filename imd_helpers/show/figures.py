@@ -17,6 +17,7 @@ PALETTE: dict[str, str] = {
     "black": "#000000",
 }
 INK, RULE = "#2b3238", "#c9cdc8"
+GREY = "#858b90"  # is seen on white and on black
 
 
 def style() -> dict[str, Any]:

@@ -14,9 +14,10 @@ from fakes import Spring, use_fake_hull
 import imd_helpers as imd
 from imd_helpers import cli
 from imd_helpers.crystals import CrystalBatch
+from imd_helpers.crystals.files import read
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.judge import PROTOCOLS, Report, judge
-from imd_helpers.judge.samples import Known, read
+from imd_helpers.judge.samples import Known
 from imd_helpers.runtime import InputError
 
 NAN, INF = float("nan"), float("inf")
@@ -372,7 +373,7 @@ FRAMES = {
     "a flat cell": (FRAME.format(n=2, cell="4 0 0 0 4 0 0 0 0", atoms=ATOMS), "no periodic cell"),
     "NaN in the cell": (FRAME.format(n=2, cell="nan 0 0 0 4 0 0 0 4", atoms=ATOMS), "NaN"),
     "NaN in a position": (FRAME.format(n=1, cell=CUBE, atoms="Cs nan 0 0"), "NaN"),
-    "a ghost atom": (FRAME.format(n=2, cell=CUBE, atoms="X 0 0 0\nCl 2 2 2"), "padding"),
+    "a ghost atom": (FRAME.format(n=2, cell=CUBE, atoms="X 0 0 0\nCl 2 2 2"), "atom 1 is X"),
     "atoms on each other": (FRAME.format(n=2, cell=CUBE, atoms="Cs 0 0 0\nCl 0 0 0"), "Å <"),
 }
 
@@ -418,8 +419,8 @@ FILES = {
         "not readable as extended XYZ",
     ),
     "words for coordinates": ("x.extxyz", GOOD_FRAME.replace("Cs 0", "Cs a"), "not readable"),
-    "an empty CIF": ("x.cif", "", "no structure that pymatgen can read"),
-    "words as CIF": ("x.cif", "these are no crystals\n", "no structure that pymatgen can read"),
+    "an empty CIF": ("x.cif", "", "no structure"),
+    "words as CIF": ("x.cif", "these are no crystals\n", "no structure"),
     "a CIF without cell": ("x.cif", "data_x\n_cell_length_a 4\n", "no structure"),
     "a CIF without atoms": ("x.cif", CIF, "no structure"),
     "a CIF with words for numbers": ("x.cif", CIF.replace("90", "right"), "no structure"),
@@ -437,9 +438,9 @@ def test_a_malformed_file_is_an_error(name, tmp_path):
         read(tmp_path / file)
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_an_empty_folder_holds_nothing(tmp_path):
     (tmp_path / "x.extxyz").mkdir()
-    with pytest.raises(InputError, match="no file"):
+    with pytest.raises(InputError, match="holds no file of crystals"):
         read(tmp_path / "x.extxyz")
 
 
