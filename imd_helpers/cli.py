@@ -133,7 +133,7 @@ def judge(
     ],
     protocol: Annotated[
         str,
-        typer.Option(help="imd, cdvae, mattergen, flowmm, lemat or funnel; of formulas: formulas"),
+        typer.Option(help="imd, funnel, cdvae, mattergen, flowmm, lemat; formulas have their own"),
     ] = "",
     reference: Annotated[
         list[str] | None,
