@@ -213,7 +213,7 @@ def invariances(entry: Entry, batch: CrystalBatch) -> Row:
     """Change of the numbers, where 1 is the median distance of two different crystals."""
     rng = np.random.default_rng(1)
     batch = batch[rng.permutation(len(batch))[:N_CHANGED]]
-    plain = entry.write(batch).numbers.flatten(1).double()  # (n, numbers)
+    plain = entry.write(batch).tensor.flatten(1).double()  # (n, numbers)
     pairs = torch.as_tensor(rng.integers(0, len(batch), (2, 400)))
     pairs = pairs[:, pairs[0] != pairs[1]]
     unit = (plain[pairs[0]] - plain[pairs[1]]).norm(dim=1)
@@ -222,7 +222,7 @@ def invariances(entry: Entry, batch: CrystalBatch) -> Row:
     for name, change in CHANGES.items():
         changed = CrystalBatch.cat([change(crystal, rng) for crystal in batch])
         written = entry.write(changed)
-        moved = (written.numbers.flatten(1).double() - plain).norm(dim=1).numpy()[written.ok]
+        moved = (written.tensor.flatten(1).double() - plain).norm(dim=1).numpy()[written.ok]
         out[name] = {
             "mean": float(moved.mean() / unit) if len(moved) else None,
             "median": float(np.median(moved) / unit) if len(moved) else None,
@@ -241,7 +241,7 @@ def features(entry: Entry, data: CrystalSet) -> tuple[np.ndarray, np.ndarray]:
     rows, ok = [], []
     for piece in chunks(data.crystals):
         written = entry.write(piece)
-        rows.append(sketch(written.numbers.flatten(1).float()))
+        rows.append(sketch(written.tensor.flatten(1).float()))
         ok.append(written.ok)
     return torch.cat(rows).double().numpy(), np.concatenate(ok)
 

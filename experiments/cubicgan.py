@@ -125,37 +125,33 @@ def to_the_hull(model: Any, name: str) -> list[Row]:
 
 
 def card(variant: str, run: Row) -> None:
-    """The card of a checkpoint, every number taken from its run.json."""
-    config, last = run["config"], run["funnel"]["own labels"][-1]
+    """The card of a checkpoint."""
+    last = run["funnel"]["own labels"][-1]
     hull = [row for row in run.get("energies", []) if row["stage"] == "metastable"]
-    weights = folder(variant) / "model.safetensors"
-    train, elements = config["train"], len(CubicGan.load(weights).table)
-    share = f"{100 * last['share']:.1f} % ({100 * last['low']:.1f} to {100 * last['high']:.1f})"
-    lines = [
-        "Source: Zhao et al., Adv. Sci. 8 (2021) 2100566, and the code MilesZhao/CubicGAN, "
-        "commit 7034d84 (MIT). Re-implemented here, without weights or code of the authors.",
-        f"Trained on: {run['training_crystals']:,} crystals, the training split of "
-        f"{TRAINED_ON[config.get('data', 'oqmd_icsd')]}.",
-        f"Size: {config['width']:g} of the published width, batch {config['batch']}, "
-        f"{train['steps']} generator steps with {train['critic_steps']} critic steps each, "
-        f"learning rate {train['lr_generator']:g}.",
-        f"Training: {run['seconds'] / 60:.0f} minutes, {run['device']}, {run['threads']} "
-        f"thread, seed {train['seed']}.",
-        f"Funnel of {last['n']:,} samples: {share} pass all stages, with the 95 % Wilson "
-        "interval. The definition of each stage is in `run.json`.",
-        *(
-            f"Of {row['n']:,} samples {row['passed']} are new and at most 0.1 eV/atom above the "
-            "hull of known phases by CHGNet."
-            for row in hull
-        ),
-        "Limits: space groups 225, 216 and 221; three orbits at multiples of 1/4; "
-        f"{elements} elements.",
-        "Licence: BSD-3-Clause for the weights; the data are CC-BY-4.0.",
-        f"`model.safetensors` and `run.json`: `python experiments/cubicgan.py train {variant}`.",
-    ]
-    about = "Generator and critic of a Wasserstein GAN over cubic ternary crystals."
-    path = folder(variant) / "card.md"
-    record.write_card(path, f"CubicGAN, variant `{variant}`", lines, about=about)
+    elements = len(CubicGan.load(folder(variant) / "model.safetensors").table)
+    record.write_gan_card(
+        folder(variant),
+        run,
+        title="CubicGAN",
+        about="Generator and critic of a Wasserstein GAN over cubic ternary crystals.",
+        data=f"{run['training_crystals']:,} crystals, the training split of "
+        f"{TRAINED_ON[run['config'].get('data', 'oqmd_icsd')]}",
+        passed=f"Funnel of {last['n']:,} samples: {record.share(last)} pass all stages, with the "
+        "95 % Wilson interval. The definition of each stage is in `run.json`.",
+        lines=[
+            *(
+                f"Of {row['n']:,} samples {row['passed']} are new and at most 0.1 eV/atom above "
+                "the hull of known phases by CHGNet."
+                for row in hull
+            ),
+            "Source: Zhao et al., Adv. Sci. 8 (2021) 2100566, and the code MilesZhao/CubicGAN, "
+            "commit 7034d84 (MIT). Re-implemented here, without weights or code of the authors.",
+            "Limits: space groups 225, 216 and 221; three orbits at multiples of 1/4; "
+            f"{elements} elements.",
+            "`model.safetensors` and `run.json`: "
+            f"`python experiments/cubicgan.py train {variant}`.",
+        ],
+    )
 
 
 def baselines() -> None:

@@ -17,7 +17,6 @@ training splits only.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import resource
 import shutil
 import time
@@ -559,46 +558,41 @@ def obtained(model: SequenceGan, value: float, judge_: FormulaPredictor) -> Row:
 
 
 def card(variant: str, run: Row) -> None:
-    """Every number taken from its run.json."""
-    config, train_, judged = run["config"], run["config"]["train"], run.get("judged")
-    weights = folder(variant) / "model.safetensors"
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
+    """The card of a checkpoint."""
+    config = run["config"]
     kept = ", those that are charge neutral and balanced" if run["kept_by"] else ""
+    passed = "Not judged yet."
+    if "judged" in run:
+        judged_ = run["judged"]
+        passed = (
+            f"Of {judged_['n']:,} samples {record.share(judged_['funnel'][-1])} are decoded, "
+            "charge balanced, unique and new, with the 95 % Wilson interval."
+        )
     title, source = SOURCES[model_of(variant).name]
     lines = [
+        f"Network `{config['network']}`, loss `{config['loss']}`; weights in half precision.",
         f"Source: {source}",
-        f"Trained on: {run['training_compositions']:,} compositions of the training split, role "
-        f"`{config['data']}`{kept}.",
-        f"Network `{config['network']}`, width {config['width']:g}, batch {config['batch']}, "
-        f"{train_['steps']:,} generator steps with {train_['critic_steps']} critic steps each, "
-        f"learning rates {train_['lr_generator']:g} (generator) and {train_['lr_critic']:g}, "
-        f"loss `{config['loss']}`.",
+        "Limits: a formula says nothing of structure or stability; smact's rules are no proof.",
+        f"`model.safetensors` and `run.json`: `python experiments/matgan.py train {variant} "
+        f"{config['train']['steps']}`.",
     ]
-    if judged:
-        last, n = judged["funnel"][-1], judged["n"]
-        low, high = (100 * float(end) for end in imd.judge.wilson(last["passed"], n))
-        lines.append(
-            f"Of {n:,} samples {100 * last['passed'] / n:.1f} % ({low:.1f} to {high:.1f}) are "
-            "decoded, charge balanced, unique and new, with the 95 % Wilson interval."
-        )
     if "million" in run:
         m = run["million"]
         lines.append(
             f"{m['n']:,} samples end to end: {m['seconds']:.0f} s with {m['workers']} processes, "
             f"at most {m['peak_gb']['at_most']:.1f} GB; {m['distinct']:,} distinct, "
-            f"{m['distinct_new']:,} of them new "
-            f"(`python experiments/matgan.py million {variant}`)."
+            f"{m['distinct_new']:,} of them new (`python experiments/matgan.py million {variant}`)."
         )
-    lines += [
-        "Limits: a formula says nothing of structure or stability; smact's rules are no proof.",
-        f"Weights: half precision, SHA-256 begins {digest}. Licence: BSD-3-Clause; the data are "
-        "CC-BY-4.0.",
-        f"`model.safetensors` and `run.json`: `python experiments/matgan.py train {variant} "
-        f"{train_['steps']}`.",
-    ]
-    about = "Generator and critic of a GAN over compositions of 2 to 8 elements."
-    path = folder(variant) / "card.md"
-    record.write_card(path, f"{title}, variant `{variant}`", lines, about=about)
+    record.write_gan_card(
+        folder(variant),
+        run,
+        title=title,
+        about="Generator and critic of a GAN over compositions of 2 to 8 elements.",
+        data=f"{run['training_compositions']:,} compositions of the training split, role "
+        f"`{config['data']}`{kept}",
+        passed=passed,
+        lines=lines,
+    )
 
 
 TASKS = (train, judge, million, baselines, losses, draws, autoencoder, condition)
