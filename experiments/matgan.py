@@ -20,7 +20,7 @@ import dataclasses
 import resource
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,14 @@ from imd_helpers.models import formula_models, matgan
 from imd_helpers.models.matgan import MatGan
 from imd_helpers.models.sequence_gan import SequenceGan
 from imd_helpers.networks import fit
+from imd_helpers.networks.epochs import fit_epochs, seeded
 from imd_helpers.networks.losses import slope
 from imd_helpers.predictors import FormulaPredictor
 from imd_helpers.runtime import device_name
 
 HERE = record.CHECKPOINTS / "matgan"
 SEED, N_JUDGED, N_MILLION, POINTS = 2022, 200_000, 2_000_000, 40
+IN_ONE = 20_000  # samples of a baseline with one seed
 SETTINGS = (("icsd24", True), ("icsd24", False), ("smact14", False))  # states, alloys pass
 LOSS_CASES: dict[str, dict[str, Any]] = {
     "plain": {"loss": "plain"},
@@ -150,15 +152,16 @@ def sets_of(variant: str) -> tuple[np.ndarray, np.ndarray]:
 
 def shares(counts: np.ndarray) -> list[Row]:
     """How many of (n, 119) counts are neutral, and balanced too, by each setting."""
-    smact, rows = composition.definition(oxidation_states="icsd24")["smact"], []
+    rows: list[Row] = []
     for states, alloys in SETTINGS:
-        row: Row = {"oxidation_states": states, "alloys": alloys, "smact": smact, "n": len(counts)}
-        for name, pauling in (("neutral", False), ("balanced", True)):
-            verdict = imd.judge.charge_neutral(
-                counts, oxidation_states=states, pauling=pauling, alloys=alloys
-            )
-            row[name] = int(verdict.sum())
-        rows.append(row)
+        rule = {"oxidation_states": states, "alloys": alloys}
+        smact = composition.definition(oxidation_states=states)["smact"]
+        neutral, balanced = (
+            int(imd.judge.charge_neutral(counts, pauling=pauling, **rule).sum())
+            for pauling in (False, True)
+        )
+        found = {"n": len(counts), "neutral": neutral, "balanced": balanced}
+        rows.append(rule | {"smact": smact} | found)
     return rows
 
 
@@ -270,25 +273,19 @@ def million(variant: str) -> None:
 # ---- without a GAN
 
 
-def in_pieces(maker: Any, size: int = 20_000) -> Samples:
-    """Compositions of a sampler, made in parts with a seed each."""
-    starts = range(0, N_JUDGED, size)
-    return Samples.cat([maker.sample(size, seed=SEED + start) for start in starts])
-
-
 def baselines() -> None:
     """The same verdicts for samplers without a GAN, and the shares of the training sets."""
     training, hidden = sets_of("icsd")
-    makers: dict[str, Callable[[], Any]] = {
-        "random": lambda: RandomFormulas(training),
-        "random, balanced": lambda: RandomFormulas(training, accept=imd.judge.charge_neutral),
-        "substitution": lambda: SubstitutedFormulas(training),
-        "RNN": lambda: formula_models.load(formula_models.checkpoint_path("rnn")),
+    makers: dict[str, Any] = {
+        "random": RandomFormulas(training),
+        "random, balanced": RandomFormulas(training, accept=imd.judge.charge_neutral),
+        "substitution": SubstitutedFormulas(training),
+        "RNN": formula_models.load(formula_models.checkpoint_path("rnn")),
     }
-    found = {
-        name: verdicts(in_pieces(maker()), training, hidden, name=name)
-        for name, maker in makers.items()
-    }
+    found = {}
+    for name, maker in makers.items():
+        pieces = [maker.sample(IN_ONE, seed=SEED + k) for k in range(0, N_JUDGED, IN_ONE)]
+        found[name] = verdicts(Samples.cat(pieces), training, hidden, name=name)
     sets = {}
     for variant in ("icsd", "neutral", "oqmd", "mp"):
         counts, hidden = sets_of(variant)
@@ -360,58 +357,50 @@ def autoencoder() -> None:
         "batch": TWIN_BATCH,
         "learning_rate": TWIN_RATE,
         "device": device_name(),
+        "dice": one_twin(matgan.dice_loss),
+        "squares": one_twin(nn.functional.mse_loss),
     }
-    twins = {"dice": one_twin(matgan.dice_loss), "squares": one_twin(nn.functional.mse_loss)}
-    record.write(HERE / "autoencoder.json", about | twins)
+    record.write(HERE / "autoencoder.json", about)
 
 
 def one_twin(loss: Callable[..., torch.Tensor]) -> Row:
     """Train one autoencoder on the ICSD role; exact reconstructions of both splits."""
     training, hidden = sets_of("icsd")
+    steps = len(training) // TWIN_BATCH  # of an epoch
     started = time.process_time()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+
+    def batches() -> Iterator[tuple[torch.Tensor, int]]:
+        for rows in np.array_split(torch.randperm(len(training)).numpy(), steps):
+            yield CompositionMatrix.matrices(training[rows]), 1
+
+    def terms(matrix: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": loss(model(matrix), matrix)}
+
+    with seeded(0):
         model = matgan.Autoencoder(TWIN)
-        adam = torch.optim.Adam(model.parameters(), TWIN_RATE)
-        steps = TWIN_EPOCHS * (len(training) // TWIN_BATCH)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-        curve = []
-        for _ in range(TWIN_EPOCHS):
-            order, total = torch.randperm(len(training)).numpy(), 0.0
-            for batch in np.array_split(order, len(training) // TWIN_BATCH):
-                matrix = CompositionMatrix.matrices(training[batch])
-                value = loss(model(matrix), matrix)
-                adam.zero_grad(set_to_none=True)
-                value.backward()
-                adam.step()
-                cosine.step()
-                total += float(value.detach()) / (len(training) // TWIN_BATCH)
-            curve.append(total)
-            print(f"epoch {len(curve)}: {total:.4f}")
-    sets = {"training": training[:: len(training) // len(hidden)], "left_out": hidden}
-    same = {name: twice(model, counts) for name, counts in sets.items()}
+        rows = fit_epochs(
+            model, batches, terms, epochs=TWIN_EPOCHS, lr=TWIN_RATE, falling=TWIN_EPOCHS * steps
+        )
+    same = {
+        "training": twice(model, training[:: len(training) // len(hidden)]),
+        "left_out": twice(model, hidden),
+    }
+    curve = [row["loss"] for row in rows]
     return {"curve": curve, "cpu_seconds": round(time.process_time() - started, 1), **same}
 
 
+@torch.no_grad()
 def twice(model: matgan.Autoencoder, counts: np.ndarray) -> list[Row]:
     """Exact reconstructions by number of elements, by the published decoding rule."""
-    same = (decode_twin(model, counts) == counts).all(1)
+    model.eval()
+    parts = np.array_split(counts, -(-len(counts) // 1024))
+    back = [CompositionMatrix().decode(model(CompositionMatrix.matrices(part))) for part in parts]
+    same = (Samples.cat(back).counts == counts).all(1)
     kinds = np.count_nonzero(counts, axis=1)
     return [
         {"elements": int(k), "n": int((kinds == k).sum()), "exact": int(same[kinds == k].sum())}
         for k in np.unique(kinds)
     ]
-
-
-@torch.no_grad()
-def decode_twin(model: matgan.Autoencoder, counts: np.ndarray) -> np.ndarray:
-    """(n, 119) counts after encoding and decoding; zeros where no formula comes back."""
-    model.eval()
-    parts = [
-        CompositionMatrix().decode(model(CompositionMatrix.matrices(part))).counts
-        for part in np.array_split(counts, -(-len(counts) // 1024))
-    ]
-    return np.concatenate(parts)
 
 
 # ---- all elements at once, or one after the other
@@ -487,7 +476,7 @@ def condition() -> None:
 def error_of_referee(variant: str) -> Row:
     """Its predictions of compositions that nobody trained on."""
     name = SequenceGan.VARIANTS[variant].condition
-    parts = [valued(name, split) for split in ("val", "test")]
+    parts = [valued("icsd", name, split) for split in ("val", "test")]
     hidden, values = (np.concatenate(part) for part in zip(*parts, strict=True))
     found = referee(name).predict(hidden)
     return {
@@ -514,7 +503,7 @@ def one_condition(variant: str, shuffled: bool, seed: int) -> Row:
 def asked_model(variant: str, *, shuffled: bool, seed: int) -> tuple[SequenceGan, Any]:
     """A small conditional model of the training split, with its values in order or shuffled."""
     config = SequenceGan.VARIANTS[variant].but(**SMALL, seed=seed)
-    counts, values = valued(config.condition, "train")
+    counts, values = valued("icsd", config.condition, "train")
     if shuffled:
         values = np.random.default_rng(seed).permutation(values)
     data = Samples.of(counts, asked={config.condition: values})
@@ -525,18 +514,17 @@ def asked_model(variant: str, *, shuffled: bool, seed: int) -> tuple[SequenceGan
     return model, history
 
 
-def valued(condition: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Compositions of the ICSD role with a property of each."""
-    counts, values = formula_sets.compositions("icsd", split=split, value=condition)
+def valued(role: str, condition: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Compositions of a role with a property of each."""
+    counts, values = formula_sets.compositions(role, split=split, value=condition)
     assert values is not None
     return counts, values
 
 
 def referee(condition: str) -> FormulaPredictor:
     """Gradient boosting on OQMD formulas, none of which any conditional model has seen."""
-    counts, values = formula_sets.compositions("oqmd", split="val", value=condition)
-    assert values is not None
-    fresh = ~member(counts, formula_sets.compositions("icsd")[0])
+    counts, values = valued("oqmd", condition, "val")
+    fresh = ~member(counts, compositions("icsd", "train"))
     return FormulaPredictor("trees").fit(counts[fresh].astype(np.int64), values[fresh])
 
 
