@@ -1,6 +1,6 @@
 """Train the CubicGANs that come with the book, and measure what each published quirk costs.
 
-    python experiments/cubicgan.py train VARIANT        weights, run.json, card.md
+    python experiments/cubicgan.py train VARIANT        weights and run.json
     python experiments/cubicgan.py judge VARIANT        the funnel alone, once more
     python experiments/cubicgan.py baselines            the same for baselines
     python experiments/cubicgan.py relapses [SEED ...]  one published quirk at a time
@@ -25,11 +25,6 @@ from imd_helpers.models import cubicgan
 from imd_helpers.models.cubicgan import CubicGan
 
 N_JUDGED, N_ENERGIES, N_RELAPSE, RELAPSE_STEPS = 10_000, 1_000, 2_000, 1_000
-
-TRAINED_ON = {
-    "oqmd_icsd": "the 943 in `oqmd_icsd` that pass CubicGAN's filter",
-    "cubic_prototypes": "the enumerated compounds of `cubic_prototypes`",
-}
 
 # `fixed` with one thing of the published code put back.
 RELAPSES: dict[str, Row] = {
@@ -109,7 +104,6 @@ def judge(variant: str) -> None:
         run["funnel_of_training_set"] = rows(report)
         run["energies_of_training_set"] = to_the_hull(copies, "enumeration")
     record.write(path, run)
-    card(variant, run)
 
 
 def to_the_hull(model: Any, name: str) -> list[Row]:
@@ -122,36 +116,6 @@ def to_the_hull(model: Any, name: str) -> list[Row]:
         progress=True,
     )
     return rows(report)
-
-
-def card(variant: str, run: Row) -> None:
-    """The card of a checkpoint."""
-    last = run["funnel"]["own labels"][-1]
-    hull = [row for row in run.get("energies", []) if row["stage"] == "metastable"]
-    elements = len(CubicGan.load(folder(variant) / "model.safetensors").table)
-    record.write_gan_card(
-        folder(variant),
-        run,
-        title="CubicGAN",
-        about="Generator and critic of a Wasserstein GAN over cubic ternary crystals.",
-        data=f"{run['training_crystals']:,} crystals, the training split of "
-        f"{TRAINED_ON[run['config'].get('data', 'oqmd_icsd')]}",
-        passed=f"Funnel of {last['n']:,} samples: {record.share(last)} pass all stages, with the "
-        "95 % Wilson interval. The definition of each stage is in `run.json`.",
-        lines=[
-            *(
-                f"Of {row['n']:,} samples {row['passed']} are new and at most 0.1 eV/atom above "
-                "the hull of known phases by CHGNet."
-                for row in hull
-            ),
-            "Source: Zhao et al., Adv. Sci. 8 (2021) 2100566, and the code MilesZhao/CubicGAN, "
-            "commit 7034d84 (MIT). Re-implemented here, without weights or code of the authors.",
-            "Limits: space groups 225, 216 and 221; three orbits at multiples of 1/4; "
-            f"{elements} elements.",
-            "`model.safetensors` and `run.json`: "
-            f"`python experiments/cubicgan.py train {variant}`.",
-        ],
-    )
 
 
 def baselines() -> None:

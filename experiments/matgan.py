@@ -1,6 +1,6 @@
 """Train the MatGANs that come with the book, judge them, and record what the chapter compares.
 
-    python experiments/matgan.py train VARIANT [STEPS]  weights, run.json, card.md
+    python experiments/matgan.py train VARIANT [STEPS]  weights and run.json
     python experiments/matgan.py judge VARIANT          the verdicts alone, once more
     python experiments/matgan.py million VARIANT        two million: time, memory
     python experiments/matgan.py baselines              the same without a GAN
@@ -86,17 +86,6 @@ ASKED = {  # eV/atom, eV
     "gap": [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0],
 }
 N_ASKED, CONDITION_SEEDS, CONTROL_SEEDS = 2_000, 3, 1
-SOURCES = {  # title of the card, and where the model comes from
-    "matgan": (
-        "MatGAN",
-        "Dan et al., npj Comput. Mater. 6 (2020) 84, and the code originofmatter/MatGAN, commit "
-        "e36c744 (no licence). Re-implemented here, without weights, code or data of the authors.",
-    ),
-    "sequence_gan": (
-        "Sequence GAN",
-        "the book's own model; it shares no layer with the published MatGAN.",
-    ),
-}
 
 
 def model_of(variant: str) -> type[MatGan | SequenceGan]:
@@ -110,11 +99,9 @@ def folder(variant: str) -> Path:
 
 
 def add(variant: str, **parts: Row) -> None:
-    """Parts of a variant's run.json, and its card."""
+    """Parts of a variant's run.json."""
     path = folder(variant) / "run.json"
-    run = record.read(path) | parts
-    record.write(path, run)
-    card(variant, run)
+    record.write(path, record.read(path) | parts)
 
 
 # ---- training
@@ -540,47 +527,6 @@ def obtained(model: SequenceGan, value: float, judge_: FormulaPredictor) -> Row:
         "mean": float(predicted.mean()) if len(predicted) else None,
         "quartiles": np.quantile(predicted, [0.25, 0.5, 0.75]).tolist() if len(predicted) else None,
     }
-
-
-# ---- the card of a variant
-
-
-def card(variant: str, run: Row) -> None:
-    """The card of a checkpoint."""
-    config = run["config"]
-    kept = ", those that are charge neutral and balanced" if run["kept_by"] else ""
-    passed = "Not judged yet."
-    if "judged" in run:
-        judged_ = run["judged"]
-        passed = (
-            f"Of {judged_['n']:,} samples {record.share(judged_['funnel'][-1])} are decoded, "
-            "charge balanced, unique and new, with the 95 % Wilson interval."
-        )
-    title, source = SOURCES[model_of(variant).name]
-    lines = [
-        f"Network `{config['network']}`, loss `{config['loss']}`; weights in half precision.",
-        f"Source: {source}",
-        "Limits: a formula says nothing of structure or stability; smact's rules are no proof.",
-        f"`model.safetensors` and `run.json`: `python experiments/matgan.py train {variant} "
-        f"{config['train']['steps']}`.",
-    ]
-    if "million" in run:
-        m = run["million"]
-        lines.append(
-            f"{m['n']:,} samples end to end: {m['seconds']:.0f} s with {m['workers']} processes, "
-            f"at most {m['peak_gb']['at_most']:.1f} GB; {m['distinct']:,} distinct, "
-            f"{m['distinct_new']:,} of them new (`python experiments/matgan.py million {variant}`)."
-        )
-    record.write_gan_card(
-        folder(variant),
-        run,
-        title=title,
-        about="Generator and critic of a GAN over compositions of 2 to 8 elements.",
-        data=f"{run['training_compositions']:,} compositions of the training split, role "
-        f"`{config['data']}`{kept}",
-        passed=passed,
-        lines=lines,
-    )
 
 
 TASKS = (train, judge, million, baselines, losses, draws, autoencoder, condition)

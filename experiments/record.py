@@ -8,7 +8,6 @@ A script lists its tasks in ``TASKS``: functions that take what follows their na
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import multiprocessing
@@ -16,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -61,47 +60,6 @@ def write_arrays(path: Path, **arrays: Any) -> None:
     with partial.open("wb") as file:
         np.savez(file, **arrays)
     partial.replace(path)
-
-
-def write_card(path: Path, title: str, lines: Iterable[str], *, about: str = "") -> None:
-    """Write a card: a title, a sentence, and a list."""
-    head = [f"# {title}", "", *([about, ""] if about else [])]
-    write_text(path, "\n".join([*head, *(f"- {line}" for line in lines)]) + "\n")
-
-
-def share(row: Row) -> str:
-    """The share of a stage with its 95 % Wilson interval."""
-    return f"{100 * row['share']:.1f} % ({100 * row['low']:.1f} to {100 * row['high']:.1f})"
-
-
-def write_gan_card(
-    folder: Path, run: Row, *, title: str, about: str, data: str, passed: str, lines: Sequence[str]
-) -> None:
-    """The card of a trained GAN, every number taken from its run.json.
-
-    Args:
-        folder: of the weights.
-        run: what run.json holds.
-        title: its name.
-        about: what it is, in a sentence.
-        data: what it was trained on.
-        passed: what the judge found, in a sentence.
-        lines: source, further numbers, limits, and the command that made it.
-    """
-    config, train = run["config"], run["config"]["train"]
-    digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()[:16]
-    trained = [
-        f"Trained on: {data}.",
-        f"Size: {config['width']:g} of the full width, batch {config['batch']}, "
-        f"{train['steps']:,} generator steps with {train['critic_steps']} critic steps each, "
-        f"learning rates {train['lr_generator']:g} (generator) and {train['lr_critic']:g}.",
-        f"Training: {run['seconds'] / 60:.0f} minutes, {run['device']}, {run['threads']} thread, "
-        f"seed {train['seed']}. Weights: SHA-256 begins {digest}.",
-        passed,
-    ]
-    licence = "Licence: BSD-3-Clause for the weights; the data are CC-BY-4.0."
-    write_card(folder / "card.md", f"{title}, variant `{run['variant']}`",
-               [*trained, *lines, licence], about=about)  # fmt: skip
 
 
 # ---- going on where one stopped
