@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
 import comparison_entries as entries
@@ -83,30 +83,25 @@ def deviation(one: CrystalBatch, other: CrystalBatch) -> np.ndarray:
     rows = np.flatnonzero(out == 0)
     if len(rows) == 0:
         return out
-    chosen = [(i, subset) for i in rows for subset in subsets(one[i])]
+    both = [[list(parts(crystal)) for crystal in batch[rows]] for batch in (one, other)]
     ours, theirs = (
-        amd.average_minimum_distances(
-            CrystalBatch.cat([sublattice(batch[i], subset) for i, subset in chosen]), k=50
-        )
-        for batch in (one, other)
+        amd.average_minimum_distances(CrystalBatch.cat(list(itertools.chain(*some))), k=50)
+        for some in both
     )
     apart = np.abs(ours - theirs).max(axis=1)
-    np.maximum.at(out, [i for i, _ in chosen], np.nan_to_num(apart, nan=np.inf))
+    of = np.repeat(rows, [len(some) for some in both[0]])
+    np.maximum.at(out, of, np.nan_to_num(apart, nan=np.inf))
     return out
 
 
-def subsets(crystal: CrystalBatch) -> list[tuple[int, ...]]:
-    """All elements, each alone, and each pair."""
+def parts(crystal: CrystalBatch) -> Iterator[CrystalBatch]:
+    """The atoms of all elements, of each element, and of each pair, in the same cell."""
     kinds = sorted(set(crystal.numbers[0].tolist()) - {0})
-    few = [s for size in (1, 2) for s in itertools.combinations(kinds, size)]
-    return list(dict.fromkeys([tuple(kinds), *few]))
-
-
-def sublattice(crystal: CrystalBatch, subset: tuple[int, ...]) -> CrystalBatch:
-    """The atoms of some elements in the same cell."""
-    keep = torch.isin(crystal.numbers, torch.tensor(subset))
-    kept = crystal.frac[keep], crystal.numbers[keep]
-    return CrystalBatch.from_ragged(crystal.lattice, *kept, [int(keep.sum())])
+    few = [some for size in (1, 2) for some in itertools.combinations(kinds, size)]
+    for some in dict.fromkeys([tuple(kinds), *few]):
+        keep = torch.isin(crystal.numbers, torch.tensor(some))
+        kept = crystal.frac[keep], crystal.numbers[keep]
+        yield CrystalBatch.from_ragged(crystal.lattice, *kept, [int(keep.sum())])
 
 
 def round_trip(entry: Entry, batch: CrystalBatch) -> Row:
@@ -147,65 +142,33 @@ def round_trip(entry: Entry, batch: CrystalBatch) -> Row:
 # ---- invariances
 
 
-def rotated(crystal: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
-    """Another orientation (proper)."""
-    turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
-    turn = torch.as_tensor(turn * np.sign(np.linalg.det(turn)))
-    return CrystalBatch(crystal.lattice @ turn, crystal.frac, crystal.numbers)
+def rewritten(kind: str, crystal: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
+    """The same crystal in another orientation, from another origin, in another order or cell."""
+    lattice, frac, numbers = next(crystal.each())
+    change, copies = np.eye(3), np.zeros((1, 3))
+    if kind == "rotation":
+        turn = np.linalg.qr(rng.normal(size=(3, 3)))[0]
+        lattice = lattice @ (turn * np.sign(np.linalg.det(turn)))
+    elif kind == "translation":
+        frac = frac + rng.random(3)
+    elif kind == "permutation":
+        order = rng.permutation(len(numbers))
+        frac, numbers = frac[order], numbers[order]
+    elif kind == "cell":
+        i, j = rng.permutation(3)[:2]
+        change[i, j] = rng.choice([-1, 1])
+    else:  # two cells along the shortest edge
+        axis = int(np.linalg.norm(lattice, axis=1).argmin())
+        change[axis, axis] = 2
+        copies = np.stack([np.zeros(3), np.eye(3)[axis]])
+    frac = np.concatenate([frac + copy for copy in copies]) @ np.linalg.inv(change)
+    numbers = np.tile(numbers, len(copies))
+    return CrystalBatch.from_ragged((change @ lattice)[None], frac, numbers, [len(numbers)])
 
 
-def shifted(crystal: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
-    """Another origin."""
-    return rebuilt(crystal, np.eye(3), shift=rng.random(3))
-
-
-def permuted(crystal: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
-    """Another order of the sites."""
-    n = int(crystal.n_sites[0])
-    order = torch.as_tensor(rng.permutation(n))
-    return CrystalBatch(crystal.lattice, crystal.frac[:, order], crystal.numbers[:, order])
-
-
-def sheared(crystal: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
-    """Another cell of the same volume."""
-    change = np.eye(3)
-    i, j = rng.permutation(3)[:2]
-    change[i, j] = rng.choice([-1, 1])
-    return rebuilt(crystal, change)
-
-
-def doubled(crystal: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
-    """A supercell of two cells along the shortest edge."""
-    del rng
-    axis = int(crystal.lattice[0].norm(dim=1).argmin())
-    change = np.eye(3)
-    change[axis, axis] = 2
-    return rebuilt(crystal, change, copies=np.stack([np.zeros(3), np.eye(3)[axis]]))
-
-
-def rebuilt(
-    crystal: CrystalBatch,
-    change: np.ndarray,
-    *,
-    shift: np.ndarray | float = 0.0,
-    copies: np.ndarray | None = None,
-) -> CrystalBatch:
-    """The crystal in the cell ``change @ lattice``."""
-    n = int(crystal.n_sites[0])
-    copies = np.zeros((1, 3)) if copies is None else copies
-    frac = crystal.frac[0, :n].numpy()
-    frac = np.concatenate([frac + copy + shift for copy in copies]) @ np.linalg.inv(change)
-    numbers = np.tile(crystal.numbers[0, :n].numpy(), len(copies))
-    lattice = (change @ crystal.lattice[0].numpy())[None]
-    return CrystalBatch.from_ragged(lattice, frac, numbers, [len(numbers)])
-
-
-CHANGES: dict[str, Callable[[CrystalBatch, np.random.Generator], CrystalBatch]] = {
-    "rotation": rotated,
-    "translation": shifted,
-    "permutation": permuted,
-    "cell": sheared,
-    "supercell": doubled,
+CHANGES = {
+    kind: partial(rewritten, kind)
+    for kind in ("rotation", "translation", "permutation", "cell", "supercell")
 }
 
 
@@ -213,7 +176,7 @@ def invariances(entry: Entry, batch: CrystalBatch) -> Row:
     """Change of the numbers, where 1 is the median distance of two different crystals."""
     rng = np.random.default_rng(1)
     batch = batch[rng.permutation(len(batch))[:N_CHANGED]]
-    plain = entry.write(batch).numbers.flatten(1).double()  # (n, numbers)
+    plain = entry.write(batch).tensor.flatten(1).double()  # (n, numbers)
     pairs = torch.as_tensor(rng.integers(0, len(batch), (2, 400)))
     pairs = pairs[:, pairs[0] != pairs[1]]
     unit = (plain[pairs[0]] - plain[pairs[1]]).norm(dim=1)
@@ -222,7 +185,7 @@ def invariances(entry: Entry, batch: CrystalBatch) -> Row:
     for name, change in CHANGES.items():
         changed = CrystalBatch.cat([change(crystal, rng) for crystal in batch])
         written = entry.write(changed)
-        moved = (written.numbers.flatten(1).double() - plain).norm(dim=1).numpy()[written.ok]
+        moved = (written.tensor.flatten(1).double() - plain).norm(dim=1).numpy()[written.ok]
         out[name] = {
             "mean": float(moved.mean() / unit) if len(moved) else None,
             "median": float(np.median(moved) / unit) if len(moved) else None,
@@ -241,7 +204,7 @@ def features(entry: Entry, data: CrystalSet) -> tuple[np.ndarray, np.ndarray]:
     rows, ok = [], []
     for piece in chunks(data.crystals):
         written = entry.write(piece)
-        rows.append(sketch(written.numbers.flatten(1).float()))
+        rows.append(sketch(written.tensor.flatten(1).float()))
         ok.append(written.ok)
     return torch.cat(rows).double().numpy(), np.concatenate(ok)
 
@@ -263,36 +226,26 @@ def regress(x: dict[str, np.ndarray], y: dict[str, np.ndarray]) -> tuple[np.ndar
     Columns are standardised; width and ridge are those with the least error on the validation rows,
     from one grid for all descriptors.
     """
-    from scipy.linalg import cho_factor, cho_solve
+    from sklearn.kernel_ridge import KernelRidge
     from sklearn.metrics import euclidean_distances
 
     mean, std = x["train"].mean(0), x["train"].std(0)
     varies = std > 1e-9 * (1 + np.abs(mean))
     z = {part: (v[:, varies] - mean[varies]) / std[varies] for part, v in x.items()}
     z = {part: np.clip(v, -10, 10) for part, v in z.items()}
-    squares = {p: euclidean_distances(v, z["train"], squared=True) for p, v in z.items()}
-    unit = np.median(squares["train"][np.triu_indices(len(z["train"]), 1)])
+    squares = euclidean_distances(z["train"], squared=True)
+    unit = np.median(squares[np.triu_indices(len(squares), 1)])
     offset = y["train"].mean()
-    best: tuple[float, Any] = (np.inf, None)
-    for width in WIDTHS:
-        kernel = np.exp(-width * squares["train"] / unit)
-        for ridge in RIDGES:
-            factor = cho_factor(kernel + ridge * np.eye(len(kernel)))
-            weights = cho_solve(factor, y["train"] - offset)
-            guess = np.exp(-width * squares["val"] / unit) @ weights + offset
-            error = float(np.abs(guess - y["val"]).mean())
-            if error < best[0]:
-                best = error, (width, ridge, weights)
-    width, ridge, weights = best[1]
-    guess = np.exp(-width * squares["test"] / unit) @ weights + offset
-    return np.abs(guess - y["test"]), {"width": width, "ridge": ridge, "columns": int(varies.sum())}
 
+    def off(settings: tuple[float, float], part: str) -> np.ndarray:
+        width, ridge = settings
+        model = KernelRidge(kernel="rbf", gamma=width / unit, alpha=ridge)
+        guess = model.fit(z["train"], y["train"] - offset).predict(z[part])
+        return np.abs(guess + offset - y[part])
 
-@cache
-def reference() -> dict[str, np.ndarray]:
-    """Element fractions of the crystals of the regression."""
-    return {part: features(ENTRIES["element fractions"], sample(part, n))[0]
-            for part, n in PARTS.items()}  # fmt: skip
+    best = min(itertools.product(WIDTHS, RIDGES), key=lambda each: off(each, "val").mean())
+    width, ridge = best
+    return off(best, "test"), {"width": width, "ridge": ridge, "columns": int(varies.sum())}
 
 
 def regression(entry: Entry) -> Row | None:
@@ -306,7 +259,9 @@ def regression(entry: Entry) -> Row | None:
         x[part] = found[ok[part]]
         y[part] = data.table["formation_energy"].to_numpy()[ok[part]]
     off, settings = regress(x, y)
-    theirs, _ = regress({part: v[ok[part]] for part, v in reference().items()}, y)
+    fractions = {part: features(ENTRIES["element fractions"], sample(part, n))[0][ok[part]]
+                 for part, n in PARTS.items()}  # fmt: skip
+    theirs, _ = regress(fractions, y)
     return {
         "n_train": len(y["train"]),
         "n_test": len(off),

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,15 +40,6 @@ Kinds = tuple[int, ...]  # the atomic numbers of a crystal, each once
 
 
 @dataclass(frozen=True, eq=False)
-class Written:
-    """Numbers of n crystals, zeros where ``ok`` is False; what ``read`` needs besides."""
-
-    numbers: Tensor
-    ok: np.ndarray
-    extra: Any = None
-
-
-@dataclass(frozen=True, eq=False)
 class Entry:
     """A descriptor of the table.
 
@@ -56,7 +47,8 @@ class Entry:
         family: chapter that it belongs to.
         gives: what decoding gives: ``crystal``, ``formula`` or ``nothing``.
         size: how many numbers a crystal has.
-        write: encode a batch; never raises for a crystal.
+        write: encode a batch, a row of numbers each; never raises for a crystal. What ``read``
+            needs beside the numbers is in ``asked``.
         read: decode to crystals or compositions.
         regress: are the numbers comparable between all crystals?
         population: which crystals to take where few of a random thousand fit.
@@ -65,8 +57,8 @@ class Entry:
     family: str
     gives: str
     size: int
-    write: Callable[[CrystalBatch], Written]
-    read: Callable[[Written], Samples] | None = None
+    write: Callable[[CrystalBatch], Samples]
+    read: Callable[[Samples], Samples] | None = None
     regress: bool = True
     population: Callable[[CrystalSet], CrystalSet] | None = None
 
@@ -79,16 +71,21 @@ def population(entry: Entry, data: CrystalSet, most: int) -> CrystalBatch:
     return batch[np.flatnonzero(entry.write(batch).ok)[:most]]
 
 
+def samples(content: Any, ok: np.ndarray, **asked: np.ndarray) -> Samples:
+    """Numbers or crystals, and which of them could be written."""
+    return Samples(content, ok, tuple("" if good else "not written" for good in ok), asked)
+
+
 def whole(family: str, make: Callable[[], Any], *, gives: str = "crystal", **more: Any) -> Entry:
     """A descriptor that takes any crystal."""
     descriptor = cache(make)
 
-    def write(batch: CrystalBatch) -> Written:
+    def write(batch: CrystalBatch) -> Samples:
         encoded = descriptor().encode_all(batch)
-        return Written(encoded.tensor.float(), encoded.ok)
+        return replace(encoded, content=encoded.tensor.float())
 
-    def read(written: Written) -> Samples:
-        return descriptor().decode(written.numbers)
+    def read(written: Samples) -> Samples:
+        return descriptor().decode(written.tensor)
 
     size = int(np.prod(descriptor().shape))
     return Entry(family, gives, size, write, None if gives == "nothing" else read, **more)
@@ -104,18 +101,19 @@ def own_elements(
 ) -> Entry:
     """A descriptor made for the elements of each crystal; ``make`` gives None where it has none."""
 
-    def write(batch: CrystalBatch) -> Written:
+    def write(batch: CrystalBatch) -> Samples:
         makers = [make(kinds(crystal)) for crystal in batch]
         numbers, ok = torch.zeros(len(batch), *shape), np.zeros(len(batch), dtype=bool)
         for i, maker in enumerate(makers):
             if maker is not None:
                 encoded = maker.encode_all(batch[i])
                 numbers[i], ok[i] = encoded.tensor[0], encoded.ok[0]
-        return Written(numbers, ok, makers)
+        return samples(numbers, ok, maker=np.array(makers, dtype=object))
 
-    def read(written: Written) -> Samples:
+    def read(written: Samples) -> Samples:
         parts: list[CrystalBatch | str] = []
-        for maker, row, good in zip(written.extra, written.numbers, written.ok, strict=True):
+        makers = written.asked["maker"]
+        for maker, row, good in zip(makers, written.tensor, written.ok, strict=True):
             back = maker.decode(row[None]) if good else None
             parts.append(back.crystals if back is not None and back.ok[0] else "not decoded")
         return assembled(parts)
@@ -123,24 +121,19 @@ def own_elements(
     return Entry(family, "crystal", int(np.prod(shape)), write, read, False, **more)
 
 
-def in_place(ok: np.ndarray, crystals: CrystalBatch | None) -> Samples:
-    """Crystals in the rows that are ok, placeholders elsewhere."""
-    return Samples(in_places(crystals, ok), ok, tuple("" if o else "not written" for o in ok))
-
-
 # ---- compositions
 
 
-def fractions(batch: CrystalBatch) -> Written:
+def fractions(batch: CrystalBatch) -> Samples:
     """Share of each element."""
     counts = batch.counts()[:, 1:]
-    return Written(counts / counts.sum(1, keepdim=True), np.ones(len(batch), dtype=bool))
+    return Samples.of(counts / counts.sum(1, keepdim=True))
 
 
-def fractions_back(written: Written) -> Samples:
+def fractions_back(written: Samples) -> Samples:
     """Smallest whole numbers with these shares."""
-    counts = np.zeros((len(written.ok), elements.N_COLUMNS), dtype=np.int64)
-    for found, row in zip(counts, written.numbers.numpy(), strict=True):
+    counts = np.zeros((len(written), elements.N_COLUMNS), dtype=np.int64)
+    for found, row in zip(counts, written.tensor.numpy(), strict=True):
         shares = row[row > 0]
         n = next(n for n in range(1, 500) if np.abs(n * shares - np.rint(n * shares)).max() < 1e-3)
         found[1:] = np.rint(n * row)
@@ -156,7 +149,7 @@ def coordinates() -> coordinate_matrix.CoordinateMatrix:
     return coordinate_matrix.CoordinateMatrix.fit(data.crystals)
 
 
-def hydrides(data: CrystalSet) -> CrystalSet:
+def ternary_hydrides(data: CrystalSet) -> CrystalSet:
     """Crystals of hydrogen and two other elements."""
     return data.select(elements=["H"], nelements=3)
 
@@ -170,7 +163,7 @@ def hydride_entry(rule: str) -> Entry:
         return None
 
     shape = (4, hydride_blocks.ROWS, 3)
-    return own_elements("coordinates", shape, blocks_of, population=hydrides)
+    return own_elements("coordinates", shape, blocks_of, population=ternary_hydrides)
 
 
 # ---- voxels
@@ -182,16 +175,19 @@ def imatgen(kinds: Kinds) -> voxel_grid.VoxelGrid | None:
     return voxel_grid.VoxelGrid.imatgen(kinds) if len(kinds) == 2 else None
 
 
-class Components:
-    """The first k principal components of (n, points) grids, by the Gram matrix."""
+class Components(NamedTuple):
+    """Principal components of grids: their mean (points,) and axes (points, k)."""
 
-    def __init__(self, grids: Tensor, k: int) -> None:
-        """Mean (points,) and axes (points, k)."""
-        self.mean = grids.mean(0)
-        grids = grids - self.mean
-        values, vectors = torch.linalg.eigh((grids @ grids.T).double())
-        axes = grids.T @ vectors[:, -k:].float()
-        self.axes = axes / values[-k:].clamp_min(1e-12).sqrt().float()
+    mean: Tensor
+    axes: Tensor
+
+    @classmethod
+    def of(cls, grids: Tensor, k: int) -> Components:
+        """The first k of (n, points) grids, by the Gram matrix."""
+        centred = grids - grids.mean(0)
+        values, vectors = torch.linalg.eigh((centred @ centred.T).double())
+        axes = centred.T @ vectors[:, -k:].float()
+        return cls(grids.mean(0), axes / values[-k:].clamp_min(1e-12).sqrt().float())
 
     def encode(self, grids: Tensor) -> Tensor:
         """(batch, k)."""
@@ -210,7 +206,7 @@ class LinearCoder:
 
     def __init__(self, cells: Tensor, sites: Tensor) -> None:
         """Fit to grids (n, points) of cells and of the sites of one element."""
-        of_cells, of_sites = Components(cells, CELL_CODE), Components(sites, SITE_CODE)
+        of_cells, of_sites = Components.of(cells, CELL_CODE), Components.of(sites, SITE_CODE)
         self.encode_cells, self.decode_cells = of_cells.encode, of_cells.decode
         self.encode_sites, self.decode_sites = of_sites.encode, of_sites.decode
 
@@ -245,15 +241,14 @@ def image(kinds: Kinds) -> crystal_image.CrystalImage | None:
 _METHANE = methane_grid.MethaneGrid()
 
 
-def methane_written(batch: CrystalBatch) -> Written:
+def methane_written(batch: CrystalBatch) -> Samples:
     """ZeoGAN's three grids; the cell is kept beside them, as there."""
-    encoded = _METHANE.encode_all(batch)
-    return Written(encoded.tensor, encoded.ok, batch.lattice)
+    return replace(_METHANE.encode_all(batch), asked={"lattice": batch.lattice})
 
 
-def methane_back(written: Written) -> Samples:
+def methane_back(written: Samples) -> Samples:
     """Frameworks by peaks, in the given cells."""
-    return _METHANE.decode(written.numbers, written.extra)
+    return _METHANE.decode(written.tensor, written.asked["lattice"])
 
 
 def silica(data: CrystalSet) -> CrystalSet:
@@ -264,7 +259,6 @@ def silica(data: CrystalSet) -> CrystalSet:
 # ---- symmetry
 
 
-@cache
 def site_rows() -> symmetry_sites.SymmetrySites:
     """CubicGAN's descriptor."""
     data = cubic_ternaries(imd.datasets.load("oqmd_icsd"))
@@ -276,24 +270,7 @@ def cubic_ternaries(data: CrystalSet) -> CrystalSet:
     return data.select(nelements=3, space_groups=list(symmetry_sites.SPACE_GROUPS))
 
 
-def cubicgan_written(batch: CrystalBatch) -> Written:
-    """Three rows of 28."""
-    numbers, ok = torch.zeros(len(batch), 3, 28), np.zeros(len(batch), dtype=bool)
-    maybe = np.flatnonzero((batch.counts() > 0).sum(1).numpy() == 3)
-    if len(maybe):
-        sites, kept = symmetry_sites.find_sites(batch[maybe])
-        ok[maybe[kept]] = True
-        if len(kept):
-            numbers[torch.as_tensor(maybe[kept])] = site_rows().encode_sites(sites)
-    return Written(numbers, ok)
-
-
-def cubicgan_back(written: Written) -> Samples:
-    """Crystals by symmetry operations."""
-    return site_rows().decode(written.numbers)
-
-
-def unit_written(batch: CrystalBatch) -> Written:
+def unit_written(batch: CrystalBatch) -> Samples:
     """Space group, cell and one site of each orbit."""
     numbers, ok = torch.zeros(len(batch), UNIT_WIDTH), np.zeros(len(batch), dtype=bool)
     for i, orbit in enumerate(symmetry.orbits(batch)):
@@ -303,17 +280,17 @@ def unit_written(batch: CrystalBatch) -> Written:
         sites = np.column_stack([orbit.numbers, orbit.frac]).ravel()
         row = np.concatenate([[orbit.space_group], lengths[0], angles[0], sites])
         numbers[i, : len(row)], ok[i] = torch.as_tensor(row), True
-    return Written(numbers, ok)
+    return samples(numbers, ok)
 
 
-def unit_back(written: Written) -> Samples:
+def unit_back(written: Samples) -> Samples:
     """Apply the operations of the group."""
-    rows = written.numbers[torch.as_tensor(written.ok)].double()
+    rows = written.valid().double()
     lattice, _ = coordinate_matrix.lattice_of(rows[:, 1:4], rows[:, 4:7])
     sites = rows[:, 7:].view(len(rows), MOST_SITES, 4).numpy()
     groups, kinds = rows[:, 0].long().numpy(), sites[:, :, 0].astype(np.int64)
     crystals, _ = symmetry.expand(groups, lattice.numpy(), sites[:, :, 1:], kinds)
-    return in_place(written.ok, crystals)
+    return samples(in_places(crystals, written.ok), written.ok)
 
 
 def pgcgm_entry(decimals: int | None) -> Entry:
@@ -321,9 +298,9 @@ def pgcgm_entry(decimals: int | None) -> Entry:
     raw = elements.features("cubicgan")
     table = torch.as_tensor(elements.minmax(raw, np.arange(1, len(raw))) * 2 - 1)
 
-    def write(batch: CrystalBatch) -> Written:
-        ok = np.zeros(len(batch), dtype=bool)
-        numbers, found = torch.zeros(len(batch), PGCGM_SIZE), []
+    def write(batch: CrystalBatch) -> Samples:
+        ok, group = np.zeros(len(batch), dtype=bool), np.zeros(len(batch), dtype=np.int64)
+        numbers, kinds = torch.zeros(len(batch), PGCGM_SIZE), np.zeros((len(batch), 3), np.int64)
         maybe = np.flatnonzero((batch.counts() > 0).sum(1).numpy() == 3)
         some = symmetry.orbits(batch[maybe]) if len(maybe) else []
         for i, orbit in zip(maybe, some, strict=True):
@@ -337,23 +314,23 @@ def pgcgm_entry(decimals: int | None) -> Entry:
                     affine(orbit.space_group).ravel(),
                 ]
                 numbers[i], ok[i] = torch.as_tensor(np.concatenate(parts)), True
-                found.append((orbit.space_group, orbit.numbers))
-        return Written(numbers, ok, found)
+                group[i], kinds[i] = orbit.space_group, orbit.numbers
+        return samples(numbers, ok, group=group, kinds=kinds)
 
-    def read(written: Written) -> Samples:
-        if not written.extra:
-            return in_place(written.ok, None)
-        rows = written.numbers[torch.as_tensor(written.ok)].double().numpy()
+    def read(written: Samples) -> Samples:
+        ok = written.ok
+        if not ok.any():
+            return samples(in_places(None, ok), ok)
+        rows = written.valid().double().numpy()
         frac = (rows[:, :9] * 0.5 + 0.5).reshape(-1, 3, 3)
         frac = frac if decimals is None else frac.round(decimals)
         lengths = np.exp(rows[:, 9:12] * PGCGM_MU + PGCGM_MU)
-        groups = np.array([group for group, _ in written.extra])
+        groups, numbers = written.asked["group"][ok], written.asked["kinds"][ok]
         angles = np.full((len(groups), 3), 90.0)
         angles[(groups >= 143) & (groups <= 194), 2] = 120.0  # hexagonal axes
         lattice, _ = coordinate_matrix.lattice_of(torch.as_tensor(lengths), torch.as_tensor(angles))
-        numbers = np.stack([numbers for _, numbers in written.extra])
         crystals, _ = symmetry.expand(groups, lattice.numpy(), frac, numbers, tolerance=1e-3)
-        return in_place(written.ok, crystals)
+        return samples(in_places(crystals, ok), ok)
 
     return Entry("symmetry", "crystal", PGCGM_SIZE, write, read, decimals is None, ternaries)
 
@@ -377,7 +354,7 @@ def affine(group: int) -> np.ndarray:
 # ---- without a way back
 
 
-def graph_written(batch: CrystalBatch) -> Written:
+def graph_written(batch: CrystalBatch) -> Samples:
     """Means over sites and edges of a crystal graph, as a network without training would pool."""
     graph = crystal_graph(batch)
     sites, edges = graph.site_features(), graph.edge_features()
@@ -389,13 +366,13 @@ def graph_written(batch: CrystalBatch) -> Written:
     mean = mean_by_graph(sites, graph.site_crystal, len(graph))
     square = mean_by_graph(sites**2, graph.site_crystal, len(graph))
     spread = (square - mean**2).clamp_min(0).sqrt()
-    return Written(torch.cat([pooled, mean, spread], dim=1), graph.ok)
+    return samples(torch.cat([pooled, mean, spread], dim=1), graph.ok)
 
 
-def amd_written(batch: CrystalBatch) -> Written:
+def amd_written(batch: CrystalBatch) -> Samples:
     """100 average minimum distances."""
     rows = torch.as_tensor(amd.average_minimum_distances(batch))
-    return Written(rows.nan_to_num(), (~rows.isnan().any(1)).numpy())
+    return samples(rows.nan_to_num(), (~rows.isnan().any(1)).numpy())
 
 
 @cache
@@ -417,7 +394,7 @@ def _soap() -> Any:
     )
 
 
-def soap_written(batch: CrystalBatch) -> Written:
+def soap_written(batch: CrystalBatch) -> Samples:
     """Mean power spectrum of a density in which each atom weighs its electronegativity."""
     from ase import Atoms
 
@@ -426,8 +403,7 @@ def soap_written(batch: CrystalBatch) -> Written:
               cell=c.lattice[0].numpy(), pbc=True)
         for c in batch
     ]  # fmt: skip
-    rows = np.atleast_2d(_soap().create(atoms))
-    return Written(torch.as_tensor(rows), np.ones(len(batch), dtype=bool))
+    return Samples.of(torch.as_tensor(np.atleast_2d(_soap().create(atoms))))
 
 
 def pair_matrix(make: Callable[[int], Any]) -> Entry:
@@ -449,9 +425,7 @@ ENTRIES: dict[str, Entry] = {
     "methane grids (ZeoGAN), cell given": Entry(
         "voxels", "crystal", 3 * 32**3, methane_written, methane_back, False, silica
     ),
-    "three sites (CubicGAN)": Entry(
-        "symmetry", "crystal", 84, cubicgan_written, cubicgan_back, True, cubic_ternaries
-    ),
+    "three sites (CubicGAN)": whole("symmetry", site_rows, population=cubic_ternaries),
     "base sites (PGCGM), two decimals": pgcgm_entry(2),
     "base sites (PGCGM)": pgcgm_entry(None),
     "asymmetric unit": Entry("symmetry", "crystal", UNIT_WIDTH, unit_written, unit_back),

@@ -1,6 +1,6 @@
 """Train the CubicGANs that come with the book, and measure what each published quirk costs.
 
-    python experiments/cubicgan.py train VARIANT        weights, run.json, card.md
+    python experiments/cubicgan.py train VARIANT        weights and run.json
     python experiments/cubicgan.py judge VARIANT        the funnel alone, once more
     python experiments/cubicgan.py baselines            the same for baselines
     python experiments/cubicgan.py relapses [SEED ...]  one published quirk at a time
@@ -25,11 +25,6 @@ from imd_helpers.models import cubicgan
 from imd_helpers.models.cubicgan import CubicGan
 
 N_JUDGED, N_ENERGIES, N_RELAPSE, RELAPSE_STEPS = 10_000, 1_000, 2_000, 1_000
-
-TRAINED_ON = {
-    "oqmd_icsd": "the 943 in `oqmd_icsd` that pass CubicGAN's filter",
-    "cubic_prototypes": "the enumerated compounds of `cubic_prototypes`",
-}
 
 # `fixed` with one thing of the published code put back.
 RELAPSES: dict[str, Row] = {
@@ -109,7 +104,6 @@ def judge(variant: str) -> None:
         run["funnel_of_training_set"] = rows(report)
         run["energies_of_training_set"] = to_the_hull(copies, "enumeration")
     record.write(path, run)
-    card(variant, run)
 
 
 def to_the_hull(model: Any, name: str) -> list[Row]:
@@ -122,40 +116,6 @@ def to_the_hull(model: Any, name: str) -> list[Row]:
         progress=True,
     )
     return rows(report)
-
-
-def card(variant: str, run: Row) -> None:
-    """The card of a checkpoint, every number taken from its run.json."""
-    config, last = run["config"], run["funnel"]["own labels"][-1]
-    hull = [row for row in run.get("energies", []) if row["stage"] == "metastable"]
-    weights = folder(variant) / "model.safetensors"
-    train, elements = config["train"], len(CubicGan.load(weights).table)
-    share = f"{100 * last['share']:.1f} % ({100 * last['low']:.1f} to {100 * last['high']:.1f})"
-    lines = [
-        "Source: Zhao et al., Adv. Sci. 8 (2021) 2100566, and the code MilesZhao/CubicGAN, "
-        "commit 7034d84 (MIT). Re-implemented here, without weights or code of the authors.",
-        f"Trained on: {run['training_crystals']:,} crystals, the training split of "
-        f"{TRAINED_ON[config.get('data', 'oqmd_icsd')]}.",
-        f"Size: {config['width']:g} of the published width, batch {config['batch']}, "
-        f"{train['steps']} generator steps with {train['critic_steps']} critic steps each, "
-        f"learning rate {train['lr_generator']:g}.",
-        f"Training: {run['seconds'] / 60:.0f} minutes, {run['device']}, {run['threads']} "
-        f"thread, seed {train['seed']}.",
-        f"Funnel of {last['n']:,} samples: {share} pass all stages, with the 95 % Wilson "
-        "interval. The definition of each stage is in `run.json`.",
-        *(
-            f"Of {row['n']:,} samples {row['passed']} are new and at most 0.1 eV/atom above the "
-            "hull of known phases by CHGNet."
-            for row in hull
-        ),
-        "Limits: space groups 225, 216 and 221; three orbits at multiples of 1/4; "
-        f"{elements} elements.",
-        "Licence: BSD-3-Clause for the weights; the data are CC-BY-4.0.",
-        f"`model.safetensors` and `run.json`: `python experiments/cubicgan.py train {variant}`.",
-    ]
-    about = "Generator and critic of a Wasserstein GAN over cubic ternary crystals."
-    path = folder(variant) / "card.md"
-    record.write_card(path, f"CubicGAN, variant `{variant}`", lines, about=about)
 
 
 def baselines() -> None:

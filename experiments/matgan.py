@@ -1,6 +1,6 @@
 """Train the MatGANs that come with the book, judge them, and record what the chapter compares.
 
-    python experiments/matgan.py train VARIANT [STEPS]  weights, run.json, card.md
+    python experiments/matgan.py train VARIANT [STEPS]  weights and run.json
     python experiments/matgan.py judge VARIANT          the verdicts alone, once more
     python experiments/matgan.py million VARIANT        two million: time, memory
     python experiments/matgan.py baselines              the same without a GAN
@@ -9,25 +9,24 @@
     python experiments/matgan.py autoencoder            the twin, with its weights
     python experiments/matgan.py condition              asked for a property
 
-VARIANT is one of `imd_helpers.models.matgan.VARIANTS`; `judge` and `million` come after `train`.
-What was interrupted goes on where it stopped. Everything learns from training splits only.
+VARIANT is paper or fixed, of `matgan`, or icsd, neutral, oqmd or mp, of `sequence_gan`; `judge` and
+`million` come after `train`. What was interrupted goes on where it stopped. Everything learns from
+training splits only.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import resource
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import record
 import torch
-from imd_helpers.judge.formulas import Formulas
 from record import Row, table_rows
 from sklearn.metrics import roc_auc_score
 from torch import nn
@@ -35,17 +34,23 @@ from torch import nn
 import imd_helpers as imd
 from imd_helpers.baselines import RandomFormulas, SubstitutedFormulas
 from imd_helpers.crystals.compositions import first_rows, member
+from imd_helpers.crystals.samples import Samples, Stream
 from imd_helpers.datasets import formula_sets
 from imd_helpers.descriptors.composition_matrix import CompositionMatrix
+from imd_helpers.judge import PROTOCOLS, Report
 from imd_helpers.judge import charge as composition
 from imd_helpers.models import formula_models, matgan
+from imd_helpers.models.matgan import MatGan
+from imd_helpers.models.sequence_gan import SequenceGan
 from imd_helpers.networks import fit
+from imd_helpers.networks.epochs import fit_epochs, seeded
 from imd_helpers.networks.losses import slope
 from imd_helpers.predictors import FormulaPredictor
 from imd_helpers.runtime import device_name
 
 HERE = record.CHECKPOINTS / "matgan"
 SEED, N_JUDGED, N_MILLION, POINTS = 2022, 200_000, 2_000_000, 40
+IN_ONE = 20_000  # samples of a baseline with one seed
 SETTINGS = (("icsd24", True), ("icsd24", False), ("smact14", False))  # states, alloys pass
 LOSS_CASES: dict[str, dict[str, Any]] = {
     "plain": {"loss": "plain"},
@@ -66,7 +71,7 @@ WASSERSTEIN = {
     **{"weight_decay_critic": 0.0, "lr_critic": 3e-4},
 }
 BY_HEART = {"counts": False, "dropout": 0.0, "weight_decay_critic": 0.0}
-DRAW_CASES: dict[str, dict[str, Any]] = {  # what differs from `fixed`
+DRAW_CASES: dict[str, dict[str, Any]] = {  # what differs from `icsd`
     "at once, path": {**WASSERSTEIN, "network": "dense", "gradient": "path"},
     "in turn, path": {**WASSERSTEIN, "gradient": "path"},
     "in turn, score": WASSERSTEIN,
@@ -83,17 +88,20 @@ ASKED = {  # eV/atom, eV
 N_ASKED, CONDITION_SEEDS, CONTROL_SEEDS = 2_000, 3, 1
 
 
+def model_of(variant: str) -> type[MatGan | SequenceGan]:
+    """MatGAN or the sequence model, whichever has the variant."""
+    return MatGan if variant in MatGan.VARIANTS else SequenceGan
+
+
 def folder(variant: str) -> Path:
     """Where a variant's files are."""
-    return record.CHECKPOINTS / f"matgan-{variant}"
+    return record.CHECKPOINTS / f"{model_of(variant).name}-{variant}"
 
 
 def add(variant: str, **parts: Row) -> None:
-    """Parts of a variant's run.json, and its card."""
+    """Parts of a variant's run.json."""
     path = folder(variant) / "run.json"
-    run = record.read(path) | parts
-    record.write(path, run)
-    card(variant, run)
+    record.write(path, record.read(path) | parts)
 
 
 # ---- training
@@ -101,7 +109,7 @@ def add(variant: str, **parts: Row) -> None:
 
 def train(variant: str, steps: str = "") -> None:
     """Train one variant at the profile `full`, and judge it."""
-    matgan.train(
+    model_of(variant).train(
         variant,
         profile="full",
         folder=folder(variant),
@@ -118,33 +126,29 @@ def train(variant: str, steps: str = "") -> None:
 
 def compositions(variant: str, *splits: str) -> np.ndarray:
     """(n, 119) counts of some splits of a variant's set, by the rule of its training."""
-    role = matgan.VARIANTS[variant].data
+    role = model_of(variant).VARIANTS[variant].data
     parts = [formula_sets.compositions(role, split=split)[0] for split in splits]
     counts = np.concatenate(parts)
     return counts[imd.judge.charge_neutral(counts)] if variant == "neutral" else counts
 
 
-def training_set(variant: str) -> np.ndarray:
-    """What a variant learnt from."""
-    return compositions(variant, "train")
-
-
-def left_out(variant: str) -> np.ndarray:
-    """The other two splits of its set."""
-    return compositions(variant, "val", "test")
+def sets_of(variant: str) -> tuple[np.ndarray, np.ndarray]:
+    """What a variant learnt from, and the other two splits of its set."""
+    return compositions(variant, "train"), compositions(variant, "val", "test")
 
 
 def shares(counts: np.ndarray) -> list[Row]:
     """How many of (n, 119) counts are neutral, and balanced too, by each setting."""
-    smact, rows = composition.definition(oxidation_states="icsd24")["smact"], []
+    rows: list[Row] = []
     for states, alloys in SETTINGS:
-        row: Row = {"oxidation_states": states, "alloys": alloys, "smact": smact, "n": len(counts)}
-        for name, pauling in (("neutral", False), ("balanced", True)):
-            verdict = imd.judge.charge_neutral(
-                counts, oxidation_states=states, pauling=pauling, alloys=alloys
-            )
-            row[name] = int(verdict.sum())
-        rows.append(row)
+        rule = {"oxidation_states": states, "alloys": alloys}
+        smact = composition.definition(oxidation_states=states)["smact"]
+        neutral, balanced = (
+            int(imd.judge.charge_neutral(counts, pauling=pauling, **rule).sum())
+            for pauling in (False, True)
+        )
+        found = {"n": len(counts), "neutral": neutral, "balanced": balanced}
+        rows.append(rule | {"smact": smact} | found)
     return rows
 
 
@@ -154,80 +158,86 @@ def by_elements(counts: np.ndarray) -> dict[str, int]:
     return {str(k): int(m) for k, m in zip(kinds, n, strict=True)}
 
 
-def strictly(made: Formulas) -> Formulas:
-    """The same samples, metals alone held to the rule too, as in the years of the paper."""
-    neutral, balanced = made.neutral.copy(), made.balanced.copy()
-    for verdict, pauling in ((neutral, False), (balanced, True)):
-        verdict[made.decoded] = imd.judge.charge_neutral(
-            made.counts[made.decoded], pauling=pauling, alloys=False
-        )
-    settings = {**made.settings, "alloys": False}
-    return dataclasses.replace(made, neutral=neutral, balanced=balanced, settings=settings)
+def judged(samples: Samples | Stream, training: np.ndarray, **options: Any) -> Report:
+    """The judge's verdicts on compositions."""
+    return imd.judge.judge(samples, protocol="formulas", training=training, **options)
 
 
-def verdicts(made: Formulas, training: np.ndarray, hidden: np.ndarray) -> Row:
-    """Everything that is recorded of one set of samples."""
-    distinct = made.counts[made.first]
+def yes(made: Report, fact: str) -> np.ndarray:
+    """(n,) bool, the answers to one question."""
+    return made.facts[fact] == 1
+
+
+def settings_of(made: Report) -> Row:
+    """What charge balance was decided by, and the seed."""
+    asked = made.definition["charge balanced"]
+    return {**{key: asked[key] for key in ("oxidation_states", "alloys", "smact")}, "seed": SEED}
+
+
+def verdicts(
+    samples: Samples | Stream, training: np.ndarray, hidden: np.ndarray, **options: Any
+) -> Row:
+    """Judge samples, also with metals alone held to the rule, as in the years of the paper."""
+    started = time.perf_counter()
+    made = judged(samples, training, **options)
+    seconds = round(time.perf_counter() - started, 1)
+    rule = dataclasses.replace(PROTOCOLS["formulas"], alloys=False)
+    strict = imd.judge.judge(made.samples, protocol=rule, training=training)
+    distinct = made.samples.counts[yes(made, "unique")]
     return {
-        "n": len(made),
-        "settings": made.settings,
-        "funnel": table_rows(made.report().table),
-        "funnel_without_alloys": table_rows(strictly(made).report().table),
-        "decoded": int(made.decoded.sum()),
+        "n": made.n,
+        "settings": settings_of(made),
+        "funnel": table_rows(made.table),
+        "funnel_without_alloys": table_rows(strict.table),
+        "decoded": int(yes(made, "decoded").sum()),
         "distinct": len(distinct),
         "distinct_by_elements": by_elements(distinct),
-        "shares_of_samples": shares(made.counts[made.decoded]),
+        "shares_of_samples": shares(made.samples.counts[yes(made, "decoded")]),
         "shares_of_distinct": shares(distinct),
         **curves(made, training, hidden),
-        "seconds": round(made.seconds, 1),
+        "seconds": seconds,
     }
 
 
-def curves(made: Formulas, training: np.ndarray, hidden: np.ndarray) -> Row:
+def curves(made: Report, training: np.ndarray, hidden: np.ndarray) -> Row:
     """Uniqueness along the samples, what is recovered, and what is new."""
     return {
-        "uniqueness": table_rows(made.uniqueness(POINTS)),
+        "uniqueness": table_rows(imd.judge.uniqueness(made, POINTS)),
         "recovered": {
-            "training": table_rows(made.recovery(training)),
-            "left_out": table_rows(made.recovery(hidden)),
+            "training": table_rows(imd.judge.recovery(made, training)),
+            "left_out": table_rows(imd.judge.recovery(made, hidden)),
         },
-        "new": table_rows(made.new(training)),
+        "new": table_rows(imd.judge.new_by_elements(made, training)),
     }
+
+
+def stream_of(variant: str, n: int) -> Stream:
+    """Samples of a trained variant."""
+    return Stream(imd.models.load(model_of(variant).name, variant=variant), n, seed=SEED)
 
 
 def judge(variant: str) -> None:
     """Verdicts on 200,000 samples, into run.json; finished pieces wait beside the weights."""
-    pieces, training = folder(variant) / "pieces", training_set(variant)
-    made = imd.judge.judge_formulas(
-        imd.models.load("matgan", variant=variant),
-        N_JUDGED,
-        training=training,
-        seed=SEED,
-        cache=pieces,
-        progress=True,
-        name=variant,
-    )
-    add(variant, judged=verdicts(made, training, left_out(variant)))
+    pieces, stream = folder(variant) / "pieces", stream_of(variant, N_JUDGED)
+    found = verdicts(stream, *sets_of(variant), cache=pieces, progress=True, name=variant)
+    add(variant, judged=found)
     shutil.rmtree(pieces)
 
 
 def million(variant: str) -> None:
     """Two million samples end to end with two processes: time, memory, uniqueness, novelty."""
     started = time.perf_counter()
-    model = imd.models.load("matgan", variant=variant)
-    training = training_set(variant)
-    made = imd.judge.judge_formulas(
-        model, N_MILLION, training=training, seed=SEED, workers=2, progress=True
-    )
-    first = made.first
-    new = first & ~made.known
+    training, hidden = sets_of(variant)
+    made = judged(stream_of(variant, N_MILLION), training, workers=2, progress=True)
+    first, balanced = yes(made, "unique"), yes(made, "charge balanced")
+    new = first & yes(made, "novel")
     seconds = time.perf_counter() - started
     parent, child = (
         resource.getrusage(who).ru_maxrss / 2**20
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )
     found = {
-        "n": len(made),
+        "n": made.n,
         "workers": 2,
         "seconds": round(seconds, 1),
         "peak_gb": {
@@ -236,13 +246,13 @@ def million(variant: str) -> None:
             "at_most": round(parent + 2 * child, 3),  # all three at once
         },
         "device": device_name(),
-        "decoded": int(made.decoded.sum()),
+        "decoded": int(yes(made, "decoded").sum()),
         "distinct": int(first.sum()),
-        "distinct_balanced": int((first & made.balanced).sum()),
+        "distinct_balanced": int((first & balanced).sum()),
         "distinct_new": int(new.sum()),
-        "distinct_new_balanced": int((new & made.balanced).sum()),
-        "settings": made.settings,
-        **curves(made, training, left_out(variant)),
+        "distinct_new_balanced": int((new & balanced).sum()),
+        "settings": settings_of(made),
+        **curves(made, training, hidden),
     }
     add(variant, million=found)
 
@@ -250,38 +260,28 @@ def million(variant: str) -> None:
 # ---- without a GAN
 
 
-def in_pieces(maker: Any, size: int = 20_000) -> np.ndarray:
-    """(n, 119) int8 counts of a sampler, made in parts with a seed each."""
-    parts = [
-        maker.sample(size, seed=SEED + start).counts.astype(np.int8)
-        for start in range(0, N_JUDGED, size)
-    ]
-    return np.concatenate(parts)
-
-
 def baselines() -> None:
     """The same verdicts for samplers without a GAN, and the shares of the training sets."""
-    training, hidden = training_set("fixed"), left_out("fixed")
-    makers: dict[str, Callable[[], Any]] = {
-        "random": lambda: RandomFormulas(training),
-        "random, balanced": lambda: RandomFormulas(training, accept=imd.judge.charge_neutral),
-        "substitution": lambda: SubstitutedFormulas(training),
-        "RNN": lambda: formula_models.load(formula_models.checkpoint_path("rnn")),
+    training, hidden = sets_of("icsd")
+    makers: dict[str, Any] = {
+        "random": RandomFormulas(training),
+        "random, balanced": RandomFormulas(training, accept=imd.judge.charge_neutral),
+        "substitution": SubstitutedFormulas(training),
+        "RNN": formula_models.load(formula_models.checkpoint_path("rnn")),
     }
     found = {}
     for name, maker in makers.items():
-        made = imd.judge.judge_formulas(in_pieces(maker()), training=training, name=name)
-        found[name] = verdicts(made, training, hidden)
-    sets = {
-        variant: {
+        pieces = [maker.sample(IN_ONE, seed=SEED + k) for k in range(0, N_JUDGED, IN_ONE)]
+        found[name] = verdicts(Samples.cat(pieces), training, hidden, name=name)
+    sets = {}
+    for variant in ("icsd", "neutral", "oqmd", "mp"):
+        counts, hidden = sets_of(variant)
+        sets[variant] = {
             "n": len(counts),
             "by_elements": by_elements(counts),
             "shares": shares(counts),
-            "left_out": len(left_out(variant)),
+            "left_out": len(hidden),
         }
-        for variant in ("fixed", "neutral", "oqmd", "mp")
-        for counts in (training_set(variant),)
-    }
     record.write(HERE / "baselines.json", {"samplers": found, "training_sets": sets})
 
 
@@ -301,33 +301,32 @@ def one_loss(case: str, seed: int) -> Row:
     config = matgan.PAPER.but(
         width=LOSS_WIDTH, steps=LOSS_STEPS, log_every=10, seed=seed, **LOSS_CASES[case]
     )
-    model = matgan.MatGan(config, seed=seed)
-    slopes = [slope_of(model, training)]
-    history = fit(matgan.MatGame(model, training), config.train, progress=False)
-    slopes.append(slope_of(model, training))
-    made = imd.judge.judge_formulas(model.sample(2_000, seed=SEED).counts, training=training)
+    model = MatGan.from_data(training, config, seed=seed)
+    slopes = [slope_of(model)]
+    history = fit(model, config.train, progress=False)
+    slopes.append(slope_of(model))
+    made = judged(model.sample(2_000, seed=SEED), training)
     return {
         "distance": [row["critic_distance"] for row in history.rows],
         "penalty": [row.get("critic_penalty") for row in history.rows],
         "slope_before_and_after": slopes,
-        "decoded": int(made.decoded.sum()),
-        "balanced": int(made.balanced.sum()),
-        "distinct": int(made.first.sum()),
-        "n": len(made),
+        "decoded": int(yes(made, "decoded").sum()),
+        "balanced": int(yes(made, "charge balanced").sum()),
+        "distinct": int(yes(made, "unique").sum()),
+        "n": made.n,
     }
 
 
-def slope_of(model: matgan.MatGan, training: np.ndarray) -> float:
+def slope_of(model: MatGan) -> float:
     """Median slope of the critic between real and generated samples, 256 points."""
-    batch = model.config.batch
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(SEED)
         slopes = []
-        for _ in range(256 // batch):
-            real = CompositionMatrix.matrices(training[torch.randint(len(training), (batch,))])
+        for _ in range(256 // model.config.batch):
+            real, _ = model.real()
             with torch.no_grad():
-                fake = model.generator(torch.randn(batch, model.config.latent))
-            points = torch.lerp(real, fake, torch.rand(batch, 1, 1))
+                fake = model.fake()
+            points = torch.lerp(real, fake, torch.rand(len(real), 1, 1))
             gradient = slope(model.critic, points).detach()
             slopes.append(gradient.flatten(1).norm(dim=1))
     return float(torch.cat(slopes).median())
@@ -345,59 +344,50 @@ def autoencoder() -> None:
         "batch": TWIN_BATCH,
         "learning_rate": TWIN_RATE,
         "device": device_name(),
+        "dice": one_twin(matgan.dice_loss),
+        "squares": one_twin(nn.functional.mse_loss),
     }
-    twins = {"dice": one_twin(matgan.dice_loss), "squares": one_twin(nn.functional.mse_loss)}
-    record.write(HERE / "autoencoder.json", about | twins)
+    record.write(HERE / "autoencoder.json", about)
 
 
 def one_twin(loss: Callable[..., torch.Tensor]) -> Row:
     """Train one autoencoder on the ICSD role; exact reconstructions of both splits."""
-    training, _ = formula_sets.compositions("icsd")
+    training, hidden = sets_of("icsd")
+    steps = len(training) // TWIN_BATCH  # of an epoch
     started = time.process_time()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+
+    def batches() -> Iterator[tuple[torch.Tensor, int]]:
+        for rows in np.array_split(torch.randperm(len(training)).numpy(), steps):
+            yield CompositionMatrix.matrices(training[rows]), 1
+
+    def terms(matrix: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"loss": loss(model(matrix), matrix)}
+
+    with seeded(0):
         model = matgan.Autoencoder(TWIN)
-        adam = torch.optim.Adam(model.parameters(), TWIN_RATE)
-        steps = TWIN_EPOCHS * (len(training) // TWIN_BATCH)
-        cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, steps)
-        curve = []
-        for _ in range(TWIN_EPOCHS):
-            order, total = torch.randperm(len(training)).numpy(), 0.0
-            for batch in np.array_split(order, len(training) // TWIN_BATCH):
-                matrix = CompositionMatrix.matrices(training[batch])
-                value = loss(model(matrix), matrix)
-                adam.zero_grad(set_to_none=True)
-                value.backward()
-                adam.step()
-                cosine.step()
-                total += float(value.detach()) / (len(training) // TWIN_BATCH)
-            curve.append(total)
-            print(f"epoch {len(curve)}: {total:.4f}")
-    hidden = left_out("fixed")
-    sets = {"training": training[:: len(training) // len(hidden)], "left_out": hidden}
-    same = {name: twice(model, counts) for name, counts in sets.items()}
+        rows = fit_epochs(
+            model, batches, terms, epochs=TWIN_EPOCHS, lr=TWIN_RATE, falling=TWIN_EPOCHS * steps
+        )
+    same = {
+        "training": twice(model, training[:: len(training) // len(hidden)]),
+        "left_out": twice(model, hidden),
+    }
+    curve = [row["loss"] for row in rows]
     return {"curve": curve, "cpu_seconds": round(time.process_time() - started, 1), **same}
 
 
+@torch.no_grad()
 def twice(model: matgan.Autoencoder, counts: np.ndarray) -> list[Row]:
     """Exact reconstructions by number of elements, by the published decoding rule."""
-    same = (decode_twin(model, counts) == counts).all(1)
+    model.eval()
+    parts = np.array_split(counts, -(-len(counts) // 1024))
+    back = [CompositionMatrix().decode(model(CompositionMatrix.matrices(part))) for part in parts]
+    same = (Samples.cat(back).counts == counts).all(1)
     kinds = np.count_nonzero(counts, axis=1)
     return [
         {"elements": int(k), "n": int((kinds == k).sum()), "exact": int(same[kinds == k].sum())}
         for k in np.unique(kinds)
     ]
-
-
-@torch.no_grad()
-def decode_twin(model: matgan.Autoencoder, counts: np.ndarray) -> np.ndarray:
-    """(n, 119) counts after encoding and decoding; zeros where no formula comes back."""
-    model.eval()
-    parts = [
-        CompositionMatrix().decode(model(CompositionMatrix.matrices(part))).counts
-        for part in np.array_split(counts, -(-len(counts) // 1024))
-    ]
-    return np.concatenate(parts)
 
 
 # ---- all elements at once, or one after the other
@@ -414,25 +404,22 @@ def draws() -> None:
 def one_draw(case: str, steps: int, seed: int) -> Row:
     """Train one small generator of a case, for some steps from a seed, and judge it."""
     changes = {**SMALL, **DRAW_CASES[case], "steps": steps}
-    training, hidden = training_set("fixed"), left_out("fixed")
+    training, hidden = sets_of("icsd")
     started = time.process_time()
-    model, _ = matgan.train("fixed", profile="full", changes=changes, seed=seed, progress=False)
-    made = imd.judge.judge_formulas(model, N_DRAWN, training=training, seed=SEED)
-    kinds = np.bincount(made.n_elements, minlength=9)
+    model, _ = SequenceGan.train("icsd", profile="full", changes=changes, seed=seed, progress=False)
+    made = judged(Stream(model, N_DRAWN, seed=SEED), training)
+    counts = made.samples.counts
     score = {
-        name: scores(model, counts)
-        for name, counts in (
-            ("training", training[:: len(training) // len(hidden)]),
-            ("left_out", hidden),
-            ("generated", made.counts[made.decoded][: len(hidden)]),
-        )
+        "training": scores(model, training[:: len(training) // len(hidden)]),
+        "left_out": scores(model, hidden),
+        "generated": scores(model, counts[yes(made, "decoded")][: len(hidden)]),
     }
     return {
         "cpu_seconds": round(time.process_time() - started, 1),
-        "n": len(made),
-        "decoded_by_elements": {str(k): int(m) for k, m in enumerate(kinds) if m},
-        "shares_of_distinct": shares(made.counts[made.first]),
-        "funnel": table_rows(made.report().table),
+        "n": made.n,
+        "decoded_by_elements": by_elements(counts),  # 0 where there is no formula
+        "shares_of_distinct": shares(counts[yes(made, "unique")]),
+        "funnel": table_rows(made.table),
         "scored_above_generated": {
             name: above(score[name], score["generated"]) for name in ("training", "left_out")
         },
@@ -440,7 +427,7 @@ def one_draw(case: str, steps: int, seed: int) -> Row:
 
 
 @torch.no_grad()
-def scores(model: matgan.MatGan, counts: np.ndarray) -> np.ndarray:
+def scores(model: SequenceGan, counts: np.ndarray) -> np.ndarray:
     """(n,) scores of the critic."""
     model.critic.eval()
     matrix = CompositionMatrix.matrices(counts)
@@ -475,8 +462,8 @@ def condition() -> None:
 
 def error_of_referee(variant: str) -> Row:
     """Its predictions of compositions that nobody trained on."""
-    name = matgan.VARIANTS[variant].condition
-    parts = [valued(name, split) for split in ("val", "test")]
+    name = SequenceGan.VARIANTS[variant].condition
+    parts = [valued("icsd", name, split) for split in ("val", "test")]
     hidden, values = (np.concatenate(part) for part in zip(*parts, strict=True))
     found = referee(name).predict(hidden)
     return {
@@ -488,10 +475,9 @@ def error_of_referee(variant: str) -> Row:
 
 def one_condition(variant: str, shuffled: bool, seed: int) -> Row:
     """Train one conditional model, ask it, and let the referee answer."""
-    config = matgan.VARIANTS[variant]
-    judge_ = referee(config.condition)
+    judge_ = referee(SequenceGan.VARIANTS[variant].condition)
     started = time.process_time()
-    model, history = asked_model(config, shuffled=shuffled, seed=seed)
+    model, history = asked_model(variant, shuffled=shuffled, seed=seed)
     if seed == 0 and not shuffled:
         model.save(HERE / f"condition-{variant}.safetensors")
     return {
@@ -501,40 +487,37 @@ def one_condition(variant: str, shuffled: bool, seed: int) -> Row:
     }
 
 
-def asked_model(
-    config: matgan.MatGanConfig, *, shuffled: bool, seed: int
-) -> tuple[matgan.MatGan, Any]:
+def asked_model(variant: str, *, shuffled: bool, seed: int) -> tuple[SequenceGan, Any]:
     """A small conditional model of the training split, with its values in order or shuffled."""
-    counts, values = valued(config.condition, "train")
+    config = SequenceGan.VARIANTS[variant].but(**SMALL, seed=seed)
+    counts, values = valued("icsd", config.condition, "train")
     if shuffled:
         values = np.random.default_rng(seed).permutation(values)
-    config = config.but(**SMALL, seed=seed)
-    model = matgan.MatGan(config, scale=(values.mean(), values.std()), seed=seed)
-    history = fit(matgan.MatGame(model, counts, values), config.train, progress=False)
+    data = Samples.of(counts, asked={config.condition: values})
+    model = SequenceGan.from_data(data, config, seed=seed)
+    history = fit(model, config.train, progress=False)
     assert history.ema is not None
     model.generator.load_state_dict(history.ema.state_dict())
     return model, history
 
 
-def valued(condition: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Compositions of the ICSD role with a property of each."""
-    counts, values = formula_sets.compositions("icsd", split=split, value=condition)
+def valued(role: str, condition: str, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Compositions of a role with a property of each."""
+    counts, values = formula_sets.compositions(role, split=split, value=condition)
     assert values is not None
     return counts, values
 
 
 def referee(condition: str) -> FormulaPredictor:
     """Gradient boosting on OQMD formulas, none of which any conditional model has seen."""
-    counts, values = formula_sets.compositions("oqmd", split="val", value=condition)
-    assert values is not None
-    fresh = ~member(counts, formula_sets.compositions("icsd")[0])
+    counts, values = valued("oqmd", condition, "val")
+    fresh = ~member(counts, compositions("icsd", "train"))
     return FormulaPredictor("trees").fit(counts[fresh].astype(np.int64), values[fresh])
 
 
-def obtained(model: matgan.MatGan, value: float, judge_: FormulaPredictor) -> Row:
+def obtained(model: SequenceGan, value: float, judge_: FormulaPredictor) -> Row:
     """What a model makes when asked for one value: distinct formulas and the referee's values."""
-    made = model.sample(N_ASKED, condition=value, seed=SEED).counts
-    made = made[made.any(1)]
+    made = model.sample(N_ASKED, condition={model.config.condition: value}, seed=SEED).valid()
     distinct = made[first_rows(made)] if len(made) else made
     predicted = judge_.predict(distinct.astype(np.int64)) if len(distinct) else np.array([])
     return {
@@ -544,53 +527,6 @@ def obtained(model: matgan.MatGan, value: float, judge_: FormulaPredictor) -> Ro
         "mean": float(predicted.mean()) if len(predicted) else None,
         "quartiles": np.quantile(predicted, [0.25, 0.5, 0.75]).tolist() if len(predicted) else None,
     }
-
-
-# ---- the card of a variant
-
-
-def card(variant: str, run: Row) -> None:
-    """Every number taken from its run.json."""
-    config, train_, judged = run["config"], run["config"]["train"], run.get("judged")
-    weights = folder(variant) / "model.safetensors"
-    digest = hashlib.sha256(weights.read_bytes()).hexdigest()[:16]
-    kept = ", those that are charge neutral and balanced" if run["kept_by"] else ""
-    lines = [
-        "Source: Dan et al., npj Comput. Mater. 6 (2020) 84, and the code originofmatter/MatGAN, "
-        "commit e36c744 (no licence). Re-implemented here, without weights, code or data of the "
-        "authors.",
-        f"Trained on: {run['training_compositions']:,} compositions of the training split, role "
-        f"`{config['data']}`{kept}.",
-        f"Network `{config['network']}`, width {config['width']:g}, batch {config['batch']}, "
-        f"{train_['steps']:,} generator steps with {train_['critic_steps']} critic steps each, "
-        f"learning rates {train_['lr_generator']:g} (generator) and {train_['lr_critic']:g}, "
-        f"loss `{config['loss']}`.",
-    ]
-    if judged:
-        last, n = judged["funnel"][-1], judged["n"]
-        low, high = (100 * float(end) for end in imd.judge.wilson(last["passed"], n))
-        lines.append(
-            f"Of {n:,} samples {100 * last['passed'] / n:.1f} % ({low:.1f} to {high:.1f}) are "
-            "decoded, charge balanced, unique and new, with the 95 % Wilson interval."
-        )
-    if "million" in run:
-        m = run["million"]
-        lines.append(
-            f"{m['n']:,} samples end to end: {m['seconds']:.0f} s with {m['workers']} processes, "
-            f"at most {m['peak_gb']['at_most']:.1f} GB; {m['distinct']:,} distinct, "
-            f"{m['distinct_new']:,} of them new "
-            f"(`python experiments/matgan.py million {variant}`)."
-        )
-    lines += [
-        "Limits: a formula says nothing of structure or stability; smact's rules are no proof.",
-        f"Weights: half precision, SHA-256 begins {digest}. Licence: BSD-3-Clause; the data are "
-        "CC-BY-4.0.",
-        f"`model.safetensors` and `run.json`: `python experiments/matgan.py train {variant} "
-        f"{train_['steps']}`.",
-    ]
-    about = "Generator and critic of a GAN over compositions of 2 to 8 elements."
-    path = folder(variant) / "card.md"
-    record.write_card(path, f"MatGAN, variant `{variant}`", lines, about=about)
 
 
 TASKS = (train, judge, million, baselines, losses, draws, autoencoder, condition)

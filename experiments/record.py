@@ -15,7 +15,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -60,12 +60,6 @@ def write_arrays(path: Path, **arrays: Any) -> None:
     with partial.open("wb") as file:
         np.savez(file, **arrays)
     partial.replace(path)
-
-
-def write_card(path: Path, title: str, lines: Iterable[str], *, about: str = "") -> None:
-    """Write a card: a title, a sentence, and a list."""
-    head = [f"# {title}", "", *([about, ""] if about else [])]
-    write_text(path, "\n".join([*head, *(f"- {line}" for line in lines)]) + "\n")
 
 
 # ---- going on where one stopped

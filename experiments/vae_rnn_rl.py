@@ -21,7 +21,6 @@ from record import Row
 import imd_helpers as imd
 from imd_helpers.crystals import compositions
 from imd_helpers.descriptors.composition_matrix import CompositionMatrix
-from imd_helpers.judge.charge import oxidation_table
 from imd_helpers.models import formula_models as fm
 from imd_helpers.models import formula_tokens as ft
 from imd_helpers.predictors import FormulaPredictor
@@ -30,19 +29,12 @@ VAE, BETA = {"epochs": 30, "batch": 256, "lr": 3e-3, "seed": 0}, 0.1
 RNN = {"epochs": 20, "batch": 256, "lr": 2e-3, "seed": 0}
 
 HERE = record.CHECKPOINTS / "vae_rnn_rl"
+PAGE = record.chapter("3_networks/vae_rnn_rl", until="## Build it")
 POLICY = {"steps": 120, "batch": 128, "lr": 1e-3}
 WEIGHTS = (0.0, 1.0, 3.0)  # eV a nat
 SEEDS = range(5)
 SAVED = {"free": 0.0, "anchored": 1.0}  # of the first seed
 N, BEST, ROWS = 2_000, 200, 15_000
-
-
-def neutral(counts: np.ndarray) -> np.ndarray:
-    """(n,) bool: no exception for alloys; a row of zeros is not neutral."""
-    verdict, good = np.zeros(len(counts), dtype=bool), counts.any(1)
-    if good.any():
-        verdict[good] = imd.judge.charge_neutral(counts[good], alloys=False)
-    return verdict
 
 
 class Gaps:
@@ -53,7 +45,7 @@ class Gaps:
         table = table[table["band_gap"].notna()]
         read = CompositionMatrix().read(table["formula"].tolist())
         counts, gap = read.counts.astype(np.int64), table["band_gap"].to_numpy()
-        train = read.ok & neutral(counts) & (table["split"] == "train").to_numpy()
+        train = read.ok & PAGE.neutral(counts) & (table["split"] == "train").to_numpy()
         order = np.random.default_rng(0).permutation(np.flatnonzero(train))
         first, second = order[:ROWS], order[ROWS : 2 * ROWS]
         self.guide = FormulaPredictor("network").fit(counts[first], gap[first])
@@ -63,19 +55,19 @@ class Gaps:
 
     def reward(self, counts: np.ndarray) -> np.ndarray:
         """(n,) gap in eV that the guide promises for neutral formulas, 0 for others."""
-        return np.where(neutral(counts), np.maximum(self.guide.predict(counts), 0.0), 0.0)
+        return np.where(PAGE.neutral(counts), np.maximum(self.guide.predict(counts), 0.0), 0.0)
 
     def judge(self, made: np.ndarray, known: set[bytes]) -> Row:
         """What a sample holds; gaps are means over distinct neutral formulas, in eV."""
         unique = ft.distinct(made)
-        kept = unique[neutral(unique)]
+        kept = unique[PAGE.neutral(unique)]
         words = compositions.keys(kept)
         looked_up = np.array([self.table.get(word, np.nan) for word in words])
         there = np.isfinite(looked_up)
         promised, refereed = self.guide.predict(kept), self.referee.predict(kept)
         return {
             "n": len(made),
-            "neutral": float(neutral(made).mean()),
+            "neutral": float(PAGE.neutral(made).mean()),
             "distinct": len(unique) / len(made),
             "n_kept": len(kept),
             "new": float(np.mean([word not in known for word in words])),
@@ -94,20 +86,19 @@ def best_of_many(rnn: fm.FormulaRnn, gaps: Gaps, seed: int) -> np.ndarray:
     return unique[np.argsort(-gaps.reward(unique))[:BEST]]
 
 
-def loopholes(rnn: fm.FormulaRnn, metal: np.ndarray) -> tuple[fm.FormulaRnn, list[Row]]:
+def loopholes(rnn: fm.FormulaRnn) -> tuple[fm.FormulaRnn, list[Row]]:
     """Rewarded for smact's default verdict, which lets alloys pass; the first policy, all rows."""
     rows, first = [], copy.deepcopy(rnn)
     for seed in SEEDS:
         policy = first if seed == 0 else copy.deepcopy(rnn)
         fm.reinforce(policy, imd.judge.charge_neutral, **POLICY, seed=seed)
         made = policy.sample(N, seed=seed).counts
-        good = made[made.any(1)]
         rows.append(
             {
                 "seed": seed,
-                "default": float(imd.judge.charge_neutral(good).sum() / N),
-                "strict": float(neutral(made).mean()),
-                "metals_only": float((good[:, ~metal] == 0).all(1).sum() / N),
+                "default": float(PAGE.verdicts(made).mean()),
+                "strict": float(PAGE.neutral(made).mean()),
+                "metals_only": float(PAGE.metals_only(made).mean()),
                 "distinct": len(ft.distinct(made)) / N,
             }
         )
@@ -142,9 +133,7 @@ def policies(
 def networks() -> None:
     """Train everything, and write `run.json`."""
     start = time.process_time()
-    training = imd.datasets.load("oqmd_icsd", split="train")
-    counts = ft.distinct(training.crystals.counts().numpy())
-    hashes = {}
+    counts, hashes = PAGE.train, {}
 
     def save(name: str, model: fm.FormulaVae | fm.FormulaRnn) -> None:
         about = {"name": name, "data": "oqmd_icsd, split train"}
@@ -161,7 +150,7 @@ def networks() -> None:
     rnn = fm.load(HERE / "rnn.safetensors")  # as the chapter will find it
     gaps = Gaps()
     rows, more = policies(rnn, gaps, set(compositions.keys(counts)), save)
-    loophole, by_verdict = loopholes(rnn, oxidation_table().metal)
+    loophole, by_verdict = loopholes(rnn)
     save("loophole", loophole)
     found = {
         "settings": {
