@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from ..crystals import CrystalBatch, compositions, elements
-from ..crystals.rules import broken_crystals, geometry_verdict
+from ..crystals.rules import broken_crystals, safe_counts, why_broken
 from ..runtime import InputError
 
 NONE = -1  # no crystal is the same
@@ -117,7 +117,9 @@ def reduce_cells(crystals: CrystalBatch, settings: MatchSettings | None = None) 
 
     settings = settings or MatchSettings()
     broken = broken_crystals(crystals)
-    failed = {i: _why_broken(crystals, i) for i in np.flatnonzero(broken).tolist()}
+    failed = {
+        i: f"broken crystal: {why_broken(crystals, i)}" for i in np.flatnonzero(broken).tolist()
+    }
     numbers = crystals.numbers.cpu().numpy()
     atoms = (numbers > 0) & ~broken[:, None]
     start = np.concatenate([[0], np.cumsum(atoms.sum(1))])
@@ -223,59 +225,11 @@ def buckets(cells: ReducedCells) -> list[np.ndarray]:
     return [np.array(members) for members in places.values() if len(members) > 1]
 
 
-def whole_counts(crystals: CrystalBatch) -> np.ndarray:
-    """(n, 119) atoms of each element; zeros where a crystal is broken."""
-    whole = ~broken_crystals(crystals)
-    out = np.zeros((len(crystals), elements.N_COLUMNS), dtype=np.int64)
-    if whole.any():
-        out[whole] = (crystals if whole.all() else crystals[whole]).counts().numpy()
-    return out
-
-
 def same_compositions(reference: CrystalBatch, crystals: CrystalBatch) -> np.ndarray:
     """Indices of the reference crystals whose composition some crystal has."""
-    wanted = set(compositions.keys(whole_counts(crystals))) - {b""}
-    known = compositions.keys(whole_counts(reference))
+    wanted = set(compositions.keys(safe_counts(crystals))) - {b""}
+    known = compositions.keys(safe_counts(reference))
     return np.flatnonzero([key in wanted for key in known])
-
-
-def same_structure(
-    one: CrystalBatch, other: CrystalBatch, *, settings: MatchSettings | None = None
-) -> np.ndarray:
-    """Pair by pair, does pymatgen's matcher call two crystals the same?
-
-    Args:
-        one: n crystals.
-        other: n crystals, to be mapped onto those of `one`.
-        settings: tolerances of the matcher.
-
-    Returns:
-        (n,) bool; False where a crystal is broken.
-
-    Raises:
-        InputError: not as many crystals on both sides.
-    """
-    n = len(one)
-    if len(other) != n:
-        raise InputError(
-            f"{n} crystals against {len(other)}: pairs need as many on both sides; compare with a "
-            "whole set by same_as_reference"
-        )
-    settings = settings or MatchSettings()
-    cells = reduce_cells(CrystalBatch.cat([one.to("cpu"), other.to("cpu")]), settings)
-    pairs = [np.array([i, i + n]) for i in range(n) if _comparable(cells, i, i + n)]
-    if not pairs:
-        return np.zeros(n, dtype=bool)
-    first = first_matches(cells, pairs, n_old=[1] * len(pairs), settings=settings)
-    return first[n:] != NONE
-
-
-def _comparable(cells: ReducedCells, i: int, j: int) -> bool:
-    n = cells.n_sites[i]
-    if n == 0 or cells.n_sites[j] != n:
-        return False
-    codes = [cells.code[cells.start[k] : cells.start[k] + n] for k in (i, j)]
-    return bool((codes[0] == codes[1]).all())
 
 
 @cache
@@ -285,10 +239,6 @@ def _alphabetical() -> np.ndarray:
     rank[np.argsort(np.array(elements.SYMBOLS[1:])) + 1] = np.arange(1, elements.N_COLUMNS)
     rank.setflags(write=False)
     return rank
-
-
-def _why_broken(crystals: CrystalBatch, index: int) -> str:
-    return f"broken crystal: {geometry_verdict(crystals[index]).reason(0)}"
 
 
 def _why_not_reduced(status: int, crystals: CrystalBatch, index: int) -> str:

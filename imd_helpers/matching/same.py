@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..crystals import CrystalBatch, compositions, symmetry
+from ..crystals.rules import safe_counts
 from ..descriptors import amd
 from ..runtime import InputError
 from . import cells as matching
@@ -198,7 +199,7 @@ def _comparable(
 def _places(crystals: CrystalBatch) -> dict[bytes, list[int]]:
     """Key of a composition -> the crystals that have it; broken ones have none."""
     places: dict[bytes, list[int]] = {}
-    for i, key in enumerate(compositions.keys(matching.whole_counts(crystals))):
+    for i, key in enumerate(compositions.keys(safe_counts(crystals))):
         if key:
             places.setdefault(key, []).append(i)
     return places
