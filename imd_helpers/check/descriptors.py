@@ -16,6 +16,7 @@ from ..descriptors.coulomb import ewald
 from ..descriptors.methane_grid import MethaneGrid, heat_of_adsorption
 from ..descriptors.molecules import g2_molecules
 from ..descriptors.voxel_grid import SIGMA
+from ..intervals import wilson
 from ..runtime import data_path
 
 # ---- compositions
@@ -43,11 +44,6 @@ def least_error() -> float:
 # ---- coordinates
 
 
-def placements(atoms: tuple[int, ...], rows: tuple[int, ...]) -> int:
-    """Ways to give each atom of each element a row of its own among those of its element."""
-    return math.prod(math.perm(room, n) for n, room in zip(atoms, rows, strict=True))
-
-
 def _mirrored_quartz() -> float:
     """Space group of quartz after two columns of its matrix have changed places."""
     quartz = datasets.load("oqmd_icsd").select(formulas=["SiO2"], space_groups=[154])[0].crystals
@@ -59,10 +55,10 @@ def _mirrored_quartz() -> float:
 # ---- molecules
 
 
-def missing_numbers(name: str) -> int:
-    """By how many the internal coordinates of a molecule exceed its Coulomb eigenvalues."""
+def missing_numbers() -> int:
+    """By how many the internal coordinates of benzene exceed its Coulomb eigenvalues."""
     names, batch, _ = g2_molecules()
-    n = int(batch.n_atoms[names.index(name)])
+    n = int(batch.n_atoms[names.index("C6H6")])
     return (3 * n - 6) - n
 
 
@@ -133,32 +129,14 @@ def heat_in_sodalite() -> float:
     return heat_of_adsorption(MethaneGrid().energy(framework))
 
 
-def merging_distance(sigma: float) -> float:
-    """Distance below which two equal Gaussians add up to one maximum, Å, by bisection."""
-    low, high = 0.0, 10.0 * sigma
-    while high - low > 1e-12 * sigma:
-        middle = (low + high) / 2
-        step = 1e-3 * sigma
-        values = [
-            sum(math.exp(-((x - s * middle / 2) ** 2) / (2 * sigma**2)) for s in (-1, 1))
-            for x in (0.0, step)
-        ]
-        low, high = (low, middle) if values[1] > values[0] else (middle, high)
-    return (low + high) / 2
-
-
 # ---- comparison
 
 
 def _lower_end() -> float:
-    """Wilson's formula, written out."""
     record = json.loads(data_path("checkpoints", "comparison", "run.json").read_text())
     rows = {row["name"]: row for row in record["rows"]}
     trip = rows["hydride blocks (CrystalGAN), published"]["round_trip"]
-    n, share, q = trip["n"], trip["same"] / trip["n"], 1.959964
-    centre = share + q**2 / (2 * n)
-    spread = q * (share * (1 - share) / n + q**2 / (4 * n**2)) ** 0.5
-    return (centre - spread) / (1 + q**2 / n)
+    return float(wilson(trip["same"], trip["n"])[0])
 
 
 def _price_of_a_grid() -> float:
@@ -169,16 +147,16 @@ def _price_of_a_grid() -> float:
 TRUTHS = {
     "compositions.1": lambda: switches(above=1.0),
     "compositions.2": least_error,
-    "coordinates.1": lambda: placements((6, 1, 8), (8, 8, 12)),
+    "coordinates.1": lambda: math.perm(8, 6) * math.perm(8, 1) * math.perm(12, 8),
     "coordinates.2": _mirrored_quartz,
-    "molecules.1": lambda: missing_numbers("C6H6"),
+    "molecules.1": missing_numbers,
     "molecules.2": caesium_chloride,
     "molecules.3": lambda: valid_deletions("caffeine"),
     "symmetry.1": _images_of_the_origin,
     "symmetry.2": _free_numbers_of_quartz,
     "symmetry.3": _neighbours_to_tell_packings,
     "voxels.1": heat_in_sodalite,
-    "voxels.2": lambda: merging_distance(SIGMA),
+    "voxels.2": lambda: 2 * SIGMA,  # there the curvature half way between them is zero
     "comparison.1": _lower_end,
     "comparison.2": _price_of_a_grid,
 }

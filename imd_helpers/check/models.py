@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from scipy.optimize import brentq
 
 from ..crystals import symmetry
 from ..datasets import formula_sets
@@ -54,12 +55,8 @@ PRIOR = 0.2
 
 
 def even_score() -> float:
-    """The score at which the package's posterior passes one half, by bisection."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if posterior(middle, PRIOR) < 0.5 else (low, middle)
-    return low
+    """The score at which the package's posterior passes one half."""
+    return brentq(lambda score: posterior(score, PRIOR) - 0.5, 0.0, 1.0)
 
 
 TRUTHS = {
