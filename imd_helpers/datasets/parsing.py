@@ -24,13 +24,13 @@ _DROPPED = ("elements", "pretty_formula", "reduced_formula", "chemical_system", 
 
 
 def read_set(entry: RemoteSet, paths: Sequence[Path], split: str | None) -> Any:
-    """Read the files of a registry entry.
+    """Read the files of a registry entry; of published parts only the one that is asked for.
 
     Raises:
         InputError: a crystal cannot be used, or the files have no part of that name.
     """
     if entry.kind == "json":
-        return _read_json(entry, paths[0], split)
+        return _read_json(entry, paths[0])
     parts: dict[str, Any] = {path.name.split(".")[0]: path for path in paths}
     if entry.kind == "cif_zip":
         with zipfile.ZipFile(paths[0]) as archive:
@@ -73,7 +73,7 @@ def _read_csv(entry: RemoteSet, paths: Mapping[str, Any]) -> CrystalSet:
     return _assemble(entry, table, table.pop("cif"))
 
 
-def _read_json(entry: RemoteSet, path: Path, split: str | None) -> CrystalSet | FormulaTable:
+def _read_json(entry: RemoteSet, path: Path) -> CrystalSet | FormulaTable:
     import pandas as pd
 
     with gzip.open(path, "rt", encoding="utf-8") as stream:
@@ -81,12 +81,9 @@ def _read_json(entry: RemoteSet, path: Path, split: str | None) -> CrystalSet | 
     table = pd.DataFrame(**raw) if set(raw) == {"data", "columns", "index"} else pd.DataFrame(raw)
     table = table.reset_index(drop=True).drop(columns="initial structure", errors="ignore")
     if "structure" in table:
-        data = _assemble(entry, table, table.pop("structure"))
-        return data if split is None else data.select(split=split)
+        return _assemble(entry, table, table.pop("structure"))
     table = table.rename(columns=dict(entry.columns))
     table["split"] = [split_of(formula) for formula in table["formula"]]
-    if split is not None:
-        table = table[table["split"] == split].reset_index(drop=True)
     return FormulaTable(entry.name, table)
 
 
