@@ -443,7 +443,7 @@ def _ticks(primitive: Any, distances: Sequence[np.ndarray]) -> tuple[tuple[float
 
 
 def _plain(name: str) -> str:
-    """seekpath's name of a special point as text, e.g. ``SIGMA_0`` as Σ0."""
+    """Seekpath's name of a special point as text, e.g. ``SIGMA_0`` as Σ0."""
     for latin, greek in GREEK.items():
         name = name.replace(latin, greek)
     return name.replace("_", "")
