@@ -50,13 +50,7 @@ _EMBEDDED: dict[str, Callable[[], Any]] = {
 class Card(str):
     """The card of a data set: a string that notebooks show as formatted text."""
 
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def _repr_markdown_(self) -> str:
-        return str(self)
+    __repr__ = _repr_markdown_ = str.__str__
 
 
 def names(*, remote: bool = True) -> list[str]:

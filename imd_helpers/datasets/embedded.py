@@ -208,10 +208,8 @@ class Zeolites:
         if codes is None:
             codes = self.table["code"][self.is_exact_sio2]
         listed = [codes] if isinstance(codes, str) else list(codes)
-        return {code: _parse_zeolite(code, self._cif(code)) for code in listed}
-
-    def _cif(self, code: str) -> str:
-        return self.cifs[lookup("zeolite framework", code, self.cifs)]
+        known = [lookup("zeolite framework", code, self.cifs) for code in listed]
+        return {code: _parse_zeolite(code, self.cifs[code]) for code in known}
 
 
 def load_zeolites() -> Zeolites:

@@ -47,9 +47,7 @@ def read_set(entry: RemoteSet, paths: Sequence[Path], split: str | None) -> Any:
 def read_cif_csv(paths: Mapping[str, Path], *, name: str) -> CrystalSet:
     """Read your own csv files with a column `cif` (one for each split), as MP-20 has them.
 
-    Args:
-        paths: split -> file (csv, or csv compressed as its suffix says).
-        name: name of the data set.
+    Each split has its path, of a csv file or of one compressed as its suffix says.
 
     Raises:
         InputError: no column `cif`, a CIF that cannot be read, or partial occupancy.

@@ -49,9 +49,7 @@ class _InterruptedError(Exception):
 def fetch(entry: RemoteSet, split: str | None = None) -> list[Path]:
     """Paths of a data set's files on this machine, downloaded and verified if need be.
 
-    Args:
-        entry: the data set.
-        split: only the file of this published part, where the files are the parts.
+    With ``split`` only the file of this published part, where the files are the parts.
 
     Raises:
         DownloadError: no address gives the right file, the cache cannot be written, or a file in

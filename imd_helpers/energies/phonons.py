@@ -201,11 +201,6 @@ def dynamically_stable(
     ``unstable`` takes two witnesses: potentials are known to be too soft, so one alone never
     condemns a crystal. Where they disagree, or one gives no answer, the verdict is ``undecided``.
 
-    Args:
-        crystal: one crystal.
-        potentials: names.
-        options: as for `phonons`.
-
     Raises:
         InputError: not one crystal, no potential, or an option out of range.
         UnknownNameError: no such potential.
@@ -255,10 +250,7 @@ def acoustic_sum(force_constants: np.ndarray, atoms: Sequence[int]) -> float:
 def roughness(crystal: CrystalBatch, model: str | Potential, displacement: float) -> float:
     """Do forces grow in proportion to a displacement? See `Phonons.roughness`.
 
-    Args:
-        crystal: one crystal at rest.
-        model: a potential or its name.
-        displacement: Å; half of it is tried too.
+    The crystal is at rest; half of the displacement (Å) is tried too.
     """
     lattice, frac, numbers = next(crystal.each())
     n = len(numbers)

@@ -49,21 +49,13 @@ class Evaluation:
 
 
 class Potential(ABC):
-    """What both potentials share: the gate, batches, and one broken crystal that stops nothing.
-
-    Attributes:
-        name: ``chgnet`` or ``sevennet``.
-        label: name and version of the weights.
-        package: that holds them.
-        extra: of this package that installs it.
-        scale: which energies it learned.
-    """
+    """What both potentials share: the gate, batches, and one broken crystal that stops nothing."""
 
     name: str
-    label: str
-    package: str
-    extra: str
-    scale: str
+    label: str  # name and version of the weights
+    package: str  # that holds them
+    extra: str  # of this package that installs it
+    scale: str  # which energies it learned
 
     def definition(self) -> dict[str, Any]:
         """Model, package and energy scale, for reports."""
@@ -218,10 +210,7 @@ _CLASSES: dict[str, type[Potential]] = {"chgnet": Chgnet, "sevennet": Sevennet}
 
 
 def potential(name: str | Potential = "chgnet") -> Potential:
-    """Load a potential once; later calls return the same.
-
-    Args:
-        name: ``chgnet`` or ``sevennet``; a potential is returned as it is.
+    """Load ``chgnet`` or ``sevennet`` once; a potential is returned as it is.
 
     Raises:
         UnknownNameError: no such potential.

@@ -31,7 +31,6 @@ import numpy as np
 
 from ..crystals import CrystalBatch, compositions, elements
 from ..crystals.rules import broken_crystals, safe_counts, why_broken
-from ..runtime import InputError
 
 NONE = -1  # no crystal is the same
 ALGORITHM = 1  # counts changes of `_matching.py` that could change a verdict
@@ -40,30 +39,13 @@ CHUNK = 200  # compositions in one call: compiled code cannot be interrupted
 
 @dataclass(frozen=True)
 class MatchSettings:
-    """Tolerances of pymatgen's StructureMatcher; the defaults are its own.
+    """Tolerances of pymatgen's StructureMatcher; the defaults are its own."""
 
-    Attributes:
-        ltol: relative difference of lattice lengths.
-        stol: largest site displacement, in units of (volume per atom)^(1/3).
-        angle_tol: difference of lattice angles, degrees.
-        scale: compare after scaling to the same volume.
-        primitive_cell: compare primitive cells.
-    """
-
-    ltol: float = 0.2
-    stol: float = 0.3
-    angle_tol: float = 5.0
-    scale: bool = True
-    primitive_cell: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("ltol", "stol", "angle_tol"):
-            value = getattr(self, name)
-            if not 0 < value < 180:
-                raise InputError(
-                    f"{name}={value}: a tolerance must be positive (pymatgen's defaults are "
-                    "ltol=0.2, stol=0.3, angle_tol=5.0)"
-                )
+    ltol: float = 0.2  # relative difference of lattice lengths
+    stol: float = 0.3  # largest site displacement, in units of (volume per atom)^(1/3)
+    angle_tol: float = 5.0  # difference of lattice angles, degrees
+    scale: bool = True  # compare after scaling to the same volume
+    primitive_cell: bool = True  # compare primitive cells
 
     def definition(self) -> dict[str, Any]:
         """What `unique` and `novel` decide by, and which code decided, for reports."""
@@ -77,38 +59,19 @@ class MatchSettings:
 
 @dataclass(frozen=True, eq=False)
 class ReducedCells:
-    """Crystals in the cells that the matcher compares; sites of one element lie together.
+    """Crystals in the cells that the matcher compares; sites of one element lie together."""
 
-    Attributes:
-        cells: (n, 3, 3) reduced lattices, with one unit of volume an atom where scaled.
-        parameters: (n, 6) their edges and angles (degrees).
-        frac: (sites, 3) fractional coordinates, crystal after crystal, rarest element first.
-        code: (sites,) rank of the element's symbol in the alphabet.
-        start: (n,) where each crystal's sites start.
-        n_sites: (n,) how many it has; 0 where it failed.
-        anchor: (n,) the site from which shifts start.
-        failed: index -> why a crystal cannot be compared.
-    """
-
-    cells: np.ndarray
-    parameters: np.ndarray
-    frac: np.ndarray
-    code: np.ndarray
-    start: np.ndarray
-    n_sites: np.ndarray
-    anchor: np.ndarray
-    failed: dict[int, str]
+    cells: np.ndarray  # (n, 3, 3) reduced lattices, one unit of volume an atom where scaled
+    parameters: np.ndarray  # (n, 6) their edges and angles (degrees)
+    frac: np.ndarray  # (sites, 3) fractional, crystal after crystal, rarest element first
+    code: np.ndarray  # (sites,) rank of the element's symbol in the alphabet
+    start: np.ndarray  # (n,) where each crystal's sites start
+    n_sites: np.ndarray  # (n,) how many it has; 0 where it failed
+    anchor: np.ndarray  # (n,) the site from which shifts start
+    failed: dict[int, str]  # index -> why a crystal cannot be compared
 
     def __len__(self) -> int:
         return len(self.cells)
-
-    def take(self, rows: np.ndarray) -> ReducedCells:
-        """Some of the crystals, in a new order; a crystal may come more than once."""
-        rows = np.asarray(rows)
-        failed = {k: self.failed[i] for k, i in enumerate(rows.tolist()) if i in self.failed}
-        parts = (self.cells, self.parameters, self.start, self.n_sites, self.anchor)
-        cells, parameters, start, n_sites, anchor = (part[rows] for part in parts)
-        return ReducedCells(cells, parameters, self.frac, self.code, start, n_sites, anchor, failed)
 
 
 def reduce_cells(crystals: CrystalBatch, settings: MatchSettings | None = None) -> ReducedCells:

@@ -288,10 +288,10 @@ def _with_renamings(
         the cells, a bucket for each renaming (what it is compared with, and itself), and the
         crystal that each bucket belongs to.
     """
-    old = cells.take(np.arange(m))
-    frac, code, rows, start, anchor = [old.frac], [np.zeros_like(old.code)], [], [], []
+    frac, code = [cells.frac], [np.zeros_like(cells.code)]
+    rows, start, anchor = list(range(m)), cells.start[:m].tolist(), cells.anchor[:m].tolist()
     buckets, owners = [], []
-    place = len(old.frac)
+    place = len(cells.frac)
     for j in {int(j) for _, known in tasks for j in known}:
         first, n = cells.start[j], cells.n_sites[j]
         code[0][first : first + n] = _nameless(_shape(cells, j))
@@ -305,25 +305,21 @@ def _with_renamings(
             code.append(_nameless(shape))
             start.append(place)
             anchor.append(int(np.flatnonzero(moved == cells.anchor[m + i])[0]))
-            buckets.append(np.append(known, m + len(rows)))
+            buckets.append(np.append(known, len(rows)))
             rows.append(m + i)
             owners.append(i)
             place += n
-    new = cells.take(np.array(rows))
-    return (
-        ReducedCells(
-            np.concatenate([old.cells, new.cells]),
-            np.concatenate([old.parameters, new.parameters]),
-            np.concatenate(frac),
-            np.concatenate(code),
-            np.concatenate([old.start, np.array(start)]),
-            np.concatenate([old.n_sites, new.n_sites]),
-            np.concatenate([old.anchor, np.array(anchor)]),
-            {},
-        ),
-        buckets,
-        owners,
+    every = ReducedCells(
+        cells.cells[rows],
+        cells.parameters[rows],
+        np.concatenate(frac),
+        np.concatenate(code),
+        np.array(start),
+        cells.n_sites[rows],
+        np.array(anchor),
+        {},
     )
+    return every, buckets, owners
 
 
 def _nameless(shape: tuple[int, ...]) -> np.ndarray:

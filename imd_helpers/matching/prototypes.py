@@ -35,14 +35,7 @@ def prototypes(crystals: CrystalBatch, *, symprec: float = 0.1) -> list[str]:
 
     The name holds the anonymous formula, the space group (the first of an enantiomorphic pair) and
     the Wyckoff letters of each element, in the description that sorts first; see the module for
-    which descriptions are merged.
-
-    Args:
-        crystals: n crystals.
-        symprec: how far atoms may be from the symmetric position, Å.
-
-    Returns:
-        n names.
+    which descriptions are merged. Atoms may be ``symprec`` (Å) from the symmetric position.
     """
     out = [NO_PROTOTYPE] * len(crystals)
     whole = matching.measurable(crystals)
