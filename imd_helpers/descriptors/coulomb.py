@@ -40,22 +40,32 @@ CHUNK = 200_000  # terms of such a sum at a time
 
 
 class _Matrix(Descriptor):
-    """A square matrix with a row for each atom, padded and put in one of `ORDERS`."""
+    """A square matrix with a row for each atom, padded and put in one of `ORDERS`.
 
-    def __init__(self, max_atoms: int, order: str) -> None:
+    Args:
+        max_atoms: size to which matrices are padded with zeros.
+        order: one of `ORDERS`.
+        unit: of distances, ``"angstrom"`` (as dscribe) or ``"bohr"`` (as the sources and matminer).
+
+    Attributes:
+        shape: of one encoded molecule or crystal.
+
+    Raises:
+        UnknownNameError: no such order or unit.
+        InputError: no room for an atom.
+    """
+
+    def __init__(self, max_atoms: int, *, order: str = "sorted", unit: str = "angstrom") -> None:
         if max_atoms < 1:
             raise InputError(f"max_atoms = {max_atoms}: at least one atom must fit")
         self.max_atoms = max_atoms
         self.order = lookup("order", order, ORDERS)
+        self.scale = UNITS[lookup("unit", unit, UNITS)]
         self.shape = (max_atoms,) if order == "eigenvalues" else (max_atoms, max_atoms)
 
     def _too_large(self, sizes: Tensor) -> list[str]:
-        return [
-            ""
-            if n <= self.max_atoms
-            else f"{n} atoms, but max_atoms is {self.max_atoms}: make the matrix larger"
-            for n in sizes.tolist()
-        ]
+        text = f"{{}} atoms, but max_atoms is {self.max_atoms}: make the matrix larger"
+        return ["" if n <= self.max_atoms else text.format(n) for n in sizes.tolist()]
 
     def _finish(self, matrices: Tensor, reasons: list[str]) -> Samples:
         """Pad (batch, atoms, atoms), leave zeros where there is a reason, and put in order."""
@@ -69,24 +79,9 @@ class _Matrix(Descriptor):
 class CoulombMatrix(_Matrix):
     """Coulomb matrix of molecules: 0.5 Z_i^2.4 on the diagonal, Z_i Z_j / d_ij off it.
 
-    Args:
-        max_atoms: size to which matrices are padded with zeros.
-        order: one of `ORDERS`.
-        unit: ``"angstrom"`` (as dscribe) or ``"bohr"`` (as the source and matminer).
-
-    Attributes:
-        shape: of one encoded molecule.
-
-    Raises:
-        UnknownNameError: no such order or unit.
-
     Source:
         Rupp, Tkatchenko, Müller & von Lilienfeld, Phys. Rev. Lett. 108 (2012) 058301.
     """
-
-    def __init__(self, max_atoms: int, *, order: str = "sorted", unit: str = "angstrom") -> None:
-        super().__init__(max_atoms, order)
-        self.scale = UNITS[lookup("unit", unit, UNITS)]
 
     def encode_all(self, molecules: MoleculeBatch) -> Samples:
         """(batch, *shape) float64; molecules that are too large are zeros, with a reason."""
@@ -94,14 +89,11 @@ class CoulombMatrix(_Matrix):
         return self._finish(matrices, self._too_large(molecules.n_atoms))
 
     def decode(self, tensor: Tensor) -> Samples:
-        """Molecules from matrices, up to rotation, shift and mirror image.
+        """Molecules from (batch, max_atoms, max_atoms), up to rotation, shift and mirror image.
 
         The diagonal gives the elements, the rest gives all distances, and multidimensional scaling
         gives coordinates. A row is not ok where the diagonal holds no atomic number, an
         off-diagonal value is not positive, or no points in space have these distances.
-
-        Args:
-            tensor: (batch, max_atoms, max_atoms).
 
         Raises:
             InputError: the order is ``"eigenvalues"``, from which there is no way back, or the
@@ -163,21 +155,9 @@ class SineMatrix(_Matrix):
     The off-diagonal value is Z_i Z_j / | Σ_k sin²(π Δf_k) a_k |, which repeats from cell to cell
     like the crystal, and has the shape of 1 / distance nearby. It depends on the choice of cell.
 
-    Args:
-        max_atoms: size to which matrices are padded with zeros.
-        order: one of `ORDERS`.
-        unit: ``"bohr"`` (as matminer) or ``"angstrom"``.
-
-    Raises:
-        UnknownNameError: no such order or unit.
-
     Source:
         Faber, Lindmaa, von Lilienfeld & Armiento, Int. J. Quantum Chem. 115 (2015) 1094.
     """
-
-    def __init__(self, max_atoms: int, *, order: str = "sorted", unit: str = "angstrom") -> None:
-        super().__init__(max_atoms, order)
-        self.scale = UNITS[lookup("unit", unit, UNITS)]
 
     def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """(batch, *shape) float64; crystals that fail are zeros, with a reason.
@@ -212,34 +192,19 @@ class EwaldMatrix(_Matrix):
     source shares out self-energies otherwise).
 
     Args:
-        max_atoms: size to which matrices are padded with zeros.
-        order: one of `ORDERS`.
-        accuracy: relative size of the terms left out of both sums.
-        screening: width parameter of the sums, 1/Å; the result does not depend on it. None: the one
-            with equal work in both sums.
-
-    Raises:
-        UnknownNameError: no such order.
-        InputError: accuracy not between 0 and 1.
+        max_atoms, order: as in the other matrices.
+        accuracy: relative size of the terms left out of both sums, between 0 and 1.
 
     Source:
         Faber et al. (2015), as `SineMatrix`; Jackson & Catlow, Mol. Simul. 1 (1988) 207 for the
         cutoffs.
     """
 
-    def __init__(
-        self,
-        max_atoms: int,
-        *,
-        order: str = "sorted",
-        accuracy: float = 1e-8,
-        screening: float | None = None,
-    ) -> None:
+    def __init__(self, max_atoms: int, *, order: str = "sorted", accuracy: float = 1e-8) -> None:
         if not 0 < accuracy < 1:
             raise InputError(f"accuracy = {accuracy}: must lie between 0 and 1, e.g. 1e-8")
-        super().__init__(max_atoms, order)
+        super().__init__(max_atoms, order=order)
         self.accuracy = accuracy
-        self.screening = screening
 
     def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """(batch, *shape) float64; crystals that fail are zeros, with a reason.
@@ -259,13 +224,7 @@ class EwaldMatrix(_Matrix):
             if reasons[c]:
                 continue
             try:
-                matrix = ewald(
-                    lattice[c],
-                    frac[c, :n],
-                    charges[c, :n],
-                    accuracy=self.accuracy,
-                    screening=self.screening,
-                )
+                matrix = ewald(lattice[c], frac[c, :n], charges[c, :n], accuracy=self.accuracy)
                 out[c, :n, :n] = torch.as_tensor(matrix)
             except InputError as error:
                 reasons[c] = str(error)

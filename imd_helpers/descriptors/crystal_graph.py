@@ -115,13 +115,12 @@ class CrystalGraph:
         """(crystals,) number of sites."""
         return torch.bincount(self.site_crystal, minlength=len(self))
 
-    def site_features(self, name: str = "cubicgan") -> Tensor:
-        """(sites, features) float32: properties of the element, each scaled to [0, 1] over H-Og.
+    def site_features(self) -> Tensor:
+        """(sites, features) float32: CubicGAN's properties of the element, each from 0 to 1.
 
-        Raises:
-            UnknownNameError: no such feature set.
+        Scaled over H to Og.
         """
-        raw = elements.features(name)
+        raw = elements.features("cubicgan")
         scaled = elements.minmax(raw, np.arange(1, len(raw)))
         return torch.as_tensor(scaled, device=self.numbers.device)[self.numbers]
 
@@ -155,15 +154,17 @@ def crystal_graph(
     """
     from ..kernels.edges import all_edges
 
-    _check_options(cutoff, neighbours, tie)
-    lattice = crystals.lattice.detach().cpu().double()
-    frac = crystals.frac.detach().cpu().double()
+    few = neighbours is not None and neighbours < 1
+    if few or not 0 < cutoff < np.inf or not 0 <= tie < np.inf:
+        raise InputError(
+            f"cutoff={cutoff}, neighbours={neighbours}, tie={tie}: the longest edge must be "
+            f"positive, e.g. {CUTOFF} Å; a site needs at least one neighbour, and None takes all "
+            f"within the cutoff; tie is a difference of distances, e.g. {TIE} Å, or 0 for none"
+        )
     numbers = crystals.numbers.cpu()
     status = np.zeros(len(crystals), dtype=np.int64)
     edges, distance, n_edges = all_edges(
-        np.ascontiguousarray(lattice.numpy()),
-        np.ascontiguousarray(frac.numpy()),
-        measurable_sites(crystals),
+        *measurable_sites(crystals),
         float(cutoff),
         0 if neighbours is None else int(neighbours),
         float(tie),
@@ -213,15 +214,3 @@ def _rows(owner: Tensor, chosen: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor
     starts = torch.cumsum(number, 0) - number
     rows = torch.arange(int(number.sum()), device=owner.device)
     return rows + torch.repeat_interleave(first - starts, number), first, number
-
-
-def _check_options(cutoff: float, neighbours: int | None, tie: float) -> None:
-    if not 0 < cutoff < np.inf:
-        raise InputError(f"cutoff={cutoff}: the longest edge must be positive, e.g. {CUTOFF} Å")
-    if neighbours is not None and neighbours < 1:
-        raise InputError(
-            f"neighbours={neighbours}: a site needs at least one, e.g. {NEIGHBOURS}; "
-            "None takes all within the cutoff"
-        )
-    if not 0 <= tie < np.inf:
-        raise InputError(f"tie={tie}: a difference of distances, e.g. {TIE} Å, or 0 for none")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..crystals import CrystalBatch, elements
+from ..crystals import CrystalBatch
 from ..crystals.samples import Samples
 from ..runtime import InputError
 from .base import Descriptor, check_batch
@@ -54,6 +54,9 @@ class VoxelCoder(Protocol):
 class ImageLayout:
     """Where in the image each code lies.
 
+    The defaults are those published for Bi-Se: 28 x 28 for two elements. The published image of all
+    elements has a side of 160 and keeps its first row for a code of 50 numbers of the cell.
+
     Attributes:
         elements: atomic numbers in the order of their codes.
         side: pixels along each side.
@@ -85,34 +88,10 @@ class ImageLayout:
                 f"has {self.side**2}: take a side of at least {int(np.ceil(np.sqrt(needed)))}"
             )
 
-    @classmethod
-    def one_system(cls, numbers: tuple[int, ...]) -> ImageLayout:
-        """28 x 28 for two elements, as published for Bi-Se."""
-        return cls(numbers)
-
-    @classmethod
-    def all_elements(cls) -> ImageLayout:
-        """160 x 160: the code of the cell in the first row, then those of elements 1 to 118."""
-        return cls(tuple(range(1, 119)), side=160, cell_code=50, cell_room=160)
-
     @property
     def shape(self) -> tuple[int, int, int]:
         """(1, side, side)."""
         return (1, self.side, self.side)
-
-    def slot(self, number: int) -> slice:
-        """Pixels, counted row after row, of one element.
-
-        Raises:
-            InputError: the element has no place.
-        """
-        if number not in self.elements:
-            listed = " ".join(elements.SYMBOLS[z] for z in self.elements)
-            raise InputError(
-                f"{elements.SYMBOLS[number]} has no place in the image; the places are {listed}"
-            )
-        start = self.cell_room + self.elements.index(number) * self.site_code
-        return slice(start, start + self.site_code)
 
     def pack(self, cell: Tensor, sites: Tensor) -> Tensor:
         """(batch, 1, side, side) from codes (batch, cell code) and (batch, elements, site code).
@@ -124,8 +103,7 @@ class ImageLayout:
         if cell.shape != (len(cell), self.cell_code) or sites.shape != wanted:
             raise InputError(
                 f"codes of shapes {tuple(cell.shape)} and {tuple(sites.shape)}: expected (batch, "
-                f"{self.cell_code}) for the cell and (batch, {len(self.elements)}, "
-                f"{self.site_code}) for the sites"
+                f"{self.cell_code}) for the cell and {wanted} for the sites"
             )
         flat = cell.new_zeros(len(cell), self.side**2)
         flat[:, : self.cell_code] = cell

@@ -171,12 +171,6 @@ def scale_energy(energy: np.ndarray) -> np.ndarray:
     return (1.0 - (clipped - low) / (high - low)).astype(np.float32)
 
 
-def unscale_energy(scaled: np.ndarray) -> np.ndarray:
-    """[0, 1] back to K; what was clipped stays clipped."""
-    low, high = ENERGY_RANGE
-    return low + (1.0 - np.asarray(scaled, dtype=np.float64)) * (high - low)
-
-
 def heat_of_adsorption(energy: np.ndarray, *, temperature: float = 298.0) -> float:
     """Heat that one methane molecule sets free on entering, kJ/mol, from energies on a grid in K.
 

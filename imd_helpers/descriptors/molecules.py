@@ -79,21 +79,6 @@ class MoleculeBatch:
             charges[i, : len(z_)] = torch.as_tensor(z_.astype(np.int64))
         return cls(places, charges)
 
-    @classmethod
-    def from_atoms(cls, atoms: Sequence[Atoms]) -> MoleculeBatch:
-        """Convert ASE's `Atoms`; a periodic cell is an error, because it would be lost.
-
-        Raises:
-            InputError: as `from_lists`, or periodic atoms.
-        """
-        for i, one in enumerate(atoms):
-            if one.pbc.any():
-                raise InputError(
-                    f"atoms {i} ({one.get_chemical_formula()}) are periodic: use a CrystalBatch, "
-                    "or atoms.pbc = False if this is a molecule in a box"
-                )
-        return cls.from_lists([a.positions for a in atoms], [a.numbers for a in atoms])
-
     def __len__(self) -> int:
         return len(self.numbers)
 
@@ -164,26 +149,18 @@ def positions_from_distances(distances: Tensor) -> tuple[Tensor, Tensor]:
     return xyz, (torch.cdist(xyz[None], xyz[None])[0] - distances).abs().max()
 
 
-def bonds(molecules: MoleculeBatch, *, scale: float = BOND_SCALE) -> Tensor:
+def bonds(molecules: MoleculeBatch) -> Tensor:
     """The molecular graph: which atoms are near enough to be bonded.
 
-    Two atoms are bonded if their distance is at most `scale` times the sum of their covalent radii
-    (Cordero). The rule sees no bond orders and knows no charges.
-
-    Args:
-        molecules: n molecules.
-        scale: factor; 1.25 leaves room for long bonds, and is far from non-bonded contacts.
+    Two atoms are bonded if their distance is at most 1.25 times the sum of their covalent radii
+    (Cordero), which leaves room for long bonds and is far from other contacts. The rule sees no
+    bond orders and knows no charges.
 
     Returns:
         (batch, atoms, atoms) bool, symmetric, False on the diagonal and in padding.
-
-    Raises:
-        InputError: scale is not positive.
     """
-    if not scale > 0:
-        raise InputError(f"scale = {scale}: must be positive, e.g. {BOND_SCALE}")
     radius = torch.tensor(elements.column("covalent_radius"))[molecules.numbers]
-    limit = scale * (radius[:, :, None] + radius[:, None])  # (batch, atoms, atoms)
+    limit = BOND_SCALE * (radius[:, :, None] + radius[:, None])  # (batch, atoms, atoms)
     diagonal = torch.eye(molecules.numbers.shape[1], dtype=torch.bool)
     return (molecules.distances() <= limit) & ~diagonal
 

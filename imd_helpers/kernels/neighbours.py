@@ -89,14 +89,13 @@ def _sorted_roots(squares, n, k, radius, bins, sorted_, out):
 
 
 @entry
-def nearest(lattice, frac, n_sites, k, average, out):
-    """Distances to the k nearest neighbours.
+def mean_nearest(lattice, frac, n_sites, k, out):
+    """Distances to the k nearest neighbours, averaged over the sites.
 
     Args:
         lattice, frac, n_sites: (n, 3, 3), (n, sites, 3), (n,); n_sites 0: leave out.
         k: how many neighbours.
-        average: write means over the sites?
-        out: (n, 1, k) if average else (n, sites, k), filled; NaN where there are too many cells.
+        out: (n, k), filled; NaN where there are too many cells, or nothing to measure.
     """
     most = frac.shape[1]
     basis, change = np.empty((3, 3)), np.empty((3, 3))
@@ -105,16 +104,14 @@ def nearest(lattice, frac, n_sites, k, average, out):
     squares, sorted_ = np.empty((most, 4 * k + 256)), np.empty(4 * k + 256)
     bins, row = np.empty(k + 1, dtype=np.int64), np.empty(k)
     for c in range(len(lattice)):
-        n = n_sites[c]
-        for i in range(out.shape[1]):
-            for m in range(k):
-                out[c, i, m] = 0.0 if average and n > 0 else np.nan
+        n, enough = n_sites[c], False
+        for m in range(k):
+            out[c, m] = np.nan
         if n == 0:
             continue
         widest = reduced_sites(lattice[c], frac[c], n, basis, change, cart, wrapped)
         volume = abs(determinant(basis))
         radius = (EXTRA * k * volume / n * 3.0 / (4.0 * math.pi)) ** (1.0 / 3.0)
-        enough = False
         for _ in range(MAX_TRIES):
             n_cells, vectors, cells = _half_of_vectors(basis, radius + widest, cells)
             if n_cells < 0:
@@ -130,14 +127,8 @@ def nearest(lattice, frac, n_sites, k, average, out):
                 break
             radius *= GROW
         if not enough:
-            for i in range(out.shape[1]):
-                for m in range(k):
-                    out[c, i, m] = np.nan
             continue
         for i in range(n):
-            if average:
-                _sorted_roots(squares[i], number[i], k, radius, bins, sorted_, row)
-                for m in range(k):
-                    out[c, 0, m] += row[m] / n
-            else:
-                _sorted_roots(squares[i], number[i], k, radius, bins, sorted_, out[c, i])
+            _sorted_roots(squares[i], number[i], k, radius, bins, sorted_, row)
+            for m in range(k):
+                out[c, m] = row[m] / n if i == 0 else out[c, m] + row[m] / n
