@@ -25,6 +25,7 @@ from ..crystals import CrystalBatch, elements
 from ..crystals.batch import wrap
 from ..crystals.samples import Samples
 from . import _slots
+from .base import mark
 
 LENGTH_MAX = 30.0  # Å
 ANGLE_MAX = 180.0  # degrees
@@ -80,12 +81,10 @@ class CoordinateMatrix(_slots.SlotMatrix):
     # ---- crystal -> tensor
 
     def _mark_misfits(self, batch: CrystalBatch, reasons: list[str]) -> None:
+        super()._mark_misfits(batch, reasons)
         longest = batch.lattice.norm(dim=2).amax(1)
-        _slots.mark(
-            reasons,
-            longest <= self.length_max,
-            lambda i: f"an edge of {longest[i]:.1f} Å: the matrix holds {self.length_max:g} Å",
-        )
+        text = f"an edge of {{:.1f}} Å: the matrix holds {self.length_max:g} Å"
+        mark(reasons, longest <= self.length_max, lambda i: text.format(longest[i]))
 
     def _write(self, crystals: CrystalBatch) -> Tensor:
         lengths, angles = cell_parameters(crystals.lattice)
@@ -109,14 +108,11 @@ class CoordinateMatrix(_slots.SlotMatrix):
         tensor, reasons = self._begin(tensor)
         lengths, angles = tensor[:, 0] * self.length_max, tensor[:, 1] * ANGLE_MAX
         shortest = lengths.amin(1)
-        _slots.mark(
-            reasons,
-            shortest >= SHORTEST,
-            lambda i: f"an edge of {shortest[i]:.2f} Å: at least {SHORTEST} Å makes a cell",
-        )
+        edge = f"an edge of {{:.2f}} Å: at least {SHORTEST} Å makes a cell"
+        mark(reasons, shortest >= SHORTEST, lambda i: edge.format(shortest[i]))
         lattice, closes = lattice_of(lengths, angles)
         text = "angles of {:.0f}°, {:.0f}° and {:.0f}° make no cell"
-        _slots.mark(reasons, closes, lambda i: text.format(*angles[i].tolist()))
+        mark(reasons, closes, lambda i: text.format(*angles[i].tolist()))
         sites = tensor[:, CELL_ROWS:]
         present = sites.sum(2) > PRESENT
         return _slots.build(lattice, unsqueeze(sites), present, self.row_numbers, reasons)

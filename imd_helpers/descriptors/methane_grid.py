@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
-from ..crystals.geometry import closest_contact
 from ..crystals.samples import Samples
 from ..runtime import InputError
 from ._grids import find_peaks, separate_peaks
-from .base import Descriptor, check_batch, read_crystals
+from .base import Descriptor, check_batch, mark_broken, mark_overlaps, read_crystals
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -34,7 +33,6 @@ DENSITY_CUTOFF = 4.7  # Å; exp(-r^2) is below 3e-10 there
 DENSITY_WIDTH = 0.5**0.5  # Å; exp(-r^2) is a Gaussian of this width
 ENERGY_RANGE = (-4000.0, 5000.0)  # K, as published
 GAS_CONSTANT = 8.314e-3  # kJ/mol/K, as published
-CLOSEST = 0.5  # Å
 
 
 @dataclass(frozen=True)
@@ -158,10 +156,9 @@ class MethaneGrid(Descriptor):
         )
         if n_oxygen != 2 * n_silicon:
             return crystal, f"{n_oxygen} O and {n_silicon} Si, not two O for each Si"
-        distance, _ = closest_contact(crystal)
-        if distance[0] < CLOSEST:
-            return crystal, f"two atoms are {distance[0]:.2f} Å apart, closer than {CLOSEST} Å"
-        return crystal, ""
+        reasons = [""]
+        mark_overlaps(reasons, crystal)
+        return crystal, reasons[0]
 
 
 def scale_energy(energy: np.ndarray) -> np.ndarray:
@@ -199,11 +196,12 @@ def _one(structure: Structure | CrystalBatch) -> CrystalBatch:
             f"{found}: the methane grid is defined for frameworks of Si and O alone; write Al and "
             "other T atoms as Si, and take cations and water out"
         )
-    distance, pair = closest_contact(crystal)  # raises for a flat cell, or NaN
-    if distance[0] < CLOSEST:
+    reasons = [""]
+    mark_broken(reasons, crystal)
+    mark_overlaps(reasons, crystal)
+    if reasons[0]:
         raise InputError(
-            f"sites {pair[0][0]} and {pair[0][1]} are {distance[0]:.2f} Å apart, closer than "
-            f"{CLOSEST} Å: an atom near a special position was read twice? "
+            f"{reasons[0]}; is an atom near a special position there twice? "
             'imd.datasets.load("iza_zeolites").structures() reads zeolites without such twins'
         )
     return crystal
