@@ -46,22 +46,6 @@ def average_minimum_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarr
     return out
 
 
-def nearest_rows(new: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each row the nearest of other rows by the largest difference (Chebyshev distance).
-
-    Args:
-        new: (n, k) e.g. average minimum distances.
-        known: (m, k).
-
-    Returns:
-        (n,) distances and (n,) indices.
-    """
-    from scipy.spatial import cKDTree
-
-    distance, index = cKDTree(known).query(new, p=np.inf)
-    return distance, index.astype(np.int64)
-
-
 def measurable_sites(crystals: CrystalBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lattices, coordinates and numbers of sites for compiled loops.
 

@@ -66,16 +66,15 @@ def finite_rows(tensor: Tensor) -> Tensor:
     return torch.isfinite(tensor).flatten(1).all(1)
 
 
-def mark(reasons: list[str], passed: Tensor, text: Callable[[int], str]) -> None:
+def mark(reasons: list[str], passed: Tensor | np.ndarray, text: Callable[[int], str]) -> None:
     """Write a reason where a test has failed and nothing is written yet."""
-    for i in (~passed).nonzero()[:, 0].tolist():
+    for i in (~torch.as_tensor(passed)).nonzero()[:, 0].tolist():
         reasons[i] = reasons[i] or text(i)
 
 
 def mark_broken(reasons: list[str], crystals: CrystalBatch) -> None:
     """Write which crystals are not finite, or have no volume, no atoms or bad padding."""
-    whole = torch.as_tensor(~broken_crystals(crystals))
-    mark(reasons, whole, lambda i: why_broken(crystals, i))
+    mark(reasons, ~broken_crystals(crystals), lambda i: why_broken(crystals, i))
 
 
 def mark_overlaps(reasons: list[str], crystals: CrystalBatch) -> None:

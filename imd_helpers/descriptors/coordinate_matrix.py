@@ -14,7 +14,6 @@ kaist-amsg/Composition-Conditioned-Crystal-GAN at commit 35cf6d0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,19 +51,14 @@ class CoordinateMatrix(_slots.SlotMatrix):
         _slots.check_slots(self.numbers, self.slots)
 
     @classmethod
-    def fit(
-        cls, crystals: CrystalBatch, *, numbers: Sequence[int] | None = None
-    ) -> CoordinateMatrix:
+    def fit(cls, crystals: CrystalBatch) -> CoordinateMatrix:
         """The smallest matrix that holds all of these crystals, whatever their chemical system.
 
-        Args:
-            crystals: the training crystals.
-            numbers: order of the elements; by electronegativity unless given.
+        Elements are in the order of electronegativity.
         """
         most = crystals.counts().amax(0).numpy()  # (119,)
         chi = np.nan_to_num(elements.column("electronegativity"), nan=9.0)
-        found = sorted(np.flatnonzero(most).tolist(), key=lambda z: (chi[z], z))
-        chosen = tuple(found if numbers is None else numbers)
+        chosen = tuple(sorted(np.flatnonzero(most).tolist(), key=lambda z: (chi[z], z)))
         longest = float(crystals.lattice.norm(dim=2).max())
         return cls(chosen, tuple(int(most[z]) for z in chosen), max(LENGTH_MAX, longest))
 
@@ -143,14 +137,7 @@ def right_handed(crystals: CrystalBatch) -> Tensor:
 
 
 def cell_parameters(lattice: Tensor) -> tuple[Tensor, Tensor]:
-    """Edges and angles of cells.
-
-    Args:
-        lattice: (batch, 3, 3) Å.
-
-    Returns:
-        (batch, 3) a, b, c in Å and (batch, 3) alpha, beta, gamma in degrees.
-    """
+    """(batch, 3) edges, Å, and (batch, 3) angles alpha, beta, gamma, degrees, of (batch, 3, 3)."""
     lengths = lattice.norm(dim=2)
     unit = lattice / lengths.clamp_min(1e-12)[:, :, None]
     cosines = unit @ unit.mT  # (batch, 3, 3)
@@ -159,15 +146,10 @@ def cell_parameters(lattice: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lattice_of(lengths: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
-    """Right-handed cells from edges and angles: a along x, b in the plane of x and y.
-
-    Args:
-        lengths: (batch, 3) Å.
-        angles: (batch, 3) degrees.
+    """Right-handed cells from (batch, 3) edges, Å, and angles, degrees: a along x, b in xy.
 
     Returns:
-        (batch, 3, 3) Å, and (batch,) bool: do the angles make a cell? Where not, the cell is of no
-        use.
+        (batch, 3, 3) Å, of use only where the angles make a cell, and (batch,) bool: do they?
     """
     alpha, beta, gamma = torch.cos(torch.deg2rad(angles)).unbind(1)
     sine = torch.sin(torch.deg2rad(angles[:, 2])).clamp_min(1e-6)

@@ -111,10 +111,10 @@ class ImageLayout:
         return flat.view(-1, *self.shape)
 
     def unpack(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (batch, cell code) and (batch, elements, site code) of images.
+        """Codes (batch, cell code) and (batch, elements, site code) of (batch, 1, side, side).
 
         Raises:
-            InputError: images of another shape.
+            InputError: another shape.
         """
         check_batch(image, self.shape)
         flat = image.flatten(1)
@@ -174,12 +174,8 @@ class CrystalImage(Descriptor):
         image = self.layout.pack(self.coder.encode_cells(cell) * written, code)
         return Samples(image, grids.ok, grids.reasons)
 
-    def decode(self, image: Tensor, *, threshold: float = 0.3) -> Samples:
+    def decode(self, image: Tensor) -> Samples:
         """Crystals from (batch, 1, side, side).
-
-        Args:
-            image: as `encode` writes them.
-            threshold: smallest peak, as in `VoxelGrid.decode`.
 
         Raises:
             InputError: another shape.
@@ -192,4 +188,4 @@ class CrystalImage(Descriptor):
             sites[there] = self.coder.decode_sites(code[there])[:, 0]
         cells = self.coder.decode_cells(cell_code)
         cells = cells * (cell_code.abs().amax(1) >= PRESENT)[:, None, None, None, None]
-        return self.voxels.decode(self.voxels.join(cells, sites), threshold=threshold)
+        return self.voxels.decode(self.voxels.join(cells, sites))

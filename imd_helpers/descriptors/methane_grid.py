@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 OXYGEN, SILICON = 8, 14
 CHANNELS = (OXYGEN, SILICON)  # of the second and the third grid
+EPSILON, SIGMA = 115.0, 3.47  # K and Å, of the Lennard-Jones potential of methane and O
+CUTOFF = 12.0  # Å; the potential is cut off there and not shifted
+THRESHOLD = 0.3  # smallest value of an atom's voxel
 DENSITY_CUTOFF = 4.7  # Å; exp(-r^2) is below 3e-10 there
 DENSITY_WIDTH = 0.5**0.5  # Å; exp(-r^2) is a Gaussian of this width
 ENERGY_RANGE = (-4000.0, 5000.0)  # K, as published
@@ -41,17 +44,9 @@ class MethaneGrid(Descriptor):
 
     Attributes:
         points: points along each edge of the cell, at fractional i / points.
-        epsilon: depth of the Lennard-Jones potential of methane and O, K.
-        sigma: its size, Å.
-        cutoff: Å; the potential is cut off there and not shifted.
-        threshold: smallest value of an atom's voxel.
     """
 
     points: int = 32
-    epsilon: float = 115.0
-    sigma: float = 3.47
-    cutoff: float = 12.0
-    threshold: float = 0.3
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -66,8 +61,7 @@ class MethaneGrid(Descriptor):
         Raises:
             InputError: no framework of Si and O, a disordered one, or overlapping atoms.
         """
-        crystal = _one(structure)
-        return self._sum(crystal, OXYGEN, self.cutoff, lennard_jones=True)
+        return self._sum(_one(structure), OXYGEN, lennard_jones=True)
 
     def density(self, structure: Structure | CrystalBatch) -> np.ndarray:
         """(2, points, points, points) sums of exp(-r^2) over O and over Si.
@@ -76,9 +70,7 @@ class MethaneGrid(Descriptor):
             InputError: as `energy`.
         """
         crystal = _one(structure)
-        return np.stack(
-            [self._sum(crystal, z, DENSITY_CUTOFF, lennard_jones=False) for z in CHANNELS]
-        )
+        return np.stack([self._sum(crystal, z, lennard_jones=False) for z in CHANNELS])
 
     def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """(batch, *shape) float32: O, Si, and before them the energy from 1 to 0 (`scale_energy`).
@@ -98,17 +90,15 @@ class MethaneGrid(Descriptor):
                 reasons[i] = str(error)
         return Samples.from_reasons(out, reasons)
 
-    def _sum(
-        self, crystal: CrystalBatch, number: int, cutoff: float, *, lennard_jones: bool
-    ) -> np.ndarray:
+    def _sum(self, crystal: CrystalBatch, number: int, *, lennard_jones: bool) -> np.ndarray:
         from ..kernels.grids import GAUSSIAN, LENNARD_JONES, add_pairs
 
         out = np.zeros((self.points,) * 3)
         mine = crystal.numbers[0] == number
         frac = np.ascontiguousarray(crystal.frac[0, mine].numpy())
         lattice = np.ascontiguousarray(crystal.lattice[0].numpy())
-        kind = LENNARD_JONES if lennard_jones else GAUSSIAN
-        add_pairs(lattice, frac, self.points, cutoff, kind, self.epsilon, self.sigma, out)
+        kind = (CUTOFF, LENNARD_JONES) if lennard_jones else (DENSITY_CUTOFF, GAUSSIAN)
+        add_pairs(lattice, frac, self.points, *kind, EPSILON, SIGMA, out)
         return out
 
     # ---- grids -> crystal
@@ -116,12 +106,9 @@ class MethaneGrid(Descriptor):
     def decode(self, tensor: Tensor, lattice: Tensor) -> Samples:
         """Frameworks from grids (batch, *shape) and their cells, which the grids do not hold.
 
-        The atoms are the peaks of the O and Si grids. A row fails when it holds NaN, when it has no
-        peak of O or of Si, when there are not two O for each Si, or when atoms overlap.
-
-        Args:
-            tensor: (batch, *shape).
-            lattice: (batch, 3, 3) Å.
+        The lattice is (batch, 3, 3) Å; the atoms are the peaks of the O and Si grids. A row fails
+        when it holds NaN, when it has no peak of O or of Si, when there are not two O for each Si,
+        or when atoms overlap.
 
         Raises:
             InputError: other shapes.
@@ -143,13 +130,13 @@ class MethaneGrid(Descriptor):
             return empty, "the tensor holds NaN or infinity"
         metric = (lattice @ lattice.T / self.points**2).expand(2, 3, 3)
         density = grids[1:].detach().cpu()
-        width = {"sigma": DENSITY_WIDTH, "threshold": self.threshold, "periodic": True}
+        width = {"sigma": DENSITY_WIDTH, "threshold": THRESHOLD, "periodic": True}
         peaks = find_peaks(density, metric, **width)
         peaks = separate_peaks(density, peaks, metric, radius=DENSITY_CUTOFF, passes=3, **width)
         n_oxygen, n_silicon = torch.bincount(peaks.row, minlength=2).tolist()
         if n_oxygen == 0 or n_silicon == 0:
             missing = "O" if n_oxygen == 0 else "Si"
-            return empty, f"the grid of {missing} has no peak above {self.threshold}"
+            return empty, f"the grid of {missing} has no peak above {THRESHOLD}"
         numbers = torch.tensor(CHANNELS)[peaks.row]
         crystal = CrystalBatch.from_ragged(
             lattice[None], peaks.place / self.points, numbers, [len(numbers)]

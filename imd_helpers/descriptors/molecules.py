@@ -25,8 +25,8 @@ SMALLEST_DISTANCE = 0.1  # Å, below it two atoms are taken for one
 BOND_SCALE = 1.25  # a bond is at most this many times the sum of the covalent radii
 
 
-def need(package: str) -> Any:
-    """Import an optional package of the extra `descriptors`, e.g. ``rdkit.Chem``.
+def need(package: str, *, extra: str = "descriptors") -> Any:
+    """Import a package that comes with an extra of this one, e.g. ``rdkit.Chem``.
 
     Raises:
         InputError: it is not installed; the message names the line that installs it.
@@ -38,7 +38,7 @@ def need(package: str) -> Any:
     except ImportError as error:
         raise InputError(
             f"the package {package.split('.', maxsplit=1)[0]} is needed here and not installed: "
-            'install it with pip install "imd-helpers[descriptors]"'
+            f'install it with pip install "imd-helpers[{extra}]"'
         ) from error
 
 
@@ -103,7 +103,7 @@ class MoleculeBatch:
 
     def formulas(self) -> list[str]:
         """Formulas in Hill's order, not reduced: benzene is C6H6."""
-        return [_hill(row[row > 0]) for row in self.numbers.cpu().numpy()]
+        return [one.get_chemical_formula() for one in self.atoms()]
 
     def distances(self) -> Tensor:
         """(batch, atoms, atoms) Å; 0 on the diagonal, infinity where either is padding."""
@@ -115,10 +115,9 @@ class MoleculeBatch:
         """Convert to ASE's `Atoms`."""
         from ase import Atoms
 
-        sizes = self.n_atoms.tolist()
         return [
             Atoms(self.numbers[i, :n].numpy(), self.positions[i, :n].numpy())
-            for i, n in enumerate(sizes)
+            for i, n in enumerate(self.n_atoms.tolist())
         ]
 
 
@@ -128,13 +127,9 @@ def positions_from_distances(distances: Tensor) -> tuple[Tensor, Tensor]:
     The Gram matrix B = -1/2 J D² J, with J = 1 - 1/n, has the eigenvalues λ and vectors v, and the
     coordinates are v √λ for the three largest λ. They are right up to rotation, shift and mirror.
 
-    Args:
-        distances: (n, n) Å, symmetric.
-
     Returns:
-        Positions (n, 3), Å, and a residual: the largest difference, Å, between the distances of
-        these positions and the given ones. It is zero exactly if the points fit in three
-        dimensions.
+        Positions (n, 3), Å, from (n, n) distances, and a residual: the largest difference, Å,
+        between their distances and the given ones, zero exactly if they fit in three dimensions.
 
     Source:
         W. S. Torgerson, Psychometrika 17 (1952) 401.
@@ -192,13 +187,6 @@ def g2_molecules() -> tuple[list[str], MoleculeBatch, np.ndarray]:
         batch.append((np.array(row["positions"]), [elements.number(s) for s in symbols]))
     positions, numbers = zip(*batch, strict=True)
     return names, MoleculeBatch.from_lists(positions, numbers), np.array(energy)
-
-
-def _hill(numbers: np.ndarray) -> str:
-    counts = {elements.SYMBOLS[int(z)]: int((numbers == z).sum()) for z in np.unique(numbers)}
-    first = [s for s in ("C", "H") if s in counts] if "C" in counts else []
-    order = first + sorted(symbol for symbol in counts if symbol not in first)
-    return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order)
 
 
 def _check_molecule(index: int, xyz: np.ndarray, numbers: np.ndarray) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.samples import Samples
 from ..runtime import InputError
-from .base import Descriptor, check_batch, finite_rows
+from .base import Descriptor, check_batch, finite_rows, mark
 
 SPACE_GROUPS = (225, 216, 221)  # Fm-3m, F-43m, Pm-3m: the order of the published one-hot
 N_ROWS, N_COLUMNS = 3, 28
@@ -112,7 +112,7 @@ def canonical(sites: Sites) -> Sites:
 
 @lru_cache(maxsize=100_000)
 def _smallest_description(group: int, flat: tuple[int, ...]) -> np.ndarray:
-    """Three sites, as nine quarters, written with the origin that gives the smallest numbers."""
+    """Three sites, as nine quarters, with the origin that gives the smallest numbers."""
     return np.array(min(_descriptions(group, np.array(flat).reshape(N_ROWS, 3))))
 
 
@@ -180,14 +180,12 @@ class SymmetrySites(Descriptor):
             published_scaling: scale each coordinate of each site by its own maximum, as the
                 published code does (3/4 where that maximum is 0, which it divides by).
         """
-        coord_max = np.full((N_ROWS, 3), 0.75)
-        if published_scaling:
-            largest = sites.grid.max(0) / GRID
-            coord_max = np.where(largest > 0, largest, 0.75)
+        largest = sites.grid.max(0) / GRID
+        scaled = (largest > 0) & published_scaling
         return cls(
             element_numbers=tuple(np.unique(sites.numbers).tolist()),
             length_max=float(sites.length.max()),
-            coord_max=coord_max,
+            coord_max=np.where(scaled, largest, 0.75),
             canonical=canonical,
         )
 
@@ -224,8 +222,10 @@ class SymmetrySites(Descriptor):
         if self.canonical:
             sites = canonical(sites)
         index = self.element_index(sites.numbers)
-        position = self.scale_position(torch.as_tensor(sites.grid / GRID, dtype=torch.float32))
-        length = self.scale_length(torch.as_tensor(sites.length, dtype=torch.float32))
+        half = torch.as_tensor(self.coord_max / 2.0, dtype=torch.float32)
+        position = (torch.as_tensor(sites.grid / GRID, dtype=torch.float32) - half) / half
+        length = torch.as_tensor(sites.length, dtype=torch.float32)
+        length = (length - self.length_max / 2.0) / (self.length_max / 2.0)
         group = torch.as_tensor(self.group_index(sites.space_group))
         return self.assemble(position, self.feature_table[index], length, group)
 
@@ -242,16 +242,10 @@ class SymmetrySites(Descriptor):
         Returns:
             (batch, 3, 28).
         """
+        lengths = length[:, None, None].expand(-1, N_ROWS, 1)
         onehot = torch.nn.functional.one_hot(group, len(SPACE_GROUPS)).to(position.dtype)
-        return torch.cat(
-            [
-                position,
-                features,
-                length[:, None, None].expand(-1, N_ROWS, 1),
-                onehot[:, :, None],  # (batch, 3, 1): down the rows
-            ],
-            dim=-1,
-        )
+        down = onehot[:, :, None]  # (batch, 3, 1)
+        return torch.cat([position, features, lengths, down], dim=-1)
 
     # ---- tensor -> crystal
 
@@ -284,13 +278,6 @@ class SymmetrySites(Descriptor):
             length=length.numpy(),
         )
 
-    # ---- scales
-
-    def scale_position(self, frac: Tensor) -> Tensor:
-        """Fractional (…, 3, 3) to [-1, 1]."""
-        half = torch.as_tensor(self.coord_max / 2.0, dtype=frac.dtype, device=frac.device)
-        return (frac - half) / half
-
     def snap_position(self, position: Tensor) -> Tensor:
         """Nearest scaled position on the grid of quarters, with the gradient passed through."""
         step = torch.as_tensor(
@@ -298,10 +285,6 @@ class SymmetrySites(Descriptor):
         )
         snapped = torch.round((position + 1.0) / step) * step - 1.0
         return position + (snapped - position).detach()
-
-    def scale_length(self, length: Tensor) -> Tensor:
-        """Å to [-1, 1]."""
-        return (length - self.length_max / 2.0) / (self.length_max / 2.0)
 
     def element_index(self, numbers: np.ndarray) -> Tensor:
         """Atomic numbers to rows of the feature table.
@@ -356,25 +339,19 @@ def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Samples:
     crystals, _ = symmetry.expand(
         sites.space_group, symmetry.cubic_lattice(length), sites.grid / GRID, sites.numbers
     )
-    shared = _shared_orbits(sites)
-    reasons = []
-    for i in range(len(sites)):
-        if not finite[i]:
-            reasons.append("the tensor holds NaN or infinity")
-        elif not positive[i]:
-            reasons.append(f"lattice length {sites.length[i]:.2f} Å is not positive")
-        elif shared[i]:
-            reasons.append(f"sites {shared[i][0]} and {shared[i][1]} lie on one orbit")
-        else:
-            reasons.append("")
+    orbits = [
+        [smallest_site(group, tuple(row)) for row in grid]
+        for group, grid in zip(sites.space_group.tolist(), sites.grid.tolist(), strict=True)
+    ]
+
+    def shared(i: int) -> str:
+        pairs = ((j, k) for j, k in ((0, 1), (0, 2), (1, 2)) if orbits[i][j] == orbits[i][k])
+        one, other = next(pairs)
+        return f"sites {one + 1} and {other + 1} lie on one orbit"
+
+    reasons = [""] * len(sites)
+    length_text = "lattice length {:.2f} Å is not positive"
+    mark(reasons, finite, lambda _: "the tensor holds NaN or infinity")
+    mark(reasons, positive, lambda i: length_text.format(sites.length[i]))
+    mark(reasons, np.array([len(set(orbit)) == N_ROWS for orbit in orbits]), shared)
     return Samples.from_reasons(crystals, reasons)
-
-
-def _shared_orbits(sites: Sites) -> list[tuple[int, int] | None]:
-    """For each crystal the first two rows (from 1) that lie on the same orbit, if any."""
-    out = []
-    for group, grid in zip(sites.space_group.tolist(), sites.grid.tolist(), strict=True):
-        orbit = [smallest_site(group, tuple(row)) for row in grid]
-        same = [(i + 1, j + 1) for i, j in ((0, 1), (0, 2), (1, 2)) if orbit[i] == orbit[j]]
-        out.append(same[0] if same else None)
-    return out

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 SIGMA = 0.26  # Å, as published
 CUT = 0.02  # a Gaussian ends where it falls below this, as published
+RADIUS = SIGMA * math.sqrt(-2 * math.log(CUT))  # Å; where that is
+MAX_SITES = 20  # of a crystal, as published
 FLOOR = 0.1  # smallest value of the cell's grid that decoding reads
 THRESHOLD = 0.3  # smallest peak, as a share of the Gaussian's height
 DENSITY_UNIT = 100.0  # atomic numbers are written in this unit where elements share a grid
@@ -58,21 +60,17 @@ class VoxelGrid(Descriptor):
             as high as its atomic number (in hundreds), like a density of electrons.
         cell_points: points along each edge of the cell's grid.
         site_points: points along each edge of the grid of sites.
-        sigma: width of the Gaussians, Å.
         box: edge of the box of sites, Å, with the sites' centroid in its middle; None: the grid
             follows the cell and repeats.
         reduce: write the Minkowski-reduced cell instead of the given one.
-        max_sites: most sites of a crystal.
         max_edge: longest edge of the cell that is written, Å.
     """
 
     elements: tuple[int, ...] | None = None
     cell_points: int = 32
     site_points: int = 64
-    sigma: float = SIGMA
     box: float | None = None
     reduce: bool = True
-    max_sites: int = 20
     max_edge: float = 10.0
 
     def __post_init__(self) -> None:
@@ -82,13 +80,13 @@ class VoxelGrid(Descriptor):
                 f"elements={mine}: give atomic numbers, each of them once, one for each channel, "
                 "or None for one channel that all elements share"
             )
-        step, reach = self.max_edge / self.cell_points, self.sigma * math.sqrt(-2 * math.log(FLOOR))
+        step, reach = self.max_edge / self.cell_points, SIGMA * math.sqrt(-2 * math.log(FLOOR))
         if step * math.sqrt(2) > reach:
             raise InputError(
                 f"an edge of {self.max_edge} Å on {self.cell_points} points has steps of "
-                f"{step:.2f} Å, too coarse for Gaussians of width {self.sigma} Å: the blob of the "
-                f"cell needs steps of at most {reach / math.sqrt(2):.2f} Å; take more points, a "
-                "shorter max_edge or a larger sigma"
+                f"{step:.2f} Å, too coarse for Gaussians of width {SIGMA} Å: the blob of the "
+                f"cell needs steps of at most {reach / math.sqrt(2):.2f} Å; take more points or "
+                "a shorter max_edge"
             )
 
     @classmethod
@@ -105,11 +103,6 @@ class VoxelGrid(Descriptor):
     def shape(self) -> tuple[int]:
         """One row of numbers a crystal: the grid of the cell, then those of the sites."""
         return (self.cell_points**3 + self.channels * self.site_points**3,)
-
-    @property
-    def radius(self) -> float:
-        """Å; where a Gaussian ends."""
-        return self.sigma * math.sqrt(-2 * math.log(CUT))
 
     # ---- crystal -> tensor
 
@@ -175,7 +168,7 @@ class VoxelGrid(Descriptor):
         return grids.view(len(crystals), self.channels, n, n, n)
 
     def _add(self, *sites: Tensor, periodic: bool) -> None:
-        add_gaussians(*sites, sigma=self.sigma, radius=self.radius, periodic=periodic)
+        add_gaussians(*sites, sigma=SIGMA, radius=RADIUS, periodic=periodic)
 
     def _site_metric(self, lattice: Tensor) -> Tensor:
         """(batch, 3, 3) Å^2: squared lengths of steps between voxels of the sites' grid."""
@@ -231,8 +224,8 @@ class VoxelGrid(Descriptor):
 
             mark(reasons, ~foreign.any(1), unknown)
         n = crystals.n_sites
-        many = f"{{}} sites, at most {self.max_sites} (max_sites)"
-        mark(reasons, n <= self.max_sites, lambda i: many.format(int(n[i])))
+        many = f"{{}} sites, at most {MAX_SITES}"
+        mark(reasons, n <= MAX_SITES, lambda i: many.format(int(n[i])))
         mark_overlaps(reasons, crystals)
 
     def _mark_misfits(self, written: CrystalBatch, cart: Tensor, reasons: list[str]) -> None:
@@ -242,15 +235,13 @@ class VoxelGrid(Descriptor):
         out = cart.abs().flatten(1).amax(1)
         long = f"an edge of {{:.2f}} Å, at most {self.max_edge} Å (max_edge)"
         mark(reasons, edge <= self.max_edge, lambda i: long.format(edge[i]))
-        flat = (
-            "lattice planes are {:.2f} Å apart, so that the blob of the cell would touch its images"
-        )
-        flat += "" if self.reduce else ": reduce the cell (reduce=True)"
-        mark(reasons, apart >= 2 * self.radius, lambda i: flat.format(apart[i]))
+        flat = "lattice planes are {:.2f} Å apart, so that the blob of the cell would touch its "
+        flat += "images" if self.reduce else "images: reduce the cell (reduce=True)"
+        mark(reasons, apart >= 2 * RADIUS, lambda i: flat.format(apart[i]))
         if self.box is not None:
             off = "a site {:.2f} Å off the centroid does not fit into the box of "
             off += f"{self.box} Å: let the grid follow the cell (box=None)"
-            mark(reasons, out + self.radius <= self.box / 2, lambda i: off.format(out[i]))
+            mark(reasons, out + RADIUS <= self.box / 2, lambda i: off.format(out[i]))
 
     # ---- tensor -> crystal
 
@@ -271,21 +262,17 @@ class VoxelGrid(Descriptor):
         """(batch, *shape) from (batch, [1,] cell points^3) and (batch, channels, site points^3)."""
         return torch.cat([cell.flatten(1), sites.flatten(1)], 1)
 
-    def decode(self, tensor: Tensor, *, threshold: float = THRESHOLD) -> Samples:
+    def decode(self, tensor: Tensor) -> Samples:
         """Crystals from (batch, *shape): the cell by least squares, the sites by their peaks.
 
         A row fails when it holds NaN, when a grid is empty, when the blob is no cell or its edges
         are far too long, when there are too many peaks, or when two lie closer than 0.5 Å.
 
-        Args:
-            tensor: (batch, *shape).
-            threshold: smallest value of a peak's voxel, as a share of a Gaussian's height.
-
         Raises:
             InputError: another shape.
         """
         self.split(tensor)
-        return Samples.cat([self._decode(some, threshold) for some in tensor.split(CHUNK)])
+        return Samples.cat([self._decode(some) for some in tensor.split(CHUNK)])
 
     def round_trip(self, crystals: CrystalBatch) -> Samples:
         """Encode and decode piece by piece, so that the grids need little memory."""
@@ -306,7 +293,7 @@ class VoxelGrid(Descriptor):
         n = self.cell_points
         value = cell.reshape(len(cell), -1).double()
         value = torch.where(torch.isfinite(value) & (value > FLOOR), value, torch.zeros_like(value))
-        square = -2 * self.sigma**2 * value.clamp_min(FLOOR).log()
+        square = -2 * SIGMA**2 * value.clamp_min(FLOOR).log()
         design = self._design.to(value.device)  # (n^3, 6)
         weight = value.square()
         products = design[:, :, None] * design[:, None, :]  # (n^3, 6, 6)
@@ -339,27 +326,27 @@ class VoxelGrid(Descriptor):
         columns = [steps[:, i] * steps[:, j] * (1 if i == j else 2) for i, j in MONOMIALS]
         return torch.stack(columns, 1)
 
-    def _decode(self, tensor: Tensor, threshold: float) -> Samples:
+    def _decode(self, tensor: Tensor) -> Samples:
         reasons = [""] * len(tensor)
         mark(reasons, finite_rows(tensor), lambda _: "the tensor holds NaN or infinity")
         cell, sites = self.split(torch.nan_to_num(tensor.detach(), posinf=0.0, neginf=0.0))
         lattice, no_cell = self.read_cells(cell)
         reasons = first_of(reasons, no_cell)
         metric = self._site_metric(lattice).repeat_interleave(self.channels, 0)
-        low = threshold / (DENSITY_UNIT if self.elements is None else 1.0)
-        options = {"sigma": self.sigma, "threshold": low, "periodic": self.box is None}
+        low = THRESHOLD / (DENSITY_UNIT if self.elements is None else 1.0)
+        options = {"sigma": SIGMA, "threshold": low, "periodic": self.box is None}
         grids = sites.flatten(0, 1)
         peaks = find_peaks(grids, metric, **options)
         crowd = torch.bincount(peaks.row // self.channels, minlength=len(lattice))
-        noisy = crowd > 2 * self.max_sites  # some peaks may be sums of others, but not so many
+        noisy = crowd > 2 * MAX_SITES  # some peaks may be sums of others, but not so many
         keep = ~noisy[peaks.row // self.channels]
         peaks = Peaks(peaks.row[keep], peaks.place[keep], peaks.height[keep])
-        peaks = separate_peaks(grids, peaks, metric, radius=self.radius, passes=2, **options)
+        peaks = separate_peaks(grids, peaks, metric, radius=RADIUS, passes=2, **options)
         crystals, count = self._crystals(lattice, peaks)
-        many = f"{{}} peaks, at most {self.max_sites} (max_sites)"
+        many = f"{{}} peaks, at most {MAX_SITES}"
         mark(reasons, ~noisy, lambda i: many.format(int(crowd[i])))
         mark(reasons, count > 0, lambda _: "no site: the grid has no peak above the threshold")
-        mark(reasons, count <= self.max_sites, lambda i: many.format(int(count[i])))
+        mark(reasons, count <= MAX_SITES, lambda i: many.format(int(count[i])))
         mark_overlaps(reasons, crystals)
         return Samples.from_reasons(crystals, reasons)
 
@@ -370,13 +357,12 @@ class VoxelGrid(Descriptor):
         place = peaks.place / self.site_points
         if self.box is not None:
             inverse = torch.linalg.inv(lattice)[owner]
-            place = ((place - 0.5) * self.box)[:, None] @ inverse
-            place = place[:, 0]
+            place = (((place - 0.5) * self.box)[:, None] @ inverse)[:, 0]
         if self.elements is None:
             numbers = (peaks.height * DENSITY_UNIT).round().clamp(1, elements.N_COLUMNS - 1).long()
         else:
             numbers = torch.tensor(self.elements, device=owner.device)[peaks.row % self.channels]
-        usable = (count > 0) & (count <= self.max_sites)
+        usable = (count > 0) & (count <= MAX_SITES)
         keep, crystals = usable[owner].cpu(), None
         if usable.any():
             parts = [part.cpu() for part in (lattice[usable], place, numbers, count[usable])]
@@ -404,11 +390,9 @@ def largest_site_error(written: CrystalBatch, decoded: Samples) -> np.ndarray:
     distance = ((delta - delta.round()) @ reduced[:, None]).norm(dim=-1)  # (n, sites, sites)
     same = (written.numbers[:, :, None] == back.numbers[:, None]) & written.mask[:, :, None]
     distance = distance.masked_fill(~same, torch.inf)
-    worst = []
-    for axis, mask in ((2, written.mask), (1, back.mask)):
-        worst.append(distance.amin(axis).masked_fill(~mask, 0.0).amax(1))
-    error = torch.maximum(*worst).cpu()
-    return torch.where(right, error, torch.full_like(error, torch.inf)).numpy()
+    sides = ((2, written.mask), (1, back.mask))
+    worst = [distance.amin(axis).masked_fill(~mask, 0.0).amax(1) for axis, mask in sides]
+    return torch.maximum(*worst).cpu().masked_fill(~right, torch.inf).numpy()
 
 
 def _metric(lattice: Tensor, n: int) -> Tensor:

@@ -25,6 +25,15 @@ def _half_of_vectors(basis, radius, cells):
 
 
 @jit
+def _note(squares, number, i, j, d):
+    """Write a squared distance down for both of its sites."""
+    squares[i, number[i]] = d
+    number[i] += 1
+    squares[j, number[j]] = d
+    number[j] += 1
+
+
+@jit
 def _collect(cart, n, vectors, n_cells, radius, squares, number):
     """Squared distances below radius from each site, unordered; False if there is no room."""
     limit, room = radius * radius, squares.shape[1]
@@ -40,25 +49,16 @@ def _collect(cart, n, vectors, n_cells, radius, squares, number):
             if j > i:
                 d = x * x + y * y + z * z
                 if d < limit:
-                    squares[i, number[i]] = d
-                    number[i] += 1
-                    squares[j, number[j]] = d
-                    number[j] += 1
+                    _note(squares, number, i, j, d)
             for m in range(n_cells):
                 tx, ty, tz = vectors[m, 0], vectors[m, 1], vectors[m, 2]
                 d = (x + tx) ** 2 + (y + ty) ** 2 + (z + tz) ** 2
                 if d < limit:  # from i to the image of j, and from j to an image of i
-                    squares[i, number[i]] = d
-                    number[i] += 1
-                    squares[j, number[j]] = d
-                    number[j] += 1
+                    _note(squares, number, i, j, d)
                 if j > i:
                     d = (x - tx) ** 2 + (y - ty) ** 2 + (z - tz) ** 2
                     if d < limit:
-                        squares[i, number[i]] = d
-                        number[i] += 1
-                        squares[j, number[j]] = d
-                        number[j] += 1
+                        _note(squares, number, i, j, d)
     return True
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.descriptors.amd import average_minimum_distances, nearest_rows
+from imd_helpers.descriptors.amd import average_minimum_distances
 from imd_helpers.runtime import InputError
 
 
@@ -139,13 +139,6 @@ def test_scale(real):
     bigger = CrystalBatch(1.1 * real.lattice, real.frac, real.numbers)
     ratio = average_minimum_distances(bigger) / average_minimum_distances(real)
     assert np.allclose(ratio, 1.1)
-
-
-def test_nearest_rows(real):
-    known = average_minimum_distances(real)
-    distance, index = nearest_rows(known[:50] + 1e-6, known)
-    assert (index == np.arange(50)).mean() > 0.9  # the others have twins
-    assert distance.max() < 1.1e-6
 
 
 def test_broken_crystals_have_none(real):
