@@ -106,13 +106,7 @@ def check_slots(numbers: Sequence[int], slots: Sequence[int]) -> None:
 def fill(
     crystals: CrystalBatch, values: Tensor, numbers: Sequence[int], slots: Sequence[int]
 ) -> Tensor:
-    """Put a row for each atom into the rows of its element, in the order of the sites.
-
-    Args:
-        crystals: n crystals that fit.
-        values: (n, sites, 3) what to write for each site.
-        numbers: atomic numbers that have rows.
-        slots: how many rows each has.
+    """Values (n, sites, 3) in the rows of each site's element, in the order of the sites.
 
     Returns:
         (n, sum of slots, 3), zeros in the rows that are left.
@@ -133,12 +127,8 @@ def build(
 ) -> Samples:
     """Crystals from cells and rows of coordinates; those with a reason keep their place.
 
-    Args:
-        lattice: (n, 3, 3) Å.
-        frac: (n, rows, 3) fractional coordinates, wrapped here.
-        present: (n, rows) bool, is there an atom?
-        row_numbers: (rows,) atomic number of each row.
-        reasons: n strings, why a sample has failed already; filled further.
+    Lattices are (n, 3, 3) Å, coordinates (n, rows, 3), wrapped here; ``present`` (n, rows) says
+    where there is an atom, of the ``row_numbers`` (rows,). The n reasons are filled further.
     """
     mark(reasons, present.any(1), lambda _: "no row holds an atom")
     good = torch.tensor([reason == "" for reason in reasons])

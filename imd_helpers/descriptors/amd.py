@@ -26,10 +26,6 @@ K = 100  # neighbours, as in the source
 def average_minimum_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarray:
     """Mean distance of the sites of each crystal to their 1st, 2nd, … k-th neighbour.
 
-    Args:
-        crystals: n crystals.
-        k: how many neighbours.
-
     Returns:
         (n, k) Å, ascending; NaN where a crystal is broken (not finite, no volume, no atoms) or so
         elongated that its neighbours lie in more than two million cells.

@@ -113,12 +113,8 @@ class ForceFieldBags(_Padded):
     """Bags of atoms, bonds, other pairs, angles and torsions with terms of the force field UFF.
 
     An atom enters as 1, so that a linear model gives it its own energy; a bond as a Morse
-    potential; a pair further apart than an angle as Lennard-Jones; angles and torsions as UFF's
-    cosine series. All in kcal/mol.
-
-    Args:
-        angles: bags of angles too.
-        torsions: bags of torsions too.
+    potential; a pair further apart than an angle as Lennard-Jones; angles and torsions, which may
+    be left out, as UFF's cosine series. All in kcal/mol.
 
     Source:
         Huang & von Lilienfeld, J. Chem. Phys. 145 (2016) 161102 (BAML); the terms from Rappé et
@@ -196,14 +192,11 @@ def to_rdkit(molecules: MoleculeBatch) -> tuple[list[Mol | None], tuple[str, ...
     chem, perceive = need("rdkit.Chem"), need("rdkit.Chem.rdDetermineBonds")
     field, base = need("rdkit.Chem.rdForceFieldHelpers"), need("rdkit.rdBase")
     out, reasons = [], []
-    for i, n in enumerate(molecules.n_atoms.tolist()):
-        symbols = [elements.SYMBOLS[z] for z in molecules.numbers[i, :n].tolist()]
-        lines = [
-            f"{symbol} {x:.8f} {y:.8f} {z:.8f}"
-            for symbol, (x, y, z) in zip(symbols, molecules.positions[i, :n].tolist(), strict=True)
-        ]
+    for atoms in molecules.atoms():
+        rows = zip(atoms.symbols, atoms.positions, strict=True)
+        lines = [f"{symbol} {x:.8f} {y:.8f} {z:.8f}" for symbol, (x, y, z) in rows]
         with base.BlockLogs():
-            molecule = chem.MolFromXYZBlock("\n".join([str(n), "", *lines]))
+            molecule = chem.MolFromXYZBlock("\n".join([str(len(atoms)), "", *lines]))
             try:
                 perceive.DetermineBonds(molecule, charge=0, allowChargedFragments=True)
                 problem = "" if field.UFFHasAllMoleculeParams(molecule) else "no UFF parameters"

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
-from .base import Descriptor, check_batch, first_of, read_crystals
+from .base import Descriptor, check_batch, mark, read_crystals
 from .molecules import SMALLEST_DISTANCE, MoleculeBatch, positions_from_distances
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class _Matrix(Descriptor):
         self.scale = UNITS[lookup("unit", unit, UNITS)]
         self.shape = (max_atoms,) if order == "eigenvalues" else (max_atoms, max_atoms)
 
-    def _too_large(self, sizes: Tensor) -> list[str]:
+    def _mark_large(self, reasons: list[str], sizes: Tensor) -> None:
         text = f"{{}} atoms, but max_atoms is {self.max_atoms}: make the matrix larger"
-        return ["" if n <= self.max_atoms else text.format(n) for n in sizes.tolist()]
+        mark(reasons, sizes <= self.max_atoms, lambda i: text.format(int(sizes[i])))
 
     def _finish(self, matrices: Tensor, reasons: list[str]) -> Samples:
         """Pad (batch, atoms, atoms), leave zeros where there is a reason, and put in order."""
@@ -86,7 +86,9 @@ class CoulombMatrix(_Matrix):
     def encode_all(self, molecules: MoleculeBatch) -> Samples:
         """(batch, *shape) float64; molecules that are too large are zeros, with a reason."""
         matrices = coulomb(molecules.numbers, molecules.distances() * self.scale)
-        return self._finish(matrices, self._too_large(molecules.n_atoms))
+        reasons = [""] * len(molecules)
+        self._mark_large(reasons, molecules.n_atoms)
+        return self._finish(matrices, reasons)
 
     def decode(self, tensor: Tensor) -> Samples:
         """Molecules from (batch, max_atoms, max_atoms), up to rotation, shift and mirror image.
@@ -167,8 +169,8 @@ class SineMatrix(_Matrix):
         Raises:
             InputError: nothing given.
         """
-        batch, unread = read_crystals(crystals)
-        reasons = first_of(unread, self._too_large(batch.n_sites))
+        batch, reasons = read_crystals(crystals)
+        self._mark_large(reasons, batch.n_sites)
         width = min(self.max_atoms, batch.numbers.shape[1])  # what is wider has failed
         frac, numbers = batch.frac[:, :width], batch.numbers[:, :width]
         delta = frac[:, :, None] - frac[:, None]  # (batch, sites, sites, 3)
@@ -178,8 +180,7 @@ class SineMatrix(_Matrix):
         distance = torch.where(pairs, distance, torch.inf)
         diagonal = torch.eye(width, dtype=torch.bool, device=distance.device)
         closest = distance.masked_fill(diagonal, torch.inf).flatten(1).amin(1)
-        for i in torch.nonzero(closest < SMALLEST_DISTANCE).flatten().tolist():
-            reasons[i] = reasons[i] or OVERLAP
+        mark(reasons, ~(closest < SMALLEST_DISTANCE), lambda _: OVERLAP)
         return self._finish(coulomb(numbers, distance), reasons)
 
 
@@ -215,8 +216,8 @@ class EwaldMatrix(_Matrix):
         Raises:
             InputError: nothing given.
         """
-        batch, unread = read_crystals(crystals)
-        reasons = first_of(unread, self._too_large(batch.n_sites))
+        batch, reasons = read_crystals(crystals)
+        self._mark_large(reasons, batch.n_sites)
         out = torch.zeros(len(batch), self.max_atoms, self.max_atoms, dtype=torch.float64)
         lattice, frac = batch.lattice.cpu().numpy(), batch.frac.cpu().numpy()
         charges = batch.numbers.cpu().numpy().astype(float)
@@ -232,17 +233,11 @@ class EwaldMatrix(_Matrix):
 
 
 def coulomb(numbers: Tensor, distances: Tensor) -> Tensor:
-    """Coulomb matrices from distances.
+    """Coulomb matrices: Z_i Z_j / d_ij, 0.5 Z_i^2.4 on the diagonal (Rupp et al. (2012), eq. 1).
 
     Args:
         numbers: (batch, atoms), 0 is padding.
         distances: (batch, atoms, atoms); infinity for padding, anything on the diagonal.
-
-    Returns:
-        (batch, atoms, atoms): Z_i Z_j / d_ij, and 0.5 Z_i^2.4 on the diagonal.
-
-    Source:
-        Rupp et al. (2012), equation 1.
     """
     z = numbers.double()
     diagonal = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)

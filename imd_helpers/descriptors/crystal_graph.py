@@ -92,9 +92,8 @@ class CrystalGraph:
 
     def to(self, device: torch.device | str) -> CrystalGraph:
         """Copy to a device."""
-        names = ("edge_index", "image", "distance", "site_crystal", "numbers")
-        tensors = [getattr(self, name).to(device) for name in names]
-        return CrystalGraph(*tensors, self.ok, self.reasons)
+        tensors = (self.edge_index, self.image, self.distance, self.site_crystal, self.numbers)
+        return CrystalGraph(*(part.to(device) for part in tensors), self.ok, self.reasons)
 
     def checked(self) -> CrystalGraph:
         """The graph itself, if every crystal has one.
@@ -186,28 +185,17 @@ def crystal_graph(
 
 
 def gaussians(distance: Tensor, *, stop: float = CUTOFF, step: float = STEP) -> Tensor:
-    """Spread a distance over Gaussians centred at 0, step, 2 step, … stop.
-
-    Args:
-        distance: (edges,) Å.
-        stop: last centre, Å.
-        step: between centres, and the width of each Gaussian, Å.
-
-    Returns:
-        (edges, gaussians), ``exp(-(d - centre)^2 / step^2)``.
+    """(edges, gaussians) ``exp(-(d - c)^2 / step^2)`` of distances, c = 0, step, 2 step, … stop, Å.
 
     Source:
-        Xie & Grossman, Phys. Rev. Lett. 120 (2018) 145301, and its code.
+        Xie & Grossman (2018), and its code.
     """
     centres = torch.arange(0.0, stop + step / 2, step, device=distance.device)
     return torch.exp(-(((distance[..., None] - centres) / step) ** 2))
 
 
 def _rows(owner: Tensor, chosen: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows that belong to chosen crystals, in their order; where these begin, how many they have.
-
-    ``owner`` is (rows,) ascending.
-    """
+    """Rows of chosen crystals, of ascending owners (rows,); where they begin, how many they are."""
     count = torch.bincount(owner, minlength=n)
     first = (torch.cumsum(count, 0) - count)[chosen]
     number = count[chosen]

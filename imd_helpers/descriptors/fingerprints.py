@@ -110,9 +110,7 @@ def magpie(compositions: CrystalBatch | Sequence[str] | np.ndarray) -> Features:
     sets that are compared. CDVAE scales by constants of another data set: its distances are the
     same within 1 % in the median (a factor of 0.86 to 1.18 for 98 % of pairs), and its cutoff of
     10 gives the same verdict on 98.8 % of 1,000 crystals of `oqmd_icsd` beside 1,000 others.
-
-    Args:
-        compositions: crystals, formulas, or (n, 119) counts (column = atomic number).
+    Counts are (n, 119), a column for each atomic number.
 
     Raises:
         InputError: matminer is not installed, or a formula cannot be read.

@@ -105,11 +105,7 @@ def mutate(
 ) -> list[str]:
     """Replace, insert or delete tokens at random places, each kind of edit equally often.
 
-    Args:
-        tokens: of a SMILES or of a SELFIES; not changed.
-        alphabet: what may be put in.
-        rng: source of random numbers.
-        edits: how many edits.
+    The tokens, of a SMILES or of a SELFIES, are not changed; an alphabet says what may be put in.
 
     Raises:
         InputError: no tokens, no alphabet, or a negative number of edits.

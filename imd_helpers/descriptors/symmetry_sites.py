@@ -59,30 +59,23 @@ class Sites:
         )
 
 
-def find_sites(crystals: CrystalBatch, *, symprec: float = 0.01) -> tuple[Sites, np.ndarray]:
+def find_sites(crystals: CrystalBatch) -> tuple[Sites, np.ndarray]:
     """Apply CubicGAN's filter: a cubic ternary in 225, 216 or 221 with three orbits on the grid.
-
-    Args:
-        crystals: any crystals.
-        symprec: tolerance of the symmetry search, Å.
 
     Returns:
         The sites of those that pass, in standard settings, and their indices in ``crystals``.
     """
-    keep, rows = [], []
-    for index, orbit in enumerate(symmetry.orbits(crystals, symprec=symprec)):
-        if orbit is not None and _passes(orbit):
-            keep.append(index)
-            rows.append(orbit)
+    orbits = enumerate(symmetry.orbits(crystals))
+    rows = {index: orbit for index, orbit in orbits if orbit is not None and _passes(orbit)}
+    grid = [np.rint(row.frac * GRID) % GRID for row in rows.values()]
+    numbers = [row.numbers for row in rows.values()]
     sites = Sites(
-        space_group=np.array([row.space_group for row in rows], dtype=np.int64),
-        numbers=np.array([row.numbers for row in rows], dtype=np.int64).reshape(-1, N_ROWS),
-        grid=np.array([np.rint(row.frac * GRID) % GRID for row in rows], dtype=np.int64).reshape(
-            -1, N_ROWS, 3
-        ),
-        length=np.array([row.lattice[0, 0] for row in rows]),
+        space_group=np.array([row.space_group for row in rows.values()], dtype=np.int64),
+        numbers=np.array(numbers, dtype=np.int64).reshape(-1, N_ROWS),
+        grid=np.array(grid, dtype=np.int64).reshape(-1, N_ROWS, 3),
+        length=np.array([row.lattice[0, 0] for row in rows.values()]),
     )
-    return sites, np.array(keep, dtype=np.int64)
+    return sites, np.array(list(rows), dtype=np.int64)
 
 
 def _passes(orbit: symmetry.Orbits) -> bool:
@@ -125,12 +118,7 @@ def _descriptions(group: int, grid: np.ndarray) -> Iterator[list[Site]]:
 
 @cache
 def smallest_site(group: int, site: Site) -> Site:
-    """The image of a site, in quarters, that sorts first: one name for the whole orbit.
-
-    Args:
-        group: 225, 216 or 221.
-        site: three integers 0..3.
-    """
+    """The image of a site, in quarters, that sorts first: one name for the whole orbit."""
     rotations, translations = symmetry.operations(group)
     images = np.rint(rotations @ np.array(site) + translations * GRID).astype(np.int64) % GRID
     return min(map(tuple, images.tolist()))
@@ -139,12 +127,8 @@ def smallest_site(group: int, site: Site) -> Site:
 def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[Site, ...]]:
     """Name of an arrangement of orbits, the same for any origin and whatever the elements.
 
-    Args:
-        group: ITA number.
-        grid: (3, 3) one site of each orbit, in quarters.
-
-    Returns:
-        The space group, and the orbits' smallest sites in the smallest of their descriptions.
+    The space group and, from one site of each orbit (3, 3) in quarters, their smallest sites in the
+    smallest of their descriptions.
     """
     return group, tuple(min(sorted(sites) for sites in _descriptions(group, grid)))
 
@@ -233,14 +217,8 @@ class SymmetrySites(Descriptor):
     def assemble(position: Tensor, features: Tensor, length: Tensor, group: Tensor) -> Tensor:
         """Put scaled parts together; differentiable in ``position`` and ``length``.
 
-        Args:
-            position: (batch, 3, 3) scaled to [-1, 1].
-            features: (batch, 3, 23) rows of `feature_table`.
-            length: (batch,) scaled to [-1, 1].
-            group: (batch,) 0, 1, 2 for 225, 216, 221.
-
-        Returns:
-            (batch, 3, 28).
+        (batch, 3, 28) from positions (batch, 3, 3) and lengths (batch,), scaled to [-1, 1], rows of
+        `feature_table` (batch, 3, 23), and groups (batch,), 0, 1, 2 for 225, 216, 221.
         """
         lengths = length[:, None, None].expand(-1, N_ROWS, 1)
         onehot = torch.nn.functional.one_hot(group, len(SPACE_GROUPS)).to(position.dtype)
@@ -326,12 +304,8 @@ class SymmetrySites(Descriptor):
 def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Samples:
     """Fill the cells of ``sites`` by the operations of their space groups.
 
-    Args:
-        sites: n crystals' sites.
-        finite: (n,) False where the tensor they came from held NaN.
-
-    Returns:
-        n crystals; a failed one keeps its place with a 1 Å placeholder where it has no cell.
+    ``finite`` (n,) is False where the tensor that they came from held NaN. A failed crystal keeps
+    its place, with a cell of 1 Å where it has none.
     """
     finite = np.ones(len(sites), dtype=bool) if finite is None else finite
     positive = finite & (sites.length > 0)

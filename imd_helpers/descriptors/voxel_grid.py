@@ -108,9 +108,8 @@ class VoxelGrid(Descriptor):
 
     def verdict(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """Which crystals can be written, and why not the others, without drawing their grids."""
-        batch, _ = read_crystals(crystals)
-        _, _, reasons = self._prepare(crystals)
-        return Samples.from_reasons(batch, reasons)
+        prepared, _, reasons = self._prepare(crystals)
+        return Samples.from_reasons(prepared, reasons)
 
     def written(self, crystals: CrystalBatch | Sequence[Structure]) -> CrystalBatch:
         """The same crystals with the cell, orientation and origin that the grids hold.
@@ -118,8 +117,7 @@ class VoxelGrid(Descriptor):
         The first lattice vector lies along x and the second in the xy plane; with a box, the
         centroid of the sites is the origin. A crystal that cannot be written is a placeholder.
         """
-        prepared, _, _ = self._prepare(crystals)
-        return prepared
+        return self._prepare(crystals)[0]
 
     def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """(batch, *shape) float32, about 1 MB a channel and crystal at 64 points.
@@ -372,11 +370,7 @@ class VoxelGrid(Descriptor):
 
 
 def largest_site_error(written: CrystalBatch, decoded: Samples) -> np.ndarray:
-    """How far the worst site of each decoded crystal is from where it was written.
-
-    Args:
-        written: n crystals from `VoxelGrid.written`.
-        decoded: n crystals.
+    """How far the worst site of each decoded crystal is from where `VoxelGrid.written` has it.
 
     Returns:
         (n,) Å, over all sites and to the nearest of the same element, both ways; infinity where
