@@ -113,10 +113,11 @@ class CoulombMatrix(_Matrix):
 
     def _decode_one(self, matrix: Tensor) -> tuple[np.ndarray, np.ndarray, str]:
         place = (np.zeros((1, 3)), np.ones(1, dtype=int))  # keeps the row where nothing was decoded
-        problem = _problem(matrix)
+        charge = (2 * matrix.diagonal().clamp_min(0)) ** (1 / POWER)  # (max_atoms,)
+        problem = _problem(matrix, charge)
         if problem:
             return *place, problem
-        z = _charges(matrix).round()
+        z = charge.round()
         atoms = z > 0
         z, inner = z[atoms], matrix[atoms][:, atoms]
         distances = z[:, None] * z / ((inner + inner.T) / 2) / self.scale
@@ -129,15 +130,10 @@ class CoulombMatrix(_Matrix):
         return xyz.numpy(), z.long().numpy(), ""
 
 
-def _charges(matrix: Tensor) -> Tensor:
-    return (2 * matrix.diagonal().clamp_min(0)) ** (1 / POWER)  # (max_atoms,)
-
-
-def _problem(matrix: Tensor) -> str:
+def _problem(matrix: Tensor, charge: Tensor) -> str:
     """What forbids to read elements and distances from a matrix, or nothing."""
     if not torch.isfinite(matrix).all():
         return "NaN or infinity in the matrix"
-    charge = _charges(matrix)
     z = charge.round()
     worst = int((charge - z).abs().argmax())
     if bool((charge[worst] - z[worst]).abs() > 0.1) or bool(z.max() > elements.N_COLUMNS - 1):
