@@ -68,10 +68,8 @@ class CompositionMatrix(Descriptor):
     def encode_all(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Samples:
         """(batch, 85, 8) float32: compositions that do not fit are zeros, with a reason.
 
-        Args:
-            compositions: formulas, (batch, 119) counts, or crystals, whose counts are reduced
-                first because a cell may be any multiple of the formula. Formulas and counts are
-                taken as they are written.
+        Formulas and (batch, 119) counts are taken as they are written; those of crystals are
+        reduced first, because a cell may be any multiple of the formula.
 
         Raises:
             InputError: as `read`.

@@ -90,9 +90,8 @@ class HydrideBlocks(_slots.SlotMatrix):
         text = "the first block has {} lattice vectors instead of 3"
         mark(reasons, vectors == 3, lambda i: text.format(int(vectors[i])))
         lattice = tensor[:, 0, :3]
-        flat = torch.linalg.det(lattice).abs() <= (
-            _slots.SMALLEST_VOLUME * lattice.norm(dim=2).clamp_min(SHORT).prod(1)
-        )
+        box = lattice.norm(dim=2).clamp_min(SHORT).prod(1)
+        flat = torch.linalg.det(lattice).abs() <= _slots.SMALLEST_VOLUME * box
         mark(reasons, ~flat, lambda _: "the three lattice vectors lie in one plane")
         whole = torch.where(flat[:, None, None], torch.eye(3, dtype=torch.float64), lattice)
         frac = tensor[:, 1:].flatten(1, 2) @ torch.linalg.inv(whole)  # (batch, sites, 3)

@@ -188,10 +188,8 @@ def batch_of(molecules: Sequence[Mol]) -> MoleculeBatch:
     for i, molecule in enumerate(molecules):
         if molecule.GetNumConformers() == 0:
             raise InputError(f"molecule {i} has no coordinates: make them with smiles.embed(...)")
-    return MoleculeBatch.from_lists(
-        [molecule.GetConformer().GetPositions() for molecule in molecules],
-        [np.array([a.GetAtomicNum() for a in molecule.GetAtoms()]) for molecule in molecules],
-    )
+    numbers = [[atom.GetAtomicNum() for atom in molecule.GetAtoms()] for molecule in molecules]
+    return MoleculeBatch.from_lists([m.GetConformer().GetPositions() for m in molecules], numbers)
 
 
 def _molecule(text: str) -> Mol:
