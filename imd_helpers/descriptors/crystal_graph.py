@@ -115,10 +115,7 @@ class CrystalGraph:
         return torch.bincount(self.site_crystal, minlength=len(self))
 
     def site_features(self) -> Tensor:
-        """(sites, features) float32: CubicGAN's properties of the element, each from 0 to 1.
-
-        Scaled over H to Og.
-        """
+        """(sites, features) float32: CubicGAN's properties, each scaled to [0, 1] over H to Og."""
         raw = elements.features("cubicgan")
         scaled = elements.minmax(raw, np.arange(1, len(raw)))
         return torch.as_tensor(scaled, device=self.numbers.device)[self.numbers]
