@@ -113,6 +113,8 @@ def structure_distance(
     Source:
         Widdowson et al., MATCH 87 (2022) 529.
     """
+    from scipy.spatial import cKDTree
+
     ours = amd.average_minimum_distances(crystals)
     theirs = amd.average_minimum_distances(reference)
     broken = np.isnan(ours).any(1)
@@ -122,7 +124,7 @@ def structure_distance(
     for rows, others in _comparable(crystals, reference, same_composition):
         new, known = rows[~broken[rows]], others[~unusable[others]]
         if len(new) and len(known):
-            distance[new], place = amd.nearest_rows(ours[new], theirs[known])
+            distance[new], place = cKDTree(theirs[known]).query(ours[new], p=np.inf)
             index[new] = known[place]
     return distance, index
 
