@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -260,11 +259,6 @@ class SequenceGan(CompositionGan):
         name = config.condition
         counts, values = formula_sets.compositions(config.data, split=split, value=name or None)
         return Samples.of(counts, asked={} if values is None else {name: values})
-
-    @classmethod
-    def passes(cls, keep: Callable[[Any], np.ndarray], data: Samples) -> np.ndarray:
-        """(n,) bool: what a rule says of the compositions."""
-        return keep(data.counts)
 
     @classmethod
     def learn(cls, data: Samples, config: SequenceGanConfig) -> dict[str, Any]:

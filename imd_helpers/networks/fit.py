@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..runtime import InputError
+from ..runtime import InputError, progress_bar
 from . import checkpoint
-from .capture import CAPTURES, REFUSED, Eager
+from .capture import CAPTURES, REFUSED
 from .team import Team
 
 if TYPE_CHECKING:
@@ -52,12 +52,11 @@ class Game:
     """Networks, their data and their losses: what a model gives to `fit`.
 
     As it stands a generator and a critic that take turns; one with other networks says so in
-    `networks`, `turns` and ``averaged``. The data live on the networks' device; a loss draws its
-    own batch with torch's global random numbers, so that seeding and resuming are the loop's
-    business alone. For ``capture`` one iteration must do the same operations on the same tensors
-    as the next: no value is read on the host (``float``, ``.item()``, a boolean mask as index), no
-    tensor is made from host data, no random number comes from elsewhere. A game that cannot
-    promise this says why in ``uncapturable``.
+    `networks`, `turns` and ``averaged``. A loss draws its own batch, on the networks' device and
+    with torch's global random numbers, so that seeding and resuming are the loop's business alone.
+    For ``capture`` one iteration must do the same operations on the same tensors as the next: no
+    value is read on the host (``float``, ``.item()``, a boolean mask as index), no tensor is made
+    from host data. A game that cannot promise this says why in ``uncapturable``.
     """
 
     generator: nn.Module
@@ -69,6 +68,11 @@ class Game:
     def networks(self) -> dict[str, nn.Module]:
         """All networks by name."""
         return {"generator": self.generator, "critic": self.critic}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(p for network in self.networks.values() for p in network.parameters()).device
 
     def turns(self, config: TrainConfig) -> list[Turn]:
         """What one iteration does."""
@@ -98,21 +102,16 @@ class TrainConfig:
     """How long and how fast.
 
     Attributes:
-        steps: iterations, each of which ends with one generator step.
-        critic_steps: critic steps in each iteration.
+        steps: iterations, each of ``critic_steps`` critic steps and one generator step.
         lr_generator: Adam's learning rate for the generator, and for other networks of its side.
         lr_critic: the same for critics.
         fall: share of the steps, at the end, in which both rates fall to zero in a straight line.
-        betas_generator: Adam's betas for the generator.
-        betas_critic: the same for the critic.
         weight_decay_critic: decoupled decay of the critic's weights (AdamW); 0 for plain Adam.
         ema: decay of the running mean of the generator's weights; 0 keeps none.
-        seed: seed of everything random.
         log_every: steps from one row of the history to the next.
         save_every: steps from one checkpoint to the next (with ``folder``).
         capture: on a GPU record one whole iteration as a CUDA graph and replay it, which spares
-            the time of launching its operations; the same losses within rounding. On the CPU it
-            changes nothing.
+            the time of launching its operations; on the CPU it changes nothing.
     """
 
     steps: int
@@ -184,15 +183,14 @@ def fit(
 ) -> History:
     """Train: take all turns of the game, ``steps`` times.
 
-    The global random state is restored at the end. With ``folder`` a checkpoint is written every
-    ``save_every`` steps and at the end; with ``resume`` training goes on from it, bit for bit as
-    if it had never stopped. Under ``torchrun`` gradients are averaged over all processes.
+    The global random state is restored at the end. Under ``torchrun`` gradients are averaged over
+    all processes.
 
     Args:
         game: networks, data and losses.
         config: length, rates and seed.
-        folder: where ``training.safetensors`` goes.
-        resume: go on from that file if it is there.
+        folder: where ``training.safetensors`` goes, every ``save_every`` steps and at the end.
+        resume: go on from that file if it is there, bit for bit as if training had never stopped.
         callbacks: called as ``callback(step, game, history)`` after each row of the history.
         progress: show a progress bar.
 
@@ -204,10 +202,14 @@ def fit(
     if resume and folder is None:
         raise InputError("resume=True needs the folder that holds the checkpoint: give folder=")
     team = Team.join()
-    _check_capture(game, config, team)
-    where = _device(game)
-    devices = [where.index or 0] if where.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    if config.capture and game.uncapturable:
+        raise InputError(REFUSED.format(reason=game.uncapturable))
+    if config.capture and team.size > 1:
+        raise InputError(
+            f"capture=True with {team.size} processes: an iteration that exchanges gradients is "
+            "not recorded; use one process, or capture=False"
+        )
+    with torch.random.fork_rng(devices=[game.device] if game.device.type == "cuda" else []):
         # one stream of random numbers a process, equal weights in all
         torch.manual_seed(config.seed + 1_000_003 * team.rank)
         run = _Run(game, config, None if folder is None else Path(folder), team)
@@ -220,26 +222,14 @@ def fit(
 # ---- the loop
 
 
-def _check_capture(game: Game, config: TrainConfig, team: Team) -> None:
-    if not config.capture:
-        return
-    if game.uncapturable:
-        raise InputError(REFUSED.format(reason=game.uncapturable))
-    if team.size > 1:
-        raise InputError(
-            f"capture=True with {team.size} processes: an iteration that exchanges gradients is "
-            "not recorded; use one process, or capture=False"
-        )
-
-
 class _Run:
     """The moving parts of one training."""
 
     def __init__(self, game: Game, config: TrainConfig, folder: Path | None, team: Team) -> None:
         self.game, self.config, self.folder, self.team = game, config, folder, team
         self.networks, self.turns = game.networks, game.turns(config)
-        device = _device(game)
-        self.runner = CAPTURES.get(device.type, Eager)() if config.capture else Eager()
+        recorder = CAPTURES.get(game.device.type) if config.capture else None
+        self.recorder = recorder() if recorder else None
         self.optimizers = {turn.name: self._optimizer(turn) for turn in self.turns}
         self.history = History()
         if config.ema:
@@ -250,36 +240,26 @@ class _Run:
         self.times: dict[str, int] = {}  # how often an iteration adds to a sum
         team.equalise(*self.networks.values(), self.history.ema)
 
-    def _learning(self, turn: Turn) -> list[nn.Parameter]:
-        own = (p for name in turn.networks for p in self.networks[name].parameters())
-        return [p for p in own if p.requires_grad]
-
     def _optimizer(self, turn: Turn) -> torch.optim.Optimizer:
-        config, options = self.config, self.runner.adam
-        learning = [p for name in turn.networks for p in self.networks[name].parameters()]
-        if not turn.criticises:
-            return torch.optim.Adam(
-                learning, config.lr_generator, config.betas_generator, **options
-            )
-        rate, betas, decay = config.lr_critic, config.betas_critic, config.weight_decay_critic
-        if decay:
-            return torch.optim.AdamW(learning, rate, betas, weight_decay=decay, **options)
-        return torch.optim.Adam(learning, rate, betas, **options)
+        config, kind = self.config, torch.optim.Adam
+        options: dict[str, Any] = dict(self.recorder.adam) if self.recorder else {}
+        rate, betas = config.lr_generator, config.betas_generator
+        if turn.criticises:
+            rate, betas = config.lr_critic, config.betas_critic
+            if config.weight_decay_critic:
+                kind, options["weight_decay"] = torch.optim.AdamW, config.weight_decay_critic
+        return kind(self._parameters(turn), rate, betas, **options)
+
+    def _parameters(self, turn: Turn) -> list[nn.Parameter]:
+        return [p for name in turn.networks for p in self.networks[name].parameters()]
 
     # ---- training
 
     def train(self, callbacks: list[Callback], progress: bool) -> None:
-        from tqdm.auto import tqdm
-
         config, started, before = self.config, time.perf_counter(), self.history.seconds
-        bar = tqdm(
-            total=config.steps,
-            initial=self.step,
-            disable=not (progress and self.team.rank == 0),
-            unit="step",
-            mininterval=1.0,
-        )
-        with bar:
+        show = progress and self.team.rank == 0
+        with progress_bar(None, "", show, total=config.steps, unit="step") as bar:
+            bar.update(self.step)
             while self.step < config.steps:
                 self._one_step()
                 bar.update()
@@ -295,7 +275,10 @@ class _Run:
     def _one_step(self) -> None:
         if self.config.fall:
             self._set_rates()
-        self.runner(self._iteration)
+        if self.recorder is None:
+            self._iteration()
+        else:
+            self.recorder(self._iteration)
         self.step += 1
 
     def _set_rates(self) -> None:
@@ -318,8 +301,8 @@ class _Run:
         optimizer = self.optimizers[turn.name]
         optimizer.zero_grad(set_to_none=True)
         values = turn.terms()
-        parameters = self._learning(turn)
         # only the gradients of this turn's networks: the others stay untouched
+        parameters = [p for p in self._parameters(turn) if p.requires_grad]
         values["loss"].backward(inputs=parameters)
         self.team.average(parameters)
         optimizer.step()
@@ -348,14 +331,10 @@ class _Run:
     # ---- checkpoints
 
     @property
-    def path(self) -> Path:
-        if self.folder is None:
-            raise InputError("no folder was given, so there is no checkpoint")
-        return self.folder / (
-            "training.safetensors"
-            if self.team.size == 1
-            else f"training-{self.team.rank}.safetensors"
-        )
+    def path(self) -> Path | None:
+        """The checkpoint of this process, if there is a folder for it."""
+        name = "training" if self.team.size == 1 else f"training-{self.team.rank}"
+        return None if self.folder is None else self.folder / f"{name}.safetensors"
 
     def _modules(self) -> dict[str, nn.Module]:
         """What is saved and resumed: the networks, and the average of one."""
@@ -363,13 +342,15 @@ class _Run:
         return self.networks if ema is None else {**self.networks, "ema": ema}
 
     def save(self) -> None:
-        if self.folder is None:
+        if self.path is None:
             return
         tensors = {
             **checkpoint.prefixed("game", self.game.tensors()),
-            **checkpoint.prefixed("sums", {k: torch.as_tensor(v) for k, v in self.sums.items()}),
-            **checkpoint.prefixed("random", _random_state(self.game)),
+            **checkpoint.prefixed("sums", self.sums),
+            "random.cpu": torch.get_rng_state(),
         }
+        if self.game.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.game.device)
         for name, network in self._modules().items():
             tensors |= checkpoint.prefixed(name, network.state_dict())
         for who, optimizer in self.optimizers.items():
@@ -384,15 +365,12 @@ class _Run:
         checkpoint.write(self.path, tensors, header)
 
     def resume(self) -> None:
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return
         tensors, header = checkpoint.read(self.path, expect=FORMAT)
-        if header["config"] != _comparable(self.config):
-            changed = {
-                key: (header["config"].get(key), value)
-                for key, value in _comparable(self.config).items()
-                if header["config"].get(key) != value
-            }
+        theirs, ours = header["config"], _comparable(self.config)
+        if theirs != ours:
+            changed = {k: (theirs.get(k), v) for k, v in ours.items() if theirs.get(k) != v}
             raise checkpoint.CheckpointError(
                 f"{self.path} was trained with other settings (theirs, yours): {changed}; resume "
                 "with the same ones (only steps may grow, and only without fall), or train into "
@@ -404,9 +382,11 @@ class _Run:
         for who, optimizer in self.optimizers.items():
             _load_adam(optimizer, checkpoint.section(f"adam_{who}", tensors))
         self.game.load_tensors(checkpoint.section("game", tensors))
-        device = _device(self.game)
-        self.sums = {k: v.to(device) for k, v in checkpoint.section("sums", tensors).items()}
-        _set_random_state(self.game, checkpoint.section("random", tensors))
+        sums, random = (checkpoint.section(name, tensors) for name in ("sums", "random"))
+        self.sums = {name: total.to(self.game.device) for name, total in sums.items()}
+        torch.set_rng_state(random["cpu"])
+        if self.game.device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"], self.game.device)
         self.step, self.history.seconds = header["step"], header["seconds"]
         self.history.rows = header["rows"]
 
@@ -449,22 +429,3 @@ def _comparable(config: TrainConfig) -> dict[str, Any]:
     if not config.fall:
         del plain["steps"]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
-
-
-def _device(game: Game) -> torch.device:
-    return next(p for network in game.networks.values() for p in network.parameters()).device
-
-
-def _random_state(game: Game) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    device = _device(game)
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def _set_random_state(game: Game, state: dict[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    device = _device(game)
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
