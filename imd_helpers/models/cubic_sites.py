@@ -32,15 +32,12 @@ TRAINING_SETS = ("oqmd_icsd", "cubic_prototypes")
 
 
 def training_sites(split: str | None = "train", *, data: str = "oqmd_icsd") -> Sites:
-    """What CubicGAN trains on: those of one split unless None.
+    """What CubicGAN trains on: one split, or all if None.
 
     Args:
-        split: ``train``, ``val``, ``test`` or None for all.
+        split: ``train``, ``val``, ``test`` or None.
         data: ``oqmd_icsd`` for the 943 real crystals that pass the filter, ``cubic_prototypes``
             for the enumerated ones.
-
-    Raises:
-        UnknownNameError: no such split or training set.
     """
     from .. import datasets
 
@@ -94,12 +91,7 @@ class Labels:
 
 @dataclass(frozen=True, eq=False)
 class LabelSource:
-    """Draws labels after those of training crystals, with torch's global random numbers.
-
-    Attributes:
-        known: labels of the training crystals.
-        descriptor: names the rows of the feature table.
-    """
+    """Draws labels after those of training crystals, with torch's global random numbers."""
 
     known: Labels
     descriptor: SymmetrySites
@@ -111,9 +103,6 @@ class LabelSource:
         ``data`` draws the element of each row from those that training crystals of the same
         group have in that row, each row on its own and with the square root of the frequency, so
         that most triples are new and rare elements are tried too.
-
-        Raises:
-            UnknownNameError: no such source.
         """
         lookup("source of labels", source, LABEL_SOURCES)
         where = self.known.group.device
@@ -130,13 +119,7 @@ class LabelSource:
         return Labels(group, self._in_row_order(element))
 
     def batch(self, n: int, *, source: str, rng: torch.Generator | None = None) -> Labels:
-        """Labels for a training batch; ``data`` takes group and elements of one crystal together.
-
-        Args:
-            n: samples.
-            source: ``uniform`` or ``data``.
-            rng: random numbers of its own.
-        """
+        """Labels for a training batch; ``data`` takes group and elements of one crystal together."""
         where = self.known.group.device
         picked = self.known[torch.randint(len(self.known), (n,), generator=rng, device=where)]
         return picked if source == "data" else Labels(picked.group, self._any_elements(n, rng))

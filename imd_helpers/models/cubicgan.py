@@ -34,8 +34,8 @@ class CubicGanConfig(GanConfig):
     """Architecture and training of one CubicGAN; the defaults are the published code.
 
     Attributes:
-        dropout_generator: dropout after each transposed convolution and convolution.
-        dropout_critic: dropout after each convolution of the critic.
+        dropout_generator: after each convolution of the generator.
+        dropout_critic: after each convolution of the critic.
         length_sees_condition: give the condition and the noise to the lattice-length head. In the
             published code that head sees the nine coordinates alone, so a length cannot depend on
             the elements.
@@ -122,15 +122,12 @@ class Generator(nn.Module):
         glorot(self.length, normal=False)
 
     def forward(self, noise: Tensor, group: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Generate.
+        """Positions (batch, 3, 3) and length (batch,), both in [-1, 1].
 
         Args:
             noise: (batch, latent).
             group: (batch,) 0, 1, 2.
             features: (batch, 3, 23) scaled element features.
-
-        Returns:
-            positions (batch, 3, 3) and length (batch,), both in [-1, 1].
         """
         merged = self.hidden(noise, group, features)  # (batch, 384)
         position = self.positions(merged.view(-1, N_ROWS, 1, 128))  # (batch, 3, 3)
@@ -323,11 +320,8 @@ class CubicGan(Gan):
     def draw(self, n: int, condition: Condition) -> Sites:
         """Sites of n crystals.
 
-        Args:
-            n: how many.
-            condition: ``{"space_group": 225, "elements": ("Cs", "Pb", "I")}``, either or both.
-                What is not given is drawn, as in training or as ``labels`` says, ``uniform`` or
-                ``data``; see `LabelSource.draw`.
+        The condition names a space group, ``elements`` such as ``("Cs", "Pb", "I")``, or both.
+        What is not given is drawn, as in training or as ``labels`` says; see `LabelSource.draw`.
         """
         drawn = self.labels.draw(n, source=condition.get("labels", self.config.labels))
         labels = self.labels.asked(drawn, condition)

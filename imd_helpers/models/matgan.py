@@ -26,7 +26,7 @@ from ..networks.layers import SameConv, SameConvTranspose
 from ..runtime import lookup
 from .gan import Condition, Gan, GanConfig
 
-NETWORKS = ("oqmd", "icsd", "signal")
+NETWORKS = ("oqmd", "icsd")
 LOSSES = ("penalty", "plain", "clipped")
 CLIP = 0.01  # of the published code, in a path that it never takes
 FEW = -4.0  # first bias of a generator that draws: near 11 elements a sample, not 76
@@ -38,7 +38,7 @@ class MatGanConfig(GanConfig):
     """Architecture and training of one MatGAN; the defaults are the published code, size ICSD.
 
     Attributes:
-        network: the published layers of size ``oqmd``, ``icsd`` (also used for MP) or ``signal``.
+        network: the published layers of size ``oqmd`` or ``icsd`` (also used for MP).
         normal_weights: draw all weights from N(0, 1), as published, instead of torch's way.
         norm_in_critic: batch normalisation in the critic, as published; the gradient penalty of
             a sample then depends on the other samples of its batch.
@@ -90,31 +90,24 @@ FIXED = MatGanConfig(
 
 # ---- networks
 
-# (kernel, stride in rows and columns, channels): first the dense layer's channels of 6 x 4
-_GENERATORS: dict[str, tuple[int, tuple[tuple[int, tuple[int, int], int], ...]]] = {
+SAME, ROWS, BOTH = (1, 1), (2, 1), (2, 2)  # strides in rows and columns
+# kernel, stride and channels of each layer; for a generator first the channels of its 6 x 4
+_GENERATORS = {
     "oqmd": (
         256,
-        (
-            *((5, (2, 2), 128), (3, (1, 1), 128), (3, (2, 1), 64), (3, (1, 1), 64)),
-            *((3, (2, 1), 32), (3, (1, 1), 32), (3, (2, 1), 1)),
-        ),
+        [
+            *((5, BOTH, 128), (3, SAME, 128), (3, ROWS, 64), (3, SAME, 64)),
+            *((3, ROWS, 32), (3, SAME, 32), (3, ROWS, 1)),
+        ],
     ),
-    "icsd": (128, ((5, (2, 2), 64), (3, (2, 1), 32), (3, (2, 1), 16), (3, (2, 1), 1))),
-    "signal": (256, ((5, (2, 2), 128), (3, (2, 1), 64), (3, (2, 1), 32), (3, (2, 1), 1))),
+    "icsd": (128, [(5, BOTH, 64), (3, ROWS, 32), (3, ROWS, 16), (3, ROWS, 1)]),
 }
-_CRITICS: dict[str, tuple[tuple[int, tuple[int, int], int], ...]] = {
-    "oqmd": (
-        *((3, (1, 1), 32), (3, (2, 1), 32), (3, (1, 1), 64), (3, (2, 1), 64)),
-        *((3, (1, 1), 128), (3, (2, 1), 128), (5, (2, 2), 256)),
-    ),
-    "icsd": (
-        *((3, (1, 1), 16), (3, (2, 1), 16), (3, (1, 1), 32), (3, (1, 1), 64)),
-        (5, (2, 2), 128),
-    ),
-    "signal": (
-        *((3, (1, 1), 32), (3, (2, 1), 32), (3, (1, 1), 64), (3, (1, 1), 128)),
-        (5, (2, 2), 256),
-    ),
+_CRITICS = {
+    "oqmd": [
+        *((3, SAME, 32), (3, ROWS, 32), (3, SAME, 64), (3, ROWS, 64)),
+        *((3, SAME, 128), (3, ROWS, 128), (5, BOTH, 256)),
+    ],
+    "icsd": [(3, SAME, 16), (3, ROWS, 16), (3, SAME, 32), (3, SAME, 64), (5, BOTH, 128)],
 }
 
 
@@ -194,7 +187,8 @@ class CompositionGan(Gan):
     format = "imd-matgan-1"
     holds = "compositions"
     HALF = True
-    ROWS = 1_024  # samples that the generator makes at once
+    CHUNK = 1_024  # samples that the generator makes at once
+    hard = True  # does the generator draw zeros and ones?
     values: Tensor | None = None  # a property of each composition
 
     def prepare(self, data: np.ndarray, *, seed: int = 0) -> None:
@@ -221,20 +215,14 @@ class CompositionGan(Gan):
     def draw(self, n: int, condition: Condition) -> Tensor:
         """(n, 85, 8)."""
         noise = self.noise(n, self.wanted(condition, n))
-        return torch.cat([self.generator(part) for part in noise.split(self.ROWS)])
+        return torch.cat([self.generator(part) for part in noise.split(self.CHUNK)])
 
     def wanted(self, condition: Condition, n: int) -> Tensor | None:
-        """(n, 1) what the generator is given beside its noise."""
-        return None
+        """(n, 1) what the generator is given beside its noise, if anything."""
 
     def decode(self, raw: Tensor) -> Samples:
         """Compositions, with a reason for each matrix that is none."""
         return CompositionMatrix("argmax" if self.hard else "published").decode(raw)
-
-    @property
-    def hard(self) -> bool:
-        """Does the generator draw zeros and ones?"""
-        return True
 
 
 SMOKE = {"width": 1 / 8, "batch": 16, "steps": 40, "log_every": 5, "save_every": 40}
@@ -271,7 +259,7 @@ class MatGan(CompositionGan):
         """Generator and critic."""
         networks = {"generator": Generator(self.config), "critic": Critic(self.config)}
         if self.config.normal_weights:
-            _draw_normal_weights(*networks.values())
+            _draw_normal_weights(nn.ModuleDict(networks))
         return networks
 
     @property
@@ -302,9 +290,6 @@ class Autoencoder(nn.Module):
     """The autoencoder beside MatGAN: the critic's layers, a latent vector, the generator's layers.
 
     The paper's argument: what a decoder of this shape cannot write, the generator will not write.
-
-    Args:
-        config: sizes; batch normalisation in both halves.
     """
 
     def __init__(self, config: MatGanConfig = PAPER) -> None:
@@ -321,12 +306,8 @@ class Autoencoder(nn.Module):
 def dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
     """Minus the Dice overlap 2 A·B / (|A| + |B|) of two matrices, mean over the batch.
 
-    -1 for equal matrices of zeros and ones, 0 for matrices that share nothing. Cells that are empty
-    in both do not count, and 99 % of a composition matrix is empty.
-
-    Args:
-        found: (batch, …) values from 0 to 1.
-        wanted: (batch, …) zeros and ones.
+    -1 for equal (batch, …) matrices of zeros and ones, 0 for matrices that share nothing. Cells
+    that are empty in both do not count, and 99 % of a composition matrix is empty.
 
     Source:
         Dan et al. (2020), supplement.
@@ -339,11 +320,9 @@ def dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _draw_normal_weights(*networks: nn.Module) -> None:
+def _draw_normal_weights(networks: nn.Module) -> None:
     """N(0, 1) for every weight of a dense layer or convolution, zeros for biases."""
-    for network in networks:
-        for layer in network.modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.normal_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+    for layer in networks.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight)
+            nn.init.zeros_(layer.bias)

@@ -38,17 +38,15 @@ class SequenceGanConfig(GanConfig):
             knows those before it; ``dense`` draws all elements at once.
         gradient: how the generator learns from a critic. ``path``: through the matrix, as if the
             draws were a softmax (straight-through Gumbel-softmax). ``score``: from the
-            log-probability of what was drawn, weighted by its score (REINFORCE, baseline from the
-            rest of the batch); without bias, only for ``sequence``.
+            log-probability of what was drawn, weighted by its score (REINFORCE); without bias,
+            only for ``sequence``.
         counts: give the critic, beside the matrix, each element's count and its fraction of the
             atoms: a sum of charges is then linear in what it sees.
-        dropout: share of the critic that is left out at random while it learns, so that it cannot
-            know its training formulas by heart.
+        dropout: of the critic, so that it cannot know its training formulas by heart.
         entropy: with ``score``, this times minus the log-probability is added to the score of what
             was drawn: a reward for variety.
-        loss: of the critic. ``penalty``: Wasserstein with gradient penalty. ``logistic``:
-            classification; the score is then the logarithm of how much more frequent real
-            compositions are.
+        loss: of the critic: ``penalty`` (Wasserstein) or ``logistic`` (classification; the score
+            is then the logarithm of how much more frequent real compositions are).
         condition: property that generator and critic are given, or ``""`` for none.
         data: training set, see `formula_sets.ROLES`.
     """
@@ -147,15 +145,10 @@ class SequenceGenerator(nn.Module):
         return self.written(noise)[0]
 
     def written(self, noise: Tensor, *, score: bool = False) -> tuple[Tensor, Tensor]:
-        """What is drawn from noise, and the logarithm of its probability.
+        """(batch, 85, 8) zeros and ones drawn from noise, and (batch,) logarithms of probability.
 
-        Args:
-            noise: (batch, latent [+ 1]).
-            score: give the logarithm its gradient, and the matrix none; otherwise the other way
-                round, and the logarithm stays zero.
-
-        Returns:
-            (batch, 85, 8) zeros and ones, and (batch,).
+        With ``score`` the logarithm has a gradient, and the matrix none; otherwise the other way
+        round, and the logarithm stays zero.
         """
         n = len(ELEMENTS)
         state = torch.tanh(self.start(noise))
@@ -225,13 +218,8 @@ class SequenceGan(CompositionGan):
         "energy": ICSD.but(condition="formation_energy"),
         "gap": ICSD.but(condition="band_gap"),
     }
-    PROFILES: ClassVar = {
-        "": {
-            "smoke": {"width": 1 / 4, "batch": 64, "steps": 60, "log_every": 5, "save_every": 60},
-            "colab": {},
-            "full": {},
-        }
-    }
+    SMOKE: ClassVar = {"width": 1 / 4, "batch": 64, "steps": 60, "log_every": 5, "save_every": 60}
+    PROFILES: ClassVar = {"": {"smoke": SMOKE, "colab": {}, "full": {}}}
     LEARNT = ("scale",)
     DROPPED: ClassVar = {
         "hard": True,
@@ -264,9 +252,7 @@ class SequenceGan(CompositionGan):
     def learn(cls, data: Samples, config: SequenceGanConfig) -> dict[str, Any]:
         """Mean and spread of the property in the training set."""
         values = data.asked.get(config.condition)
-        return {
-            "scale": [0.0, 1.0] if values is None else [float(values.mean()), float(values.std())]
-        }
+        return {} if values is None else {"scale": [float(values.mean()), float(values.std())]}
 
     def prepare(self, data: Samples, *, seed: int = 0) -> None:
         """Keep counts and scaled properties on the device."""
@@ -309,11 +295,7 @@ class SequenceGan(CompositionGan):
     # ---- sampling
 
     def wanted(self, condition: Condition, n: int) -> Tensor | None:
-        """(n, 1) scaled property.
-
-        Raises:
-            InputError: a model that needs a property is not asked for one.
-        """
+        """(n, 1) scaled property, which a model that was trained with one must be asked for."""
         name = self.config.condition
         if not name:
             return None

@@ -25,7 +25,6 @@ def counts():
 SHAPES = {
     "oqmd": {"features": 6 * 4 * 256, "seed": 6144, "kernel": (256, 128, 5, 5)},
     "icsd": {"features": 22 * 4 * 128, "seed": 3072, "kernel": (128, 64, 5, 5)},
-    "signal": {"features": 22 * 4 * 256, "seed": 6144, "kernel": (256, 128, 5, 5)},
 }
 
 
