@@ -68,15 +68,10 @@ def _sites_of_prototypes(known: CrystalSet) -> Sites:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What a batch of crystals is conditioned on.
+    """What a batch of crystals is conditioned on."""
 
-    Attributes:
-        group: (n,) int64, 0, 1, 2 for 225, 216, 221.
-        element: (n, 3) int64, rows of the descriptor's feature table.
-    """
-
-    group: Tensor
-    element: Tensor
+    group: Tensor  # (n,) int64, 0, 1, 2 for 225, 216, 221
+    element: Tensor  # (n, 3) int64, rows of the descriptor's feature table
 
     def __len__(self) -> int:
         return len(self.group)
@@ -119,7 +114,7 @@ class LabelSource:
         return Labels(group, self._in_row_order(element))
 
     def batch(self, n: int, *, source: str, rng: torch.Generator | None = None) -> Labels:
-        """Labels for a training batch; ``data`` takes group and elements of one crystal together."""
+        """Labels for a training batch; ``data`` takes those of one crystal together."""
         where = self.known.group.device
         picked = self.known[torch.randint(len(self.known), (n,), generator=rng, device=where)]
         return picked if source == "data" else Labels(picked.group, self._any_elements(n, rng))

@@ -28,23 +28,15 @@ Condition = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class GanConfig:
-    """Size and training of a model; each model adds its own switches.
-
-    Attributes:
-        width: factor on the number of channels; 1.0 is the published size.
-        latent: length of the noise vector.
-        penalty: factor of the gradient penalty.
-        mixing: points of the gradient penalty, see `losses.mix`.
-        data: name of the training set.
-    """
+    """Size and training of a model; each model adds its own switches."""
 
     fewest_channels: ClassVar[int] = 4
-    width: float = 1.0
-    latent: int = 128
+    width: float = 1.0  # factor on the number of channels; 1.0 is the published size
+    latent: int = 128  # length of the noise vector
     batch: int = 64
-    penalty: float = 10.0
-    mixing: str = "uniform"
-    data: str = ""
+    penalty: float = 10.0  # factor of the gradient penalty
+    mixing: str = "uniform"  # points of the gradient penalty, see `losses.mix`
+    data: str = ""  # name of the training set
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(steps=1_000))
 
     def __post_init__(self) -> None:

@@ -309,8 +309,7 @@ def dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
     -1 for equal (batch, …) matrices of zeros and ones, 0 for matrices that share nothing. Cells
     that are empty in both do not count, and 99 % of a composition matrix is empty.
 
-    Source:
-        Dan et al. (2020), supplement.
+    Source: Dan et al. (2020), supplement.
     """
     a, b = found.flatten(1), wanted.flatten(1)
     return -(2 * (a * b).sum(1) / (a.sum(1) + b.sum(1)).clamp(min=1e-6)).mean()

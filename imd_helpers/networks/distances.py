@@ -102,8 +102,7 @@ def wasserstein(a: Points, b: Points, *, p: float = 1.0) -> float:
 def wasserstein_1d(a: Points, b: Points, *, p: float = 1.0) -> float:
     """W_p in one dimension: the mean distance^p of the sorted points, or of the quantiles.
 
-    Source:
-        Peyré and Cuturi (2019), remark 2.30.
+    Source: Peyré and Cuturi (2019), remark 2.30.
     """
     x, y = _two(a, b)
     if x.shape[1] != 1:
@@ -116,8 +115,7 @@ def sliced_wasserstein(
 ) -> float:
     """W_p of the projections on random directions of the sphere, (mean of W_p^p)^(1/p).
 
-    Source:
-        Bonneel et al., Sliced and Radon Wasserstein Barycenters of Measures (2015).
+    Source: Bonneel et al., Sliced and Radon Wasserstein Barycenters of Measures (2015).
     """
     x, y = _two(a, b)
     rng = torch.Generator().manual_seed(seed)
@@ -152,8 +150,7 @@ def mmd(a: Points, b: Points, *, bandwidth: float | None = None) -> float:
         bandwidth: sigma of exp(-|x - y|^2 / (2 sigma^2)); unless given, the median distance of all
             points. Values of different bandwidths cannot be compared.
 
-    Source:
-        Gretton et al., A Kernel Two-Sample Test (2012), eq. 3 and section 8.
+    Source: Gretton et al., A Kernel Two-Sample Test (2012), eq. 3 and section 8.
     """
     x, y = _two(a, b)
     n, m = len(x), len(y)
@@ -212,8 +209,7 @@ def precision_recall(real: Points, fake: Points, *, k: int = 3) -> PrecisionReca
     The radius of a point's ball is the distance to its k-th neighbour in its own set; (n, d) real
     and (m, d) generated points, n and m above k.
 
-    Source:
-        Kynkäänniemi et al., Improved Precision and Recall Metric (2019), eq. 1 and 2.
+    Source: Kynkäänniemi et al., Improved Precision and Recall Metric (2019), eq. 1 and 2.
     """
     x, y = _two(real, fake)
     if not 1 <= k < min(len(x), len(y)):

@@ -108,8 +108,7 @@ class TrainConfig:
         fall: share of the steps, at the end, in which both rates fall to zero in a straight line.
         weight_decay_critic: decoupled decay of the critic's weights (AdamW); 0 for plain Adam.
         ema: decay of the running mean of the generator's weights; 0 keeps none.
-        log_every: steps from one row of the history to the next.
-        save_every: steps from one checkpoint to the next (with ``folder``).
+        log_every: steps from one row of the history to the next; ``save_every`` of checkpoints.
         capture: on a GPU record one whole iteration as a CUDA graph and replay it, which spares
             the time of launching its operations; on the CPU it changes nothing.
     """
@@ -149,17 +148,11 @@ class TrainConfig:
 
 @dataclass
 class History:
-    """What `fit` recorded.
+    """What `fit` recorded."""
 
-    Attributes:
-        rows: one dict every ``log_every`` steps: step and the mean of each recorded term.
-        seconds: wall time of training, all runs together.
-        ema: the averaged network, None without ``ema``.
-    """
-
-    rows: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    ema: nn.Module | None = None
+    rows: list[dict[str, float]] = field(default_factory=list)  # step, and means of the terms
+    seconds: float = 0.0  # wall time of training, all runs together
+    ema: nn.Module | None = None  # the averaged network
 
     @property
     def table(self) -> pd.DataFrame:

@@ -30,8 +30,7 @@ def minimax_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tens
 
     It is 2 log 2 for a discriminator that always says 1/2.
 
-    Source:
-        Goodfellow et al., Generative Adversarial Nets (2014), eq. 1.
+    Source: Goodfellow et al., Generative Adversarial Nets (2014), eq. 1.
     """
     # log(1 - sigmoid(s)) = logsigmoid(-s), without the overflow
     return -functional.logsigmoid(real_logits).mean() - functional.logsigmoid(-fake_logits).mean()
@@ -42,8 +41,7 @@ def saturating_generator_loss(fake_logits: Tensor) -> Tensor:
 
     Its derivative by a logit is -D: it vanishes where the discriminator is sure of a fake.
 
-    Source:
-        Goodfellow et al. (2014), eq. 1.
+    Source: Goodfellow et al. (2014), eq. 1.
     """
     return functional.logsigmoid(-fake_logits).mean()
 
@@ -51,8 +49,7 @@ def saturating_generator_loss(fake_logits: Tensor) -> Tensor:
 def non_saturating_generator_loss(fake_logits: Tensor) -> Tensor:
     """-E log D(G(z)); its derivative by a logit is -(1 - D), largest for a sure fake.
 
-    Source:
-        Goodfellow et al. (2014), section 3.
+    Source: Goodfellow et al. (2014), section 3.
     """
     return -functional.logsigmoid(fake_logits).mean()
 
@@ -60,8 +57,7 @@ def non_saturating_generator_loss(fake_logits: Tensor) -> Tensor:
 def least_squares_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """(E (D(x) - 1)^2 + E D(G(z))^2) / 2: real samples are labelled 1, generated ones 0.
 
-    Source:
-        Mao et al., Least Squares Generative Adversarial Networks (2017), eq. 9.
+    Source: Mao et al., Least Squares Generative Adversarial Networks (2017), eq. 9.
     """
     return 0.5 * ((real_scores - 1.0).square().mean() + fake_scores.square().mean())
 
@@ -69,8 +65,7 @@ def least_squares_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -
 def least_squares_generator_loss(fake_scores: Tensor) -> Tensor:
     """E (D(G(z)) - 1)^2 / 2.
 
-    Source:
-        Mao et al. (2017), eq. 9.
+    Source: Mao et al. (2017), eq. 9.
     """
     return 0.5 * (fake_scores - 1.0).square().mean()
 
@@ -81,8 +76,7 @@ def relativistic_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) ->
     Raises:
         InputError: unequal shapes, which would silently compare every sample with every other.
 
-    Source:
-        Jolicoeur-Martineau, The Relativistic Discriminator (2019), RSGAN.
+    Source: Jolicoeur-Martineau, The Relativistic Discriminator (2019), RSGAN.
     """
     return -functional.logsigmoid(_pairs(real_scores, fake_scores)).mean()
 
@@ -90,8 +84,7 @@ def relativistic_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) ->
 def relativistic_generator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """-E log sigmoid(f(G(z)) - f(x)): the discriminator's loss with the roles exchanged.
 
-    Source:
-        Jolicoeur-Martineau (2019), RSGAN.
+    Source: Jolicoeur-Martineau (2019), RSGAN.
     """
     return -functional.logsigmoid(-_pairs(real_scores, fake_scores)).mean()
 
@@ -113,8 +106,7 @@ def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 
     Its negative estimates the Wasserstein distance, up to the critic's Lipschitz constant.
 
-    Source:
-        Arjovsky et al., Wasserstein GAN (2017), eq. 3 with the sign of a minimisation.
+    Source: Arjovsky et al., Wasserstein GAN (2017), eq. 3 with the sign of a minimisation.
     """
     return fake_scores.mean() - real_scores.mean()
 
@@ -122,8 +114,7 @@ def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 def generator_loss(fake_scores: Tensor) -> Tensor:
     """-E f(fake), what the generator minimises.
 
-    Source:
-        Arjovsky et al., Wasserstein GAN (2017), algorithm 1, line 11.
+    Source: Arjovsky et al., Wasserstein GAN (2017), algorithm 1, line 11.
     """
     return -fake_scores.mean()
 
@@ -244,8 +235,7 @@ def gradient_penalty(
             mean, which `critic_loss` uses; ``sum`` that of their sum, as the published code
             for Mg-Mn-O does, so that the mean is bounded by the inverse of their number.
 
-    Source:
-        Gulrajani et al., Improved Training of Wasserstein GANs (2017), eq. 3.
+    Source: Gulrajani et al., Improved Training of Wasserstein GANs (2017), eq. 3.
     """
     return one_centred(slope(critic, mix(real, fake, mixing=mixing), outputs=outputs))
 
@@ -253,8 +243,7 @@ def gradient_penalty(
 def r1_penalty(critic: Scorer, real: Tensor) -> Tensor:
     """E |grad f(x)|^2 / 2 at real samples, without the factor gamma.
 
-    Source:
-        Mescheder et al., Which Training Methods for GANs do actually Converge? (2018).
+    Source: Mescheder et al., Which Training Methods for GANs do actually Converge? (2018).
     """
     return zero_centred(slope(critic, real))
 
@@ -262,8 +251,7 @@ def r1_penalty(critic: Scorer, real: Tensor) -> Tensor:
 def r2_penalty(critic: Scorer, fake: Tensor) -> Tensor:
     """E |grad f(G(z))|^2 / 2 at generated samples, without the factor gamma.
 
-    Source:
-        Mescheder et al. (2018).
+    Source: Mescheder et al. (2018).
     """
     return zero_centred(slope(critic, fake))
 
@@ -272,8 +260,7 @@ def r2_penalty(critic: Scorer, fake: Tensor) -> Tensor:
 def clip_weights(network: nn.Module | Iterable[Tensor], limit: float) -> None:
     """Cut every weight to [-limit, limit], in place.
 
-    Source:
-        Arjovsky et al., Wasserstein GAN (2017), algorithm 1, line 7 (limit 0.01).
+    Source: Arjovsky et al., Wasserstein GAN (2017), algorithm 1, line 7 (limit 0.01).
     """
     if limit <= 0:
         raise InputError(f"limit={limit}: weights are cut to [-limit, limit], so give e.g. 0.01")
@@ -287,8 +274,7 @@ def clip_weights(network: nn.Module | Iterable[Tensor], limit: float) -> None:
 def auxiliary_class_loss(logits: Tensor, classes: Tensor) -> Tensor:
     """-E log P(c | x), cross-entropy of (batch, classes) logits, before any softmax.
 
-    Source:
-        Odena et al., Conditional Image Synthesis with Auxiliary Classifier GANs (2017), eq. 3.
+    Source: Odena et al., Conditional Image Synthesis with Auxiliary Classifier GANs (2017), eq. 3.
     """
     return functional.cross_entropy(logits, classes)
 
@@ -306,8 +292,7 @@ AUXILIARIES = {"class": auxiliary_class_loss, "value": auxiliary_value_loss}
 def optimal_discriminator(p: Tensor, q: Tensor) -> Tensor:
     """D = p / (p + q): the best discriminator between densities p (data) and q (generator).
 
-    Source:
-        Goodfellow et al. (2014), proposition 1.
+    Source: Goodfellow et al. (2014), proposition 1.
     """
     return p / (p + q)
 
@@ -327,8 +312,7 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
 
     The minimax value of the best discriminator is 2 JSD - 2 log 2.
 
-    Source:
-        Goodfellow et al. (2014), eq. 6.
+    Source: Goodfellow et al. (2014), eq. 6.
     """
     middle = 0.5 * (p + q)
     return 0.5 * (kl_divergence(p, middle) + kl_divergence(q, middle))
@@ -342,8 +326,7 @@ def reparameterise(mean: Tensor, log_variance: Tensor, *, noise: Tensor | None =
 
     All are (batch, latent); the noise from N(0, 1) is drawn unless given.
 
-    Source:
-        Kingma and Welling, Auto-Encoding Variational Bayes (2014), section 2.4.
+    Source: Kingma and Welling, Auto-Encoding Variational Bayes (2014), section 2.4.
     """
     noise = torch.randn_like(mean) if noise is None else noise
     return mean + (0.5 * log_variance).exp() * noise
@@ -354,8 +337,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
     (batch, latent) to (batch,).
 
-    Source:
-        Kingma and Welling (2014), appendix B.
+    Source: Kingma and Welling (2014), appendix B.
     """
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
 
@@ -363,8 +345,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 def elbo(log_likelihood: Tensor, kl: Tensor, *, beta: float = 1.0) -> Tensor:
     """E (log p(x | z) - beta KL) of (batch,) each, to be maximised: for beta = 1 below log p(x).
 
-    Source:
-        Kingma and Welling (2014), eq. 3; beta: Higgins et al., beta-VAE (2017).
+    Source: Kingma and Welling (2014), eq. 3; beta: Higgins et al., beta-VAE (2017).
     """
     return (log_likelihood - beta * kl).mean()
 
@@ -429,7 +410,6 @@ def prior_reward(
         prior_log_probability: (batch,) under the model it began with.
         weight: reward a nat.
 
-    Source:
-        Jaques et al., Sequence Tutor (2017).
+    Source: Jaques et al., Sequence Tutor (2017).
     """
     return (reward - weight * (log_probability - prior_log_probability)).detach()

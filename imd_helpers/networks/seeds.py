@@ -143,18 +143,11 @@ def train_seeds(
 
 @dataclass
 class SeedRuns:
-    """Trained players of several seeds, and their history.
-
-    Attributes:
-        seeds: one a run.
-        rows: one dict a seed and logged step, see `history`.
-        players: (generator, critic) of each seed, in evaluation mode.
-        seconds: wall time.
-    """
+    """Trained players of several seeds, in evaluation mode, and their history."""
 
     seeds: tuple[int, ...]
-    rows: list[dict[str, float]] = field(repr=False)
-    players: list[tuple[nn.Module, nn.Module]] = field(repr=False)
+    rows: list[dict[str, float]] = field(repr=False)  # one a seed and logged step, see `history`
+    players: list[tuple[nn.Module, nn.Module]] = field(repr=False)  # generator and critic
     table: _Table = field(repr=False)
     latent: int
     seconds: float
@@ -455,16 +448,8 @@ class _Training:
         real_out, fake_out = self.critic(real, *seen), self.critic(fake, *seen)
         real_score, fake_score = _score(real_out), _score(fake_out)
         loss = self.each(self.pair.critic)(real_score, fake_score)
-        total = loss
-        if self.config.penalty:
-            penalty = self._penalty(real, fake, weight, seen)
-            total = total + self.config.penalty_weight * penalty
-            self._record(penalty=penalty)
-        if self.config.auxiliary:
-            right = self._auxiliary(real_out, condition) + self._auxiliary(fake_out, condition)
-            total = total + self.config.auxiliary_weight * right
-            self._record(critic_auxiliary=right)
-        self.critic.learn(total)
+        total = loss + self._penalty(real, fake, weight, seen)
+        self.critic.learn(total + self._auxiliary("critic", condition, real_out, fake_out))
         if self.config.clip is not None:
             losses.clip_weights(self.critic.parameters, self.config.clip)
         self._record(
@@ -483,37 +468,43 @@ class _Training:
             with torch.no_grad():
                 real_score = _score(self.critic(real, *seen))
         loss = self.each(self.pair.generator)(real_score, fake_score)
-        total = loss
-        if self.config.auxiliary:
-            right = self._auxiliary(fake_out, condition)
-            total = total + self.config.auxiliary_weight * right
-            self._record(generator_auxiliary=right)
-        self.generator.learn(total)
+        self.generator.learn(loss + self._auxiliary("generator", condition, fake_out))
         if self.config.ema:
             self.sampler.follow(self.generator, self.config.ema)
         self._record(generator_loss=loss)
 
     def _penalty(
         self, real: Tensor, fake: Tensor, weight: Tensor, seen: tuple[Tensor, ...]
-    ) -> Tensor:
-        """(k,) or a scalar, see ``penalty`` of `train_seeds`."""
+    ) -> Tensor | float:
+        """The critic's penalty times its weight; 0 without one."""
+        kind, dims = self.config.penalty, self.batch_dims
+        if kind is None:
+            return 0.0
 
         def slope(points: Tensor) -> Tensor:
-            return losses.slope(
-                lambda x: _score(self.critic(x, *seen)),
-                points,
-                outputs=self.config.outputs,
-                batch_dims=self.batch_dims,
-            )
+            def score(x: Tensor) -> Tensor:
+                return _score(self.critic(x, *seen))
 
-        kind = self.config.penalty
+            return losses.slope(score, points, outputs=self.config.outputs, batch_dims=dims)
+
         if kind == "gradient":
-            return self.each(losses.one_centred)(slope(losses.between(real, fake, weight)))
-        places = [x for x, name in ((real, "r1"), (fake, "r2")) if name in kind]
-        return sum(self.each(losses.zero_centred)(slope(place)) for place in places)
+            penalty = self.each(losses.one_centred)(slope(losses.between(real, fake, weight)))
+        else:
+            places = [x for x, name in ((real, "r1"), (fake, "r2")) if name in kind]
+            penalty = sum(self.each(losses.zero_centred)(slope(place)) for place in places)
+        self._record(penalty=penalty)
+        return self.config.penalty_weight * penalty
 
-    def _auxiliary(self, out: tuple[Tensor, Tensor], condition: tuple[Tensor, ...]) -> Tensor:
-        return self.each(losses.AUXILIARIES[self.config.auxiliary])(out[1], *condition)
+    def _auxiliary(
+        self, player: str, condition: tuple[Tensor, ...], *outputs: tuple[Tensor, Tensor]
+    ) -> Tensor | float:
+        """What wrong predictions of the condition cost a player; 0 without that loss."""
+        if self.config.auxiliary is None:
+            return 0.0
+        loss = self.each(losses.AUXILIARIES[self.config.auxiliary])
+        cost = sum(loss(prediction, *condition) for _, prediction in outputs)
+        self._record(**{f"{player}_auxiliary": cost})
+        return self.config.auxiliary_weight * cost
 
     # ---- random numbers, records
 
