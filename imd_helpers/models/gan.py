@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -31,6 +31,7 @@ class GanConfig:
     """Size and training of a model; each model adds its own switches."""
 
     fewest_channels: ClassVar[int] = 4
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {}  # what a switch can be
     width: float = 1.0  # factor on the number of channels; 1.0 is the published size
     latent: int = 128  # length of the noise vector
     batch: int = 64
@@ -40,7 +41,8 @@ class GanConfig:
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(steps=1_000))
 
     def __post_init__(self) -> None:
-        lookup("mixing", self.mixing, losses.MIXINGS)
+        for switch, known in {"mixing": losses.MIXINGS, **self.CHOICES}.items():
+            lookup(switch, getattr(self, switch), known)
         if self.width <= 0 or self.batch < 2:
             raise InputError(
                 f"width={self.width}, batch={self.batch}: width must be positive and a batch "
@@ -81,6 +83,7 @@ class Gan(Game):
     DROPPED: ClassVar[Mapping[str, Any]] = {}  # switches of older files that have but one value now
     PIECE: ClassVar[int] = 8_192  # samples made at once
     HALF: ClassVar[bool] = False  # 16-bit floats on disk
+    conditions: tuple[str, ...] = ()  # what it can be asked for
 
     def __init__(
         self, config: Any, learnt: Mapping[str, Any] | None = None, *, seed: int = 0
@@ -94,11 +97,6 @@ class Gan(Game):
             setattr(self, name, network)
 
     # ---- what a model says of itself
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        """What it can be asked for."""
-        return ()
 
     def build(self) -> dict[str, nn.Module]:
         """Networks by name, with their initial weights; ``generator`` and ``critic`` as a rule."""

@@ -23,7 +23,6 @@ from ..datasets import formula_sets
 from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix
 from ..networks import TrainConfig, layers, losses
 from ..networks.layers import SameConv, SameConvTranspose
-from ..runtime import lookup
 from .gan import Condition, Gan, GanConfig
 
 NETWORKS = ("oqmd", "icsd")
@@ -35,25 +34,14 @@ HEIGHTS = (6, 11, 22, 43, 85)  # rows of the matrix on its way through the gener
 
 @dataclass(frozen=True)
 class MatGanConfig(GanConfig):
-    """Architecture and training of one MatGAN; the defaults are the published code, size ICSD.
+    """Architecture and training of one MatGAN; the defaults are the published code, size ICSD."""
 
-    Attributes:
-        network: the published layers of size ``oqmd`` or ``icsd`` (also used for MP).
-        normal_weights: draw all weights from N(0, 1), as published, instead of torch's way.
-        norm_in_critic: batch normalisation in the critic, as published; the gradient penalty of
-            a sample then depends on the other samples of its batch.
-        hard: let the generator draw a count or none for each element, so that the critic is shown
-            matrices of zeros and ones from both sides; otherwise 680 sigmoids, as published.
-        loss: of the critic: ``penalty`` (code), ``plain`` (text: nothing keeps the critic's
-            slope) or ``clipped`` (weights clipped to 0.01).
-        data: training set, see `formula_sets.ROLES`.
-    """
-
-    network: str = "icsd"
-    normal_weights: bool = True
-    norm_in_critic: bool = True
-    hard: bool = False
-    loss: str = "penalty"
+    CHOICES: ClassVar = {"network": NETWORKS, "loss": LOSSES, "data": formula_sets.ROLES}
+    network: str = "icsd"  # published layers of size ``oqmd`` or ``icsd`` (also used for MP)
+    normal_weights: bool = True  # draw all from N(0, 1), as published, instead of torch's way
+    norm_in_critic: bool = True  # published; a sample's penalty then depends on its batch
+    hard: bool = False  # draw a count or none for each element; otherwise 680 sigmoids, published
+    loss: str = "penalty"  # of the critic: as in the code; ``plain``, as in the text; ``clipped``
     batch: int = 32
     data: str = "icsd"
     train: TrainConfig = dataclasses.field(
@@ -61,12 +49,6 @@ class MatGanConfig(GanConfig):
             steps=571_900, critic_steps=1, lr_generator=1e-3, lr_critic=1e-2
         )
     )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        lookup("network", self.network, NETWORKS)
-        lookup("loss", self.loss, LOSSES)
-        lookup("training set", self.data, formula_sets.ROLES)
 
 
 PAPER = MatGanConfig()
@@ -207,6 +189,19 @@ class CompositionGan(Gan):
         """(batch, 85, 8) from noise."""
         return self.generator(self.noise(self.config.batch, condition))
 
+    def critic_terms(self) -> dict[str, Tensor]:
+        """Loss; ``distance`` is the mean score of real minus generated samples."""
+        if self.config.loss == "penalty":
+            return super().critic_terms()
+        if self.config.loss == "clipped":
+            losses.clip_weights(self.critic, CLIP)
+        real, fake, score = self.pair()
+        of_real, of_fake = score(real), score(fake)
+        loss = wasserstein = losses.critic_loss(of_real, of_fake)
+        if self.config.loss == "logistic":
+            loss = losses.minimax_discriminator_loss(of_real, of_fake)
+        return {"loss": loss, "distance": -wasserstein}
+
     def noise(self, n: int, condition: Tensor | None = None) -> Tensor:
         """(n, latent [+ 1]), a condition beside the noise if there is one."""
         noise = torch.randn(n, self.config.latent, device=self.device)
@@ -271,16 +266,6 @@ class MatGan(CompositionGan):
     def read(cls, config: MatGanConfig, split: str | None = "train") -> np.ndarray:
         """(n, 119) counts of the training set's compositions."""
         return formula_sets.compositions(config.data, split=split)[0]
-
-    def critic_terms(self) -> dict[str, Tensor]:
-        """Loss; ``distance`` is the mean score of real minus generated samples."""
-        if self.config.loss == "penalty":
-            return super().critic_terms()
-        if self.config.loss == "clipped":
-            losses.clip_weights(self.critic, CLIP)
-        real, fake, score = self.pair()
-        wasserstein = losses.critic_loss(score(real), score(fake))
-        return {"loss": wasserstein, "distance": -wasserstein}
 
 
 # ---- the autoencoder twin

@@ -19,7 +19,7 @@ from ..crystals.samples import Samples
 from ..datasets import formula_sets
 from ..descriptors.composition_matrix import ELEMENTS, FEWEST, MAX_COUNT, MOST
 from ..networks import TrainConfig, layers, losses
-from ..runtime import InputError, lookup
+from ..runtime import InputError
 from .gan import Condition, GanConfig
 from .matgan import CompositionGan
 
@@ -33,32 +33,23 @@ CELLS = len(ELEMENTS) * MAX_COUNT
 class SequenceGanConfig(GanConfig):
     """Architecture and training of one model; width 1.0 is 256 hidden units.
 
-    Attributes:
-        network: with ``sequence`` the generator draws one element after the other, and each draw
-            knows those before it; ``dense`` draws all elements at once.
-        gradient: how the generator learns from a critic. ``path``: through the matrix, as if the
-            draws were a softmax (straight-through Gumbel-softmax). ``score``: from the
-            log-probability of what was drawn, weighted by its score (REINFORCE); without bias,
-            only for ``sequence``.
-        counts: give the critic, beside the matrix, each element's count and its fraction of the
-            atoms: a sum of charges is then linear in what it sees.
-        dropout: of the critic, so that it cannot know its training formulas by heart.
-        entropy: with ``score``, this times minus the log-probability is added to the score of what
-            was drawn: a reward for variety.
-        loss: of the critic: ``penalty`` (Wasserstein) or ``logistic`` (classification; the score
-            is then the logarithm of how much more frequent real compositions are).
-        condition: property that generator and critic are given, or ``""`` for none.
-        data: training set, see `formula_sets.ROLES`.
+    The generator learns from a critic along the ``path`` through the matrix, as if the draws were a
+    softmax (straight-through Gumbel-softmax), or by the ``score``: from the log-probability of what
+    was drawn, weighted by its score (REINFORCE); without bias, only for ``sequence``.
     """
 
-    network: str = "sequence"
+    CHOICES: ClassVar = {
+        **{"network": NETWORKS, "loss": LOSSES, "gradient": GRADIENTS, "data": formula_sets.ROLES},
+        "condition": ("", *formula_sets.PROPERTIES),
+    }
+    network: str = "sequence"  # one element after the other; ``dense`` draws all at once
     latent: int = 64
     gradient: str = "score"
-    counts: bool = True
-    dropout: float = 0.5
-    entropy: float = 0.1
-    loss: str = "logistic"
-    condition: str = ""
+    counts: bool = True  # show the critic each element's count and its fraction of the atoms too
+    dropout: float = 0.5  # of the critic, so that it cannot know its training formulas by heart
+    entropy: float = 0.1  # reward for variety, times minus the log-probability of what was drawn
+    loss: str = "logistic"  # of the critic: classification; ``penalty`` is Wasserstein's
+    condition: str = ""  # property that generator and critic are given
     batch: int = 128
     data: str = "icsd"
     train: TrainConfig = dataclasses.field(
@@ -77,14 +68,6 @@ class SequenceGanConfig(GanConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        lookup("network", self.network, NETWORKS)
-        lookup("loss", self.loss, LOSSES)
-        lookup("gradient", self.gradient, GRADIENTS)
-        lookup("training set", self.data, formula_sets.ROLES)
-        if self.condition:
-            lookup("property", self.condition, formula_sets.PROPERTIES)
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout={self.dropout}: a share lies in [0, 1), e.g. 0.5")
         if self.entropy and self.gradient != "score":
             raise InputError(
                 f"entropy={self.entropy} with gradient={self.gradient!r}: variety can be rewarded "
@@ -267,15 +250,6 @@ class SequenceGan(CompositionGan):
         return scaled[:, None].to(self.device)
 
     # ---- training
-
-    def critic_terms(self) -> dict[str, Tensor]:
-        """Loss; ``distance`` is the mean score of real minus generated samples."""
-        if self.config.loss == "penalty":
-            return super().critic_terms()
-        real, fake, score = self.pair()
-        of_real, of_fake = score(real), score(fake)
-        distance = -losses.critic_loss(of_real, of_fake)
-        return {"loss": losses.minimax_discriminator_loss(of_real, of_fake), "distance": distance}
 
     def generator_terms(self) -> dict[str, Tensor]:
         """Negative score of generated compositions, or what has the gradient of its mean."""

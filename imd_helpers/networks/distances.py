@@ -6,7 +6,6 @@ numbers come back as floats. For crystals see `imd_helpers.judge`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,23 +20,18 @@ Points = ArrayLike | Tensor
 # ---- optimal transport
 
 
-@dataclass(frozen=True, eq=False)
-class Transport:
+class Transport(NamedTuple):
     """The cheapest way to carry one set of weighted points onto another.
 
-    Attributes:
-        cost: sum of plan × distance^p, that is W_p^p.
-        plan: (n, m) weight carried from each point to each.
-        potential_a: (n,) Kantorovich potential u; u_i + v_j <= distance_ij^p, equal where the plan
-            carries something, and the weighted sum of u and v is ``cost``. For p = 1 the best
-            critic of slope 1 is f(x) = min_j (|x - b_j| - v_j), which gives u_i to a_i.
-        potential_b: (m,) v.
+    The Kantorovich potentials have u_i + v_j <= distance_ij^p, equal where the plan carries
+    something, and the weighted sum of u and v is ``cost``. For p = 1 the best critic of slope 1 is
+    f(x) = min_j (|x - b_j| - v_j), which gives u_i to a_i.
     """
 
-    cost: float
-    plan: np.ndarray
-    potential_a: np.ndarray
-    potential_b: np.ndarray
+    cost: float  # sum of plan × distance^p, that is W_p^p
+    plan: np.ndarray  # (n, m) weight carried from each point to each
+    potential_a: np.ndarray  # (n,) u
+    potential_b: np.ndarray  # (m,) v
 
 
 def transport(

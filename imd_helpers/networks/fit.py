@@ -28,19 +28,15 @@ FORMAT = "imd-training-1"
 class Turn:
     """Networks that learn together from one loss.
 
-    Attributes:
-        name: stands before the turn's terms in the history. The rates and betas of a turn whose
-            name begins with critic, classifier or discriminator are the critic's, all others the
-            generator's.
-        terms: gives named scalars; ``loss`` is minimised, the rest is recorded.
-        networks: names of the networks that learn.
-        times: how often the turn is taken before the next one.
+    ``terms`` gives named scalars: ``loss`` is minimised, the rest is recorded. The rates and betas
+    of a turn whose name begins with critic, classifier or discriminator are the critic's, all
+    others the generator's.
     """
 
-    name: str
+    name: str  # stands before the turn's terms in the history
     terms: Callable[[], dict[str, Tensor]]
-    networks: tuple[str, ...]
-    times: int = 1
+    networks: tuple[str, ...]  # names of those that learn
+    times: int = 1  # how often the turn is taken before the next one
 
     @property
     def criticises(self) -> bool:
@@ -99,33 +95,21 @@ class Game:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and how fast.
+    """How long and how fast."""
 
-    Attributes:
-        steps: iterations, each of ``critic_steps`` critic steps and one generator step.
-        lr_generator: Adam's learning rate for the generator, and for other networks of its side.
-        lr_critic: the same for critics.
-        fall: share of the steps, at the end, in which both rates fall to zero in a straight line.
-        weight_decay_critic: decoupled decay of the critic's weights (AdamW); 0 for plain Adam.
-        ema: decay of the running mean of the generator's weights; 0 keeps none.
-        log_every: steps from one row of the history to the next; ``save_every`` of checkpoints.
-        capture: on a GPU record one whole iteration as a CUDA graph and replay it, which spares
-            the time of launching its operations; on the CPU it changes nothing.
-    """
-
-    steps: int
+    steps: int  # iterations, each of ``critic_steps`` critic steps and one generator step
     critic_steps: int = 5
-    lr_generator: float = 1e-4
+    lr_generator: float = 1e-4  # Adam's rate for the generator and other networks of its side
     lr_critic: float = 1e-4
-    fall: float = 0.0
+    fall: float = 0.0  # share of the steps, at the end, in which both rates fall to zero linearly
     betas_generator: tuple[float, float] = (0.5, 0.9)
     betas_critic: tuple[float, float] = (0.5, 0.9)
-    weight_decay_critic: float = 0.0
-    ema: float = 0.0
+    weight_decay_critic: float = 0.0  # decoupled, by AdamW; 0 for plain Adam
+    ema: float = 0.0  # decay of the running mean of the generator's weights; 0 keeps none
     seed: int = 0
-    log_every: int = 20
-    save_every: int = 500
-    capture: bool = False
+    log_every: int = 20  # steps from one row of the history to the next
+    save_every: int = 500  # steps from one checkpoint to the next, with a folder
+    capture: bool = False  # on a GPU, record one iteration as a CUDA graph and replay it
 
     def __post_init__(self) -> None:
         for name in ("steps", "critic_steps", "log_every", "save_every"):
@@ -137,10 +121,6 @@ class TrainConfig:
             raise InputError(
                 f"fall={self.fall} with capture=True: a recorded iteration keeps its rates; use "
                 "fall=0, or capture=False"
-            )
-        if self.weight_decay_critic < 0:
-            raise InputError(
-                f"weight_decay_critic={self.weight_decay_critic}: must not be negative, 0 for none"
             )
         if not 0.0 <= self.ema < 1.0:
             raise InputError(f"ema={self.ema}: a decay lies in [0, 1), e.g. 0.999")
@@ -254,7 +234,13 @@ class _Run:
         with progress_bar(None, "", show, total=config.steps, unit="step") as bar:
             bar.update(self.step)
             while self.step < config.steps:
-                self._one_step()
+                if config.fall:
+                    self._set_rates()
+                if self.recorder is None:
+                    self._iteration()
+                else:
+                    self.recorder(self._iteration)
+                self.step += 1
                 bar.update()
                 self.history.seconds = before + time.perf_counter() - started
                 if self.step % config.log_every == 0 or self.step == config.steps:
@@ -264,15 +250,6 @@ class _Run:
                         callback(self.step, self.game, self.history)
                 if self.step % config.save_every == 0 or self.step == config.steps:
                     self.save()
-
-    def _one_step(self) -> None:
-        if self.config.fall:
-            self._set_rates()
-        if self.recorder is None:
-            self._iteration()
-        else:
-            self.recorder(self._iteration)
-        self.step += 1
 
     def _set_rates(self) -> None:
         config = self.config

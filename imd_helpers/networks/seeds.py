@@ -39,40 +39,28 @@ Maker = Callable[[], nn.Module]
 class SeedConfig:
     """How the seeds are trained; the keywords of `train_seeds`.
 
-    Attributes:
-        loss: one of `losses.PAIRS`.
-        penalty: ``gradient`` (between real and generated samples), ``r1`` (real), ``r2``
-            (generated), ``r1r2`` (both), or None.
-        mixing: see `losses.mix`.
-        outputs: see `losses.gradient_penalty`.
-        clip: cut the critic's weights to [-clip, clip] after each of its steps.
-        auxiliary: ``class`` or ``value``: the critic is called without the condition and returns
-            a score and a prediction of the condition, which both players want to be right.
-        steps: generator steps, each after ``critic_steps`` steps of the critic.
-        latent: length of the noise vector.
-        optimizer: ``adam``, with these ``betas``, or ``rmsprop``.
-        ema: decay of the running mean of the generator's weights, which then samples; 0 for none.
-        log_every: steps from one row of the history to the next.
+    With ``auxiliary`` the critic is called without the condition and returns a score and a
+    prediction of the condition (a ``class`` or a ``value``), which both players want to be right.
     """
 
-    loss: str = "wasserstein"
-    penalty: str | None = None
+    loss: str = "wasserstein"  # one of `losses.PAIRS`
+    penalty: str | None = None  # ``gradient``, between real and generated; ``r1``, ``r2``, ``r1r2``
     penalty_weight: float = 10.0
-    mixing: str = "uniform"
-    outputs: str = "one"
-    clip: float | None = None
+    mixing: str = "uniform"  # see `losses.mix`
+    outputs: str = "one"  # see `losses.gradient_penalty`
+    clip: float | None = None  # cut the critic's weights to [-clip, clip] after each of its steps
     auxiliary: str | None = None
     auxiliary_weight: float = 1.0
-    steps: int = 1000
+    steps: int = 1000  # of the generator, each after ``critic_steps`` of the critic
     critic_steps: int = 1
     batch: int = 128
-    latent: int = 8
-    optimizer: str = "adam"
+    latent: int = 8  # length of the noise vector
+    optimizer: str = "adam"  # with these ``betas``; or ``rmsprop``
     lr_generator: float = 1e-3
     lr_critic: float = 1e-3
     betas: tuple[float, float] = (0.5, 0.9)
-    ema: float = 0.0
-    log_every: int = 50
+    ema: float = 0.0  # decay of the running mean of the generator's weights, which then samples
+    log_every: int = 50  # steps from one row of the history to the next
 
     def __post_init__(self) -> None:
         for name in ("steps", "critic_steps", "batch", "latent", "log_every"):

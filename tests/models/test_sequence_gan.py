@@ -320,8 +320,6 @@ def test_foreign_weights_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"dropout": 1.0}, r"dropout=1.0: a share lies in \[0, 1\)"),
-        ({"weight_decay_critic": -1.0}, "weight_decay_critic=-1.0: must not be negative"),
         ({"network": "dense", "entropy": 0.0}, "only 'sequence' knows"),
         ({"gradient": "path", "entropy": 0.1}, "only with gradient='score'"),
     ],
