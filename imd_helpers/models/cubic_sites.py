@@ -79,10 +79,6 @@ class Labels:
     def __getitem__(self, rows: Any) -> Labels:
         return Labels(self.group[rows], self.element[rows])
 
-    def to(self, where: torch.device | str) -> Labels:
-        """The same on another device."""
-        return Labels(self.group.to(where), self.element.to(where))
-
 
 @dataclass(frozen=True, eq=False)
 class LabelSource:

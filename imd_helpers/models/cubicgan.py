@@ -275,10 +275,9 @@ class CubicGan(Gan):
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
         """Take back the frozen labels."""
-        self.frozen = [
-            Labels(tensors[f"{i}.group"], tensors[f"{i}.element"]).to(self.device)
-            for i in range(len(tensors) // 2)
-        ]
+        there = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        sets = range(len(there) // 2)
+        self.frozen = [Labels(there[f"{i}.group"], there[f"{i}.element"]) for i in sets]
 
     def batch_labels(self, rng: torch.Generator | None = None) -> Labels:
         """Labels for a batch of generated crystals."""
@@ -307,9 +306,8 @@ class CubicGan(Gan):
         """
         drawn = self.labels.draw(n, source=condition.get("labels", self.config.labels))
         labels = self.labels.asked(drawn, condition)
-        parts = [
-            self.generate(labels[start : start + self.CHUNK]) for start in range(0, n, self.CHUNK)
-        ]
+        starts = range(0, n, self.CHUNK)
+        parts = [self.generate(labels[start : start + self.CHUNK]) for start in starts]
         return self.descriptor.read_sites(torch.cat(parts))
 
     def decode(self, raw: Sites) -> Samples:
@@ -319,8 +317,7 @@ class CubicGan(Gan):
 
     def sample_sites(self, n: int, *, condition: Condition | None = None, seed: int = 0) -> Sites:
         """What `sample` decodes: sites without filled cells."""
-        parts = [
-            self.raw(index, size, condition=condition, seed=seed) for index, size in self.pieces(n)
-        ]
+        asked = {"condition": condition, "seed": seed}
+        parts = [self.raw(index, size, **asked) for index, size in self.pieces(n)]
         names = [f.name for f in dataclasses.fields(Sites)]
         return Sites(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))

@@ -300,9 +300,6 @@ def dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
     return -(2 * (a * b).sum(1) / (a.sum(1) + b.sum(1)).clamp(min=1e-6)).mean()
 
 
-# ---- parts
-
-
 @torch.no_grad()
 def _draw_normal_weights(networks: nn.Module) -> None:
     """N(0, 1) for every weight of a dense layer or convolution, zeros for biases."""

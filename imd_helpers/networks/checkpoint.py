@@ -41,9 +41,7 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, 
 
 
 def _put(path: Path, data: bytes) -> Path:
-    """Write a file that is whole or not there."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, data)
     except OSError as error:
         raise CheckpointError(
@@ -111,14 +109,7 @@ def section(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def write_run(
     weights: Path, *, about: Mapping[str, Any], seconds: float, rows: list[dict[str, float]]
 ) -> Path:
-    """Write ``run.json`` beside the weights: what was run, on what, for how long, with what result.
-
-    Args:
-        weights: the file of weights; its SHA-256 is recorded.
-        about: model, variant, configuration and anything else to keep.
-        seconds: wall time of training.
-        rows: what was recorded while it lasted.
-    """
+    """Write ``run.json`` beside the weights: what ran, on what, for how long, with what result."""
     record = {
         **about,
         "weights": weights.name,

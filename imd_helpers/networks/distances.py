@@ -132,17 +132,11 @@ def _sorted_cost(x: Tensor, y: Tensor, p: float) -> Tensor:
     return ((x[left // m] - y[left // n]).abs().pow(p) * width[:, None]).sum(0)
 
 
-# ---- kernels
-
-
 def mmd(a: Points, b: Points, *, bandwidth: float | None = None) -> float:
     """Unbiased squared maximum mean discrepancy with a Gaussian kernel; it can be below zero.
 
-    Args:
-        a: (n, d), n at least 2.
-        b: (m, d), m at least 2.
-        bandwidth: sigma of exp(-|x - y|^2 / (2 sigma^2)); unless given, the median distance of all
-            points. Values of different bandwidths cannot be compared.
+    The bandwidth is sigma of exp(-|x - y|^2 / (2 sigma^2)); unless given, the median distance of
+    all points. Values of different bandwidths cannot be compared.
 
     Source: Gretton et al., A Kernel Two-Sample Test (2012), eq. 3 and section 8.
     """
@@ -163,9 +157,6 @@ def mmd(a: Points, b: Points, *, bandwidth: float | None = None) -> float:
     return float(within_x + within_y - 2.0 * kernel[:n, n:].mean())
 
 
-# ---- Gaussians
-
-
 def frechet_gaussians(
     mean_a: ArrayLike, covariance_a: ArrayLike, mean_b: ArrayLike, covariance_b: ArrayLike
 ) -> float:
@@ -183,9 +174,6 @@ def frechet_gaussians(
     root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
     shared = np.sqrt(np.linalg.eigvalsh(root @ cb @ root).clip(min=0.0)).sum()
     return float(gap @ gap + np.trace(ca) + np.trace(cb) - 2.0 * shared)
-
-
-# ---- neighbours
 
 
 class PrecisionRecall(NamedTuple):

@@ -402,13 +402,8 @@ def prior_reward(
 ) -> Tensor:
     """R - weight (log pi - log pi_0): a reward that pays for leaving the prior model.
 
-    Its mean under pi is the mean reward minus ``weight`` KL(pi | pi_0). Without history.
-
-    Args:
-        reward: (batch,).
-        log_probability: (batch,) under the policy that sampled, in nats.
-        prior_log_probability: (batch,) under the model it began with.
-        weight: reward a nat.
+    Its mean under pi, which sampled, is the mean reward minus ``weight`` KL(pi | pi_0), where pi_0
+    is the model it began with. All are (batch,), in nats and without history.
 
     Source: Jaques et al., Sequence Tutor (2017).
     """

@@ -167,10 +167,7 @@ class SeedRuns:
     def sample(self, n: int, *, condition: Tensor | None = None, seed: int = 0) -> Tensor:
         """(seeds, n, ...) samples of each seed's generator, from the same noise.
 
-        Args:
-            n: how many.
-            condition: (n, ...) conditions; drawn from the data unless given.
-            seed: of the noise.
+        The (n, ...) conditions are drawn from the data unless given.
         """
         inputs = self.table.inputs(n, self.latent, seed, condition)
         return torch.stack([generator(*inputs) for generator, _ in self.players])
