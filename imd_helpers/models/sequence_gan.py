@@ -39,8 +39,11 @@ class SequenceGanConfig(GanConfig):
     """
 
     CHOICES: ClassVar = {
-        **{"network": NETWORKS, "loss": LOSSES, "gradient": GRADIENTS, "data": formula_sets.ROLES},
+        "network": NETWORKS,
+        "loss": LOSSES,
+        "gradient": GRADIENTS,
         "condition": ("", *formula_sets.PROPERTIES),
+        "data": formula_sets.ROLES,
     }
     network: str = "sequence"  # one element after the other; ``dense`` draws all at once
     latent: int = 64

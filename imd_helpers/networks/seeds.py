@@ -25,7 +25,7 @@ from .checkpoint import section
 if TYPE_CHECKING:
     import pandas as pd
 
-PENALTIES = ("gradient", "r1", "r2", "r1r2")
+PENALTIES = ("gradient", "r1", "r2", "r1r2")  # between both; at real, at generated samples, both
 OPTIMIZERS = ("adam", "rmsprop")
 BLOCK = 2**18  # random numbers that a seed draws at a time
 
@@ -44,7 +44,7 @@ class SeedConfig:
     """
 
     loss: str = "wasserstein"  # one of `losses.PAIRS`
-    penalty: str | None = None  # ``gradient``, between real and generated; ``r1``, ``r2``, ``r1r2``
+    penalty: str | None = None  # one of `PENALTIES`
     penalty_weight: float = 10.0
     mixing: str = "uniform"  # see `losses.mix`
     outputs: str = "one"  # see `losses.gradient_penalty`
