@@ -148,7 +148,7 @@ class Run:
     def _definitions(self) -> dict[str, dict[str, Any]]:
         out, relaxed = {}, False
         for _, fact in self.steps:
-            out[fact.name] = fact.meaning(self)
+            out[fact.name] = fact.definition(self)
             if relaxed and fact.relaxed_too:
                 out[fact.name]["crystals"] = "relaxed"
             relaxed |= fact.name == "relaxed"
