@@ -182,8 +182,9 @@ def member(counts: np.ndarray, known: np.ndarray) -> np.ndarray:
     return out
 
 
-def blocks(n: int, size: int = BLOCK) -> Iterator[slice]:
+def blocks(n: int, size: int = 0) -> Iterator[slice]:
     """Rows in blocks, so that what is made on the way stays small beside the counts."""
+    size = size or BLOCK
     for start in range(0, n, size):
         yield slice(start, min(start + size, n))
 

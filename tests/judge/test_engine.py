@@ -468,7 +468,7 @@ def test_json_keeps_everything(samples, known, monkeypatch):
     assert back.to_json() == text
     assert back.relaxed is None
     assert report.relaxed is not None
-    assert back.summary.equals(report.summary.round(6)) or len(back.summary) == len(report.summary)
+    assert [number.name for number in back.numbers] == [number.name for number in report.numbers]
     assert back["S.U.N."].definition["of"] == ["decodes", "distances", "charge neutral"]
     np.testing.assert_allclose(
         back.values["energy_above_hull"], report.values["energy_above_hull"], atol=1e-6
@@ -480,24 +480,6 @@ def test_json_keeps_everything(samples, known, monkeypatch):
     assert "a &lt; b" in report._repr_html_()
     assert "S.U.N." in str(report)
     report.compare(back)
-
-
-def test_reports_of_the_first_format_still_read():
-    old = {
-        "format": "imd-report-1",
-        "name": "old",
-        "n": 2,
-        "level": 0.95,
-        "stages": [
-            {"name": "decodes", "definition": {"rule": "x"}, "tried": 2, "passed": 1, "seconds": 0}
-        ],
-        "failed_at": [0, 1],
-        "reasons": ["broke", ""],
-    }
-    report = Report.from_json(json.dumps(old))
-    assert report.passed.tolist() == [False, True]
-    assert report.numbers == ()
-    assert report.table["share"].tolist() == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -537,7 +519,6 @@ def test_seconds_and_definitions_are_beside_each_number(samples, known):
         assert number.definition["facts"]["decodes"]
         assert 0 <= number.low <= number.value <= number.high <= 1
         assert number.interval == "Wilson"
-    assert list(report.summary.columns)[:4] == ["value", "low", "high", "n"]
 
 
 # ---- files
