@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from ..crystals import CrystalBatch, geometry
 from ..crystals.compositions import blocks
 from ..crystals.rules import GeometryRule, geometry_verdict
-from ..descriptors.fingerprints import MEASURABLE, Features, crystalnn, magpie  # noqa: F401
+from ..descriptors.fingerprints import Features, crystalnn, magpie
 from ..intervals import bootstrap_distance, jackknife, wilson
 from ..networks.distances import frechet_gaussians
 from ..runtime import InputError, lookup
@@ -153,13 +153,12 @@ def coverage(
     cutoffs = (structure_cutoff, composition_cutoff)
     if not min(cutoffs) >= 0:
         raise InputError(f"cutoffs {cutoffs}: distances are never below zero")
-    sets = [
+    made, known = (
         each
         if isinstance(each, Fingerprints)
         else fingerprints(each, processes=processes, progress=progress)
         for each in (samples, reference)
-    ]
-    made, known = sets
+    )
     _comparable(made.structure, known.structure)
     _comparable(made.composition, known.composition)
     _not_empty(known.ok, known.failed, "reference")
@@ -175,9 +174,9 @@ def coverage(
     recalled = _covered(known, made, cutoffs, same_crystal)[known.ok]
     precise = _covered(made, known, cutoffs, same_crystal)
     lost = (made.failed, known.failed)
-    sampled = {"samples": len(made)}  # more samples recall more
+    sampled = {**definition, "samples": len(made)}  # more samples recall more
     return {
-        "recall": _share("coverage recall", recalled, {**definition, **sampled}, lost, start),
+        "recall": _share("coverage recall", recalled, sampled, lost, start),
         "precision": _share("coverage precision", precise, definition, lost, start),
     }
 
@@ -255,14 +254,12 @@ def _inside(points: np.ndarray, centers: np.ndarray, k: int) -> np.ndarray:
     from scipy.spatial.distance import cdist
 
     # place k of the sorted distances: place 0 is the point itself
-    radius = np.concatenate(
-        [
-            np.partition(cdist(centers[part], centers), k, axis=1)[:, k]
-            for part in blocks(len(centers), BLOCK)
-        ]
-    )
-    parts = blocks(len(points), BLOCK)
-    return np.concatenate([(cdist(points[part], centers) <= radius).any(1) for part in parts])
+    radius, inside = np.empty(len(centers)), np.empty(len(points), dtype=bool)
+    for part in blocks(len(centers), BLOCK):
+        radius[part] = np.partition(cdist(centers[part], centers), k, axis=1)[:, k]
+    for part in blocks(len(points), BLOCK):
+        inside[part] = (cdist(points[part], centers) <= radius).any(1)
+    return inside
 
 
 # ---- distances of distributions
@@ -308,21 +305,13 @@ def wasserstein(
     for each, name in ((made, "samples"), (known, "reference")):
         _not_empty(each.ok, each.failed, name)
     one, two = made.points[:, 0], known.points[:, 0]
-    ends = bootstrap_distance(
+    return _resampled(
+        f"Wasserstein {property}",
+        "Wasserstein-1 distance",
+        (made, known),
         lambda u, v: wasserstein_distance(one, two, u, v),
-        (len(one), len(two)),
-        resamples=resamples,
-        seed=seed,
-        level=LEVEL,
-    )
-    definition = {
-        "metric": "Wasserstein-1 distance",
-        **_pair_definition(made, known),
-        "interval": _bootstrap_text(resamples, seed),
-    }
-    lost = (made.failed, known.failed)
-    return Measure(
-        f"Wasserstein {property}", *ends, len(one), definition, *lost, time.perf_counter() - start
+        (resamples, seed),
+        start,
     )
 
 
@@ -380,18 +369,9 @@ def frechet(
     def distance(u: np.ndarray, v: np.ndarray) -> float:
         return max(0.0, frechet_gaussians(*_moments(one, u), *_moments(two, v)))
 
-    ends = bootstrap_distance(
-        distance, (len(one), len(two)), resamples=resamples, seed=seed, level=LEVEL
-    )
-    definition = {
-        "metric": "Fréchet distance of Gaussians",
-        **_pair_definition(samples, reference),
-        "interval": _bootstrap_text(resamples, seed),
-    }
-    lost = (samples.failed, reference.failed)
-    return Measure(
-        f"Fréchet {samples.space}", *ends, len(one), definition, *lost, time.perf_counter() - start
-    )
+    sets = (samples, reference)
+    metric = "Fréchet distance of Gaussians"
+    return _resampled(f"Fréchet {samples.space}", metric, sets, distance, (resamples, seed), start)
 
 
 def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -428,6 +408,8 @@ def vendi(
     Source:
         Friedman and Dieng, TMLR 2023 (arXiv 2210.02410).
     """
+    from scipy.spatial.distance import pdist, squareform
+
     start = time.perf_counter()
     _not_empty(made.ok, made.failed, "set")
     width = BANDWIDTHS.get(made.space, 0.0) if bandwidth is None else bandwidth
@@ -439,7 +421,7 @@ def vendi(
     points = made.points
     if len(points) > at_most:
         points = np.random.default_rng(seed).permutation(points)[:at_most]
-    similarity = _gaussian_kernel(points, width)
+    similarity = np.exp(squareform(pdist(points, "sqeuclidean")) / (-2.0 * width**2))
     ends = jackknife(
         lambda keep: vendi_score(similarity[np.ix_(keep, keep)]),
         len(points),
@@ -468,12 +450,6 @@ def entropy(weights: ArrayLike) -> float:
     weights = np.asarray(weights, dtype=np.float64)
     share = weights[weights > 0] / weights[weights > 0].sum()
     return float(-(share * np.log(share)).sum())
-
-
-def _gaussian_kernel(points: np.ndarray, width: float) -> np.ndarray:
-    from scipy.spatial.distance import pdist, squareform
-
-    return np.exp(squareform(pdist(points, "sqeuclidean")) / (-2.0 * width**2))
 
 
 # ---- what they share
@@ -509,5 +485,22 @@ def _share(
     return Measure(name, *ends, len(hits), definition, *lost, time.perf_counter() - start)
 
 
-def _bootstrap_text(resamples: int, seed: int) -> str:
-    return f"bootstrap {LEVEL:.0%}, {resamples} resamples of both sets, seed {seed}"
+def _resampled(
+    name: str,
+    metric: str,
+    sets: tuple[Features, Features],
+    distance: Callable[[np.ndarray, np.ndarray], float],
+    how: tuple[int, int],
+    start: float,
+) -> Measure:
+    """A distance of samples and reference from how often each point counts, by `how` resampled."""
+    made, known = sets
+    (resamples, seed), sizes = how, tuple(int(each.ok.sum()) for each in sets)
+    ends = bootstrap_distance(distance, sizes, resamples=resamples, seed=seed, level=LEVEL)
+    definition = {
+        "metric": metric,
+        **_pair_definition(made, known),
+        "interval": f"bootstrap {LEVEL:.0%}, {resamples} resamples of both sets, seed {seed}",
+    }
+    lost = (made.failed, known.failed)
+    return Measure(name, *ends, sizes[0], definition, *lost, time.perf_counter() - start)
