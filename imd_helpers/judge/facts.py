@@ -7,7 +7,7 @@ Whether a fact is about crystals as sampled or as relaxed depends on where a pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import metadata
@@ -67,10 +67,12 @@ class Fact:
         meaning: of a run: rules, thresholds, tables, versions; or what a yes says, where that is
             all. Reports compare only where this is equal.
         settings: of a run: what `answer` takes beside the samples.
-        options: of a run: what else goes with the pieces, see `Run.answers`.
+        each: of a run: settings with one value a sample.
         piece: samples in one piece of work: some seconds each.
-        together: samples of one composition stay in one piece.
+        together: the verdict depends on the other samples, and those of one composition stay in
+            one piece.
         relaxed_too: asked behind ``relaxed`` it means another thing, and says so.
+        compares: with the known ones, as far as there are some.
         needs: ``known``, ``potentials`` or ``space group`` (asked for), without which it is not
             asked; or nothing.
     """
@@ -79,10 +81,11 @@ class Fact:
     answer: Callable[..., Any]
     meaning: str | Callable[[Run], dict[str, Any]]
     settings: Callable[[Run], dict[str, Any]] = nothing
-    options: Callable[[Run], dict[str, Any]] = nothing
+    each: Callable[[Run], dict[str, Any]] = nothing
     piece: int = 1_000
     together: bool = False
     relaxed_too: bool = False
+    compares: bool = False
     needs: str = ""
 
     def can(self, run: Run) -> bool:
@@ -93,12 +96,17 @@ class Fact:
 
     def definition(self, run: Run) -> dict[str, Any]:
         """What a yes means."""
-        return {"rule": self.meaning} if isinstance(self.meaning, str) else self.meaning(run)
+        own = {"rule": self.meaning} if isinstance(self.meaning, str) else self.meaning(run)
+        others = {"samples": len(run.samples)} if self.together else {}
+        return {**own, **others, **(run.known_definition() if self.compares else {})}
 
     def ask(self, run: Run) -> None:
         """Ask about all samples that are left."""
-        settings, options = self.settings(run), self.options(run)
-        for rows, answer in run.answers(self, self.answer, run.left, settings, **options):
+        known = list(run.known.values()) if self.compares else None
+        settings, each = self.settings(run), self.each(run)
+        for rows, answer in run.answers(
+            self, self.answer, run.left, settings, each=each, known=known
+        ):
             run.take(self, rows, answer)
 
 
@@ -128,11 +136,6 @@ def distances(content: CrystalBatch, rows: np.ndarray, *, rule: GeometryRule) ->
     verdict = geometry_verdict(content, rule)
     failed = np.flatnonzero(~verdict.ok).tolist()
     return Answer(verdict.ok, {i: verdict.reason(i) for i in failed})
-
-
-def oxidation_settings(run: Run) -> dict[str, Any]:
-    """Of the oxidation states, by the protocol."""
-    return {"oxidation_states": run.protocol.oxidation_states, "alloys": run.protocol.alloys}
 
 
 def neutral(content: CrystalBatch, rows: np.ndarray, **settings: Any) -> Answer:
@@ -200,16 +203,6 @@ def _unlike(found: same.Matches, why: Callable[[int], str]) -> Answer:
     return Answer(ok, {i: found.failed.get(i) or why(i) for i in failed})
 
 
-def match_settings(run: Run) -> dict[str, Any]:
-    """When two crystals are the same."""
-    return {"match": run.protocol.match}
-
-
-def unique_means(run: Run) -> dict[str, Any]:
-    """By which matcher, among how many."""
-    return {**run.protocol.match.definition(), "samples": len(run.samples)}
-
-
 class Novel(Fact):
     """Is it unlike all known crystals? What one set knows is not looked up in the next."""
 
@@ -263,21 +256,6 @@ class Relaxed(Fact):
         run.content = CrystalBatch(lattice, frac, before.numbers)
         if energies.lattice_scan:
             run.value("scanned")[run.left] = road[run.left]
-
-
-def relaxed_means(run: Run) -> dict[str, Any]:
-    """By which potential, from where, and how far."""
-    from ..energies.potentials import potential
-
-    energies = run.protocol.energies
-    return {
-        **potential(run.potentials[0]).definition(),
-        "fmax": energies.fmax,
-        "steps": energies.steps,
-        "lattice_scan": energies.lattice_scan,
-        "most_atoms": energies.most_atoms,
-        "gate": GATE.definition(),
-    }
 
 
 def free_scale(content: CrystalBatch, rows: np.ndarray) -> Answer:
@@ -409,20 +387,6 @@ class Hull(Fact):
         return above
 
 
-def hull_means(run: Run) -> dict[str, Any]:
-    """Which potentials, which hulls, and which of them counts."""
-    from ..energies import hull
-    from ..energies.potentials import potential
-
-    energies = run.protocol.energies
-    each = {potential_name(one): potential(one).definition() for one in run.potentials}
-    return {
-        "competitors": energies.competitors,
-        "combined": "mean" if energies.ensemble and len(each) > 1 else "first",
-        **{name: {**about, **hull.definition(name)} for name, about in each.items()},
-    }
-
-
 def single_point(content: CrystalBatch, rows: np.ndarray, *, potential: Any) -> Answer:
     """Energy of a second potential where the first one came to rest."""
     from ..energies.potentials import potential as load
@@ -527,122 +491,113 @@ def new_formula(run: Run) -> tuple[np.ndarray, dict[int, str]]:
     return new[run.left], {}
 
 
-# ---- all of them
+# ---- settings and meanings
 
 
-def _of_protocol(*names: str) -> Callable[[Run], dict[str, Any]]:
-    """A meaning that is thresholds of the protocol's energies."""
-    return lambda run: {name: getattr(run.protocol.energies, name) for name in names}
+def _rule(run: Run) -> dict[str, Any]:
+    return {"rule": run.protocol.rule}
 
 
-def _limit(threshold: str) -> Fact:
+def _charges(run: Run, **more: Any) -> dict[str, Any]:
+    protocol = run.protocol
+    return {"oxidation_states": protocol.oxidation_states, "alloys": protocol.alloys, **more}
+
+
+def _charges_mean(run: Run, **more: Any) -> dict[str, Any]:
+    return charge.definition(**_charges(run, **more))
+
+
+def _groups(run: Run) -> dict[str, Any]:
+    return {"requested": run.samples.asked["space_group"]}
+
+
+def _groups_mean(run: Run) -> dict[str, Any]:
+    versions = {"moyopy": metadata.version("moyopy")}
+    return {"rule": "found = requested", "symprec": SYMPREC, **versions}
+
+
+def _match(run: Run) -> dict[str, Any]:
+    return {"match": run.protocol.match}
+
+
+def _same(run: Run) -> dict[str, Any]:
+    return run.protocol.match.definition()
+
+
+def _energies(run: Run, *names: str) -> dict[str, Any]:
+    return {name: getattr(run.protocol.energies, name) for name in names}
+
+
+def _relaxed_means(run: Run) -> dict[str, Any]:
+    from ..energies.potentials import potential
+
+    settings = _energies(run, "fmax", "steps", "lattice_scan", "most_atoms")
+    return {**potential(run.potentials[0]).definition(), **settings, "gate": GATE.definition()}
+
+
+def _hull_means(run: Run) -> dict[str, Any]:
+    from ..energies import hull
+    from ..energies.potentials import potential
+
+    energies = run.protocol.energies
+    each = {potential_name(one): potential(one).definition() for one in run.potentials}
+    return {
+        "competitors": energies.competitors,
+        "combined": "mean" if energies.ensemble and len(each) > 1 else "first",
+        **{name: {**about, **hull.definition(name)} for name, about in each.items()},
+    }
+
+
+def _low(threshold: str) -> Fact:
     def meaning(run: Run) -> dict[str, Any]:
         return {"energy_above_hull": getattr(run.protocol.energies, threshold)}
 
-    answer = partial(low, threshold=threshold)
-    return AtOnce(threshold, answer, meaning, needs="potentials")
+    return AtOnce(threshold, partial(low, threshold=threshold), meaning, needs="potentials")
 
 
-def _charges(name: str, *, pauling: bool) -> Fact:
-    """Cations less electronegative than anions, or whoever is the anion."""
-
-    def settings(run: Run) -> dict[str, Any]:
-        return {**oxidation_settings(run), "pauling": pauling}
-
-    def meaning(run: Run) -> dict[str, Any]:
-        return charge.definition(**settings(run))
-
+def _balanced(name: str, *, pauling: bool) -> Fact:
+    meaning, settings = (partial(each, pauling=pauling) for each in (_charges_mean, _charges))
     return Fact(name, adds_up, meaning, settings, piece=8_192)
 
 
-def _named(facts: Sequence[Fact]) -> dict[str, Fact]:
-    return {fact.name: fact for fact in facts}
+# ---- all of them
 
-
+_CRYSTALS = (
+    AtOnce("decodes", decodes, "the descriptor gives back a crystal"),
+    Fact(
+        "distances",
+        distances,
+        lambda run: run.protocol.rule.definition(),
+        _rule,
+        piece=20_000,
+        relaxed_too=True,
+    ),
+    Fact("charge neutral", neutral, _charges_mean, _charges, piece=50_000, relaxed_too=True),
+    Fact("space group", group_kept, _groups_mean, each=_groups, needs="space group"),
+    Fact("compound", compound, "at least two elements", piece=100_000),
+    Fact("unique", unlike_earlier, _same, _match, together=True, relaxed_too=True),
+    Novel("novel", unlike_known, _same, relaxed_too=True, compares=True, needs="known"),
+    Relaxed("relaxed", relax, _relaxed_means, needs="potentials"),
+    AtOnce("converged", converged, lambda run: _energies(run, "fmax", "steps"), needs="potentials"),
+    Hull("hull", above_hull, _hull_means, piece=500, needs="potentials"),
+    AtOnce(
+        "plausible energy",
+        plausible,
+        lambda run: _energies(run, "lowest_formation", "lowest_above_hull"),
+        needs="potentials",
+    ),
+    _low("metastable"),
+    _low("stable"),
+    Fact("still new", still_new, _same, _match, together=True, compares=True, needs="potentials"),
+)
+_COMPOSITIONS = (
+    AtOnce("decoded", decodes, "2 to 8 elements, at most 8 atoms of each"),
+    _balanced("charge neutral", pauling=False),  # whoever is the anion
+    _balanced("charge balanced", pauling=True),  # cations less electronegative than anions
+    AtOnce("unique", first_formula, "reduced formula, first of its kind"),
+    AtOnce("novel", new_formula, "formula not in the training set", compares=True, needs="known"),
+)
 FACTS: dict[str, dict[str, Fact]] = {
-    "crystals": _named(
-        [
-            AtOnce("decodes", decodes, "the descriptor gives back a crystal"),
-            Fact(
-                "distances",
-                distances,
-                lambda run: run.protocol.rule.definition(),
-                lambda run: {"rule": run.protocol.rule},
-                piece=20_000,
-                relaxed_too=True,
-            ),
-            Fact(
-                "charge neutral",
-                neutral,
-                lambda run: charge.definition(**oxidation_settings(run)),
-                oxidation_settings,
-                piece=50_000,
-                relaxed_too=True,
-            ),
-            Fact(
-                "space group",
-                group_kept,
-                lambda run: {
-                    "rule": "found = requested",
-                    "symprec": SYMPREC,
-                    "moyopy": metadata.version("moyopy"),
-                },
-                options=lambda run: {"each": {"requested": run.samples.asked["space_group"]}},
-                needs="space group",
-            ),
-            Fact("compound", compound, "at least two elements", piece=100_000),
-            Fact(
-                "unique",
-                unlike_earlier,
-                unique_means,
-                match_settings,
-                together=True,
-                relaxed_too=True,
-            ),
-            Novel(
-                "novel",
-                unlike_known,
-                lambda run: {**run.protocol.match.definition(), **run.known_definition()},
-                relaxed_too=True,
-                needs="known",
-            ),
-            Relaxed("relaxed", relax, relaxed_means, needs="potentials"),
-            AtOnce("converged", converged, _of_protocol("fmax", "steps"), needs="potentials"),
-            Hull("hull", above_hull, hull_means, piece=500, needs="potentials"),
-            AtOnce(
-                "plausible energy",
-                plausible,
-                _of_protocol("lowest_formation", "lowest_above_hull"),
-                needs="potentials",
-            ),
-            _limit("metastable"),
-            _limit("stable"),
-            Fact(
-                "still new",
-                still_new,
-                lambda run: {**unique_means(run), **run.known_definition()},
-                match_settings,
-                lambda run: {"known": list(run.known.values())},
-                together=True,
-                needs="potentials",
-            ),
-        ]
-    ),
-    "compositions": _named(
-        [
-            AtOnce("decoded", decodes, "2 to 8 elements, at most 8 atoms of each"),
-            _charges("charge neutral", pauling=False),
-            _charges("charge balanced", pauling=True),
-            AtOnce("unique", first_formula, "reduced formula, first of its kind"),
-            AtOnce(
-                "novel",
-                new_formula,
-                lambda run: {
-                    "rule": "formula not in the training set",
-                    **run.known_definition(),
-                },
-                needs="known",
-            ),
-        ]
-    ),
+    "crystals": {fact.name: fact for fact in _CRYSTALS},
+    "compositions": {fact.name: fact for fact in _COMPOSITIONS},
 }
