@@ -182,7 +182,7 @@ def member(counts: np.ndarray, known: np.ndarray) -> np.ndarray:
     return out
 
 
-def blocks(n: int, size: int = 0) -> Iterator[slice]:
+def blocks(n: int, size: int | None = None) -> Iterator[slice]:
     """Rows in blocks, so that what is made on the way stays small beside the counts."""
     size = size or BLOCK
     for start in range(0, n, size):
