@@ -7,7 +7,6 @@ and what could not be measured.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -48,7 +47,6 @@ class Measure:
         definition: what the number means; only measures with equal definitions compare.
         failed: index of a sample -> why it could not be measured.
         failed_reference: index of a reference crystal -> why it could not be measured.
-        seconds: wall time.
     """
 
     name: str
@@ -59,7 +57,6 @@ class Measure:
     definition: Mapping[str, Any] = field(repr=False)
     failed: Mapping[int, str] = field(default_factory=dict, repr=False)
     failed_reference: Mapping[int, str] = field(default_factory=dict, repr=False)
-    seconds: float = field(default=0.0, repr=False)
 
     def __str__(self) -> str:
         text = f"{self.name}: {self.value:.4g} ({self.low:.4g}–{self.high:.4g}), n = {self.n:,}"
@@ -149,7 +146,6 @@ def coverage(
     Source:
         Xie et al., ICLR 2022 (arXiv 2110.06197), whose cutoffs are 0.4 and 10 for MP-20.
     """
-    start = time.perf_counter()
     cutoffs = (structure_cutoff, composition_cutoff)
     if not min(cutoffs) >= 0:
         raise InputError(f"cutoffs {cutoffs}: distances are never below zero")
@@ -176,8 +172,8 @@ def coverage(
     lost = (made.failed, known.failed)
     sampled = {**definition, "samples": len(made)}  # more samples recall more
     return {
-        "recall": _share("coverage recall", recalled, sampled, lost, start),
-        "precision": _share("coverage precision", precise, definition, lost, start),
+        "recall": _share("coverage recall", recalled, sampled, lost),
+        "precision": _share("coverage precision", precise, definition, lost),
     }
 
 
@@ -224,7 +220,6 @@ def precision_recall(
     Source:
         Kynkäänniemi et al., NeurIPS 2019 (arXiv 1904.06991).
     """
-    start = time.perf_counter()
     _comparable(samples, reference)
     one, two = samples.points, reference.points
     for name, points in (("samples", one), ("reference", two)):
@@ -244,8 +239,8 @@ def precision_recall(
     recalled = _inside(two, one, neighbours)
     lost = (samples.failed, reference.failed)
     return {
-        "precision": _share("precision", precise, definition, lost, start),
-        "recall": _share("recall", recalled, definition, lost, start),
+        "precision": _share("precision", precise, definition, lost),
+        "recall": _share("recall", recalled, definition, lost),
     }
 
 
@@ -299,7 +294,6 @@ def wasserstein(
     """
     from scipy.stats import wasserstein_distance
 
-    start = time.perf_counter()
     made, known = (_values(each, property) for each in (samples, reference))
     _comparable(made, known)
     for each, name in ((made, "samples"), (known, "reference")):
@@ -311,7 +305,6 @@ def wasserstein(
         (made, known),
         lambda u, v: wasserstein_distance(one, two, u, v),
         (resamples, seed),
-        start,
     )
 
 
@@ -357,7 +350,6 @@ def frechet(
     Source:
         Dowson and Landau, J. Multivar. Anal. 12 (1982) 450; Heusel et al., NeurIPS 2017 (FID).
     """
-    start = time.perf_counter()
     _comparable(samples, reference)
     one, two = samples.points, reference.points
     if min(len(one), len(two)) < 2:
@@ -371,7 +363,7 @@ def frechet(
 
     sets = (samples, reference)
     metric = "Fréchet distance of Gaussians"
-    return _resampled(f"Fréchet {samples.space}", metric, sets, distance, (resamples, seed), start)
+    return _resampled(f"Fréchet {samples.space}", metric, sets, distance, (resamples, seed))
 
 
 def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -410,7 +402,6 @@ def vendi(
     """
     from scipy.spatial.distance import pdist, squareform
 
-    start = time.perf_counter()
     _not_empty(made.ok, made.failed, "set")
     width = BANDWIDTHS.get(made.space, 0.0) if bandwidth is None else bandwidth
     if not width > 0:
@@ -436,8 +427,7 @@ def vendi(
         "samples": len(points),
         "interval": f"normal {LEVEL:.0%}, jackknife of {GROUPS} groups, seed {seed}",
     }
-    seconds = time.perf_counter() - start
-    return Measure("Vendi score", *ends, len(points), definition, made.failed, seconds=seconds)
+    return Measure("Vendi score", *ends, len(points), definition, made.failed)
 
 
 def vendi_score(similarity: np.ndarray) -> float:
@@ -477,12 +467,10 @@ def _pair_definition(made: Features, known: Features) -> dict[str, Any]:
     return {**made.definition, "reference": known.digest, **sizes}
 
 
-def _share(
-    name: str, hits: np.ndarray, definition: dict[str, Any], lost: Lost, start: float
-) -> Measure:
+def _share(name: str, hits: np.ndarray, definition: dict[str, Any], lost: Lost) -> Measure:
     low, high = wilson(hits.sum(), len(hits), level=LEVEL)
     ends = (float(hits.mean()), float(low), float(high))
-    return Measure(name, *ends, len(hits), definition, *lost, time.perf_counter() - start)
+    return Measure(name, *ends, len(hits), definition, *lost)
 
 
 def _resampled(
@@ -491,7 +479,6 @@ def _resampled(
     sets: tuple[Features, Features],
     distance: Callable[[np.ndarray, np.ndarray], float],
     how: tuple[int, int],
-    start: float,
 ) -> Measure:
     """A distance of samples and reference from how often each point counts, by `how` resampled."""
     made, known = sets
@@ -503,4 +490,4 @@ def _resampled(
         "interval": f"bootstrap {LEVEL:.0%}, {resamples} resamples of both sets, seed {seed}",
     }
     lost = (made.failed, known.failed)
-    return Measure(name, *ends, sizes[0], definition, *lost, time.perf_counter() - start)
+    return Measure(name, *ends, sizes[0], definition, *lost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 DRAW_SEED = 0
 NAN = float("nan")
 ALL = "all samples"
+COVERAGE = ("recall", "precision")
 
 
 def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
@@ -72,7 +74,7 @@ def _mean(run: Run, mean: Mean) -> Number:
 
 
 def _distances(run: Run, wanted: Sequence[Distance]) -> list[Number]:
-    covered: dict[str, Measure] = {}
+    found: dict[str, tuple[Measure, float]] = {}  # with seconds
     out = []
     for each in wanted:
         over = [fact for fact in each.over if run.asked(fact)]
@@ -82,11 +84,14 @@ def _distances(run: Run, wanted: Sequence[Distance]) -> list[Number]:
         if short:
             missing = (NAN, len(rows), NAN, NAN, "", each.unit, meaning, 0.0, short)
             out.append(Number(each.name, *missing))
-        elif each.measure in ("recall", "precision"):
-            covered = covered or _coverage(run, rows)
-            out.append(_of_coverage(each, covered[each.measure], len(run.samples), meaning))
-        else:
-            out.append(_of_property(run, each, rows, meaning))
+            continue
+        if each.measure not in found:
+            start = time.perf_counter()
+            measures = _measured(run, each, rows)
+            seconds = time.perf_counter() - start
+            found |= {name: (measure, seconds) for name, measure in measures.items()}
+        kind = _of_coverage if each.measure in COVERAGE else _of_property
+        out.append(kind(each, *found[each.measure], len(run.samples), meaning))
     return out
 
 
@@ -105,43 +110,43 @@ def _measurable(run: Run, rows: np.ndarray) -> np.ndarray:
     return rows[geometry_valid(run.samples.crystals[rows], MEASURABLE)]
 
 
-def _coverage(run: Run, rows: np.ndarray) -> dict[str, Measure]:
-    from .distributions import coverage
+def _measured(run: Run, distance: Distance, rows: np.ndarray) -> dict[str, Measure]:
+    from .distributions import coverage, wasserstein
 
-    made = run.samples.crystals[_measurable(run, rows)]
-    return coverage(
-        made, run.reference.crystals, processes=run.workers.workers, progress=run.progress
-    )
+    crystals, reference = run.samples.crystals, run.reference.crystals
+    if distance.measure in COVERAGE:
+        made = crystals[_measurable(run, rows)]
+        return coverage(made, reference, processes=run.workers.workers, progress=run.progress)
+    if distance.draw:
+        rng = np.random.default_rng(DRAW_SEED)
+        rows = np.sort(rng.choice(rows, size=distance.draw, replace=False))
+    return {distance.measure: wasserstein(crystals[rows], reference, distance.measure)}
 
 
-def _of_coverage(distance: Distance, measure: Measure, n: int, meaning: dict[str, Any]) -> Number:
+def _of_coverage(
+    distance: Distance, measure: Measure, seconds: float, n: int, meaning: dict[str, Any]
+) -> Number:
     """Samples without a fingerprint are not covered, and stay in the denominator of precision."""
     value, low, high, of = measure.value, measure.low, measure.high, measure.n
     lost = len(measure.failed)
-    if distance.measure == "precision":
-        lost += n - of
     if distance.measure == "precision" and of != n:
+        lost += n - of
         hits = round(value * of)
         value, of = hits / n, n
         low, high = (float(end) for end in wilson(hits, n))
     note = f"{lost} samples have no fingerprint" if lost else ""
     about = {**meaning, **measure.definition, "samples": n}
-    seconds = measure.seconds
     return Number(distance.name, value, of, low, high, "Wilson", SHARE, about, seconds, note)
 
 
-def _of_property(run: Run, distance: Distance, rows: np.ndarray, meaning: dict[str, Any]) -> Number:
-    from .distributions import wasserstein
-
-    if distance.draw:
-        rng = np.random.default_rng(DRAW_SEED)
-        rows = np.sort(rng.choice(rows, size=distance.draw, replace=False))
-    found = wasserstein(run.samples.crystals[rows], run.reference.crystals, distance.measure)
-    lost = len(found.failed) + len(found.failed_reference)
+def _of_property(
+    distance: Distance, measure: Measure, seconds: float, n: int, meaning: dict[str, Any]
+) -> Number:
+    lost = len(measure.failed) + len(measure.failed_reference)
     note = f"{lost} crystals could not be measured" if lost else ""
-    ends = (found.value, found.n, found.low, found.high)
-    about = {**meaning, **found.definition}
-    return Number(distance.name, *ends, "bootstrap", distance.unit, about, found.seconds, note)
+    ends = (measure.value, measure.n, measure.low, measure.high)
+    about = {**meaning, **measure.definition}
+    return Number(distance.name, *ends, "bootstrap", distance.unit, about, seconds, note)
 
 
 # ---- what they share
