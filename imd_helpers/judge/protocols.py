@@ -11,13 +11,12 @@ the numbers follow their definitions, and are not theirs.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..crystals.rules import RULES, GeometryRule
 from ..matching.same import MatchSettings
-from ..runtime import data_path, lookup
+from ..runtime import lookup, read_toml
 from .charge import OXIDATION_STATES
 
 
@@ -178,23 +177,18 @@ class Protocol:
 KINDS = {"share": Share, "mean": Mean, "distance": Distance}
 
 
-def _read() -> dict[str, Protocol]:
-    with data_path("protocols", "protocols.toml").open("rb") as file:
-        return {name: _protocol(name, entry) for name, entry in tomllib.load(file).items()}
-
-
 def _protocol(name: str, entry: dict[str, Any]) -> Protocol:
-    """One protocol from its entry; lists become tuples, which nobody changes."""
+    """One protocol from its entry in the file."""
     steps = tuple(
         Step(fact, filters=kind == "ask")
         for group in entry.pop("steps")
         for kind, facts in group.items()
         for fact in facts
     )
-    numbers = tuple(_number(_frozen(each)) for each in entry.pop("numbers", ()))
+    numbers = tuple(_number(each) for each in entry.pop("numbers", ()))
     parts = {"match": MatchSettings(**entry.pop("match", {}))}
     parts["energies"] = Energies(**entry.pop("energies", {}))
-    return Protocol(name, steps=steps, numbers=numbers, **parts, **_frozen(entry))
+    return Protocol(name, steps=steps, numbers=numbers, **parts, **entry)
 
 
 def _number(entry: dict[str, Any]) -> Share | Mean | Distance:
@@ -202,8 +196,6 @@ def _number(entry: dict[str, Any]) -> Share | Mean | Distance:
     return KINDS[kind](entry.pop(kind), **entry)
 
 
-def _frozen(entry: dict[str, Any]) -> dict[str, Any]:
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
-
-
-PROTOCOLS: dict[str, Protocol] = _read()
+PROTOCOLS: dict[str, Protocol] = {
+    name: _protocol(name, entry) for name, entry in read_toml("protocols", "protocols.toml").items()
+}
