@@ -8,6 +8,7 @@ import platform
 import random
 import sys
 import time
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -59,6 +60,18 @@ def data_path(*parts: str) -> Path:
         f"embedded data {'/'.join(parts)!r} not found, looked at {candidates[0]} and "
         f"{candidates[1]}: reinstall imd-helpers, or run from a complete clone"
     )
+
+
+def read_toml(*parts: str) -> dict[str, Any]:
+    """Tables of an embedded TOML file (arguments as in `data_path`); lists become tuples."""
+
+    def frozen(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: frozen(each) for key, each in value.items()}
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    with data_path(*parts).open("rb") as file:
+        return frozen(tomllib.load(file))
 
 
 def device() -> torch.device:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime import lookup
+from ..runtime import lookup, read_toml
 from . import elements, geometry
 
 if TYPE_CHECKING:
@@ -53,43 +53,8 @@ class GeometryRule:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-# 0.65 is the largest multiple of 0.05 that real crystals satisfy: of the 20,988 crystals of
-# oqmd_icsd with at most 20 sites, 20,981 pass (99.97 %; 99.79 % at 0.70, where uranyl oxides
-# begin to fail). All of them lie inside the other bounds of the rule: densities run from 0.26 to
-# 22.8 g/cm^3, volumes per atom from 2.7 to 120 Å^3.
 RULES: dict[str, GeometryRule] = {
-    "imd": GeometryRule(
-        "imd",
-        "this package: 0.65 of the sum of covalent radii (Cordero et al., Dalton Trans. 2008, "
-        "2832), own images included, bounds just outside the range of real crystals",
-        min_distance=0.5,
-        radii="covalent_radius",
-        radius_fraction=0.65,
-        default_radius=1.7,
-        volume_per_atom=(2.0, 150.0),
-        density=(0.05, 25.0),
-    ),
-    "cdvae": GeometryRule(
-        "cdvae",
-        "Xie et al., ICLR 2022 (arXiv 2110.06197): never checks an atom against its own images",
-        min_distance=0.5,
-        own_images=False,
-        cell_volume=(0.1, float("inf")),
-    ),
-    "lemat": GeometryRule(
-        "lemat",
-        "distances, densities and cell bounds of LeMat-GenBench (arXiv 2512.04562), which never "
-        "checks own images; left out: a CIF can be written, spglib finds a space group",
-        own_images=False,
-        radii="atomic_radius",
-        radius_fraction=0.5,
-        radius_offset=0.7,
-        default_radius=1.0,
-        cell_volume=(1.0, float("inf")),
-        volume_per_atom=(2.0, 1e5),
-        density=(0.01, 25.0),
-        edges=(1.0, 100.0),
-    ),
+    name: GeometryRule(name, **rule) for name, rule in read_toml("protocols", "rules.toml").items()
 }
 
 

@@ -5,12 +5,11 @@ They are listed in `data/remote/sets.toml`.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ..runtime import data_path
+from ..runtime import read_toml
 
 
 @dataclass(frozen=True)
@@ -69,14 +68,10 @@ def _size(file: RemoteFile) -> str:
 
 
 def _read() -> dict[str, RemoteSet]:
-    with data_path("remote", "sets.toml").open("rb") as stream:
-        listed = tomllib.load(stream)
     sets = {}
-    for name, entry in listed.items():
-        files = entry.pop("files")
-        for file in files:
-            file["urls"] = tuple(file["urls"])
-        sets[name] = RemoteSet(name, files=tuple(RemoteFile(**file) for file in files), **entry)
+    for name, entry in read_toml("remote", "sets.toml").items():
+        files = tuple(RemoteFile(**file) for file in entry.pop("files"))
+        sets[name] = RemoteSet(name, files=files, **entry)
     return sets
 
 
