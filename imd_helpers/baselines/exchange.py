@@ -14,7 +14,7 @@ from ..crystals.samples import Samples
 from ..crystals.wyckoff import Occupation
 from ..runtime import InputError
 from .cells import atomic_volumes
-from .known import Baseline, Templates, elements_of, made, mask_of, refilled
+from .known import Baseline, Templates, elements_of, mask_of, refilled
 
 
 class IonExchange(Baseline):
@@ -68,7 +68,7 @@ class IonExchange(Baseline):
             else:
                 swap[i, held & ~wanted] = np.flatnonzero(wanted & ~held)
         crystals = refilled(self.training.crystals[rows], swap, self.volumes, power=1 / 3)
-        return made(crystals, self.training.space_group[rows])
+        return self._made(crystals, rows)
 
     def _possible(self, wanted: np.ndarray | None) -> np.ndarray:
         """(templates,) bool: an exchange is known, and leads to the elements that are wanted."""
@@ -146,4 +146,4 @@ class PrototypeEnumeration(Baseline):
         for row, new in zip(rows, swap, strict=True):
             new[self.prototypes.present[row]] = rng.choice(pool, size=places[row], replace=False)
         crystals = refilled(self.prototypes.crystals[rows], swap, self.volumes, power=1 / 3)
-        return made(crystals, self.prototypes.space_group[rows])
+        return Samples.of(crystals, asked={"space_group": self.prototypes.space_group[rows]})

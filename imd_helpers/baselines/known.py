@@ -83,7 +83,8 @@ class Baseline(ABC):
 
         Args:
             n: how many.
-            condition: ``{"space_group": 225, "elements": ("Cs", "Pb", "I")}``, either or both.
+            condition: ``{"space_group": 225, "elements": ("Cs", "Pb", "I")}``, either or both;
+                random crystals also take ``{"formula": "CsPbI3"}``, see `conditions`.
             seed: of the random choices.
 
         Raises:
@@ -110,6 +111,10 @@ class Baseline(ABC):
             )
         return rng.choice(np.flatnonzero(keep), size=n)
 
+    def _made(self, crystals: CrystalBatch, rows: np.ndarray) -> Samples:
+        """Crystals that should have the space groups of these rows of the training set."""
+        return Samples.of(crystals, asked={"space_group": self.training.space_group[rows]})
+
 
 class TrainingCopies(Baseline):
     """Copies of training crystals, drawn with replacement: valid, stable, and never novel."""
@@ -120,7 +125,7 @@ class TrainingCopies(Baseline):
         if wanted is not None:
             keep = (self.training.present == mask_of(wanted)).all(1)
         rows = self._choose(n, keep, condition, rng)
-        return made(self.training.crystals[rows], self.training.space_group[rows])
+        return self._made(self.training.crystals[rows], rows)
 
 
 class Substitution(Baseline):
@@ -150,7 +155,7 @@ class Substitution(Baseline):
             swap[i, old] = wanted or _others(old, relatives, rng)
         radius = np.nan_to_num(elements.column("covalent_radius"))
         crystals = refilled(self.training.crystals[rows], swap, radius)
-        return made(crystals, self.training.space_group[rows])
+        return self._made(crystals, rows)
 
 
 def _others(
@@ -182,14 +187,7 @@ def elements_of(condition: Mapping[str, Any]) -> list[int] | None:
 
 def mask_of(numbers: Sequence[int]) -> np.ndarray:
     """(119,) bool: is it one of these elements?"""
-    mask = np.zeros(elements.N_COLUMNS, dtype=bool)
-    mask[list(numbers)] = True
-    return mask
-
-
-def made(crystals: CrystalBatch, space_group: np.ndarray) -> Samples:
-    """Samples without a failure, and the (n,) space groups that they were asked to have."""
-    return Samples.of(crystals, asked={"space_group": space_group})
+    return np.isin(np.arange(elements.N_COLUMNS), numbers)
 
 
 def refilled(
