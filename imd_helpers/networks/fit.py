@@ -312,7 +312,7 @@ class _Run:
             for _ in range(turn.times):
                 self._update(turn)
         if self.history.ema is not None:
-            _average(self.history.ema, self.networks[self.game.averaged], self.config.ema)
+            average(self.history.ema, self.networks[self.game.averaged], self.config.ema)
 
     def _update(self, turn: Turn) -> None:
         optimizer = self.optimizers[turn.name]
@@ -432,7 +432,8 @@ def _load_adam(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> 
 
 
 @torch.no_grad()
-def _average(mean: nn.Module, network: nn.Module, decay: float) -> None:
+def average(mean: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the running mean of a network's weights a step towards it; buffers are copied."""
     for slow, fast in zip(mean.parameters(), network.parameters(), strict=True):
         slow.lerp_(fast, 1.0 - decay)
     for slow, fast in zip(mean.buffers(), network.buffers(), strict=True):

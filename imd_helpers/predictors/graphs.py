@@ -85,19 +85,29 @@ class GraphPredictor:
         if len(graph) < self.batch:
             raise InputError(f"{len(graph)} graphs: at least one batch of {self.batch} is needed")
         mean, spread = self._scale = float(values.mean()), float(values.std() + 1e-6)
-        scaled = torch.as_tensor((values - mean) / spread, dtype=torch.float32)
-        rng = np.random.default_rng(self.seed)
+        scaled = torch.as_tensor((values - mean) / spread, dtype=torch.float32, device=device())
+        rng, n_batches = np.random.default_rng(self.seed), len(graph) // self.batch
+
+        def batches() -> Iterator[tuple[tuple[CrystalGraph, Tensor], int]]:
+            order = rng.permutation(len(graph))[: n_batches * self.batch]
+            wanted = scaled[torch.as_tensor(order)].split(self.batch)
+            for pair in zip(chunks(graph[order], self.batch), wanted, strict=True):
+                yield pair, self.batch
+
+        def terms(batch: tuple[CrystalGraph, Tensor]) -> dict[str, Tensor]:
+            return {"loss": functional.smooth_l1_loss(network.read(batch[0]), batch[1])}
+
         with seeded(self.seed):
             network = GraphReader(
                 width=self.width, convolutions=self.convolutions, stop=EDGE_STOP, step=EDGE_STEP
             ).to(device())
             rows = fit_epochs(
                 network,
-                lambda: _labelled(graph, scaled, self.batch, rng),
-                lambda batch: {"loss": _error(network, *batch)},
+                batches,
+                terms,
                 epochs=self.epochs,
                 lr=self.lr,
-                falling=self.epochs * (len(graph) // self.batch),
+                falling=self.epochs * n_batches,
             )
         self.history = [row["loss"] for row in rows]
         self._network = network.eval()
@@ -117,21 +127,6 @@ class GraphPredictor:
             parts = [self._network.read(part).cpu() for part in chunks(graph[rows], 512)]
             out[rows] = self._scale[0] + self._scale[1] * torch.cat(parts).numpy()
         return out
-
-
-def _labelled(
-    graph: CrystalGraph, values: Tensor, batch: int, rng: np.random.Generator
-) -> Iterator[tuple[tuple[CrystalGraph, Tensor], int]]:
-    """Whole batches of graphs and their values, in a random order."""
-    order = rng.permutation(len(graph))[: len(graph) // batch * batch]
-    wanted = values[torch.as_tensor(order)].split(batch)
-    for pair in zip(chunks(graph[order], batch), wanted, strict=True):
-        yield pair, batch
-
-
-def _error(network: GraphReader, graph: CrystalGraph, wanted: Tensor) -> Tensor:
-    found = network.read(graph)
-    return functional.smooth_l1_loss(found, wanted.to(found.device))
 
 
 # ---- graphs in batches, and graphs of formulas
@@ -185,11 +180,10 @@ def formula_graph(counts: np.ndarray) -> CrystalGraph:
     owner, z = np.nonzero(counts)
     share = counts[owner, z] / np.maximum(counts.sum(1), 1)[owner]
     kinds = np.bincount(owner, minlength=len(counts))  # (n,)
-    begin = np.cumsum(kinds) - kinds
-    centre = np.repeat(np.arange(len(owner)), kinds[owner])
-    first = np.repeat(begin[owner], kinds[owner])
-    ends = np.cumsum(kinds[owner])
-    neighbour = first + np.arange(len(centre)) - np.repeat(ends - kinds[owner], kinds[owner])
+    size = kinds[owner]  # (sites,) edges of each
+    centre = np.repeat(np.arange(len(owner)), size)
+    begin = (np.cumsum(kinds) - kinds)[owner] - (np.cumsum(size) - size)
+    neighbour = np.arange(len(centre)) + np.repeat(begin, size)
     ok = kinds > 0
     return CrystalGraph(
         edge_index=torch.as_tensor(np.stack([centre, neighbour])),
