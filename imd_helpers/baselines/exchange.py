@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -32,9 +31,6 @@ class IonExchange(Baseline):
     No probabilities are fitted, and common elements are common partners. Elements count,
     not ions: no oxidation states are assigned. With ``condition={"elements": ...}`` the crystals
     are those from which one exchange leads to exactly these elements.
-
-    Args:
-        training: as for every baseline.
 
     Attributes:
         pairs: (119, 119) int64, symmetric.
@@ -97,8 +93,8 @@ def exchange_pairs(held: Sequence[Occupation]) -> np.ndarray:
             contexts[occupation.without(z)].add(z)
     pairs = np.zeros((elements.N_COLUMNS, elements.N_COLUMNS), dtype=np.int64)
     for found in contexts.values():
-        for a, b in itertools.permutations(found, 2):
-            pairs[a, b] += 1
+        pairs[np.ix_(list(found), list(found))] += 1
+    np.fill_diagonal(pairs, 0)
     return pairs
 
 
@@ -120,10 +116,8 @@ class PrototypeEnumeration(Baseline):
 
     def __init__(self, training: Templates | CrystalBatch) -> None:
         super().__init__(training)
-        first: dict[tuple, int] = {}
-        for i, each in enumerate(self.training.occupations):
-            first.setdefault(each.prototype(), i)
-        rows = list(first.values())
+        names = [each.prototype() for each in self.training.occupations]
+        rows = [i for i, name in enumerate(names) if names.index(name) == i]
         self.prototypes = Templates(self.training.crystals[rows], self.training.space_group[rows])
         self.volumes, _ = atomic_volumes(self.training.crystals)
 

@@ -201,8 +201,7 @@ def refilled(
         size: (119,) radii or volumes of the elements; their sums over all atoms are compared.
         power: of the ratio of the sums, for the edges: 1 for radii, 1/3 for volumes.
     """
-    old = crystals.numbers
+    old, each = crystals.numbers, torch.as_tensor(size)
     new = torch.as_tensor(np.take_along_axis(swap, old.numpy(), axis=1))
-    each = torch.as_tensor(size)
     ratio = (each[new].sum(1) / each[old].sum(1)) ** power  # (n,)
     return CrystalBatch(crystals.lattice * ratio[:, None, None], crystals.frac, new)

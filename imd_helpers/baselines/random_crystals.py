@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, NamedTuple
@@ -12,7 +13,7 @@ from ..crystals import CrystalBatch, elements, geometry, symmetry
 from ..crystals.compositions import integer_amounts
 from ..crystals.samples import Samples
 from ..crystals.wyckoff import FOUND_WITHIN, Wyckoff, wyckoff_positions
-from ..descriptors.symmetry_sites import GRID, SPACE_GROUPS, Sites, decode_sites
+from ..descriptors.symmetry_sites import GRID, SPACE_GROUPS, Sites, decode_sites, smallest_site
 from ..runtime import InputError
 from .cells import atomic_volumes, random_cells
 from .known import Baseline, Templates, elements_of
@@ -53,12 +54,8 @@ class RandomCubic(Baseline):
 @cache
 def grid_orbits(space_group: int) -> np.ndarray:
     """(orbits, 3) one position, in quarters, of each orbit of the grid of multiples of 1/4."""
-    rotations, translations = symmetry.operations(space_group)
-    points = np.stack(np.meshgrid(*[np.arange(GRID)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    images = np.einsum("gij,pj->pgi", rotations, points) + translations * GRID
-    images = np.rint(images).astype(np.int64) % GRID  # (points, operations, 3)
-    labels = (images @ [GRID * GRID, GRID, 1]).min(1)
-    return points[np.unique(labels)]
+    points = itertools.product(range(GRID), repeat=3)
+    return np.array(sorted({smallest_site(space_group, point) for point in points}))
 
 
 class Recipes(NamedTuple):

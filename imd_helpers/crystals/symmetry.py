@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..runtime import InputError
+from .batch import CrystalBatch
 
 if TYPE_CHECKING:
     import moyopy
-
-    from .batch import CrystalBatch
 
 N_SPACE_GROUPS = 230
 FIRST_CUBIC = 195
@@ -31,10 +30,7 @@ SAME_VOLUME = 0.05  # relative; what standardisation may change the volume per a
 
 @cache
 def operations(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetry operations of a space group in the conventional cell.
-
-    Args:
-        number: 1..230 (International Tables).
+    """Symmetry operations of a space group, 1..230, in the conventional cell.
 
     Returns:
         rotations (n, 3, 3) and translations (n, 3), both float64, acting on column vectors:
@@ -82,7 +78,6 @@ def expand(
         InputError: a space group outside 1..230.
     """
     from ..kernels.crystals import expand_orbits
-    from .batch import CrystalBatch
 
     orbit_frac = np.ascontiguousarray(orbit_frac, dtype=np.float64)
     multiplicity = np.zeros(orbit_numbers.shape, dtype=np.int64)
@@ -104,12 +99,7 @@ def expand(
 
 
 def space_group_numbers(crystals: CrystalBatch, *, symprec: float = 0.1) -> np.ndarray:
-    """(batch,) space-group numbers found by moyopy; 0 where the search fails.
-
-    Args:
-        crystals: the crystals.
-        symprec: how far atoms may be from the symmetric position, Å.
-    """
+    """(batch,) numbers found by moyopy, 0 where it fails, with atoms up to ``symprec`` Å off."""
     found = moyo_datasets(crystals, symprec=symprec)
     return np.array([NOT_FOUND if data is None else data.number for data in found], dtype=np.int64)
 
@@ -152,32 +142,29 @@ def from_orbits(found: Sequence[Orbits]) -> tuple[CrystalBatch, np.ndarray]:
     """
     if not found:
         raise InputError("no crystals given: a CrystalBatch needs at least one crystal")
-    most = max(len(orbit.numbers) for orbit in found)
-    frac = np.zeros((len(found), most, 3))
-    numbers = np.zeros((len(found), most), dtype=np.int64)
-    for i, orbit in enumerate(found):
-        frac[i, : len(orbit.numbers)] = orbit.frac
-        numbers[i, : len(orbit.numbers)] = orbit.numbers
     groups = np.array([orbit.space_group for orbit in found])
-    return expand(groups, np.stack([orbit.lattice for orbit in found]), frac, numbers)
+    padded = CrystalBatch.from_ragged(  # a batch of orbits has the form of a batch of crystals
+        np.stack([orbit.lattice for orbit in found]),
+        np.concatenate([orbit.frac for orbit in found]),
+        np.concatenate([orbit.numbers for orbit in found]),
+        [len(orbit.numbers) for orbit in found],
+    )
+    return expand(groups, padded.lattice.numpy(), padded.frac.numpy(), padded.numbers.numpy())
 
 
 def primitive(crystals: CrystalBatch, *, symprec: float = 0.01) -> CrystalBatch:
     """Standard primitive cells; a crystal whose symmetry is not found stays as it is."""
-    from .batch import CrystalBatch
+    found = zip(crystals, moyo_datasets(crystals, symprec=symprec), strict=True)
+    return CrystalBatch.cat(
+        [crystal if data is None else _batch_of(data.prim_std_cell) for crystal, data in found]
+    )
 
-    out = []
-    for crystal, data in zip(crystals, moyo_datasets(crystals, symprec=symprec), strict=True):
-        if data is None:
-            out.append(crystal)
-            continue
-        std = data.prim_std_cell
-        out.append(
-            CrystalBatch.from_ragged(
-                np.array(std.basis)[None], np.array(std.positions), std.numbers, [std.num_atoms]
-            )
-        )
-    return CrystalBatch.cat(out)
+
+def _batch_of(cell: moyopy.Cell) -> CrystalBatch:
+    sites = np.array(cell.positions)
+    return CrystalBatch.from_ragged(
+        np.array(cell.basis)[None], sites, cell.numbers, [cell.num_atoms]
+    )
 
 
 def only_scale_is_free(crystals: CrystalBatch, *, symprec: float = 0.01) -> np.ndarray:
@@ -240,15 +227,12 @@ def _dataset(cell: moyopy.Cell, symprec: float) -> moyopy.MoyoDataset | None:
             data = moyopy.MoyoDataset(cell, symprec=symprec, setting=moyopy.Setting.standard())
         except ValueError:  # overlapping atoms, or no group within the tolerance
             return None
-        if _same_volume_per_atom(cell, data.prim_std_cell):
+        cells = (cell, data.prim_std_cell)
+        sizes = [abs(np.linalg.det(np.array(c.basis))) / c.num_atoms for c in cells]
+        if abs(sizes[0] / sizes[1] - 1.0) < SAME_VOLUME:
             return data
         symprec /= 2  # just at the edge of a symmetry moyopy may merge atoms of different sites
     return None
-
-
-def _same_volume_per_atom(one: moyopy.Cell, two: moyopy.Cell) -> bool:
-    sizes = [abs(np.linalg.det(np.array(c.basis))) / c.num_atoms for c in (one, two)]
-    return abs(sizes[0] / sizes[1] - 1.0) < SAME_VOLUME
 
 
 @cache
