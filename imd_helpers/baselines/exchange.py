@@ -117,7 +117,7 @@ class PrototypeEnumeration(Baseline):
     def __init__(self, training: Templates | CrystalBatch) -> None:
         super().__init__(training)
         names = [each.prototype() for each in self.training.occupations]
-        rows = [i for i, name in enumerate(names) if names.index(name) == i]
+        rows = sorted({name: i for i, name in reversed(list(enumerate(names)))}.values())
         self.prototypes = Templates(self.training.crystals[rows], self.training.space_group[rows])
         self.volumes, _ = atomic_volumes(self.training.crystals)
 
