@@ -13,7 +13,7 @@ from ..crystals.samples import Samples
 from ..crystals.wyckoff import Occupation
 from ..runtime import InputError
 from .cells import atomic_volumes
-from .known import Baseline, Templates, elements_of, mask_of, refilled
+from .known import ALL, Baseline, Templates, elements_of
 
 
 class IonExchange(Baseline):
@@ -54,17 +54,16 @@ class IonExchange(Baseline):
 
     def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
         numbers = elements_of(condition)
-        wanted = None if numbers is None else mask_of(numbers)
-        rows = self._choose(n, self._possible(wanted), condition, rng)
-        swap = np.tile(np.arange(elements.N_COLUMNS), (n, 1))
+        wanted = None if numbers is None else np.isin(ALL, numbers)
+        rows = self.training.choose(n, condition, rng, keep=self._possible(wanted))
+        swap = np.tile(ALL, (n, 1))
         for i, row in enumerate(rows):
             held = self.training.present[row]
             if wanted is None:
                 self._exchange_one(np.flatnonzero(held), swap[i], rng)
             else:
                 swap[i, held & ~wanted] = np.flatnonzero(wanted & ~held)
-        crystals = refilled(self.training.crystals[rows], swap, self.volumes, power=1 / 3)
-        return self._made(crystals, rows)
+        return self.training.refilled(rows, swap, self.volumes, power=1 / 3)
 
     def _possible(self, wanted: np.ndarray | None) -> np.ndarray:
         """(templates,) bool: an exchange is known, and leads to the elements that are wanted."""
@@ -128,16 +127,8 @@ class PrototypeEnumeration(Baseline):
         if wanted is not None:
             pool = np.unique(wanted)
             keep = places == len(pool)
-        if "space_group" in condition:
-            keep = keep & (self.prototypes.space_group == condition["space_group"])
-        if not keep.any():
-            raise InputError(
-                f"none of {len(self.prototypes)} prototypes satisfies {condition}: ask for a space "
-                "group, and a number of elements, that the training set has"
-            )
-        rows = rng.choice(np.flatnonzero(keep), size=n)
+        rows = self.prototypes.choose(n, condition, rng, keep=keep)
         swap = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
         for row, new in zip(rows, swap, strict=True):
             new[self.prototypes.present[row]] = rng.choice(pool, size=places[row], replace=False)
-        crystals = refilled(self.prototypes.crystals[rows], swap, self.volumes, power=1 / 3)
-        return Samples.of(crystals, asked={"space_group": self.prototypes.space_group[rows]})
+        return self.prototypes.refilled(rows, swap, self.volumes, power=1 / 3)

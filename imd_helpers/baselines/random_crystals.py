@@ -38,7 +38,8 @@ class RandomCubic(Baseline):
     """
 
     def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
-        rows = self._choose(n, np.isin(self.training.space_group, SPACE_GROUPS), condition, rng)
+        keep = np.isin(self.training.space_group, SPACE_GROUPS)
+        rows = self.training.choose(n, condition, rng, keep=keep)
         groups = self.training.space_group[rows]
         wanted = elements_of(condition)
         pool = self.training.known if wanted is None else np.array(wanted)
