@@ -21,15 +21,10 @@ ALL = np.arange(elements.N_COLUMNS)  # elements; index = atomic number
 
 @dataclass(frozen=True, eq=False)
 class Templates:
-    """Known crystals in standard conventional cells, with their space groups.
-
-    Attributes:
-        crystals: n crystals.
-        space_group: (n,) ITA numbers.
-    """
+    """Known crystals in standard conventional cells, with their space groups."""
 
     crystals: CrystalBatch
-    space_group: np.ndarray
+    space_group: np.ndarray  # (n,) ITA numbers
 
     @classmethod
     def of(cls, crystals: CrystalBatch) -> Templates:
@@ -103,12 +98,9 @@ class Baseline(ABC):
 
     Args:
         training: the crystals that a model would train on, as `Templates` or any `CrystalBatch`.
-
-    Attributes:
-        conditions: the kinds of condition that `sample` takes.
     """
 
-    conditions: ClassVar[tuple[str, ...]] = ("space_group", "elements")
+    conditions: ClassVar[tuple[str, ...]] = ("space_group", "elements")  # that `sample` takes
 
     def __init__(self, training: Templates | CrystalBatch) -> None:
         self.training = training if isinstance(training, Templates) else Templates.of(training)

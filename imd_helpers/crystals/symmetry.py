@@ -106,23 +106,14 @@ def space_group_numbers(crystals: CrystalBatch, *, symprec: float = 0.1) -> np.n
 
 @dataclass(frozen=True)
 class Orbits:
-    """A crystal in its standard conventional cell, reduced to one site an orbit.
+    """A crystal in its standard conventional cell, reduced to one site an orbit."""
 
-    Attributes:
-        space_group: ITA number.
-        lattice: (3, 3) Å, standard conventional cell.
-        frac: (orbits, 3) one representative of each orbit.
-        numbers: (orbits,) atomic numbers.
-        wyckoff: Wyckoff letters.
-        multiplicity: (orbits,) sites of each orbit in the conventional cell.
-    """
-
-    space_group: int
-    lattice: np.ndarray
-    frac: np.ndarray
-    numbers: np.ndarray
-    wyckoff: tuple[str, ...]
-    multiplicity: np.ndarray
+    space_group: int  # ITA number
+    lattice: np.ndarray  # (3, 3) Å
+    frac: np.ndarray  # (orbits, 3) one representative of each
+    numbers: np.ndarray  # (orbits,) atomic numbers
+    wyckoff: tuple[str, ...]  # (orbits,) letters
+    multiplicity: np.ndarray  # (orbits,) sites in the conventional cell
 
 
 def orbits(crystals: CrystalBatch, *, symprec: float = 0.01) -> list[Orbits | None]:

@@ -23,18 +23,12 @@ class Wyckoff:
     """A Wyckoff position: points ``origin + u @ directions``, and what symmetry makes of them.
 
     Uniform u in [0, 1) are uniform over the position.
-
-    Attributes:
-        multiplicity: sites in the conventional cell.
-        free: number of free parameters.
-        origin: (3,) fractional.
-        directions: (3, 3) whole numbers, zero in the rows beyond ``free``.
     """
 
-    multiplicity: int
-    free: int
-    origin: np.ndarray
-    directions: np.ndarray
+    multiplicity: int  # sites in the conventional cell
+    free: int  # parameters
+    origin: np.ndarray  # (3,) fractional
+    directions: np.ndarray  # (3, 3) whole numbers, zero in the rows beyond ``free``
 
 
 @cache
@@ -59,7 +53,6 @@ def wyckoff_positions(space_group: int) -> tuple[Wyckoff, ...]:
 
 
 # ---- positions taken
-
 
 Held = tuple[tuple[str, int], ...]  # Wyckoff letters and how often each is taken
 

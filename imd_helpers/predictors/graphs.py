@@ -26,16 +26,10 @@ EDGE_STEP = 0.4  # Å; published 0.2: the coarser one costs half and loses littl
 
 
 class GraphReader(GraphNetwork):
-    """A graph network that makes the features of sites and edges itself.
-
-    Args:
-        width: features of a site inside the network.
-        convolutions: how many.
-        stop: last centre of the Gaussians of an edge, Å.
-        step: between the centres, Å.
-    """
+    """A graph network that makes the features of sites and edges itself."""
 
     def __init__(self, *, width: int, convolutions: int, stop: float, step: float) -> None:
+        """Hidden width and depth; last centre of the Gaussians of an edge, and their step, Å."""
         n_edge = gaussians(torch.zeros(1), stop=stop, step=step).shape[1]
         super().__init__(N_SITE, n_edge, width=width, convolutions=convolutions)
         self.stop, self.step = stop, step
@@ -52,25 +46,15 @@ class GraphReader(GraphNetwork):
 
 @dataclass(eq=False)
 class GraphPredictor:
-    """Message passing on crystal graphs, fitted by Adam with a learning rate that falls to zero.
+    """Message passing on crystal graphs, fitted by Adam with a learning rate that falls to zero."""
 
-    Attributes:
-        width: features of a site inside the network.
-        convolutions: how many.
-        epochs: passes over the data.
-        batch: graphs in a step.
-        lr: learning rate at the start.
-        seed: of weights and order.
-        history: mean loss of each epoch.
-    """
-
-    width: int = 32
+    width: int = 32  # features of a site inside the network
     convolutions: int = 3
-    epochs: int = 10
-    batch: int = 64
-    lr: float = 3e-3
-    seed: int = 0
-    history: list[float] = field(default_factory=list, init=False)
+    epochs: int = 10  # passes over the data
+    batch: int = 64  # graphs in a step
+    lr: float = 3e-3  # at the start
+    seed: int = 0  # of weights and order
+    history: list[float] = field(default_factory=list, init=False)  # mean loss of each epoch
     _network: GraphReader | None = field(default=None, init=False, repr=False)
     _scale: tuple[float, float] = field(default=(0.0, 1.0), init=False, repr=False)
 

@@ -37,35 +37,20 @@ FORMAT = "imd-pu-cgcnn-1"
 
 @dataclass(frozen=True)
 class PuConfig:
-    """The published settings by default.
+    """The published settings by default."""
 
-    Attributes:
-        bags: networks.
-        epochs: passes of each network over its positives and negatives.
-        batch: graphs in a step, at least 2.
-        lr: Adam's learning rate.
-        width: features of a site inside the network; the hidden layer behind it has twice as many.
-        convolutions: how many.
-        stop: largest value that the Gaussians of an edge reach, Å (or 1 for shares of elements).
-        step: between the Gaussians.
-        consistency: weight of the mean teacher's part of the loss; 0 for plain bagging.
-        teacher_decay: of the teacher's running mean of the student's weights.
-        noise: standard deviation of the noise on site features that teacher and student see.
-        seed: of weights, bags and order.
-    """
-
-    bags: int = 100
-    epochs: int = 50
-    batch: int = 64
-    lr: float = 1e-3
-    width: int = 90
+    bags: int = 100  # networks
+    epochs: int = 50  # passes of each network over its positives and negatives
+    batch: int = 64  # graphs in a step, at least 2
+    lr: float = 1e-3  # Adam's learning rate
+    width: int = 90  # features of a site; the hidden layer behind the network has twice as many
     convolutions: int = 3
-    stop: float = 8.0
-    step: float = 0.2
-    consistency: float = 0.0
-    teacher_decay: float = 0.99
-    noise: float = 0.05
-    seed: int = 0
+    stop: float = 8.0  # largest value that the Gaussians of an edge reach, Å; 1 for shares
+    step: float = 0.2  # between the Gaussians
+    consistency: float = 0.0  # weight of the mean teacher's part of the loss; 0: plain bagging
+    teacher_decay: float = 0.99  # of the teacher's running mean of the student's weights
+    noise: float = 0.05  # standard deviation, on site features that teacher and student see
+    seed: int = 0  # of weights, bags and order
 
 
 @dataclass(eq=False)
@@ -112,7 +97,7 @@ class PuEnsemble:
             )
         self.networks, self.drawn = [], np.zeros((0, len(unlabelled)), dtype=bool)
         if keep is not None and Path(keep).exists():
-            self._resume(Path(keep))
+            self._resume(keep)
         graph, missing = joined(positive, unlabelled), range(len(self.networks), self.config.bags)
         for bag in progress_bar(missing, "training", progress, unit="bag"):
             rng = np.random.default_rng((self.config.seed, bag))
@@ -124,7 +109,7 @@ class PuEnsemble:
                 self.save(keep)
         return self
 
-    def _resume(self, path: Path) -> None:
+    def _resume(self, path: Path | str) -> None:
         """Take over the bags of a file of the same settings and the same number of materials."""
         found = type(self).load(path)
         if found.config != self.config or found.drawn.shape[1] != self.drawn.shape[1]:
@@ -274,14 +259,12 @@ def posterior(score: ArrayLike, prior: float) -> np.ndarray:
     """Probability that an unlabelled material is a positive, from its score.
 
     A bag holds as many positives as negatives, so its best score is ``p1 / (p1 + p)``, with the
-    densities of positives and of unlabelled. Then ``prior * p1 / p = prior * score / (1 - score)``.
+    densities of positives and of unlabelled. Then ``prior * p1 / p = prior * score / (1 - score)``,
+    and at most 1, where noise would lead beyond it.
 
     Args:
         score: in [0, 1], any shape.
         prior: share of positives among the unlabelled.
-
-    Returns:
-        The same shape; at most 1, where noise would lead beyond it.
 
     Raises:
         InputError: a prior outside [0, 1].

@@ -20,17 +20,11 @@ NEIGHBOURS = 3
 
 @dataclass(frozen=True, eq=False)
 class GenePool:
-    """What genomes are made of.
+    """What genomes are made of."""
 
-    Attributes:
-        space_group: (prototypes,) ITA numbers.
-        grid: (prototypes, 3, 3) sites in units of 1/4.
-        elements: (elements,) atomic numbers.
-    """
-
-    space_group: np.ndarray
-    grid: np.ndarray
-    elements: np.ndarray
+    space_group: np.ndarray  # (prototypes,) ITA numbers
+    grid: np.ndarray  # (prototypes, 3, 3) sites in units of 1/4
+    elements: np.ndarray  # (elements,) atomic numbers
 
     @classmethod
     def from_sites(cls, sites: Sites, *, min_count: int = 1) -> GenePool:

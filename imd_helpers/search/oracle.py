@@ -11,24 +11,15 @@ import numpy as np
 from ..descriptors.symmetry_sites import Sites, canonical
 from ..runtime import InputError
 
-Predict = Callable[[Sites], np.ndarray]
-
 
 @dataclass(frozen=True)
 class Target:
-    """Two wanted properties of a cubic crystal, with a window of tolerance around each.
+    """Two wanted properties of a cubic crystal, with a window of tolerance around each."""
 
-    Attributes:
-        length: lattice constant, Å.
-        energy: formation energy, eV/atom.
-        length_window: half width of the window of the lattice constant, Å.
-        energy_window: half width of the window of the energy, eV/atom.
-    """
-
-    length: float
-    energy: float
-    length_window: float = 0.1
-    energy_window: float = 0.1
+    length: float  # lattice constant, Å
+    energy: float  # formation energy, eV/atom
+    length_window: float = 0.1  # half width, Å
+    energy_window: float = 0.1  # half width, eV/atom
 
     def __post_init__(self) -> None:
         if not (self.length > 0 and self.length_window > 0 and self.energy_window > 0):
@@ -105,15 +96,12 @@ class CountedOracle:
     """A predictor that counts the different crystals it was asked about, and keeps its answers.
 
     Asking again about the same crystal costs nothing, because the answer is in the notebook.
-
-    Attributes:
-        answers: key of a crystal -> its (2,) predicted values, in the order of the questions.
     """
 
-    def __init__(self, predict: Predict) -> None:
+    def __init__(self, predict: Callable[[Sites], np.ndarray]) -> None:
         self._predict = predict
         self._asked: list[Sites] = []
-        self.answers: dict[bytes, np.ndarray] = {}
+        self.answers: dict[bytes, np.ndarray] = {}  # by key of a crystal, (2,), as they were asked
 
     @property
     def calls(self) -> int:
