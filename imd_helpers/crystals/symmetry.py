@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 N_SPACE_GROUPS = 230
 FIRST_CUBIC = 195
 NOT_FOUND = 0  # space-group number where detection failed
+POLAR = {"1", "2", "m", "2mm", "3", "3m", "4", "4mm"}  # leave a direction unchanged
 MAX_TRIES = 4
 SAME_VOLUME = 0.05  # relative; what standardisation may change the volume per atom by
 
@@ -162,22 +163,22 @@ def only_scale_is_free(crystals: CrystalBatch, *, symprec: float = 0.01) -> np.n
     """(batch,) bool: cubic, and no site can move without breaking the symmetry.
 
     Such a crystal is known when its volume is. A site is fixed where the rotations that keep it
-    leave no direction unchanged: their mean is the zero matrix.
+    leave no direction unchanged.
     """
     found = moyo_datasets(crystals, symprec=symprec)
-    return np.array([d is not None and d.number >= FIRST_CUBIC and _all_fixed(d) for d in found])
+    return np.array(
+        [
+            data is not None
+            and data.number >= FIRST_CUBIC
+            and not any(_in_any_order(each) in POLAR for each in data.site_symmetry_symbols)
+            for data in found
+        ]
+    )
 
 
-def _all_fixed(data: moyopy.MoyoDataset) -> bool:
-    cell = data.prim_std_cell
-    data = _dataset(cell, 1e-4) or data
-    rotations = np.array(data.operations.rotations, dtype=np.float64)
-    translations = np.array(data.operations.translations)
-    frac = np.array(cell.positions)
-    shift = np.einsum("gij,sj->gsi", rotations, frac) + translations[:, None] - frac
-    keeps = (np.abs(shift - np.rint(shift)) < 1e-3).all(2)  # (operations, sites)
-    mean = np.einsum("gs,gij->sij", keeps, rotations)
-    return bool(np.abs(mean).max() < 1e-6)
+def _in_any_order(symbol: str) -> str:
+    """A site symmetry, such as ``m.m2``, whatever the axes that its parts belong to."""
+    return "".join(sorted(symbol.replace(".", "")))
 
 
 def _orbits_of(data: moyopy.MoyoDataset) -> Orbits:

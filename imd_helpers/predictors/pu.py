@@ -283,13 +283,10 @@ def posterior(score: ArrayLike, prior: float) -> np.ndarray:
 def largest_prior(spies: ArrayLike, unlabelled: ArrayLike) -> float:
     """Upper bound of the share of positives among the unlabelled, from spies hidden among them.
 
-    At every threshold the positives among the unlabelled reach beyond it as often as the spies do:
-    the share can be no larger than the quotient of the two tails. The smallest quotient counts,
-    over thresholds that leave 5 % to 95 % of the spies above.
-
-    Args:
-        spies: scores of positives that were hidden among the unlabelled in training.
-        unlabelled: scores of the true unlabelled.
+    Spies are positives that were hidden among the unlabelled in training. At every threshold the
+    positives among the true unlabelled reach beyond it as often as the spies do: the share can be
+    no larger than the quotient of the two tails of scores. The smallest quotient counts, over
+    thresholds that leave 5 % to 95 % of the spies above.
 
     Raises:
         InputError: fewer than 20 scores on a side, or scores that are not finite.
