@@ -11,7 +11,7 @@ wgan-v2.py at commit 7034d84).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
 
 import numpy as np
@@ -54,9 +54,11 @@ class Sites:
         return len(self.length)
 
     def __getitem__(self, index: np.ndarray | slice) -> Sites:
-        return Sites(
-            self.space_group[index], self.numbers[index], self.grid[index], self.length[index]
-        )
+        return Sites(*(getattr(self, each.name)[index] for each in fields(self)))
+
+    def patterns(self) -> np.ndarray:
+        """(batch, 10) space group and positions: the crystals without elements and lengths."""
+        return np.concatenate([self.space_group[:, None], self.grid.reshape(-1, 9)], axis=1)
 
 
 def find_sites(crystals: CrystalBatch) -> tuple[Sites, np.ndarray]:
