@@ -33,8 +33,9 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Write a file that appears, or replaces the old one, only when it is complete.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be made or written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:

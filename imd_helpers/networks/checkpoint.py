@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime import InputError, device_name, version
+from ..work import write_atomic
 
 _HEADER = "imd"
 
@@ -45,21 +45,12 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, 
 
 
 def _put(path: Path, data: bytes) -> Path:
-    """Write a file that is whole or not there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_atomic(path, data)
     except OSError as error:
         raise CheckpointError(
             f"cannot write {path}: {error.strerror}; choose a folder that you may write to"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
