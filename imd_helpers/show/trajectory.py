@@ -13,10 +13,9 @@ import numpy as np
 
 from ..crystals import CrystalBatch, elements
 from ..runtime import InputError
-from .colours import element_colour
-from .crystal import BALL, TURNS, as_batch
+from .crystal import BALL, LARGE, TURNS, as_batch, one_each
 from .drawn import Drawing, draw, edges
-from .figures import GREY
+from .figures import GREY, element_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +29,6 @@ def trajectory(
     *,
     titles: Sequence[str] | None = None,
     strip: int = 5,
-    size: tuple[int, int] = (480, 360),
 ) -> None:
     """Show crystals one after the other; composition, cell and number of atoms may change.
 
@@ -41,7 +39,6 @@ def trajectory(
         frames: one crystal a frame.
         titles: one a frame; default: its number.
         strip: how many frames, evenly spaced, the strip holds.
-        size: of the view in pixels.
 
     Raises:
         InputError: no frames or too many, or not one title a frame.
@@ -55,7 +52,7 @@ def trajectory(
         return
     from IPython.display import display
 
-    display(player(drawings, names, size))
+    display(player(drawings, names))
 
 
 def is_live() -> bool:
@@ -71,16 +68,14 @@ def _drawings(
     batch = as_batch(frames)
     if len(batch) > MOST_FRAMES:
         raise InputError(f"{len(batch)} frames: show at most {MOST_FRAMES}, as in frames[::10]")
-    names = [f"frame {i}" for i in range(len(batch))] if titles is None else list(titles)
-    if len(names) != len(batch):
-        raise InputError(f"{len(names)} titles for {len(batch)} frames: give one each")
-    return [draw(batch, i, (1, 1, 1)) for i in range(len(batch))], names
+    names = one_each(titles, [f"frame {i}" for i in range(len(batch))], "frames")
+    return [draw(batch, i) for i in range(len(batch))], names
 
 
 # ---- live
 
 
-def player(drawings: Sequence[Drawing], names: Sequence[str], size: tuple[int, int]) -> Any:
+def player(drawings: Sequence[Drawing], names: Sequence[str]) -> Any:
     """The view, a slider and a button to play, as one widget."""
     import ipywidgets
     from ase import Atoms
@@ -94,7 +89,7 @@ def player(drawings: Sequence[Drawing], names: Sequence[str], size: tuple[int, i
 
         output.enable_custom_widget_manager()  # widgets that are not Colab's own
     view = nglview.NGLWidget()
-    view.layout.width, view.layout.height = (f"{pixels}px" for pixels in size)
+    view.layout.width, view.layout.height = (f"{pixels}px" for pixels in LARGE)
     for drawing in drawings:
         atoms = Atoms(drawing.numbers, drawing.positions, cell=drawing.lattice, pbc=True)
         model = view.add_component(nglview.ASEStructure(atoms), default_representation=False)
@@ -150,16 +145,10 @@ def _strip(drawings: Sequence[Drawing], names: Sequence[str], most: int) -> Figu
 
 def _projected(drawing: Drawing) -> tuple[np.ndarray, np.ndarray]:
     """Atoms (atoms, 3) and edges (12, 2, 3), turned as in the 3-D view, about the middle."""
-    turn = np.eye(3)
-    for angle, axis in TURNS:
-        c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-        turn = (
-            turn
-            @ {
-                "x": np.array([[1, 0, 0], [0, c, -s], [0, s, c]]),
-                "z": np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]),
-            }[axis]
-        )
+    from scipy.spatial.transform import Rotation
+
+    angles, axes = zip(*TURNS, strict=True)
+    turn = Rotation.from_euler("".join(axes).upper(), angles, degrees=True).as_matrix()
     middle = drawing.lattice.sum(0) / 2
     ends = np.array(edges(drawing.lattice))
     return (drawing.positions - middle) @ turn.T, (ends - middle) @ turn.T
