@@ -18,7 +18,7 @@ from fakes import Spring, use_fake_hull
 import imd_helpers as imd
 from imd_helpers import work
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.crystals.samples import Samples, fingerprint
+from imd_helpers.crystals.samples import Samples, set_digest
 from imd_helpers.judge import PROTOCOLS, Report, engine, facts, judge
 from imd_helpers.judge.protocols import Distance, Protocol, Step
 from imd_helpers.judge.samples import Known
@@ -402,7 +402,7 @@ def test_a_set_and_its_batch_are_the_same_reference(samples, known):
     part = known[:100]
     one, two = Known(part), Known(part.crystals)
     assert one.digests == two.digests
-    assert one.digests[0] == fingerprint(part.crystals)
+    assert one.digests[0] == set_digest(part.crystals)
     assert Known(part[np.arange(100)[::-1]]).digests[0] == one.digests[0]  # order does not count
     by_set = judge(samples, reference=part, potentials=())
     by_batch = judge(samples, reference=part.crystals, potentials=())
