@@ -12,7 +12,7 @@ import numpy as np
 from ..crystals import elements
 from ..crystals.batch import CrystalBatch
 from ..runtime import InputError
-from .drawn import Drawing, draw, edges
+from .drawn import Drawing, draw, edges, kinds
 from .figures import GREY, element_colour
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ def _fill(view: Any, drawing: Drawing, place: dict[str, tuple[int, int]]) -> Non
     view.addModel(**place)
     view.getModel(**place).addAtoms(_atoms(drawing))
     radii = np.nan_to_num(elements.column("covalent_radius"), nan=1.5)
-    for z in np.unique(drawing.numbers):
-        colour = element_colour(int(z))
+    for z in kinds([drawing]):
+        colour = element_colour(z)
         look = {
             "sphere": {"color": colour, "radius": round(BALL * radii[z], 3)},
             "stick": {"color": colour, "radius": STICK},
@@ -150,17 +150,10 @@ def _fill(view: Any, drawing: Drawing, place: dict[str, tuple[int, int]]) -> Non
 
 
 def _atoms(drawing: Drawing) -> list[dict[str, Any]]:
-    return [
-        {
-            "elem": elements.SYMBOLS[z],
-            **_point(position),
-            "bonds": others,
-            "bondOrder": [1] * len(others),
-        }
-        for z, position, others in zip(
-            drawing.numbers, drawing.positions, drawing.sticks, strict=True
-        )
-    ]
+    places = [_point(position) for position in drawing.positions]
+    bonds = [{"bonds": others, "bondOrder": [1] * len(others)} for others in drawing.sticks]
+    names = [{"elem": elements.SYMBOLS[z]} for z in drawing.numbers]
+    return [name | at | bond for name, at, bond in zip(names, places, bonds, strict=True)]
 
 
 def _point(position: np.ndarray) -> dict[str, float]:
@@ -183,15 +176,13 @@ def _titles(titles: list[str], columns: int, rows: int) -> str:
 
 def _legend(drawings: list[Drawing]) -> str:
     """Colours of the elements, and the cell of a single crystal."""
-    symbols = sorted({s for drawing in drawings for s in drawing.symbols}, key=elements.number)
     dots = " ".join(
         '<span style="white-space:nowrap;margin-right:.9em"><span style="display:inline-block;'
         f"width:.8em;height:.8em;border-radius:50%;border:1px solid {GREY};vertical-align:-.05em;"
-        f'background:{element_colour(elements.number(symbol))}"></span> {symbol}</span>'
-        for symbol in symbols
+        f'background:{element_colour(z)}"></span> {elements.SYMBOLS[z]}</span>'
+        for z in kinds(drawings)
     )
-    only = drawings[0] if len(drawings) == 1 else None
-    said = f"<span>{_subscripts(only.words())}</span>" if only else ""
+    said = f"<span>{_subscripts(drawings[0].words())}</span>" if len(drawings) == 1 else ""
     return (
         '<figcaption style="font-size:.85em;line-height:1.5" class="imd-legend">'
         f"{dots} {said}</figcaption>"

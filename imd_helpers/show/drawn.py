@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..crystals import elements, geometry
+from ..crystals import geometry
 from ..crystals.batch import CrystalBatch
 from ..runtime import InputError
 
@@ -35,11 +36,6 @@ class Drawing:
     sticks: list[list[int]]
     formula: str
     n_sites: int
-
-    @property
-    def symbols(self) -> list[str]:
-        """Elements of the crystal in the order of their atomic numbers."""
-        return [elements.SYMBOLS[z] for z in np.unique(self.numbers)]
 
     def words(self) -> str:
         """The picture in words, for readers who cannot see it."""
@@ -72,10 +68,6 @@ def draw(crystals: CrystalBatch, index: int) -> Drawing:
 def boundary_images(frac: np.ndarray, lattice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Every site of the cell, and again where it lies on the cell's far faces.
 
-    Args:
-        frac: (sites, 3).
-        lattice: (3, 3) Å.
-
     Returns:
         Index of the site (atoms,), and cell of the image (atoms, 3).
     """
@@ -89,6 +81,11 @@ def boundary_images(frac: np.ndarray, lattice: np.ndarray) -> tuple[np.ndarray, 
             sites.append(site)
             cells.append(cell)
     return np.array(sites), np.array(cells, dtype=float)
+
+
+def kinds(drawings: Sequence[Drawing]) -> list[int]:
+    """Atomic numbers of all elements that are drawn."""
+    return np.unique(np.concatenate([drawing.numbers for drawing in drawings])).tolist()
 
 
 def mutual_neighbours(positions: np.ndarray, nearest: np.ndarray) -> list[list[int]]:

@@ -14,7 +14,7 @@ import numpy as np
 from ..crystals import CrystalBatch, elements
 from ..runtime import InputError
 from .crystal import BALL, LARGE, TURNS, as_batch, one_each
-from .drawn import Drawing, draw, edges
+from .drawn import Drawing, draw, edges, kinds
 from .figures import GREY, element_colour
 
 if TYPE_CHECKING:
@@ -44,15 +44,15 @@ def trajectory(
         InputError: no frames or too many, or not one title a frame.
     """
     drawings, names = _drawings(frames, titles)
-    if not is_live():
-        _strip(drawings, names, strip)
+    if is_live():
+        from IPython.display import display
+
+        display(player(drawings, names))
+    else:
         from matplotlib import pyplot as plt
 
+        _strip(drawings, names, strip)
         plt.show()
-        return
-    from IPython.display import display
-
-    display(player(drawings, names))
 
 
 def is_live() -> bool:
@@ -121,12 +121,9 @@ def _strip(drawings: Sequence[Drawing], names: Sequence[str], most: int) -> Figu
 
     if most < 1:
         raise InputError(f"strip={most} must be at least 1")
-    rows = np.unique(
-        np.linspace(0, len(drawings) - 1, min(most, len(drawings))).round().astype(int)
-    )
-    fig, axes = plt.subplots(
-        1, len(rows), figsize=(1.7 * len(rows), 2.3), squeeze=False, layout="constrained"
-    )
+    n = min(most, len(drawings))
+    rows = np.linspace(0, len(drawings) - 1, n).round().astype(int)
+    fig, axes = plt.subplots(1, n, figsize=(1.7 * n, 2.3), squeeze=False, layout="constrained")
     flat = [_projected(drawings[i]) for i in rows]
     reach = max(np.abs(corners[..., :2]).max() for _, corners in flat) + 0.8  # Å
     for ax, i, (atoms, corners) in zip(axes[0], rows, flat, strict=True):
@@ -134,12 +131,10 @@ def _strip(drawings: Sequence[Drawing], names: Sequence[str], most: int) -> Figu
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         ax.set_axis_off()
         ax.set_title(names[i], loc="center", fontsize=9)
-    symbols = sorted({s for drawing in drawings for s in drawing.symbols}, key=elements.number)
-    dots = [
-        plt.Line2D([], [], ls="", marker="o", mec=GREY, mfc=element_colour(elements.number(s)))
-        for s in symbols
-    ]
-    fig.legend(dots, symbols, loc="outside lower center", ncols=len(symbols), frameon=False)
+    for z in kinds(drawings):
+        dot = {"marker": "o", "mec": GREY, "mfc": element_colour(z)}
+        axes[0, 0].plot([], [], ls="", label=elements.SYMBOLS[z], **dot)
+    fig.legend(loc="outside lower center", ncols=len(kinds(drawings)), frameon=False)
     return fig
 
 
@@ -162,11 +157,8 @@ def _draw_frame(ax: Axes, drawing: Drawing, atoms: np.ndarray, corners: np.ndarr
         ax.plot(*np.array([start, end]).T[:2], color=GREY, lw=0.7, ls="-", zorder=-50)
     radii = np.nan_to_num(elements.column("covalent_radius"), nan=1.5)
     for i, (at, z) in enumerate(zip(atoms, drawing.numbers, strict=True)):
+        colour = element_colour(int(z))
         for j in drawing.sticks[i]:
             half = np.array([at, (at + atoms[j]) / 2])  # each end draws its half
-            ax.plot(
-                *half.T[:2], color=element_colour(int(z)), lw=1.6, ls="-", zorder=half[:, 2].mean()
-            )
-        ball = Circle(at[:2], BALL * radii[z], fc=element_colour(int(z)), ec=GREY, lw=0.4)
-        ball.set_zorder(at[2])
-        ax.add_patch(ball)
+            ax.plot(*half.T[:2], color=colour, lw=1.6, ls="-", zorder=half[:, 2].mean())
+        ax.add_patch(Circle(at[:2], BALL * radii[z], fc=colour, ec=GREY, lw=0.4, zorder=at[2]))
