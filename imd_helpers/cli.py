@@ -166,6 +166,12 @@ def judge(
     samples = files.read(paths)
     formulas = isinstance(samples.content, np.ndarray)
     protocol = protocol or ("formulas" if formulas else "imd")
+    holds = judge.PROTOCOLS[lookup("protocol", protocol, judge.PROTOCOLS)].content
+    if formulas != (holds == "compositions"):
+        raise InputError(
+            f"--protocol {protocol} judges {holds}, and these are "
+            f"{'formulas' if formulas else 'crystals'}: leave it out"
+        )
     given = reference or ["oqmd_formulas" if formulas else "oqmd_icsd"]
     known = _reference(given, split, formulas=formulas)
     if distributions and not formulas:

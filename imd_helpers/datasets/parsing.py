@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..crystals import files
 from ..runtime import InputError
 from .embedded import FormulaTable
 from .registry import RemoteSet
@@ -121,6 +120,8 @@ def _read_json(entry: RemoteSet, path: Path, split: str | None) -> CrystalSet | 
 def _assemble(entry: RemoteSet, table: pd.DataFrame, source: Iterable[Any]) -> CrystalSet:
     """Parse every structure and put it beside its row."""
     from tqdm import tqdm
+
+    from ..crystals import files  # loads torch, which most data sets can do without
 
     table = table.rename(columns=dict(entry.columns))
     labels = table["entry"] if "entry" in table else range(len(table))
