@@ -99,7 +99,7 @@ class Workers:
         Raises:
             InputError: a worker died.
         """
-        if (self._client is not None and n) or (self.workers > 1 and n > 1):
+        if self._client is not None or (self.workers > 1 and n > 1):
             yield from self._elsewhere(function, pieces)
         else:
             for i, piece in enumerate(pieces):
@@ -157,7 +157,6 @@ class Pieces:
         if folder is None:
             return
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / "writable", b"")
         except OSError as error:
             raise InputError(

@@ -39,10 +39,9 @@ class Drawing:
 
     def words(self) -> str:
         """The picture in words, for readers who cannot see it."""
-        lengths = np.linalg.norm(self.lattice, axis=1)
-        unit = self.lattice / lengths[:, None]
-        cosines = (unit[1] @ unit[2], unit[0] @ unit[2], unit[0] @ unit[1])
-        angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+        from ase.cell import Cell
+
+        lengths, angles = np.split(Cell(self.lattice).cellpar(), 2)
         edges = ", ".join(f"{n} = {v:.3f} Å" for n, v in zip("abc", lengths, strict=True))
         corners = ", ".join(f"{n} = {v:.1f}°" for n, v in zip("αβγ", angles, strict=True))
         return f"{self.formula}, {self.n_sites} atoms in the unit cell; {edges}; {corners}"
