@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..crystals import elements
 from ..crystals.batch import CrystalBatch
-from ..runtime import InputError
+from ..crystals.elements import SYMBOLS, column
+from ..runtime import InputError, data_path
 from .drawn import Drawing, draw, edges, kinds
 from .figures import GREY, element_colour
 
@@ -35,7 +36,7 @@ def crystal(crystals: CrystalBatch | Structure) -> None:
     Raises:
         InputError: no crystal.
     """
-    _publish([draw(as_batch(crystals), 0)], [""], 1, LARGE)
+    _publish([draw(as_batch(crystals), 0)], [], 1, LARGE)
 
 
 def crystals(
@@ -111,30 +112,35 @@ def _publish(
         place = {"viewer": divmod(index, columns)} if grid else {}
         _fill(view, drawing, place)
     view.setBackgroundColor("white", 0)  # transparent: the page's own colour shows, light or dark
-    script = view._make_html()
     words = [drawing.words() for drawing in drawings]
-    said = html.escape("; ".join(words), quote=True)
-    markup = (
-        f'<figure class="imd-crystal" style="max-width:{size[0] * columns}px;margin:.5em 0">'
-        f'<div role="img" aria-label="3-D view of {said}" style="position:relative">'
-        f"{script}{_titles(titles, columns, rows)}</div>"
-        f"{_legend(drawings)}</figure>{_no_wheel(view.uniqueid)}"
+    dot = '<span><span style="background:{}"></span> {}</span>'
+    page = Template(data_path("figures", "view.html").read_text(encoding="utf-8")).substitute(
+        view=view._make_html(),
+        id=view.uniqueid,
+        width=size[0] * columns,
+        rows=rows,
+        columns=columns,
+        grey=GREY,
+        words=html.escape("; ".join(words), quote=True),
+        titles="".join(f"<span>{_subscripts(title)}</span>" for title in titles),
+        elements=" ".join(dot.format(element_colour(z), SYMBOLS[z]) for z in kinds(drawings)),
+        cell=_subscripts(words[0]) if len(words) == 1 else "",
     )
-    display({"text/html": markup, "text/plain": "\n".join(words)}, raw=True)
+    display({"text/html": page, "text/plain": "\n".join(words)}, raw=True)
 
 
 def _fill(view: Any, drawing: Drawing, place: dict[str, tuple[int, int]]) -> None:
     view.setProjection("orthographic", **place)
     view.addModel(**place)
     view.getModel(**place).addAtoms(_atoms(drawing))
-    radii = np.nan_to_num(elements.column("covalent_radius"), nan=1.5)
+    radii = np.nan_to_num(column("covalent_radius"), nan=1.5)
     for z in kinds([drawing]):
         colour = element_colour(z)
         look = {
             "sphere": {"color": colour, "radius": round(BALL * radii[z], 3)},
             "stick": {"color": colour, "radius": STICK},
         }
-        view.setStyle({"elem": elements.SYMBOLS[z]}, look, **place)
+        view.setStyle({"elem": SYMBOLS[z]}, look, **place)
     for start, end in edges(drawing.lattice):
         line = {"start": _point(start), "end": _point(end), "radius": 0.025, "color": GREY}
         view.addCylinder(line, **place)
@@ -152,7 +158,7 @@ def _fill(view: Any, drawing: Drawing, place: dict[str, tuple[int, int]]) -> Non
 def _atoms(drawing: Drawing) -> list[dict[str, Any]]:
     places = [_point(position) for position in drawing.positions]
     bonds = [{"bonds": others, "bondOrder": [1] * len(others)} for others in drawing.sticks]
-    names = [{"elem": elements.SYMBOLS[z]} for z in drawing.numbers]
+    names = [{"elem": SYMBOLS[z]} for z in drawing.numbers]
     return [name | at | bond for name, at, bond in zip(names, places, bonds, strict=True)]
 
 
@@ -160,46 +166,7 @@ def _point(position: np.ndarray) -> dict[str, float]:
     return {axis: round(float(value), 4) for axis, value in zip("xyz", position, strict=True)}
 
 
-def _titles(titles: list[str], columns: int, rows: int) -> str:
-    """Titles laid over the views of a grid."""
-    if not any(titles):
-        return ""
-    cells = "".join(
-        f'<span style="justify-self:center;font-size:.9em">{_subscripts(title)}</span>'
-        for title in titles
-    )
-    return (
-        '<div style="position:absolute;inset:0;display:grid;pointer-events:none;'
-        f'grid-template:repeat({rows},1fr)/repeat({columns},1fr)">{cells}</div>'
-    )
-
-
-def _legend(drawings: list[Drawing]) -> str:
-    """Colours of the elements, and the cell of a single crystal."""
-    dots = " ".join(
-        '<span style="white-space:nowrap;margin-right:.9em"><span style="display:inline-block;'
-        f"width:.8em;height:.8em;border-radius:50%;border:1px solid {GREY};vertical-align:-.05em;"
-        f'background:{element_colour(z)}"></span> {elements.SYMBOLS[z]}</span>'
-        for z in kinds(drawings)
-    )
-    said = f"<span>{_subscripts(drawings[0].words())}</span>" if len(drawings) == 1 else ""
-    return (
-        '<figcaption style="font-size:.85em;line-height:1.5" class="imd-legend">'
-        f"{dots} {said}</figcaption>"
-    )
-
-
 def _subscripts(text: str) -> str:
     """Escape for HTML, and set the numbers of a formula low."""
     head, comma, tail = html.escape(text).partition(",")
     return re.sub(r"(?<=[A-Za-z)])(\d+)", r"<sub>\1</sub>", head) + comma + tail
-
-
-def _no_wheel(uniqueid: str) -> str:
-    """Leave the wheel to the page, so that scrolling does not stop at a view; Ctrl+wheel zooms."""
-    return (
-        "<script>(function(){"
-        f'var e=document.getElementById("3dmolviewer_{uniqueid}");'
-        'if(e)e.parentElement.addEventListener("wheel",'
-        "function(w){if(!w.ctrlKey)w.stopPropagation();},true);})();</script>"
-    )
