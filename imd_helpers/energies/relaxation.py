@@ -49,10 +49,9 @@ def relax(
     *,
     fmax: float = 0.05,
     steps: int = 200,
-    cell: bool = True,
     trajectory: bool = False,
 ) -> Relaxed:
-    """Move atoms, and with ``cell`` lattice vectors, downhill until nothing pulls.
+    """Move atoms and lattice vectors downhill until nothing pulls.
 
     Args:
         crystals: n crystals; those that break the distance gate are not touched.
@@ -60,7 +59,6 @@ def relax(
         fmax: converged when every force, and every row of the stress times volume per atom, is
             shorter than this, eV/Å and eV.
         steps: most evaluations for one crystal.
-        cell: relax the cell too.
         trajectory: keep all n crystals after each step.
 
     Raises:
@@ -69,7 +67,7 @@ def relax(
     """
     if not (fmax > 0 and steps > 0):
         raise InputError(f"fmax = {fmax}, steps = {steps}: both must be positive")
-    run = _Fire(crystals, potential(model), fmax, cell)
+    run = _Fire(crystals, potential(model), fmax)
     frames, energies = [], []
     for _ in range(steps):
         run.evaluate()
@@ -91,9 +89,9 @@ class _Fire:
     three are the deformation times the number of atoms, so that both kinds are lengths.
     """
 
-    def __init__(self, crystals: CrystalBatch, model: Potential, fmax: float, cell: bool) -> None:
+    def __init__(self, crystals: CrystalBatch, model: Potential, fmax: float) -> None:
         n, sites = crystals.numbers.shape
-        self.model, self.fmax, self.cell = model, fmax, cell
+        self.model, self.fmax = model, fmax
         self.start = crystals
         self.lattice = crystals.lattice.numpy().copy()
         self.frac = crystals.frac.numpy().copy()
@@ -122,7 +120,7 @@ class _Fire:
         self.energy[rows] = found.energy
         self.failed.update({int(rows[i]): why for i, why in found.failed.items()})
         volume = np.abs(np.linalg.det(self.lattice[rows]))
-        virial = -volume[:, None, None] * found.stress * self.cell  # (active, 3, 3)
+        virial = -volume[:, None, None] * found.stress  # (active, 3, 3)
         deformation = self.deformation[rows]
         back = np.linalg.inv(deformation).transpose(0, 2, 1)
         self.force[rows, :-3] = np.nan_to_num(found.forces) @ deformation
