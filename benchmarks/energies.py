@@ -44,8 +44,10 @@ def fire(crystals: CrystalBatch, fmax: float) -> tuple[np.ndarray, np.ndarray]:
     """ASE's FIRE with FrechetCellFilter: energies per atom and volumes."""
     from ase.filters import FrechetCellFilter
     from ase.optimize import FIRE
+    from chgnet.model.dynamics import CHGNetCalculator
 
-    calculator = potential("chgnet").calculator()
+    model = potential("chgnet").model
+    calculator = CHGNetCalculator(model, use_device="cpu", on_isolated_atoms="ignore")
     energy, volume = [], []
     for structure in crystals.structures():
         atoms = structure.to_ase_atoms()

@@ -27,9 +27,8 @@ from common import environment, save
 
 import imd_helpers as imd
 from imd_helpers.crystals import symmetry
-from imd_helpers.judge import PROTOCOLS, Protocol, judge
+from imd_helpers.judge import PROTOCOLS, Protocol, facts, judge
 from imd_helpers.judge.engine import Task, carried_out
-from imd_helpers.judge.facts import Relaxed
 from imd_helpers.judge.protocols import Step
 from imd_helpers.work import Workers
 
@@ -115,7 +114,7 @@ def two_processes(crystals: imd.crystals.CrystalBatch, size: int = 16) -> dict:
 
 def scan(crystals: imd.crystals.CrystalBatch, rows: np.ndarray) -> Task:
     """A lattice scan of some crystals, as a piece of work."""
-    return Task(Relaxed.scan, crystals[rows], rows, {"potential": "chgnet", "most_atoms": 200})
+    return Task(facts.scan, crystals[rows], rows, {"potential": "chgnet", "most_atoms": 200})
 
 
 def spent(pid: int) -> float:

@@ -234,7 +234,7 @@ def image(kinds: Kinds) -> crystal_image.CrystalImage | None:
     """CCDCGAN's image of binaries, with the crystal's own two elements."""
     if len(kinds) != 2:
         return None
-    layout = crystal_image.ImageLayout.one_system(kinds)
+    layout = crystal_image.ImageLayout(kinds)
     return crystal_image.CrystalImage(layout, imatgen(kinds), linear_coder())
 
 

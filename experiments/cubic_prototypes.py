@@ -18,7 +18,7 @@ import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, elements, symmetry
 from imd_helpers.datasets import split_of
 from imd_helpers.datasets.embedded import CUBIC_PROTOTYPES, compound_formulas
-from imd_helpers.datasets.splits import split_index
+from imd_helpers.datasets.splits import SPLITS
 from imd_helpers.descriptors.symmetry_sites import Sites, canonical, decode_sites, find_sites
 from imd_helpers.energies.hull import formation_energy
 from imd_helpers.energies.lattice_scan import LatticeScan, lattice_scan
@@ -164,7 +164,7 @@ def table() -> None:
     groups = [group for _, group, _ in CUBIC_PROTOTYPES]
     kept = sites[ok]
     kind = np.array([groups.index(g) for g in kept.space_group])
-    split = [split_index(split_of(f)) for f in compound_formulas(kind, kept.numbers)]
+    split = [SPLITS.index(split_of(f)) for f in compound_formulas(kind, kept.numbers)]
     np.savez_compressed(
         HERE / "cubic_prototypes.npz",
         prototype=kind.astype(np.uint8),

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from imd_helpers.runtime import device_name, version
-from imd_helpers.work import Workers
+from imd_helpers.work import Workers, write_atomic
 
 REPO = Path(__file__).resolve().parents[1]
 DATA = REPO / "data"
@@ -41,10 +41,7 @@ def read(path: Path, default: Any = None) -> Any:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file in one go: the old one stays whole until the new one is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_atomic(path, text.encode())
     print(f"wrote {path.parent.name}/{path.name}", flush=True)
 
 
@@ -55,11 +52,9 @@ def write(path: Path, record: Any, *, indent: int | None = 1) -> None:
 
 def write_arrays(path: Path, **arrays: Any) -> None:
     """Write an ``npz`` file in one go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.part")
-    with partial.open("wb") as file:
-        np.savez(file, **arrays)
-    partial.replace(path)
+    content = io.BytesIO()
+    np.savez(content, **arrays)
+    write_atomic(path, content.getvalue())
 
 
 # ---- going on where one stopped

@@ -6,6 +6,7 @@ Use it as ``import imd_helpers as imd``. Submodules load on first use, so the im
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,21 +29,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_SUBMODULES = (
-    "baselines",
-    "check",
-    "crystals",
-    "datasets",
-    "descriptors",
-    "energies",
-    "judge",
-    "matching",
-    "models",
-    "networks",
-    "predictors",
-    "search",
-    "show",
-)
+_SUBMODULES = tuple(room.name for room in pkgutil.iter_modules(__path__) if room.ispkg)
 _FUNCTIONS = ("profile", "report", "setup")
 __all__ = [*_SUBMODULES, *_FUNCTIONS, "__version__"]  # noqa: PLE0604 - names are strings
 

@@ -114,15 +114,14 @@ def sample(
     suffixes = {"crystals": (".extxyz",), "compositions": (".csv",)}
     _check_writable(out, suffixes[models.find(model).holds])
     generator = models.load(model, variant=variant, path=weights)
-    condition: dict[str, object] = {}
-    if space_group is not None:
-        condition["space_group"] = space_group
+    condition: dict[str, object] = {"space_group": space_group}
     if elements is not None:
-        condition["elements"] = tuple(e.strip() for e in elements.split(","))
+        condition["elements"] = tuple(symbol.strip() for symbol in elements.split(","))
     if value is not None:
         if len(generator.conditions) != 1:
             raise InputError(f"{model} cannot be asked for a --value: it learnt no property")
         condition[generator.conditions[0]] = value
+    condition = {name: asked for name, asked in condition.items() if asked is not None}
     _write_samples(out, generator.sample(n, condition=condition, seed=seed))
 
 
@@ -167,6 +166,12 @@ def judge(
     samples = files.read(paths)
     formulas = isinstance(samples.content, np.ndarray)
     protocol = protocol or ("formulas" if formulas else "imd")
+    holds = judge.PROTOCOLS[lookup("protocol", protocol, judge.PROTOCOLS)].content
+    if formulas != (holds == "compositions"):
+        raise InputError(
+            f"--protocol {protocol} judges {holds}, and these are "
+            f"{'formulas' if formulas else 'crystals'}: leave it out"
+        )
     given = reference or ["oqmd_formulas" if formulas else "oqmd_icsd"]
     known = _reference(given, split, formulas=formulas)
     if distributions and not formulas:
@@ -206,11 +211,10 @@ def _reference(given: list[str], split: str, *, formulas: bool) -> Any:
         first = next(filter(None, found.reasons))
         bad = int((~found.ok).sum())
         typer.echo(f"reference: {bad} of {len(found)} left out; the first: {first}", err=True)
+    known = found.valid()
     if not formulas:
-        return Known(found.valid(), Path(given[0]).stem)
-    return (
-        found.valid() if isinstance(found.content, np.ndarray) else found.valid().counts().numpy()
-    )
+        return Known(known, Path(given[0]).stem)
+    return known if isinstance(known, np.ndarray) else known.counts().numpy()
 
 
 def _announce_coverage(protocol: str, sets: list[CrystalBatch], workers: int) -> None:

@@ -18,8 +18,7 @@ def wilson(
 
     Args:
         successes: how many of n succeeded; any shape.
-        n: how many were tried; broadcast against `successes`. Where it is 0 nothing is known, and
-            the interval is (0, 1).
+        n: how many were tried; where it is 0 nothing is known, and the interval is (0, 1).
         level: probability that the interval covers the true share.
 
     Returns:
@@ -95,15 +94,8 @@ def bootstrap_distance(
     would leave the truth outside in a third of the cases, where the distance is as small as its
     noise.
 
-    Args:
-        distance: takes how often each point of the two sets counts, (n,) and (m,).
-        sizes: n and m.
-        resamples: of both sets.
-        seed: of the resampling.
-        level: of the interval.
-
-    Returns:
-        The distance, low and high.
+    ``distance`` takes how often each point of the two sets counts, (n,) and (m,); n and m are the
+    sizes. The distance, low and high are returned.
 
     Raises:
         InputError: fewer than 2 resamples.
@@ -130,15 +122,8 @@ def jackknife(
 ) -> tuple[float, float, float]:
     """A statistic of n things and its normal interval, never below 0, by leaving groups out.
 
-    Args:
-        statistic: takes the (k,) indices of the things that stay.
-        n: how many there are.
-        groups: how many parts, each left out once.
-        seed: of who is in which group.
-        level: of the interval.
-
-    Returns:
-        The statistic, low and high; low and high are NaN for fewer than two things.
+    ``statistic`` takes the (k,) indices of the things that stay. It is returned with low and high,
+    which are NaN for fewer than two things.
     """
     value = statistic(np.arange(n))
     groups = min(groups, n)

@@ -8,8 +8,8 @@ import platform
 import random
 import sys
 import time
+import tomllib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,21 +61,23 @@ def data_path(*parts: str) -> Path:
     )
 
 
+def read_toml(*parts: str) -> dict[str, Any]:
+    """Tables of an embedded TOML file (arguments as in `data_path`); lists become tuples."""
+
+    def frozen(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: frozen(each) for key, each in value.items()}
+        return tuple(map(frozen, value)) if isinstance(value, list) else value
+
+    with data_path(*parts).open("rb") as file:
+        return frozen(tomllib.load(file))
+
+
 def device() -> torch.device:
     """The GPU if torch finds one, else the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy and torch (all devices) with ``seed``."""
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)  # libraries below still draw from the global generator
-    torch.manual_seed(seed)
 
 
 def current_profile() -> str:
@@ -112,13 +114,7 @@ def profile(**choices: Sequence[Any]) -> SimpleNamespace:
     return SimpleNamespace(**picked)
 
 
-@dataclass
-class _Session:
-    started: float
-    seed: int
-
-
-_session = _Session(started=time.perf_counter(), seed=0)
+_session = SimpleNamespace(started=time.perf_counter(), seed=0)
 
 
 def setup(seed: int = 0) -> torch.device:
@@ -126,8 +122,13 @@ def setup(seed: int = 0) -> torch.device:
 
     Where there is no GPU, torch is held to the threads that ``OMP_NUM_THREADS`` allows.
     """
+    import numpy as np
+    import torch
+
     where = device()
-    seed_everything(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # libraries below still draw from the global generator
+    torch.manual_seed(seed)
     _session.started, _session.seed = time.perf_counter(), seed
     name = current_profile()
     print(f"imd_helpers {version('imd-helpers')} | profile {name} | device {where} | seed {seed}")
@@ -174,23 +175,14 @@ def device_name() -> str:
     import torch
 
     where = device()
-    return (
-        torch.cuda.get_device_name(where) if where.type == "cuda" else f"CPU, {platform.machine()}"
-    )
+    on_gpu = where.type == "cuda"
+    return torch.cuda.get_device_name(where) if on_gpu else f"CPU, {platform.machine()}"
 
 
 def progress_bar(
     items: Iterable[Any] | None, name: str, show: bool, *, total: int | None = None, unit: str = ""
 ) -> Any:
-    """A tqdm bar over items, or to be updated by hand; one that is not shown prints nothing.
-
-    Args:
-        items: what to go through; None for a bar that the caller updates.
-        name: what is being done.
-        show: False goes through the items in silence.
-        total: how many steps there are, if the items do not say.
-        unit: of a step.
-    """
+    """A tqdm bar over items, or with None one that the caller updates up to ``total``."""
     if show:
         from tqdm.auto import tqdm
     else:

@@ -10,19 +10,18 @@ import os
 import pickle
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from io import BytesIO
+from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from zipfile import BadZipFile
 
-from .runtime import InputError
+import numpy as np
 
-if TYPE_CHECKING:
-    import numpy as np
+from .runtime import InputError
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PATIENCE = 10  # s, for a scheduler to answer
@@ -33,8 +32,9 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Write a file that appears, or replaces the old one, only when it is complete.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be made or written.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with partial.open("wb") as file:
@@ -99,74 +99,46 @@ class Workers:
         Raises:
             InputError: a worker died.
         """
-        if self._client is not None and n:
-            yield from self._by_cluster(function, pieces)
-        elif self.workers > 1 and n > 1:
-            yield from self._by_processes(function, pieces)
+        if self._client is not None or (self.workers > 1 and n > 1):
+            yield from self._elsewhere(function, pieces)
         else:
             for i, piece in enumerate(pieces):
                 yield i, function(piece)
 
-    def _executor(self) -> ProcessPoolExecutor:
+    def _executor(self) -> Executor:
+        if self._client is not None:
+            return self._client.get_executor(pure=False)
         if self._pool is None:
             # spawn: a forked copy of a process in which torch or numba have threads may hang
             self._pool = ProcessPoolExecutor(self.workers, get_context("spawn"), _start)
         return self._pool
 
-    def _by_processes(
+    def _elsewhere(
         self, function: Callable[[Any], Any], pieces: Iterable[Any]
     ) -> Iterator[tuple[int, Any]]:
+        executor, processes, died = self._executor(), self.workers, (BrokenExecutor,)
+        if self._client is not None:
+            from distributed import KilledWorker
+
+            processes, died = max(1, sum(self._client.nthreads().values())), (KilledWorker,)
         waiting = iter(enumerate(pieces))
-        running: dict[Any, int] = {}
+        running: dict[Future, int] = {}
         try:
             with _one_thread_each():
                 while True:
-                    for i, piece in waiting:
+                    for i, piece in islice(waiting, MOST_ON_THE_WAY * processes - len(running)):
                         packed = pickle.dumps((function, piece))
-                        running[self._executor().submit(_carried_out, packed)] = i
-                        if len(running) >= MOST_ON_THE_WAY * self.workers:
-                            break
+                        running[executor.submit(_carried_out, packed)] = i
                     if not running:
                         return
                     done = next(as_completed(running))
                     yield running.pop(done), pickle.loads(done.result())
-        except BrokenProcessPool as error:
+        except died as error:
             raise InputError(
-                f"one of {self.workers} worker processes died; finished pieces are in the cache, "
-                "if there is one. Either no memory was left (take fewer workers), or a script "
-                "starts processes without the line: if __name__ == '__main__':"
-            ) from error
-
-    def _by_cluster(
-        self, function: Callable[[Any], Any], pieces: Iterable[Any]
-    ) -> Iterator[tuple[int, Any]]:
-        from distributed import KilledWorker
-        from distributed import as_completed as completed
-
-        waiting = iter(enumerate(pieces))
-        place: dict[str, int] = {}
-        first = max(1, MOST_ON_THE_WAY * sum(self._client.nthreads().values()))
-
-        def submit() -> Any:
-            for i, piece in waiting:
-                packed = pickle.dumps((function, piece))
-                future = self._client.submit(_carried_out, packed, pure=False)
-                place[future.key] = i
-                return future
-            return None
-
-        started = [f for f in (submit() for _ in range(first)) if f is not None]
-        queue = completed(started, loop=self._client.loop)
-        try:
-            for future in queue:
-                yield place[future.key], pickle.loads(future.result())
-                following = submit()
-                if following is not None:
-                    queue.add(following)
-        except KilledWorker as error:
-            raise InputError(
-                f"a worker of the cluster died again and again ({error}): give it more memory. "
-                "Finished pieces are in the cache, if there is one"
+                f"one of {processes} worker processes died ({error}); finished pieces are in the "
+                "cache, if there is one. Either no memory was left (take fewer workers, or give "
+                "those of the cluster more), or a script starts processes without the line: "
+                "if __name__ == '__main__':"
             ) from error
 
 
@@ -185,7 +157,6 @@ class Pieces:
         if folder is None:
             return
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / "writable", b"")
         except OSError as error:
             raise InputError(
@@ -196,8 +167,6 @@ class Pieces:
         """The arrays of a piece; None if it is not there or was damaged."""
         if self.folder is None:
             return None
-        import numpy as np
-
         try:
             with np.load(self.folder / f"{name}.npz", allow_pickle=False) as file:
                 return dict(file)
@@ -208,8 +177,6 @@ class Pieces:
         """Keep the arrays of a piece; the file appears only when it is complete."""
         if self.folder is None:
             return
-        import numpy as np
-
         blob = BytesIO()
         np.savez_compressed(blob, **arrays)
         write_atomic(self.folder / f"{name}.npz", blob.getvalue())

@@ -33,8 +33,8 @@ from imd_helpers.descriptors.symmetry_sites import (
     find_sites,
 )
 from imd_helpers.matching import same as structure
-from imd_helpers.show.colours import element_colour
 from imd_helpers.show.drawn import Drawing, draw, edges
+from imd_helpers.show.figures import element_colour
 
 CHECKPOINTS = REPO / "data" / "checkpoints"
 SEED = 2022  # of the 10,000 samples behind the shares in run.json
@@ -452,7 +452,7 @@ def heading(page: Page, x: float, title: str, note: str) -> None:
 def row(page: Page, x: float, crystals: CrystalBatch, notes: Sequence[str]) -> None:
     """Three crystals beside each other, formula and lattice constant below."""
     for k, note in enumerate(notes):
-        drawing = draw(crystals, k, (1, 1, 1))
+        drawing = draw(crystals, k)
         place = x + (k - 1) * APART
         page.crystal(drawing, place, 215)
         page.text(place, 352, subscripts(drawing.formula), 29)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from ..crystals import CrystalBatch, elements, geometry
+from ..descriptors.coordinate_matrix import lattice_of
 
 LONGEST_RATIO = 3.0  # of two edges of a random cell
 FLATTEST = 0.3  # volume of a random triclinic cell over that of a box with its edges
@@ -30,26 +32,15 @@ def random_cells(
     flat = np.flatnonzero(space_groups < 3)
     while len(flat):
         angles[flat] = rng.uniform(60.0, 120.0, (len(flat), 3))
-        shapes = _cells_of(np.ones((len(flat), 3)), angles[flat])
-        flat = flat[_box(shapes) < FLATTEST]
-    cells = _cells_of(edges, angles)
-    return cells * ((volumes / _box(cells)) ** (1 / 3))[:, None, None]
+        flat = flat[_shape(np.ones((len(flat), 3)), angles[flat])[1] < FLATTEST]
+    cells, size = _shape(edges, angles)
+    return cells * ((volumes / size) ** (1 / 3))[:, None, None]
 
 
-def _cells_of(edges: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """(n, 3, 3) rows a, b, c from edges and angles in degrees; flat where angles do not close."""
-    alpha, beta, gamma = np.cos(np.radians(angles)).round(15).T
-    cells = np.zeros((len(edges), 3, 3))
-    cells[:, 0, 0] = 1.0
-    cells[:, 1, 0], cells[:, 1, 1] = gamma, np.sqrt(1 - gamma**2)
-    cells[:, 2, 0], cells[:, 2, 1] = beta, (alpha - beta * gamma) / cells[:, 1, 1]
-    cells[:, 2, 2] = np.sqrt(np.clip(1 - beta**2 - cells[:, 2, 1] ** 2, 0.0, None))
-    return cells * edges[:, :, None]
-
-
-def _box(cells: np.ndarray) -> np.ndarray:
-    """(n,) volumes of cells whose rows form a lower triangle."""
-    return np.prod(np.diagonal(cells, axis1=1, axis2=2), axis=1)
+def _shape(edges: np.ndarray, angles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(n, 3, 3) cells from edges and angles in degrees, and their (n,) volumes."""
+    cells, _ = lattice_of(torch.from_numpy(edges), torch.from_numpy(angles))
+    return cells.numpy(), torch.linalg.det(cells).numpy()
 
 
 def atomic_volumes(crystals: CrystalBatch) -> tuple[np.ndarray, np.ndarray]:

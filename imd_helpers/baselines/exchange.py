@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,7 +13,7 @@ from ..crystals.samples import Samples
 from ..crystals.wyckoff import Occupation
 from ..runtime import InputError
 from .cells import atomic_volumes
-from .known import Baseline, Templates, elements_of, made, mask_of, refilled
+from .known import ALL, Baseline, Templates, elements_of
 
 
 class IonExchange(Baseline):
@@ -32,9 +31,6 @@ class IonExchange(Baseline):
     No probabilities are fitted, and common elements are common partners. Elements count,
     not ions: no oxidation states are assigned. With ``condition={"elements": ...}`` the crystals
     are those from which one exchange leads to exactly these elements.
-
-    Args:
-        training: as for every baseline.
 
     Attributes:
         pairs: (119, 119) int64, symmetric.
@@ -58,17 +54,16 @@ class IonExchange(Baseline):
 
     def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
         numbers = elements_of(condition)
-        wanted = None if numbers is None else mask_of(numbers)
-        rows = self._choose(n, self._possible(wanted), condition, rng)
-        swap = np.tile(np.arange(elements.N_COLUMNS), (n, 1))
+        wanted = None if numbers is None else np.isin(ALL, numbers)
+        rows = self.training.choose(n, condition, rng, keep=self._possible(wanted))
+        swap = np.tile(ALL, (n, 1))
         for i, row in enumerate(rows):
             held = self.training.present[row]
             if wanted is None:
                 self._exchange_one(np.flatnonzero(held), swap[i], rng)
             else:
                 swap[i, held & ~wanted] = np.flatnonzero(wanted & ~held)
-        crystals = refilled(self.training.crystals[rows], swap, self.volumes, power=1 / 3)
-        return made(crystals, self.training.space_group[rows])
+        return self.training.refilled(rows, swap, self.volumes, power=1 / 3)
 
     def _possible(self, wanted: np.ndarray | None) -> np.ndarray:
         """(templates,) bool: an exchange is known, and leads to the elements that are wanted."""
@@ -97,8 +92,8 @@ def exchange_pairs(held: Sequence[Occupation]) -> np.ndarray:
             contexts[occupation.without(z)].add(z)
     pairs = np.zeros((elements.N_COLUMNS, elements.N_COLUMNS), dtype=np.int64)
     for found in contexts.values():
-        for a, b in itertools.permutations(found, 2):
-            pairs[a, b] += 1
+        pairs[np.ix_(list(found), list(found))] += 1
+    np.fill_diagonal(pairs, 0)
     return pairs
 
 
@@ -120,10 +115,8 @@ class PrototypeEnumeration(Baseline):
 
     def __init__(self, training: Templates | CrystalBatch) -> None:
         super().__init__(training)
-        first: dict[tuple, int] = {}
-        for i, each in enumerate(self.training.occupations):
-            first.setdefault(each.prototype(), i)
-        rows = list(first.values())
+        names = [each.prototype() for each in self.training.occupations]
+        rows = sorted({name: i for i, name in reversed(list(enumerate(names)))}.values())
         self.prototypes = Templates(self.training.crystals[rows], self.training.space_group[rows])
         self.volumes, _ = atomic_volumes(self.training.crystals)
 
@@ -134,16 +127,8 @@ class PrototypeEnumeration(Baseline):
         if wanted is not None:
             pool = np.unique(wanted)
             keep = places == len(pool)
-        if "space_group" in condition:
-            keep = keep & (self.prototypes.space_group == condition["space_group"])
-        if not keep.any():
-            raise InputError(
-                f"none of {len(self.prototypes)} prototypes satisfies {condition}: ask for a space "
-                "group, and a number of elements, that the training set has"
-            )
-        rows = rng.choice(np.flatnonzero(keep), size=n)
+        rows = self.prototypes.choose(n, condition, rng, keep=keep)
         swap = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
         for row, new in zip(rows, swap, strict=True):
             new[self.prototypes.present[row]] = rng.choice(pool, size=places[row], replace=False)
-        crystals = refilled(self.prototypes.crystals[rows], swap, self.volumes, power=1 / 3)
-        return made(crystals, self.prototypes.space_group[rows])
+        return self.prototypes.refilled(rows, swap, self.volumes, power=1 / 3)

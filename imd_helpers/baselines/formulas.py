@@ -49,16 +49,16 @@ class RandomFormulas:
         Raises:
             InputError: n below 1, or a rule that hardly anything passes.
         """
-        rng, kept, found = np.random.default_rng(seed), [], 0
-        n = at_least_one(n)
+        rng, kept = np.random.default_rng(seed), np.zeros((0, elements.N_COLUMNS), dtype=np.int64)
+        size = max(at_least_one(n), 1000)
         for _ in range(TRIES):
-            drawn = reduced(self._propose(max(n, 1000), rng))
-            kept.append(drawn if self.accept is None else drawn[self.accept(drawn)])
-            found += len(kept[-1])
-            if found >= n:
-                return Samples.from_counts(np.concatenate(kept)[:n])
+            drawn = reduced(self._propose(size, rng))
+            accepted = drawn if self.accept is None else drawn[self.accept(drawn)]
+            kept = np.concatenate([kept, accepted])
+            if len(kept) >= n:
+                return Samples.from_counts(kept[:n])
         raise InputError(
-            f"{found} of {TRIES * max(n, 1000):,} random formulas were accepted: the rule is too "
+            f"{len(kept)} of {TRIES * size:,} random formulas were accepted: the rule is too "
             "strict for rejection"
         )
 
@@ -90,7 +90,8 @@ class SubstitutedFormulas:
     def __init__(self, training: np.ndarray) -> None:
         self.training = CompositionMatrix().read(training).checked()
         family, known = elements.families(), np.array(ELEMENTS)
-        self.relatives = {z: known[(family[known] == family[z]) & (known != z)] for z in ELEMENTS}
+        others = {z: known[(family[known] == family[z]) & (known != z)] for z in ELEMENTS}
+        self.relatives = {z: found if len(found) else [z] for z, found in others.items()}
 
     def sample(self, n: int, *, seed: int = 0) -> Samples:
         """Make n compositions: reduced counts; zeros where two elements became one.
@@ -99,13 +100,10 @@ class SubstitutedFormulas:
             InputError: n below 1.
         """
         rng = np.random.default_rng(seed)
-        n = at_least_one(n)
-        counts = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
+        counts = np.zeros((at_least_one(n), elements.N_COLUMNS), dtype=np.int64)
         for new, old in zip(counts, rng.choice(self.training, size=n), strict=True):
-            for z in np.flatnonzero(old):
-                others = self.relatives[int(z)]
-                y = int(rng.choice(others)) if len(others) else z
-                new[y] = 0 if new[y] else old[z]
-            if (new > 0).sum() != (old > 0).sum():
-                new[:] = 0
+            held = np.flatnonzero(old).tolist()
+            swap = [int(rng.choice(self.relatives[z])) for z in held]
+            if len(set(swap)) == len(held):
+                new[swap] = old[held]
         return Samples.from_counts(reduced(counts), "two elements became one")

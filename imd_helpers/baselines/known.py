@@ -16,18 +16,15 @@ from ..crystals.samples import Samples, at_least_one
 from ..crystals.wyckoff import Occupation, occupations
 from ..runtime import InputError, lookup
 
+ALL = np.arange(elements.N_COLUMNS)  # elements; index = atomic number
+
 
 @dataclass(frozen=True, eq=False)
 class Templates:
-    """Known crystals in standard conventional cells, with their space groups.
-
-    Attributes:
-        crystals: n crystals.
-        space_group: (n,) ITA numbers.
-    """
+    """Known crystals in standard conventional cells, with their space groups."""
 
     crystals: CrystalBatch
-    space_group: np.ndarray
+    space_group: np.ndarray  # (n,) ITA numbers
 
     @classmethod
     def of(cls, crystals: CrystalBatch) -> Templates:
@@ -60,18 +57,50 @@ class Templates:
         """Which element stands on which Wyckoff positions; 3 ms a crystal, once."""
         return occupations(self.crystals)
 
+    def choose(
+        self, n: int, condition: Mapping[str, Any], rng: np.random.Generator, *, keep: Any = True
+    ) -> np.ndarray:
+        """(n,) rows, drawn with replacement from those to ``keep`` of the space group asked for.
+
+        Raises:
+            InputError: there are none.
+        """
+        keep = keep & np.ones(len(self), dtype=bool)
+        if "space_group" in condition:
+            keep &= self.space_group == condition["space_group"]
+        if not keep.any():
+            raise InputError(
+                f"none of {len(self)} known crystals satisfies {condition}: this baseline only "
+                "varies these, so ask for a space group and elements that they allow"
+            )
+        return rng.choice(np.flatnonzero(keep), size=n)
+
+    def refilled(
+        self, rows: np.ndarray, swap: np.ndarray, size: np.ndarray, *, power: float
+    ) -> Samples:
+        """Some crystals with other elements in their places, and cells scaled to the new atoms.
+
+        Args:
+            rows: (n,) which.
+            swap: (n, 119) what becomes of each element.
+            size: (119,) radii or volumes of the elements; their sums over all atoms are compared.
+            power: of the ratio of the sums, for the edges: 1 for radii, 1/3 for volumes.
+        """
+        old, each = self.crystals[rows], torch.as_tensor(size)
+        new = torch.as_tensor(np.take_along_axis(swap, old.numbers.numpy(), axis=1))
+        ratio = (each[new].sum(1) / each[old.numbers].sum(1)) ** power  # (n,)
+        crystals = CrystalBatch(old.lattice * ratio[:, None, None], old.frac, new)
+        return Samples.of(crystals, asked={"space_group": self.space_group[rows]})
+
 
 class Baseline(ABC):
     """What the baselines that make crystals share.
 
     Args:
         training: the crystals that a model would train on, as `Templates` or any `CrystalBatch`.
-
-    Attributes:
-        conditions: the kinds of condition that `sample` takes.
     """
 
-    conditions: ClassVar[tuple[str, ...]] = ("space_group", "elements")
+    conditions: ClassVar[tuple[str, ...]] = ("space_group", "elements")  # that `sample` takes
 
     def __init__(self, training: Templates | CrystalBatch) -> None:
         self.training = training if isinstance(training, Templates) else Templates.of(training)
@@ -83,7 +112,8 @@ class Baseline(ABC):
 
         Args:
             n: how many.
-            condition: ``{"space_group": 225, "elements": ("Cs", "Pb", "I")}``, either or both.
+            condition: ``{"space_group": 225, "elements": ("Cs", "Pb", "I")}``, either or both;
+                random crystals also take ``{"formula": "CsPbI3"}``, see `conditions`.
             seed: of the random choices.
 
         Raises:
@@ -97,30 +127,15 @@ class Baseline(ABC):
     @abstractmethod
     def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples: ...
 
-    def _choose(
-        self, n: int, keep: np.ndarray, condition: Mapping[str, Any], rng: np.random.Generator
-    ) -> np.ndarray:
-        """(n,) rows of the training set, drawn with replacement."""
-        if "space_group" in condition:
-            keep = keep & (self.training.space_group == condition["space_group"])
-        if not keep.any():
-            raise InputError(
-                f"no training crystal satisfies {condition}: this baseline only varies "
-                f"{len(self.training)} known crystals, so ask for something among them"
-            )
-        return rng.choice(np.flatnonzero(keep), size=n)
-
 
 class TrainingCopies(Baseline):
     """Copies of training crystals, drawn with replacement: valid, stable, and never novel."""
 
     def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
-        keep = np.ones(len(self.training), dtype=bool)
-        wanted = elements_of(condition)
-        if wanted is not None:
-            keep = (self.training.present == mask_of(wanted)).all(1)
-        rows = self._choose(n, keep, condition, rng)
-        return made(self.training.crystals[rows], self.training.space_group[rows])
+        known, wanted = self.training, elements_of(condition)
+        keep = wanted is None or (known.present == np.isin(ALL, wanted)).all(1)
+        rows = known.choose(n, condition, rng, keep=keep)
+        return Samples.of(known.crystals[rows], asked={"space_group": known.space_group[rows]})
 
 
 class Substitution(Baseline):
@@ -136,12 +151,9 @@ class Substitution(Baseline):
 
     def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
         present, known = self.training.present, self.training.known
-        keep = np.ones(len(present), dtype=bool)
-        wanted = elements_of(condition)
-        if wanted is not None:
-            wanted = _by_electronegativity(wanted)
-            keep = present.sum(1) == len(wanted)
-        rows = self._choose(n, keep, condition, rng)
+        wanted = _by_electronegativity(elements_of(condition) or [])
+        keep = not wanted or present.sum(1) == len(wanted)
+        rows = self.training.choose(n, condition, rng, keep=keep)
         family = elements.families()
         relatives = {int(z): known[family[known] == family[z]] for z in known}
         swap = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
@@ -149,8 +161,7 @@ class Substitution(Baseline):
             old = _by_electronegativity(np.flatnonzero(present[row]).tolist())
             swap[i, old] = wanted or _others(old, relatives, rng)
         radius = np.nan_to_num(elements.column("covalent_radius"))
-        crystals = refilled(self.training.crystals[rows], swap, radius)
-        return made(crystals, self.training.space_group[rows])
+        return self.training.refilled(rows, swap, radius, power=1)
 
 
 def _others(
@@ -171,40 +182,7 @@ def _by_electronegativity(numbers: Sequence[int]) -> list[int]:
     return sorted(set(numbers), key=lambda z: (chi[z], z))
 
 
-# ---- what the baselines share
-
-
 def elements_of(condition: Mapping[str, Any]) -> list[int] | None:
     """Atomic numbers of the elements that a condition asks for; None if it asks for none."""
     symbols = condition.get("elements")
     return None if symbols is None else [elements.number(symbol) for symbol in symbols]
-
-
-def mask_of(numbers: Sequence[int]) -> np.ndarray:
-    """(119,) bool: is it one of these elements?"""
-    mask = np.zeros(elements.N_COLUMNS, dtype=bool)
-    mask[list(numbers)] = True
-    return mask
-
-
-def made(crystals: CrystalBatch, space_group: np.ndarray) -> Samples:
-    """Samples without a failure, and the (n,) space groups that they were asked to have."""
-    return Samples.of(crystals, asked={"space_group": space_group})
-
-
-def refilled(
-    crystals: CrystalBatch, swap: np.ndarray, size: np.ndarray, *, power: float = 1.0
-) -> CrystalBatch:
-    """Crystals with other elements in their places, and cells scaled to the new atoms.
-
-    Args:
-        crystals: n crystals.
-        swap: (n, 119) what becomes of each element.
-        size: (119,) radii or volumes of the elements; their sums over all atoms are compared.
-        power: of the ratio of the sums, for the edges: 1 for radii, 1/3 for volumes.
-    """
-    old = crystals.numbers
-    new = torch.as_tensor(np.take_along_axis(swap, old.numpy(), axis=1))
-    each = torch.as_tensor(size)
-    ratio = (each[new].sum(1) / each[old].sum(1)) ** power  # (n,)
-    return CrystalBatch(crystals.lattice * ratio[:, None, None], crystals.frac, new)

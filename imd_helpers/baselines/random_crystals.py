@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ..crystals import CrystalBatch, elements, geometry, symmetry
+from ..crystals.compositions import integer_amounts
 from ..crystals.samples import Samples
 from ..crystals.wyckoff import FOUND_WITHIN, Wyckoff, wyckoff_positions
-from ..descriptors.symmetry_sites import GRID, SPACE_GROUPS, Sites, decode_sites
+from ..descriptors.symmetry_sites import GRID, SPACE_GROUPS, Sites, decode_sites, smallest_site
 from ..runtime import InputError
 from .cells import atomic_volumes, random_cells
-from .known import Baseline, Templates, elements_of, made
+from .known import Baseline, Templates, elements_of
 
 MAX_SITES = 20  # of a primitive cell
 MIN_CONTACT = 0.65  # of the sum of two covalent radii: atoms that are closer overlap
@@ -22,7 +24,6 @@ LARGEST_RADIUS = 1.7  # Å, for elements without a covalent radius
 TRIES = 200  # how often a crystal that is refused is drawn again
 COMPOSITIONS = 20  # drawn for one try, until the space group can hold one
 
-Recipes = tuple[list[tuple[int, ...]], np.ndarray]  # proportions, and elements to give them to
 Plan = list[tuple[int, Wyckoff]]  # element and position of each orbit
 STUCK = Wyckoff(1, 0, np.zeros(3), np.zeros((3, 3)))  # a draw that did not find its places
 
@@ -37,7 +38,8 @@ class RandomCubic(Baseline):
     """
 
     def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
-        rows = self._choose(n, np.isin(self.training.space_group, SPACE_GROUPS), condition, rng)
+        keep = np.isin(self.training.space_group, SPACE_GROUPS)
+        rows = self.training.choose(n, condition, rng, keep=keep)
         groups = self.training.space_group[rows]
         wanted = elements_of(condition)
         pool = self.training.known if wanted is None else np.array(wanted)
@@ -46,18 +48,30 @@ class RandomCubic(Baseline):
         grid = np.stack([rng.permutation(grid_orbits(int(g)))[:3] for g in groups])
         numbers = np.stack([rng.permutation(pool)[:3] for _ in range(n)])
         length = self.training.crystals.lattice[rows, 0].norm(dim=1).numpy()
-        return made(decode_sites(Sites(groups, numbers, grid, length)).crystals, groups)
+        crystals = decode_sites(Sites(groups, numbers, grid, length)).crystals
+        return Samples.of(crystals, asked={"space_group": groups})
 
 
 @cache
 def grid_orbits(space_group: int) -> np.ndarray:
     """(orbits, 3) one position, in quarters, of each orbit of the grid of multiples of 1/4."""
-    rotations, translations = symmetry.operations(space_group)
-    points = np.stack(np.meshgrid(*[np.arange(GRID)] * 3, indexing="ij"), axis=-1).reshape(-1, 3)
-    images = np.einsum("gij,pj->pgi", rotations, points) + translations * GRID
-    images = np.rint(images).astype(np.int64) % GRID  # (points, operations, 3)
-    labels = (images @ [GRID * GRID, GRID, 1]).min(1)
-    return points[np.unique(labels)]
+    points = itertools.product(range(GRID), repeat=3)
+    return np.array(sorted({smallest_site(space_group, point) for point in points}))
+
+
+class Recipes(NamedTuple):
+    """Proportions of atoms, and elements for them: any, or all of them in their order."""
+
+    proportions: list[tuple[int, ...]]
+    pool: np.ndarray
+    ordered: bool = False
+
+    def draw(self, rng: np.random.Generator) -> tuple[list[int], tuple[int, ...]]:
+        """Elements, and how many atoms of each a formula unit has."""
+        counts = self.proportions[rng.integers(len(self.proportions))]
+        if self.ordered:
+            return self.pool.tolist(), counts
+        return rng.choice(self.pool, size=len(counts), replace=False).tolist(), counts
 
 
 class RandomCrystals(Baseline):
@@ -65,10 +79,11 @@ class RandomCrystals(Baseline):
 
     A composition is the proportions of a training crystal (such as 1:1:3), given to different
     elements that are drawn uniformly from those of the training set, times a number of formula
-    units that keeps the primitive cell within 20 sites. The volume is the sum of the volumes
-    of its atoms times a factor. Volumes of the elements are those that describe the training cells
-    best (see `atomic_volumes`); the factor is the ratio of true to described volume of a training
-    crystal drawn at random, so that densities scatter as they do there.
+    units that keeps the primitive cell within 20 sites. With ``condition={"formula": "CsPbI3"}``
+    it is that one. The volume is the sum of the volumes of its atoms times a factor. Volumes of the
+    elements are those that describe the training cells best (see `atomic_volumes`); the factor is
+    the ratio of true to described volume of a training crystal drawn at random, so that densities
+    scatter as they do there.
     """
 
     def __init__(self, training: Templates | CrystalBatch) -> None:
@@ -80,38 +95,34 @@ class RandomCrystals(Baseline):
         ]
 
     def _recipes(self, condition: Mapping[str, Any]) -> Recipes:
-        pool, proportions = self.training.known, self.proportions
-        wanted = elements_of(condition)
-        if wanted is not None:
+        found, wanted = Recipes(self.proportions, self.training.known), elements_of(condition)
+        if "formula" in condition:
+            if wanted is not None:
+                raise InputError("a formula names its elements: give one of the two conditions")
+            atoms = integer_amounts(condition["formula"])
+            found = Recipes([tuple(atoms.values())], np.array(list(atoms)), ordered=True)
+        elif wanted is not None:
             pool = np.unique(wanted)
-            proportions = [each for each in proportions if len(each) == len(pool)]
-        fitting = [each for each in proportions if sum(each) <= MAX_SITES]
+            found = Recipes([each for each in self.proportions if len(each) == len(pool)], pool)
+        fitting = [each for each in found.proportions if sum(each) <= MAX_SITES]
         if not fitting:
             raise InputError(
-                f"no composition of at most {MAX_SITES} sites for {condition}: the training set "
-                "has none with so many elements"
+                f"no composition of at most {MAX_SITES} sites for {condition}: ask for a smaller "
+                "formula, or as many elements as some training crystal has"
             )
-        return fitting, pool
+        return found._replace(proportions=fitting)
 
     def _cells(
-        self,
-        groups: np.ndarray,
-        numbers: np.ndarray,
-        sites: np.ndarray,
-        orbits: Sequence[int],
-        rng: np.random.Generator,
+        self, groups: np.ndarray, volumes: np.ndarray, sizes: list[int], rng: np.random.Generator
     ) -> np.ndarray:
-        """(n, 3, 3) cells with random volumes; for flat orbits: elements, sites, orbits of each."""
-        starts = np.concatenate([[0], np.cumsum(orbits)[:-1]])
-        described = np.add.reduceat(self.volumes[numbers] * sites, starts)
-        return random_cells(groups, described * rng.choice(self.ratios, size=len(groups)), rng)
+        """(n, 3, 3) cells from the volumes of atoms or orbits, ``sizes`` of them in a crystal."""
+        factor = rng.choice(self.ratios, size=len(groups))
+        return random_cells(groups, _sums(volumes, sizes) * factor, rng)
 
 
-def _composition(recipes: Recipes, rng: np.random.Generator) -> tuple[list[int], tuple[int, ...]]:
-    """Elements, and how many atoms of each a formula unit has."""
-    proportions, pool = recipes
-    counts = proportions[rng.integers(len(proportions))]
-    return rng.choice(pool, size=len(counts), replace=False).tolist(), counts
+def _sums(values: np.ndarray, sizes: list[int]) -> np.ndarray:
+    """Sum of the first ``sizes[0]`` values, of the next ``sizes[1]``, and so on."""
+    return np.add.reduceat(values, np.concatenate([[0], np.cumsum(sizes)[:-1]]))
 
 
 class RandomP1(RandomCrystals):
@@ -121,19 +132,20 @@ class RandomP1(RandomCrystals):
     refused, so that most samples hold atoms that overlap.
     """
 
-    conditions: ClassVar[tuple[str, ...]] = ("elements",)
+    conditions: ClassVar[tuple[str, ...]] = ("elements", "formula")
 
     def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
         recipes = self._recipes(condition)
         drawn = [self._atoms(recipes, rng) for _ in range(n)]
         numbers, sizes = np.concatenate(drawn), [*map(len, drawn)]
         ones = np.ones(n, dtype=np.int64)
-        cells = self._cells(ones, numbers, np.ones(len(numbers)), sizes, rng)
+        cells = self._cells(ones, self.volumes[numbers], sizes, rng)
         frac = rng.random((len(numbers), 3))
-        return made(CrystalBatch.from_ragged(cells, frac, numbers, sizes), ones)
+        crystals = CrystalBatch.from_ragged(cells, frac, numbers, sizes)
+        return Samples.of(crystals, asked={"space_group": ones})
 
     def _atoms(self, recipes: Recipes, rng: np.random.Generator) -> np.ndarray:
-        chosen, counts = _composition(recipes, rng)
+        chosen, counts = recipes.draw(rng)
         units = int(rng.integers(1, MAX_SITES // sum(counts) + 1))
         return np.repeat(chosen, np.array(counts) * units)
 
@@ -153,6 +165,8 @@ class RandomWyckoff(RandomCrystals):
     fails with a reason.
     """
 
+    conditions: ClassVar[tuple[str, ...]] = ("space_group", "elements", "formula")
+
     def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
         recipes = self._recipes(condition)
         groups = self._groups(n, condition, recipes, rng)
@@ -166,18 +180,19 @@ class RandomWyckoff(RandomCrystals):
         parts.append((left, rest))
         places = np.concatenate([rows for rows, _ in parts])
         crystals = CrystalBatch.cat([part for _, part in parts if len(part)])[np.argsort(places)]
-        ok = ~np.isin(np.arange(n), left)
         why = f"no crystal of the space group without overlap in {TRIES} tries"
-        reasons = tuple("" if good else why for good in ok)
-        return Samples(crystals, ok, reasons, {"space_group": groups})
+        reasons = np.where(np.isin(np.arange(n), left), why, "").tolist()
+        return Samples.from_reasons(crystals, reasons, asked={"space_group": groups})
 
     def _attempt(
         self, groups: np.ndarray, recipes: Recipes, rng: np.random.Generator
     ) -> tuple[CrystalBatch, np.ndarray]:
         """One crystal for each space group, and which are good."""
-        plans = [self._plan(int(group), recipes, rng) for group in groups]
+        plans = [_plan(int(group), recipes, rng) for group in groups]
         tried, good = self._built(groups, plans, rng)
-        good &= _apart(tried)
+        radius = np.nan_to_num(elements.column("covalent_radius"), nan=LARGEST_RADIUS)
+        scale = np.maximum(MIN_CONTACT * radius, 1e-6)
+        good &= geometry.closest_contact(tried, scale=scale)[0] >= 1.0
         if good.any():
             found = symmetry.space_group_numbers(tried[good], symprec=FOUND_WITHIN)
             good[good] = found == groups[good]
@@ -192,7 +207,7 @@ class RandomWyckoff(RandomCrystals):
             number = int(condition["space_group"])
             symmetry.operations(number)  # raises where there is no such group
             known, place = np.array([number]), np.zeros(1, dtype=np.int64)
-        wanted = set(recipes[0])
+        wanted = set(recipes.proportions)
         fits = np.array([any(_units(int(g), each) for each in wanted) for g in known])
         if not fits[place].any():
             raise InputError(
@@ -200,19 +215,6 @@ class RandomWyckoff(RandomCrystals):
                 "have too many sites; ask for another space group"
             )
         return known[rng.choice(place[fits[place]], size=n)]
-
-    def _plan(self, group: int, recipes: Recipes, rng: np.random.Generator) -> Plan:
-        """Element and position of each orbit; one atom where no composition finds its places."""
-        for _ in range(COMPOSITIONS):
-            chosen, counts = _composition(recipes, rng)
-            units = _units(group, counts)
-            if units:
-                times = units[rng.integers(len(units))]
-                atoms = [(z, times * k) for z, k in zip(chosen, counts, strict=True)]
-                orbits = _assigned(group, atoms, rng)
-                if orbits is not None:
-                    return orbits
-        return [(chosen[0], STUCK)]
 
     def _built(
         self, groups: np.ndarray, plans: Sequence[Plan], rng: np.random.Generator
@@ -225,20 +227,26 @@ class RandomWyckoff(RandomCrystals):
         directions = np.stack([position.directions for _, position in flat])  # (orbits, 3, 3)
         moved = np.einsum("oi,oij->oj", rng.random((len(flat), 3)), directions)
         sizes = [len(plan) for plan in plans]
-        cells = self._cells(groups, numbers, sites, sizes, rng)
+        cells = self._cells(groups, self.volumes[numbers] * sites, sizes, rng)
         # a batch of orbits has the form of a batch of crystals
         padded = CrystalBatch.from_ragged(cells, origins + moved, numbers, sizes)
         crystals, _ = symmetry.expand(groups, cells, padded.frac.numpy(), padded.numbers.numpy())
-        starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         stuck = np.array([plan[0][1] is STUCK for plan in plans])
-        return crystals, ~stuck & (crystals.n_sites.numpy() == np.add.reduceat(sites, starts))
+        return crystals, ~stuck & (crystals.n_sites.numpy() == _sums(sites, sizes))
 
 
-def _apart(crystals: CrystalBatch) -> np.ndarray:
-    """(batch,) bool: no two atoms are too close."""
-    radius = np.nan_to_num(elements.column("covalent_radius"), nan=LARGEST_RADIUS)
-    scale = np.maximum(MIN_CONTACT * radius, 1e-6)
-    return geometry.closest_contact(crystals, scale=scale)[0] >= 1.0
+def _plan(group: int, recipes: Recipes, rng: np.random.Generator) -> Plan:
+    """Element and position of each orbit; one atom where no composition finds its places."""
+    for _ in range(COMPOSITIONS):
+        chosen, counts = recipes.draw(rng)
+        units = _units(group, counts)
+        if units:
+            times = units[rng.integers(len(units))]
+            atoms = [(z, times * k) for z, k in zip(chosen, counts, strict=True)]
+            orbits = _assigned(group, atoms, rng)
+            if orbits is not None:
+                return orbits
+    return [(chosen[0], STUCK)]
 
 
 def _assigned(

@@ -1,25 +1,65 @@
-"""Self-checks of the exercises: the truth is computed from data, and no answer is stored."""
+"""Self-checks of the exercises: the truth is computed from data, and no answer is stored.
+
+Hints and tolerances are listed in `data/exercises/hints.toml`.
+"""
 
 from __future__ import annotations
 
+import math
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from ..runtime import lookup
+from ..runtime import InputError, data_path, lookup
 from . import descriptors, foundations, judging, models, networks
-from .base import Check
 
-_CHECKS: dict[str, Check] = {
-    name: check
+__all__ = ["CHECKS", "Check", "answer", "names"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question with a number as its answer.
+
+    Attributes:
+        truth: computes the answer.
+        hint: what to think of when the answer is wrong; it must not give the answer away.
+        tolerance: largest accepted difference, as a share of the truth; 0 asks for equality.
+    """
+
+    truth: Callable[[], float]
+    hint: str
+    tolerance: float = 0.0
+
+    def right(self, value: Any) -> bool:
+        """Is the value the truth, within the tolerance?
+
+        Raises:
+            InputError: not one finite number.
+        """
+        try:
+            number = float(value)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"{value!r} is not a number: replace the three dots by your own result"
+            ) from error
+        if not math.isfinite(number):
+            raise InputError(f"your answer is {number}: a check needs a finite number")
+        truth = float(self.truth())
+        return abs(number - truth) <= self.tolerance * abs(truth)
+
+
+_HINTS = tomllib.loads(data_path("exercises", "hints.toml").read_text(encoding="utf-8"))
+CHECKS: dict[str, Check] = {
+    name: Check(truth, **_HINTS[name])
     for part in (foundations, descriptors, networks, models, judging)
-    for name, check in part.CHECKS.items()
+    for name, truth in part.TRUTHS.items()
 }
-
-__all__ = ["Check", "answer", "names"]
 
 
 def names() -> list[str]:
     """Names of all exercises that can be checked, e.g. ``inverse_design.1``."""
-    return sorted(_CHECKS)
+    return sorted(CHECKS)
 
 
 def answer(exercise: str, value: Any) -> bool:
@@ -33,7 +73,7 @@ def answer(exercise: str, value: Any) -> bool:
         UnknownNameError: no such exercise.
         InputError: the value is not a finite number.
     """
-    check = _CHECKS[lookup("exercise", exercise, _CHECKS)]
+    check = CHECKS[lookup("exercise", exercise, CHECKS)]
     right = check.right(value)
     print(f"{exercise}: {'right.' if right else 'not yet. ' + check.hint}")
     return right

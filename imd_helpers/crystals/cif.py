@@ -7,8 +7,9 @@ compared: operators with cell and name, atoms with formula and Z. Nothing is gue
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
 from functools import lru_cache
+from itertools import pairwise
 
 import gemmi
 import numpy as np
@@ -17,6 +18,7 @@ from gemmi import cif
 from ..runtime import InputError
 from . import elements
 from .batch import FULL_OCCUPANCY, CrystalBatch
+from .geometry import closest_contact
 
 MERGE = 0.1  # Å: images of one site that are closer stand on one special position
 SAME_PLACE = 0.01  # Å: two listed sites that are closer are one place
@@ -24,7 +26,8 @@ LEAST_VOLUME = 1e-6  # Å^3
 METRIC = 0.02  # how far an operator may change the cell's dot products, of their mean
 THIRDS, NEAR_THIRD = (1 / 3, 2 / 3), 1e-4  # 0.3333 is a third with four digits
 CRYSTAL = re.compile(r"(?mi)^\s*(_cell[_.]length_a|_atom_site)")
-BLOCK = re.compile(r"(?mi)^(?=\s*data_)")
+BLOCK = re.compile(r"(?mi)^[ \t]*data_")
+FIELD = re.compile(r"(?ms)^;.*?^;")
 SITES, UNITS = "_atom_site_", "_cell_formula_units_z"
 GROUPS = ("_space_group_", "_symmetry_", "_symmetry_space_group_")
 NAMES = [f"{g}name_{kind}" for g in GROUPS for kind in ("h-m_alt", "h-m_full", "h-m", "h-m_ref")]
@@ -36,24 +39,13 @@ Operators = tuple[np.ndarray, np.ndarray]  # (ops, 3, 3) rotations, (ops, 3) tra
 
 def read(text: str) -> list[CrystalBatch | str]:
     """Read every block that has a cell or atoms; a block that is no crystal gives its reason."""
-    return [_read(block) for block in _blocks(text) if CRYSTAL.search(block)]
-
-
-def _blocks(text: str) -> Iterator[str]:
-    """Blocks of a file; a line ``data_`` inside a text field starts none."""
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    inside, block = False, []
-    lines = text.split("\n")
-    if sum(line.startswith(";") for line in lines) % 2:  # a field that never ends: only its own
-        yield from BLOCK.split(text)  # block may fail by it
-        return
-    for line in lines:
-        inside ^= line.startswith(";")
-        if not inside and BLOCK.match(line):
-            yield "\n".join(block)
-            block = []
-        block.append(line)
-    yield "\n".join(block)
+    seen = text
+    if len(re.findall("(?m)^;", text)) % 2 == 0:  # a field that never ends must spoil only its own
+        seen = FIELD.sub(lambda field: " " * len(field[0]), text)  # a data_ inside starts no block
+    starts = [match.start() for match in BLOCK.finditer(seen)]
+    blocks = (text[i:j] for i, j in pairwise([0, *starts, len(text)]))
+    return [_read(block) for block in blocks if CRYSTAL.search(block)]
 
 
 def _read(block: str) -> CrystalBatch | str:
@@ -91,25 +83,26 @@ def _crystal(tags: Tags) -> CrystalBatch:
     found = []
     for operators in _symmetries(tags, lattice):
         which, places = expanded(lattice, frac, operators)
-        found.append((numbers[which], places))
-    kept = [each for each in found if not _contradiction(tags, each[0])]
+        found.append((numbers[which], places, _contradiction(tags, numbers[which])))
+    kept = [(z, places) for z, places, wrong in found if not wrong]
     if not kept:
-        raise InputError(_contradiction(tags, found[0][0]))
+        raise InputError(found[0][2])
     if len(kept) > 1:
         raise InputError(
             f"{_one(tags, *NAMES)!r} has two settings, and nothing says which is meant: name one, "
             "as in 'F d -3 m :2', or list the operators"
         )
     z, places = kept[0]
-    _check_apart(lattice, places)
-    order = np.lexsort((np.arange(len(z)), *_rank(z)))
-    return CrystalBatch.from_ragged(lattice[None], places[order], z[order], [len(z)])
-
-
-def _rank(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Sort by electronegativity, then by symbol, as pymatgen does."""
     chi = np.nan_to_num(elements.column("electronegativity"), nan=np.inf)
-    return np.array([elements.SYMBOLS[z] for z in numbers]), chi[numbers]
+    order = sorted(range(len(z)), key=lambda i: (chi[z[i]], elements.SYMBOLS[z[i]]))  # pymatgen's
+    crystal = CrystalBatch.from_ragged(lattice[None], places[order], z[order], [len(z)])
+    distance, (pair,) = closest_contact(crystal, own_images=False)
+    if distance[0] < SAME_PLACE:
+        raise InputError(
+            f"two atoms stand on one place, {np.round(places[order][pair[0]], 4)}: list each atom "
+            "once, and with operators only one of those that they join"
+        )
+    return crystal
 
 
 # ---- cell and sites
@@ -117,28 +110,18 @@ def _rank(numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _lattice(tags: Tags) -> np.ndarray:
     """(3, 3) Å, with c along z and a in the plane of x and z."""
+    from pymatgen.core import Lattice
+
     names = [f"_cell_length_{k}" for k in "abc"]
     names += [f"_cell_angle_{k}" for k in ("alpha", "beta", "gamma")]
-    lengths, angles = np.split(np.array([_number(name, _one(tags, name)) for name in names]), 2)
-    if (lengths <= 0).any() or (angles <= 0).any() or (angles >= 180).any():
-        raise InputError(f"lengths {lengths} Å and angles {angles}° close no cell: correct them")
-    (a, b, c), (cos_a, cos_b, cos_c) = lengths, np.cos(np.radians(angles))
-    sin_a, sin_b = np.sin(np.radians(angles[:2]))
-    cos_star = (cos_a * cos_b - cos_c) / (sin_a * sin_b)
-    if abs(cos_star) >= 1:
-        raise InputError(f"angles {angles}° close no cell: correct them")
-    star = np.arccos(cos_star)
-    if a * b * c * sin_a * sin_b * np.sin(star) < LEAST_VOLUME:
+    values = [_number(name, _one(tags, name)) for name in names]
+    closed = min(values) > 0 and max(values[3:]) < 180
+    matrix = Lattice.from_parameters(*values).matrix if closed else np.zeros((3, 3))
+    if not abs(np.linalg.det(matrix)) > LEAST_VOLUME:
         raise InputError(
-            f"lengths {lengths} Å and angles {angles}° enclose no volume: correct them"
+            f"lengths {values[:3]} Å and angles {values[3:]}° close no cell: correct them"
         )
-    return np.array(
-        [
-            [a * sin_b, 0.0, a * cos_b],
-            [-b * sin_a * np.cos(star), b * sin_a * np.sin(star), b * cos_a],
-            [0.0, 0.0, c],
-        ]
-    )
+    return matrix
 
 
 def _sites(tags: Tags) -> tuple[np.ndarray, np.ndarray]:
@@ -148,13 +131,9 @@ def _sites(tags: Tags) -> tuple[np.ndarray, np.ndarray]:
     if not labels or None in axes:
         raise InputError("no atoms with fractional coordinates (_atom_site_fract_x, _y, _z)")
     blank = [""] * len(labels)
-    kinds, filled, hydrogens, flags = (
-        tags.get(SITES + name, blank)
-        for name in ("type_symbol", "occupancy", "attached_hydrogens", "calc_flag")
-    )
-    numbers = np.array([_element(k, n) for k, n in zip(kinds, labels, strict=True)])
-    for name, share, extra, flag in zip(labels, filled, hydrogens, flags, strict=True):
-        _check_site(name, share, extra, flag)
+    names = ("type_symbol", "occupancy", "attached_hydrogens", "calc_flag")
+    told = (tags.get(SITES + name, blank) for name in names)
+    numbers = np.array([_site(*site) for site in zip(labels, *told, strict=True)])
     frac = np.array(
         [[_number(f"{SITES}fract of {n}", v) for n, v in zip(labels, x, strict=True)] for x in axes]
     ).T
@@ -163,7 +142,8 @@ def _sites(tags: Tags) -> tuple[np.ndarray, np.ndarray]:
     return numbers, frac
 
 
-def _check_site(name: str, share: str, hydrogens: str, flag: str) -> None:
+def _site(name: str, kind: str, share: str, hydrogens: str, flag: str) -> int:
+    """Atomic number, if one whole atom stands there."""
     filled = _number(f"occupancy of {name}", share) if share else 1.0
     if not FULL_OCCUPANCY <= filled <= 2 - FULL_OCCUPANCY:
         raise InputError(
@@ -178,18 +158,20 @@ def _check_site(name: str, share: str, hydrogens: str, flag: str) -> None:
         )
     if flag.lower() == "dum":
         raise InputError(f"{name!r} is a dummy atom: drop it, or name its element")
+    return _element(kind, name)
 
 
 def _element(kind: str, label: str) -> int:
     """Atomic number of a type symbol (``Fe3+``, ``O2-``, ``SI``), or else of a label (``Fe1A``)."""
     letters = re.match(r"[A-Za-z]*", kind or label).group()
-    tries = [letters.capitalize()] if kind else [letters[:2], letters[:1]]
-    known = [symbol for symbol in tries if symbol in elements.SYMBOLS[1:]]
     pair = letters[:2].capitalize()
-    if not kind and known and known[0] != pair and pair in elements.SYMBOLS:  # CA1: Ca, or C?
-        raise InputError(f"the label {label!r} may be {known[0]} or {pair}: give its type symbol")
-    if known:
-        return elements.number(known[0])
+    symbol = letters.capitalize() if kind else letters[:2]
+    if not kind and symbol not in elements.SYMBOLS:
+        symbol = letters[:1]
+        if pair in elements.SYMBOLS:  # CA1: Ca, or C?
+            raise InputError(f"the label {label!r} may be {symbol} or {pair}: give its type symbol")
+    if symbol in elements.SYMBOLS[1:]:
+        return elements.number(symbol)
     remedy = "an isotope: write H" if letters in ("D", "T") else "give an element"
     raise InputError(
         f"the site {label!r} holds {kind or label!r}, no element from H to Og: {remedy}"
@@ -222,16 +204,17 @@ def _symmetries(tags: Tags, lattice: np.ndarray) -> list[Operators]:
     if listed is None and any(tag.startswith("_space_group_symop_magn") for tag in tags):
         raise InputError("only magnetic operators: list those of the crystal without its moments")
     if listed is not None:
-        said = f"the {len(listed)} operators listed"
-        sets = [_operators(tuple(listed))]
-        if len(listed) == 1 and not _says_all(tags):
-            _check_not_alone(name, number)
+        said, sets = f"the {len(listed)} operators listed", [_group(tuple(listed))]
+        says_all = _formula(tags) and _one(tags, UNITS)
+        if len(listed) == 1 and not says_all and (name or number):
+            _check_alone(_settings(name, number)[0])
     elif hall:
-        said, sets = f"Hall symbol {hall!r}", [_from_hall(hall)]
+        said, sets = f"Hall symbol {hall!r}", [_group(hall=hall)]
     elif name or number:
-        said, sets = f"{name or number!r}", [_from_hall(g.hall) for g in _settings(name, number)]
+        said = f"{name or number!r}"
+        sets = [_group(hall=setting.hall) for setting in _settings(name, number)]
     else:
-        return [_operators(("x,y,z",))]
+        return [_group(("x,y,z",))]
     fit = [operators for operators in sets if _keeps(lattice, operators[0])]
     if not fit:
         raise InputError(
@@ -242,25 +225,14 @@ def _symmetries(tags: Tags, lattice: np.ndarray) -> list[Operators]:
 
 
 @lru_cache(maxsize=256)
-def _operators(triplets: tuple[str, ...]) -> Operators:
+def _group(triplets: tuple[str, ...] = (), hall: str = "") -> Operators:
+    """Listed operators, or those of a Hall symbol, if the product of any two is one of them."""
     try:
-        ops = [gemmi.Op(text) for text in triplets]
+        ops = list(gemmi.symops_from_hall(hall)) if hall else [gemmi.Op(t) for t in triplets]
     except RuntimeError as error:
-        raise InputError(f"symmetry operator not readable ({error}): correct it") from error
-    return _checked_group(ops)
-
-
-@lru_cache(maxsize=256)
-def _from_hall(symbol: str) -> Operators:
-    try:
-        return _checked_group(list(gemmi.symops_from_hall(symbol)))
-    except RuntimeError as error:
-        raise InputError(f"Hall symbol {symbol!r} not readable ({error}): correct it") from error
-
-
-def _checked_group(ops: Sequence[gemmi.Op]) -> Operators:
-    """Operators as arrays, if the product of any two is one of them."""
-    group = gemmi.GroupOps(list(ops))
+        what = f"Hall symbol {hall!r}" if hall else "symmetry operator"
+        raise InputError(f"{what} not readable ({error}): correct it") from error
+    group = gemmi.GroupOps(ops)
     group.add_missing_elements()
     if len(list(group)) != len(ops):
         raise InputError(
@@ -272,34 +244,26 @@ def _checked_group(ops: Sequence[gemmi.Op]) -> Operators:
 
 def _settings(name: str, number: str) -> list[gemmi.SpaceGroup]:
     """Entries of the table with this name, of all settings where it tells none."""
-    base, setting = _tight(name), ""
+    base, setting = re.sub(r"[\s_]", "", name), ""
     if match := re.fullmatch(r"(.+?)(?::(\w)|([SZHRhr]))", base):  # Fd-3m:2, Fd-3mZ, R-3mH
         base, setting = match[1], (match[2] or match[3]).upper()
         setting = {"S": "1", "Z": "2"}.get(setting, setting)
-    found = _group(base, number)
+    if name:
+        found = gemmi.find_spacegroup_by_name(base)
+    else:
+        found = gemmi.find_spacegroup_by_number(int(_number("the space group", number)))
     if found is None:
         raise InputError(f"no space group is called {name or number!r}: list the operators")
     same = [g for g in gemmi.spacegroup_table() if g.hm == found.hm]
     return [g for g in same if g.ext == setting] or same
 
 
-def _group(name: str, number: str) -> gemmi.SpaceGroup | None:
-    if name:
-        return gemmi.find_spacegroup_by_name(name)
-    return gemmi.find_spacegroup_by_number(int(_number("the space group", number)))
-
-
-def _tight(name: str) -> str:
-    return re.sub(r"[\s_]", "", name)
-
-
-def _check_not_alone(name: str, number: str) -> None:
+def _check_alone(group: gemmi.SpaceGroup) -> None:
     """One operator and the name of a richer group: the file contradicts itself."""
-    known = _settings(name, number) if name or number else []
-    if known and known[0].number > 1:
+    if group.number > 1:
         raise InputError(
-            f"the only operator is x,y,z, but the group is {name or number!r}: list all operators, "
-            "or call the group P 1 if all atoms are listed"
+            f"the only operator is x,y,z, but the group is {group.hm!r}: list all operators, or "
+            "call the group P 1 if all atoms are listed"
         )
 
 
@@ -313,10 +277,9 @@ def _keeps(lattice: np.ndarray, rotations: np.ndarray) -> bool:
 def expanded(
     lattice: np.ndarray, frac: np.ndarray, operators: Operators
 ) -> tuple[np.ndarray, np.ndarray]:
-    """All atoms of the cell; a site almost on a special position is moved onto it.
+    """Listed site (atoms,) and coordinates (atoms, 3) of all atoms of the cell.
 
-    Returns:
-        Index of the listed site (atoms,), and coordinates (atoms, 3).
+    A site almost on a special position is moved onto it.
 
     Raises:
         InputError: a site has images that are neither apart nor on one place.
@@ -334,7 +297,10 @@ def expanded(
             site = site + away[fixing].mean(0)
         images = rotations @ site + shifts  # (ops, 3)
         images -= np.floor(images)
-        first = _first_of_each(images, lattice)
+        between = images[:, None] - images
+        between -= np.round(between)
+        together = np.linalg.norm(between @ lattice, axis=2) < MERGE  # (ops, ops)
+        first = np.unique(together.argmax(1))
         if len(first) * fixing.sum() != len(rotations):
             raise InputError(
                 f"site {i + 1} at {start} has images less than {MERGE} Å apart that its symmetry "
@@ -343,17 +309,6 @@ def expanded(
         which += [i] * len(first)
         places.append(images[first])
     return np.array(which), np.concatenate(places)
-
-
-def _first_of_each(frac: np.ndarray, lattice: np.ndarray) -> list[int]:
-    """Images that stand on no earlier image."""
-    first: list[int] = []
-    for k, place in enumerate(frac):
-        away = frac[first] - place
-        away -= np.round(away)
-        if not (np.linalg.norm(away @ lattice, axis=1) < MERGE).any():
-            first.append(k)
-    return first
 
 
 # ---- what the file says twice
@@ -366,18 +321,12 @@ def _formula(tags: Tags) -> dict[int, float]:
         return {}
 
 
-def _says_all(tags: Tags) -> bool:
-    return bool(_formula(tags)) and bool(_one(tags, UNITS))
-
-
 def _contradiction(tags: Tags, numbers: np.ndarray) -> str:
     """How the atoms of the cell disagree with formula and Z, or nothing."""
-    formula = _formula(tags)
+    formula, have = _formula(tags), Counter(numbers.tolist())
     if not formula:
         return ""
-    counts = np.bincount(numbers, minlength=elements.N_COLUMNS)
-    have = {int(z): int(counts[z]) for z in np.flatnonzero(counts)}
-    ratios = np.array([have.get(z, 0) / n for z, n in formula.items() if n])
+    ratios = np.array([have[z] / n for z, n in formula.items() if n])
     units = cif.as_number(_one(tags, UNITS) or "?")
     allowed = [units] if np.isfinite(units) else [ratios[0]]
     if units > 0 and all(n % units == 0 for n in formula.values()):
@@ -386,26 +335,8 @@ def _contradiction(tags: Tags, numbers: np.ndarray) -> str:
     if same and set(have) <= set(formula):
         return ""
     said = _one(tags, "_chemical_formula_sum") + (f", Z = {units:g}" if units > 0 else "")
-    found = " ".join(f"{elements.SYMBOLS[z]}{n}" for z, n in have.items())
+    found = " ".join(f"{elements.SYMBOLS[z]}{n}" for z, n in sorted(have.items()))
     return (
         f"the sites give {found} in the cell, but the formula is {said}: correct symmetry, sites "
         "or formula"
     )
-
-
-def _check_apart(lattice: np.ndarray, frac: np.ndarray) -> None:
-    """No two atoms on one place."""
-    from scipy.spatial import cKDTree
-
-    reach = SAME_PLACE * np.linalg.norm(np.linalg.inv(lattice), axis=0).max()
-    if len(frac) == 1 or reach > 0.5:
-        return
-    inside = frac - np.floor(frac)
-    inside[inside >= 1] = 0.0
-    for i, j in cKDTree(inside, boxsize=1.0).query_pairs(reach * 3**0.5):
-        away = frac[i] - frac[j]
-        if np.linalg.norm((away - np.round(away)) @ lattice) < SAME_PLACE:
-            raise InputError(
-                f"two atoms stand on one place, {np.round(frac[i], 4)}: list each atom once, and "
-                "with operators only one of those that they join"
-            )

@@ -182,10 +182,11 @@ def member(counts: np.ndarray, known: np.ndarray) -> np.ndarray:
     return out
 
 
-def blocks(n: int) -> Iterator[slice]:
+def blocks(n: int, size: int | None = None) -> Iterator[slice]:
     """Rows in blocks, so that what is made on the way stays small beside the counts."""
-    for start in range(0, n, BLOCK):
-        yield slice(start, min(start + BLOCK, n))
+    size = size or BLOCK
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
 
 
 def _hashes(counts: np.ndarray) -> np.ndarray:

@@ -29,34 +29,10 @@ def _rows() -> list[dict[str, str]]:
 SYMBOLS: tuple[str, ...] = ("", *(row["symbol"] for row in _rows()))
 _NUMBERS = {symbol: z for z, symbol in enumerate(SYMBOLS) if symbol}
 
-# Columns that the published CubicGAN uses, in its order (util.py of MilesZhao/CubicGAN, commit
-# 7034d84); PGCGM uses the same 23. "number" is the atomic number itself.
+# The 23 columns that the published CubicGAN uses, in its order (util.py of MilesZhao/CubicGAN,
+# commit 7034d84); PGCGM uses the same. The first is the atomic number itself.
 FEATURE_SETS: dict[str, tuple[str, ...]] = {
-    "cubicgan": (
-        "number",
-        "electronegativity",
-        "row",
-        "group",
-        "mass",
-        "atomic_radius",
-        "mendeleev_number",
-        "ionic_radius",
-        "cationic_radius",
-        "anionic_radius",
-        "ionic_radius_sum",
-        "oxidation_max",
-        "oxidation_min",
-        "oxidation_mean",
-        "oxidation_common_mean",
-        "is_noble_gas",
-        "is_transition_metal",
-        "is_post_transition_metal",
-        "is_metalloid",
-        "is_alkali",
-        "is_alkaline",
-        "is_halogen",
-        "molar_volume",
-    )
+    "cubicgan": tuple(name for name in _rows()[0] if name not in ("symbol", "covalent_radius"))
 }
 
 
@@ -126,16 +102,9 @@ def minmax(values: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 # ---- formulas
 
-_ELEMENTAL = {"O": "O2", "N": "N2", "F": "F2", "Cl": "Cl2", "H": "H2"}
-_SPECIAL = {
-    "LiO": "Li2O2",
-    "NaO": "Na2O2",
-    "KO": "K2O2",
-    "HO": "H2O2",
-    "CsO": "Cs2O2",
-    "RbO": "Rb2O2",
-    **_ELEMENTAL,
-}  # pymatgen's exceptions, kept so that both write the same formula
+# pymatgen's exceptions, kept so that both write the same formula
+_PEROXIDES = {f"{metal}O": f"{metal}2O2" for metal in ("Li", "Na", "K", "H", "Cs", "Rb")}
+_SPECIAL = _PEROXIDES | {symbol: f"{symbol}2" for symbol in ("O", "N", "F", "Cl", "H")}
 
 
 def reduced_formula(amounts: Mapping[int, int]) -> str:

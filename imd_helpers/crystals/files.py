@@ -11,8 +11,10 @@ import json
 import lzma
 import re
 import zipfile
+from bisect import bisect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from io import BytesIO, StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..runtime import InputError
+from ..work import write_atomic
 from . import compositions
 from .batch import CrystalBatch
 from .samples import Samples, assembled
@@ -30,13 +33,10 @@ if TYPE_CHECKING:
 
 PACKED = {".gz": gzip.decompress, ".xz": lzma.decompress, ".bz2": bz2.decompress}
 SUFFIXES = (".cif", ".extxyz", ".xyz", ".vasp", ".poscar", ".csv", ".zip")
-STRUCTURES, FORMULAS = (
-    ("cif", "structure"),
-    ("formula", "composition", "pretty_formula", "reduced_formula"),
-)
+STRUCTURES = ("cif", "structure")
+FORMULAS = ("formula", "composition", "pretty_formula", "reduced_formula")
 HEADER = re.compile(r"\s*\d+\s*")
 COMMENT = re.compile(r"(?i)\b(lattice|properties)\s*=")
-MOST_ATOMS = 127  # of one element in a reduced formula: counts are one byte
 ASKED = "requested_"  # columns of what the generator was asked for
 
 Parts = list[CrystalBatch | str]
@@ -44,38 +44,18 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 def write(path: Path | str, crystals: CrystalBatch, **columns: Sequence[Any]) -> Path:
-    """Write crystals to ``.extxyz``, with one value of each column beside every crystal.
-
-    The file appears only when it is complete.
-
-    Raises:
-        InputError: another suffix, or a column of another length.
-    """
+    """Write crystals as extended XYZ, with one value of each column beside every crystal."""
     from ase import Atoms
     from ase.io import write as ase_write
 
-    path = Path(path)
-    if path.suffix != ".extxyz":
-        raise InputError(f"{path}: the suffix must be one of .extxyz")
-    for name, values in columns.items():
-        if len(values) != len(crystals):
-            raise InputError(f"{name} has {len(values)} values for {len(crystals)} crystals")
-    lattice, frac = crystals.lattice.cpu().numpy(), crystals.frac.detach().cpu().numpy()
-    numbers = crystals.numbers.cpu().numpy()
     images = []
-    for i in range(len(crystals)):
-        n = int((numbers[i] > 0).sum())
+    for i, (lattice, frac, numbers) in enumerate(crystals.each()):
         info = {name: _plain(values[i]) for name, values in columns.items()}
-        images.append(
-            Atoms(
-                numbers[i, :n], scaled_positions=frac[i, :n], cell=lattice[i], pbc=True, info=info
-            )
-        )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.part")
-    ase_write(partial, images, format="extxyz")
-    partial.replace(path)
-    return path
+        images.append(Atoms(numbers, scaled_positions=frac, cell=lattice, pbc=True, info=info))
+    text = StringIO()
+    ase_write(text, images, format="extxyz")
+    write_atomic(Path(path), text.getvalue().encode())
+    return Path(path)
 
 
 def _plain(value: Any) -> Any:
@@ -117,59 +97,44 @@ def read(paths: Path | str | Sequence[Path | str]) -> Samples:
     )
 
 
-def columns(path: Path | str) -> dict[str, np.ndarray]:
-    """What `write` put beside the crystals of an ``.extxyz`` file."""
-    found = _extxyz(_text(Path(path).read_bytes()))[1]
-    return {name: np.array(values) for name, values in found.items()}
-
-
 # ---- which files
 
 
 def _sources(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
-    """Name and content of each file that is meant."""
+    """Name and content of each file that is meant; tables only where there is nothing else."""
+    kind = _kind(path.name)
     if path.is_dir():
-        files = sorted(str(p.relative_to(path)) for p in path.rglob("*") if p.is_file())
-        yield from ((name, (path / name).read_bytes) for name in _chosen(path, files))
-        return
-    if not path.is_file():
-        _kind(path.name)
+        names = [str(p.relative_to(path)) for p in path.rglob("*") if p.is_file()]
+        content = lambda name: (path / name).read_bytes()  # noqa: E731
+    elif kind is None:
+        known = ", ".join(SUFFIXES)
+        raise InputError(f"{path}: the suffix must be one of {known}, or of a folder")
+    elif not path.is_file():
         raise InputError(f"no file {path}: check the path")
-    if _kind(path.name) != ".zip":
+    elif kind != ".zip":
         yield path.name, path.read_bytes
         return
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise InputError(f"{path} is no zip file ({error}): pack it anew") from error
-    for name in _chosen(path, archive.namelist()):
-        yield name, lambda name=name: archive.read(name)
-
-
-def _chosen(path: Path, names: Sequence[str]) -> list[str]:
-    """The files of crystals; where there are none, the tables."""
-    kinds: dict[bool, list[str]] = {True: [], False: []}
-    for name in sorted(names):
-        hidden = any(part.startswith((".", "__MACOSX")) for part in Path(name).parts)
-        kind = None if hidden else _kind(name, strict=False)
-        if kind not in (None, ".zip"):
-            kinds[kind == ".csv"].append(name)
-    if not (kinds[False] or kinds[True]):
+    else:
+        try:
+            archive = zipfile.ZipFile(path)
+        except zipfile.BadZipFile as error:
+            raise InputError(f"{path} is no zip file ({error}): pack it anew") from error
+        names, content = archive.namelist(), archive.read
+    hidden = re.compile(r"(^|/)(\.|__MACOSX)")
+    files = [n for n in sorted(names) if _kind(n) not in (None, ".zip") and not hidden.search(n)]
+    files = [name for name in files if _kind(name) != ".csv"] or files
+    if not files:
         raise InputError(f"{path} holds no file of crystals: give {', '.join(SUFFIXES)}")
-    return kinds[False] or kinds[True]
+    yield from ((name, partial(content, name)) for name in files)
 
 
-def _kind(name: str, *, strict: bool = True) -> str | None:
-    """The suffix that tells how to read a file; that of packing does not count."""
+def _kind(name: str) -> str | None:
+    """The suffix that tells how to read a file, if any does; that of packing does not count."""
     path = Path(name)
     path = path.with_suffix("") if path.suffix.lower() in PACKED else path
     if path.name.upper().startswith(("POSCAR", "CONTCAR")):
         return ".poscar"
-    if path.suffix.lower() in SUFFIXES:
-        return path.suffix.lower()
-    if strict:
-        raise InputError(f"{name}: the suffix must be one of {', '.join(SUFFIXES)}, or of a folder")
-    return None
+    return path.suffix.lower() if path.suffix.lower() in SUFFIXES else None
 
 
 # ---- what is in them
@@ -245,28 +210,23 @@ def _extxyz(text: str) -> tuple[Parts, Columns]:
 def _frames(text: str) -> Iterator[tuple[str, str]]:
     """Text of each frame, or why it is none; the next frame is found again behind a broken one."""
     lines = text.replace("\r\n", "\n").split("\n")
-    starts = [
-        i
-        for i, (line, below) in enumerate(pairwise(lines))
-        if HEADER.fullmatch(line) and COMMENT.search(below)
-    ]
+    pairs = enumerate(pairwise(lines))
+    starts = [i for i, (n, below) in pairs if HEADER.fullmatch(n) and COMMENT.search(below)]
+    starts.append(len(lines))
     at = 0
     while at < len(lines):
-        if not lines[at].strip():
+        line, following = lines[at], starts[bisect(starts, at)]
+        end = at + 2 + int(line) if HEADER.fullmatch(line) else 0
+        if not line.strip():
             at += 1
-            continue
-        n = int(lines[at]) if HEADER.fullmatch(lines[at]) else -1
-        end = at + 2 + n
-        following = next((i for i in starts if i > at), len(lines))
-        if n < 0:
-            yield "", f"not readable as extended XYZ: {lines[at][:40]!r} is no number of atoms"
-            at = following
-        elif following < end or end > len(lines):
-            yield "", f"not readable as extended XYZ: cut short, {n} atoms are announced"
-            at = following
-        else:
+        elif 0 < end <= following:
             yield "\n".join(lines[at:end]) + "\n", ""
             at = end
+        else:
+            short = f"cut short, {line} atoms are announced"
+            why = short if end else f"{line[:40]!r} is no number of atoms"
+            yield "", f"not readable as extended XYZ: {why}"
+            at = following
 
 
 def _from_ase(text: str, form: str, name: str) -> tuple[CrystalBatch | str, dict[str, Any]]:
@@ -277,12 +237,11 @@ def _from_ase(text: str, form: str, name: str) -> tuple[CrystalBatch | str, dict
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())
         return f"not readable as {name} ({why}): write it with imd sample, ASE or OVITO", {}
-    results = atoms.calc.results if atoms.calc is not None else {}
-    return _from_atoms(atoms), {**results, **atoms.info}
+    return _from_atoms(atoms), atoms.info
 
 
 def _from_atoms(atoms: Atoms) -> CrystalBatch | str:
-    cell = np.asarray(atoms.cell.array, dtype=np.float64)
+    cell = atoms.cell.array
     if len(atoms) == 0:
         return "no atoms"
     if not np.isfinite(cell).all() or not np.isfinite(atoms.positions).all():
@@ -314,23 +273,16 @@ def _table(content: bytes) -> Parts | Samples:
             f"a table of {len(table)} rows with columns {', '.join(table.columns)}: one of "
             f"{', '.join(STRUCTURES + FORMULAS)} is needed"
         )
-    if column in FORMULAS:
-        return _formulas(table[column].str.strip().tolist(), table.get("reason"))
-    return [structure(text) for text in table[column]]
-
-
-def _formulas(texts: Sequence[str], words: Sequence[str] | None) -> Samples:
-    counts, wrong = compositions.parse(texts)
-    reasons = [wrong.get(i, "") for i in range(len(texts))]
-    for i, text in enumerate(texts):
-        if not text:
-            reasons[i] = (words[i] if words is not None else "") or "no formula"
-    counts = compositions.reduced(counts)
-    for i in np.flatnonzero((counts > MOST_ATOMS).any(1)):
-        reasons[i] = f"{texts[i]!r} has more than {MOST_ATOMS} atoms of one element"
-        counts[i] = 0
-    ok = np.array([not why for why in reasons])
-    return Samples(counts.astype(np.int8), ok, tuple(reasons))
+    if column in STRUCTURES:
+        return [structure(text) for text in table[column]]
+    formulas = table[column].str.strip()
+    counts, wrong = compositions.parse(formulas.tolist())
+    words = table["reason"] if "reason" in table else [""] * len(table)
+    reasons = [
+        wrong.get(i, "") if formula else word or "no formula"
+        for i, (formula, word) in enumerate(zip(formulas, words, strict=True))
+    ]
+    return Samples.from_reasons(counts, reasons)
 
 
 def structure(given: Any) -> CrystalBatch | str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime import lookup
+from ..runtime import lookup, read_toml
 from . import elements, geometry
 
 if TYPE_CHECKING:
@@ -23,34 +23,20 @@ class GeometryRule:
 
     Two atoms must be at least ``s_i + s_j`` apart, where
     ``s_i = max(min_distance / 2, radius_fraction * (r_i + radius_offset / 2))``.
-
-    Attributes:
-        name: how the rule is called.
-        source: where it comes from, and what it leaves out.
-        min_distance: shortest distance of any two atoms, Å.
-        own_images: is an atom's distance to its own periodic images checked too?
-        radii: column of the element table that holds r_i; empty where radii play no part.
-        radius_fraction: multiplies the radii.
-        radius_offset: added to ``r_i + r_j`` before multiplying, Å.
-        default_radius: r_i of elements without one, Å.
-        cell_volume: (low, high), Å^3.
-        volume_per_atom: (low, high), Å^3.
-        density: (low, high), g/cm^3.
-        edges: (low, high) of the lengths of a, b, c, Å.
     """
 
     name: str
-    source: str
-    min_distance: float = 0.0
-    own_images: bool = True
-    radii: str = ""
+    source: str  # where it comes from, and what it leaves out
+    min_distance: float = 0.0  # shortest distance of any two atoms, Å
+    own_images: bool = True  # is an atom's distance to its own periodic images checked too?
+    radii: str = ""  # column of the element table that holds r_i; empty where radii play no part
     radius_fraction: float = 0.0
-    radius_offset: float = 0.0
-    default_radius: float = 0.0
-    cell_volume: tuple[float, float] = ANY
-    volume_per_atom: tuple[float, float] = ANY
-    density: tuple[float, float] = ANY
-    edges: tuple[float, float] = ANY
+    radius_offset: float = 0.0  # Å
+    default_radius: float = 0.0  # r_i of elements without one, Å
+    cell_volume: tuple[float, float] = ANY  # (low, high), Å^3
+    volume_per_atom: tuple[float, float] = ANY  # (low, high), Å^3
+    density: tuple[float, float] = ANY  # (low, high), g/cm^3
+    edges: tuple[float, float] = ANY  # (low, high) of the lengths of a, b, c, Å
 
     @property
     def scale(self) -> np.ndarray:
@@ -67,70 +53,22 @@ class GeometryRule:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-# 0.65 is the largest multiple of 0.05 that real crystals satisfy: of the 20,988 crystals of
-# oqmd_icsd with at most 20 sites, 20,981 pass (99.97 %; 99.79 % at 0.70, where uranyl oxides
-# begin to fail). All of them lie inside the other bounds of the rule: densities run from 0.26 to
-# 22.8 g/cm^3, volumes per atom from 2.7 to 120 Å^3.
 RULES: dict[str, GeometryRule] = {
-    "imd": GeometryRule(
-        "imd",
-        "this package: 0.65 of the sum of covalent radii (Cordero et al., Dalton Trans. 2008, "
-        "2832), own images included, bounds just outside the range of real crystals",
-        min_distance=0.5,
-        radii="covalent_radius",
-        radius_fraction=0.65,
-        default_radius=1.7,
-        volume_per_atom=(2.0, 150.0),
-        density=(0.05, 25.0),
-    ),
-    "cdvae": GeometryRule(
-        "cdvae",
-        "Xie et al., ICLR 2022 (arXiv 2110.06197): never checks an atom against its own images",
-        min_distance=0.5,
-        own_images=False,
-        cell_volume=(0.1, float("inf")),
-    ),
-    "lemat": GeometryRule(
-        "lemat",
-        "distances, densities and cell bounds of LeMat-GenBench (arXiv 2512.04562), which never "
-        "checks own images; left out: a CIF can be written, spglib finds a space group",
-        own_images=False,
-        radii="atomic_radius",
-        radius_fraction=0.5,
-        radius_offset=0.7,
-        default_radius=1.0,
-        cell_volume=(1.0, float("inf")),
-        volume_per_atom=(2.0, 1e5),
-        density=(0.01, 25.0),
-        edges=(1.0, 100.0),
-    ),
+    name: GeometryRule(name, **rule) for name, rule in read_toml("protocols", "rules.toml").items()
 }
 
 
 @dataclass(frozen=True, eq=False)
 class GeometryVerdict:
-    """Verdicts of one rule on n crystals; reasons are written only when asked for.
+    """Verdicts of one rule on n crystals; reasons are written only when asked for."""
 
-    Attributes:
-        ok: (n,) bool.
-        rule: the rule.
-        contact: (n,) smallest ``d_ij / (s_i + s_j)``; NaN where the crystal is broken.
-        sites: (n, 2) the two sites of that contact.
-        crystals: what was judged.
-        broken: (n,) bool, nothing can be measured: not finite, no volume, no atoms.
-        bounds: what was measured beside the distances: name -> (low, high, values, unit).
-    """
-
-    ok: np.ndarray
+    ok: np.ndarray  # (n,) bool
     rule: GeometryRule
-    contact: np.ndarray
-    sites: np.ndarray
+    contact: np.ndarray  # (n,) smallest d_ij / (s_i + s_j); NaN where the crystal is broken
+    sites: np.ndarray  # (n, 2) the two sites of that contact
     crystals: CrystalBatch
-    broken: np.ndarray
-    bounds: dict[str, tuple[float, float, np.ndarray, str]]
-
-    def __len__(self) -> int:
-        return len(self.ok)
+    broken: np.ndarray  # (n,) bool, nothing can be measured, see `why_broken`
+    bounds: dict[str, tuple[float, float, np.ndarray, str]]  # name -> (low, high, values, unit)
 
     def reason(self, index: int) -> str:
         """Why a crystal fails, e.g. ``Mg–O 0.83 Å < 1.20 Å``; empty where it passes."""
@@ -151,16 +89,12 @@ class GeometryVerdict:
     @cached_property
     def reasons(self) -> tuple[str, ...]:
         """(n,) reasons, empty where a crystal passes."""
-        return tuple(self.reason(i) for i in range(len(self)))
-
-    @cached_property
-    def _scale(self) -> np.ndarray:
-        return self.rule.scale
+        return tuple(self.reason(i) for i in range(len(self.ok)))
 
     def _why_close(self, index: int) -> str:
         i, j = self.sites[index]
         numbers = self.crystals.numbers[index, [i, j]].tolist()
-        limit = float(self._scale[numbers].sum())
+        limit = float(self.rule.scale[numbers].sum())
         distance = float(self.contact[index]) * limit
         names = "–".join(elements.SYMBOLS[z] for z in numbers)
         image = " (own image)" if i == j else ""
@@ -169,14 +103,10 @@ class GeometryVerdict:
 
 
 def geometry_valid(crystals: CrystalBatch, rule: str | GeometryRule = "imd") -> np.ndarray:
-    """Which crystals have possible distances, volumes and densities.
+    """(n,) bool: has each crystal possible distances, volumes and densities?
 
-    Args:
-        crystals: n crystals; broken ones (NaN, no volume, no atoms) fail and stop nothing.
-        rule: ``imd``, ``cdvae``, ``lemat`` (see `RULES`), or a rule of your own.
-
-    Returns:
-        (n,) bool.
+    Broken crystals (NaN, no volume, no atoms) fail and stop nothing. The rule is ``imd``, ``cdvae``
+    or ``lemat`` (see `RULES`), or one of your own.
 
     Raises:
         UnknownNameError: no such rule.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,32 +103,25 @@ class Samples:
 
     @property
     def crystals(self) -> CrystalBatch:
-        """The content, if it is crystals.
-
-        Raises:
-            InputError: it is something else.
-        """
+        """The content, if it is crystals."""
         return self._of_kind(CrystalBatch, "crystals")
 
     @property
     def counts(self) -> np.ndarray:
-        """(n, 119) counts, if the content is compositions.
-
-        Raises:
-            InputError: it is something else.
-        """
+        """(n, 119) counts, if the content is compositions."""
         return self._of_kind(np.ndarray, "compositions")
 
     @property
     def tensor(self) -> torch.Tensor:
-        """(n, …) tensor, if the content is one.
-
-        Raises:
-            InputError: it is something else.
-        """
+        """(n, …) tensor, if the content is one."""
         return self._of_kind(torch.Tensor, "a tensor")
 
     def _of_kind(self, kind: type, name: str) -> Any:
+        """The content.
+
+        Raises:
+            InputError: it is of another kind.
+        """
         if not isinstance(self.content, kind):
             raise InputError(
                 f"these samples hold {type(self.content).__name__}, not {name}: take .content"
@@ -173,33 +166,25 @@ def at_least_one(n: int) -> int:
     return n
 
 
-class Source(Protocol):
-    """Anything that makes samples piece by piece, e.g. a model."""
-
-    def piece(self, index: int, n: int, *, seed: int = 0) -> Samples:
-        """Piece ``index`` of the stream with this seed: n samples."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class Stream:
     """n samples that are not made yet: each piece is, when and where it is needed.
 
     Attributes:
-        source: what makes them; it may say how large a piece is at most (``PIECE``).
+        source: what makes them, e.g. a model: ``piece(index, n, seed=)`` is that piece of the
+            stream with this seed. It may say how large a piece is at most (``PIECE``).
         n: how many.
         seed: of all pieces; the same seed gives the same samples, whoever makes which piece.
         condition: what is asked of the source, if it can be asked.
     """
 
-    source: Source
+    source: Any
     n: int
     seed: int = 0
     condition: Any = None
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise InputError(f"n = {self.n}: say how many samples the source shall make")
+        at_least_one(self.n)
 
     def __len__(self) -> int:
         return self.n

@@ -16,25 +16,22 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..runtime import InputError
+from .batch import CrystalBatch
 
 if TYPE_CHECKING:
     import moyopy
 
-    from .batch import CrystalBatch
-
 N_SPACE_GROUPS = 230
 FIRST_CUBIC = 195
 NOT_FOUND = 0  # space-group number where detection failed
+POLAR = {"1", "2", "m", "2mm", "3", "3m", "4", "4mm"}  # leave a direction unchanged
 MAX_TRIES = 4
 SAME_VOLUME = 0.05  # relative; what standardisation may change the volume per atom by
 
 
 @cache
 def operations(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetry operations of a space group in the conventional cell.
-
-    Args:
-        number: 1..230 (International Tables).
+    """Symmetry operations of a space group, 1..230, in the conventional cell.
 
     Returns:
         rotations (n, 3, 3) and translations (n, 3), both float64, acting on column vectors:
@@ -82,7 +79,6 @@ def expand(
         InputError: a space group outside 1..230.
     """
     from ..kernels.crystals import expand_orbits
-    from .batch import CrystalBatch
 
     orbit_frac = np.ascontiguousarray(orbit_frac, dtype=np.float64)
     multiplicity = np.zeros(orbit_numbers.shape, dtype=np.int64)
@@ -104,35 +100,21 @@ def expand(
 
 
 def space_group_numbers(crystals: CrystalBatch, *, symprec: float = 0.1) -> np.ndarray:
-    """(batch,) space-group numbers found by moyopy; 0 where the search fails.
-
-    Args:
-        crystals: the crystals.
-        symprec: how far atoms may be from the symmetric position, Å.
-    """
+    """(batch,) numbers found by moyopy, 0 where it fails, with atoms up to ``symprec`` Å off."""
     found = moyo_datasets(crystals, symprec=symprec)
     return np.array([NOT_FOUND if data is None else data.number for data in found], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Orbits:
-    """A crystal in its standard conventional cell, reduced to one site an orbit.
+    """A crystal in its standard conventional cell, reduced to one site an orbit."""
 
-    Attributes:
-        space_group: ITA number.
-        lattice: (3, 3) Å, standard conventional cell.
-        frac: (orbits, 3) one representative of each orbit.
-        numbers: (orbits,) atomic numbers.
-        wyckoff: Wyckoff letters.
-        multiplicity: (orbits,) sites of each orbit in the conventional cell.
-    """
-
-    space_group: int
-    lattice: np.ndarray
-    frac: np.ndarray
-    numbers: np.ndarray
-    wyckoff: tuple[str, ...]
-    multiplicity: np.ndarray
+    space_group: int  # ITA number
+    lattice: np.ndarray  # (3, 3) Å
+    frac: np.ndarray  # (orbits, 3) one representative of each
+    numbers: np.ndarray  # (orbits,) atomic numbers
+    wyckoff: tuple[str, ...]  # (orbits,) letters
+    multiplicity: np.ndarray  # (orbits,) sites in the conventional cell
 
 
 def orbits(crystals: CrystalBatch, *, symprec: float = 0.01) -> list[Orbits | None]:
@@ -152,54 +134,51 @@ def from_orbits(found: Sequence[Orbits]) -> tuple[CrystalBatch, np.ndarray]:
     """
     if not found:
         raise InputError("no crystals given: a CrystalBatch needs at least one crystal")
-    most = max(len(orbit.numbers) for orbit in found)
-    frac = np.zeros((len(found), most, 3))
-    numbers = np.zeros((len(found), most), dtype=np.int64)
-    for i, orbit in enumerate(found):
-        frac[i, : len(orbit.numbers)] = orbit.frac
-        numbers[i, : len(orbit.numbers)] = orbit.numbers
     groups = np.array([orbit.space_group for orbit in found])
-    return expand(groups, np.stack([orbit.lattice for orbit in found]), frac, numbers)
+    padded = CrystalBatch.from_ragged(  # a batch of orbits has the form of a batch of crystals
+        np.stack([orbit.lattice for orbit in found]),
+        np.concatenate([orbit.frac for orbit in found]),
+        np.concatenate([orbit.numbers for orbit in found]),
+        [len(orbit.numbers) for orbit in found],
+    )
+    return expand(groups, padded.lattice.numpy(), padded.frac.numpy(), padded.numbers.numpy())
 
 
 def primitive(crystals: CrystalBatch, *, symprec: float = 0.01) -> CrystalBatch:
     """Standard primitive cells; a crystal whose symmetry is not found stays as it is."""
-    from .batch import CrystalBatch
+    found = zip(crystals, moyo_datasets(crystals, symprec=symprec), strict=True)
+    return CrystalBatch.cat(
+        [crystal if data is None else _batch_of(data.prim_std_cell) for crystal, data in found]
+    )
 
-    out = []
-    for crystal, data in zip(crystals, moyo_datasets(crystals, symprec=symprec), strict=True):
-        if data is None:
-            out.append(crystal)
-            continue
-        std = data.prim_std_cell
-        out.append(
-            CrystalBatch.from_ragged(
-                np.array(std.basis)[None], np.array(std.positions), std.numbers, [std.num_atoms]
-            )
-        )
-    return CrystalBatch.cat(out)
+
+def _batch_of(cell: moyopy.Cell) -> CrystalBatch:
+    sites = np.array(cell.positions)
+    return CrystalBatch.from_ragged(
+        np.array(cell.basis)[None], sites, cell.numbers, [cell.num_atoms]
+    )
 
 
 def only_scale_is_free(crystals: CrystalBatch, *, symprec: float = 0.01) -> np.ndarray:
     """(batch,) bool: cubic, and no site can move without breaking the symmetry.
 
     Such a crystal is known when its volume is. A site is fixed where the rotations that keep it
-    leave no direction unchanged: their mean is the zero matrix.
+    leave no direction unchanged.
     """
     found = moyo_datasets(crystals, symprec=symprec)
-    return np.array([d is not None and d.number >= FIRST_CUBIC and _all_fixed(d) for d in found])
+    return np.array(
+        [
+            data is not None
+            and data.number >= FIRST_CUBIC
+            and not any(_in_any_order(each) in POLAR for each in data.site_symmetry_symbols)
+            for data in found
+        ]
+    )
 
 
-def _all_fixed(data: moyopy.MoyoDataset) -> bool:
-    cell = data.prim_std_cell
-    data = _dataset(cell, 1e-4) or data
-    rotations = np.array(data.operations.rotations, dtype=np.float64)
-    translations = np.array(data.operations.translations)
-    frac = np.array(cell.positions)
-    shift = np.einsum("gij,sj->gsi", rotations, frac) + translations[:, None] - frac
-    keeps = (np.abs(shift - np.rint(shift)) < 1e-3).all(2)  # (operations, sites)
-    mean = np.einsum("gs,gij->sij", keeps, rotations)
-    return bool(np.abs(mean).max() < 1e-6)
+def _in_any_order(symbol: str) -> str:
+    """A site symmetry, such as ``m.m2``, whatever the axes that its parts belong to."""
+    return "".join(sorted(symbol.replace(".", "")))
 
 
 def _orbits_of(data: moyopy.MoyoDataset) -> Orbits:
@@ -240,15 +219,12 @@ def _dataset(cell: moyopy.Cell, symprec: float) -> moyopy.MoyoDataset | None:
             data = moyopy.MoyoDataset(cell, symprec=symprec, setting=moyopy.Setting.standard())
         except ValueError:  # overlapping atoms, or no group within the tolerance
             return None
-        if _same_volume_per_atom(cell, data.prim_std_cell):
+        cells = (cell, data.prim_std_cell)
+        sizes = [abs(np.linalg.det(np.array(c.basis))) / c.num_atoms for c in cells]
+        if abs(sizes[0] / sizes[1] - 1.0) < SAME_VOLUME:
             return data
         symprec /= 2  # just at the edge of a symmetry moyopy may merge atoms of different sites
     return None
-
-
-def _same_volume_per_atom(one: moyopy.Cell, two: moyopy.Cell) -> bool:
-    sizes = [abs(np.linalg.det(np.array(c.basis))) / c.num_atoms for c in (one, two)]
-    return abs(sizes[0] / sizes[1] - 1.0) < SAME_VOLUME
 
 
 @cache

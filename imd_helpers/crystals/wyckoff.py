@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
-from ..runtime import InputError
+from ..runtime import InputError, data_path
 from . import symmetry
 from .batch import CrystalBatch
 
 FOUND_WITHIN = 0.01  # Å, for the symmetry of crystals whose positions are named
-GENERIC = np.array([0.1234567, 0.3141593, 0.2718282])  # parameters without any symmetry
-CELLS_3 = np.array(list(itertools.product((-1, 0, 1), repeat=3)), dtype=float)
-CELLS_5 = np.array(list(itertools.product((-2, -1, 0, 1, 2), repeat=3)), dtype=float)
-
-Points = tuple[np.ndarray, np.ndarray]  # points ``origin + u @ directions``: origin, directions
+PARTS = 120  # of an edge, in which the table counts origins
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,123 +23,36 @@ class Wyckoff:
     """A Wyckoff position: points ``origin + u @ directions``, and what symmetry makes of them.
 
     Uniform u in [0, 1) are uniform over the position.
-
-    Attributes:
-        multiplicity: sites in the conventional cell.
-        free: number of free parameters.
-        origin: (3,) fractional.
-        directions: (3, 3) whole numbers, zero in the rows beyond ``free``.
     """
 
-    multiplicity: int
-    free: int
-    origin: np.ndarray
-    directions: np.ndarray
+    multiplicity: int  # sites in the conventional cell
+    free: int  # parameters
+    origin: np.ndarray  # (3,) fractional
+    directions: np.ndarray  # (3, 3) whole numbers, zero in the rows beyond ``free``
+
+
+@cache
+def _table() -> np.ndarray:
+    """(1731, 15) whole numbers; the columns are on the card, `data/wyckoff/README.md`."""
+    path = data_path("wyckoff", "positions.csv")
+    return np.loadtxt(path, dtype=np.int64, delimiter=",", skiprows=1)
 
 
 @cache
 def wyckoff_positions(space_group: int) -> tuple[Wyckoff, ...]:
-    """The Wyckoff positions of a space group, from its operations; the general position last.
-
-    An operation leaves a point, line or plane in place. From the whole space down, each set of
-    fixed points is cut with those of all operations; two sets that an operation maps onto each
-    other are one Wyckoff position.
+    """The Wyckoff positions of a space group; the general position last.
 
     Raises:
         InputError: a number outside 1..230.
     """
-    rotations, translations = symmetry.operations(space_group)
-    found: list[Wyckoff] = []
-    cuts: dict[int, list[Points]] = defaultdict(list)
-    cuts[3].append((np.zeros((1, 3)), np.eye(3)))
-    for free in (3, 2, 1, 0):
-        here: list[Points] = []
-        for points, directions in cuts[free]:
-            here += _new_sets(points, directions, here, space_group)
-        for origin, directions in here:
-            for points, kept in _cuts(origin, directions, space_group):
-                cuts[len(kept)].append((points, kept))
-            generic = origin + GENERIC[:free] @ directions
-            images = np.round((rotations @ generic + translations) % 1.0, 6) % 1.0
-            sites = len(np.unique(images, axis=0))
-            padded = np.concatenate([directions, np.zeros((3 - free, 3))])
-            found.append(Wyckoff(sites, free, origin % 1.0, padded))
-    return tuple(sorted(found, key=lambda each: (each.free, each.multiplicity)))
-
-
-def _cuts(origin: np.ndarray, directions: np.ndarray, space_group: int) -> Iterator[Points]:
-    """The parts of a set of points that single operations leave in place."""
-    rotations, translations = symmetry.operations(space_group)
-    for rotation in np.unique(rotations, axis=0):
-        moves = rotation - np.eye(3)
-        system = moves @ directions.T  # (3, k) u -> how far a point of the set is moved
-        _, size, vectors = np.linalg.svd(system)
-        rank = int((size > 1e-9).sum())
-        if rank == 0:
-            continue
-        shift = translations[(rotations == rotation).all((1, 2))]
-        target = (-(moves @ origin) - shift)[:, None] - CELLS_5  # back into place, up to a cell
-        target = target.reshape(-1, 3)
-        u = target @ np.linalg.pinv(system, rcond=1e-9).T
-        fixed = np.abs(u @ system.T - target).max(1) < 1e-7
-        if fixed.any():
-            kept = _whole_directions(vectors[rank:] @ directions)
-            points = (origin + u[fixed] @ directions) % 1.0
-            yield _distinct(points, kept), kept
-
-
-def _whole_directions(vectors: np.ndarray) -> np.ndarray:
-    """Small whole-number vectors that span the same space."""
-    if len(vectors) == 0:
-        return np.zeros((0, 3))
-    rows = np.rint(30 * _projector(vectors))  # denominators are 1, 2, 3, 5 or 6
-    picked: list[np.ndarray] = []
-    for row in rows:
-        if np.linalg.matrix_rank(np.array([*picked, row])) > len(picked):
-            picked.append(row / np.gcd.reduce(row.astype(int)))
-    return np.array(picked)
-
-
-def _projector(vectors: np.ndarray) -> np.ndarray:
-    """(3, 3) projection onto what the rows span."""
-    return np.linalg.pinv(vectors) @ vectors if len(vectors) else np.zeros((3, 3))
-
-
-def _distinct(points: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """Points that lie in different sets ``point + u @ directions``, as far as is easy to see."""
-    across = np.eye(3) - _projector(directions)
-    offsets = np.round((points[:, None] + CELLS_3) @ across, 5) + 0.0
-    nearest = np.abs(offsets @ [1e10, 1e5, 1.0]).argmin(1)  # one of the equal ones, always the same
-    keys = offsets[np.arange(len(points)), nearest] if len(directions) else np.round(points, 5) % 1
-    return points[np.unique(keys, axis=0, return_index=True)[1]]
-
-
-def _new_sets(
-    points: np.ndarray, directions: np.ndarray, known: Sequence[Points], space_group: int
-) -> list[Points]:
-    """Sets of points that no operation maps onto known ones, or onto one another."""
-    rotations, translations = symmetry.operations(space_group)
-    generic = points + GENERIC[: len(directions)] @ directions
-    images = np.einsum("gij,pj->pgi", rotations, generic) + translations
-    out: list[Points] = []
-    waiting = list(known)
-    while len(points):
-        if not waiting:
-            waiting = [(points[0], directions)]
-            out += waiting
-        origin, others = waiting.pop()
-        across = np.eye(3) - _projector(others)
-        delta = images - origin  # (points, operations, 3)
-        delta = (delta - np.round(delta))[:, :, None]
-        if len(others):  # the nearest image of a line or plane may lie in another cell
-            delta = delta + CELLS_3
-        same = (np.abs(delta @ across).max(-1) < 1e-6).any((1, 2))
-        points, images = points[~same], images[~same]
-    return out
+    symmetry.operations(space_group)  # raises where there is no such group
+    return tuple(
+        Wyckoff(int(row[1]), int(row[2]), row[3:6] / PARTS, row[6:].reshape(3, 3).astype(float))
+        for row in _table()[_table()[:, 0] == space_group]
+    )
 
 
 # ---- positions taken
-
 
 Held = tuple[tuple[str, int], ...]  # Wyckoff letters and how often each is taken
 

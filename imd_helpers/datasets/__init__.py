@@ -20,7 +20,7 @@ from .embedded import (
 from .parsing import read_cif_csv, read_set
 from .registry import REGISTRY
 from .remote import DownloadError
-from .splits import SPLITS, split_index, split_of
+from .splits import SPLITS, split_of
 from .store import CrystalSet
 
 __all__ = [
@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 _FORMULA_TABLES = ("oqmd_formulas", "mp_e_form", "mp_gap", "mp_e_hull", "expt_gap")
-_EMBEDDED: dict[str, Callable[[str | None], Any]] = {
+_EMBEDDED: dict[str, Callable[[], Any]] = {
     "oqmd_icsd": load_oqmd_icsd,
     "cubic_prototypes": load_cubic_prototypes,
     **{name: partial(load_formulas, name) for name in _FORMULA_TABLES},
@@ -50,13 +50,7 @@ _EMBEDDED: dict[str, Callable[[str | None], Any]] = {
 class Card(str):
     """The card of a data set: a string that notebooks show as formatted text."""
 
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self)
-
-    def _repr_markdown_(self) -> str:
-        return str(self)
+    __repr__ = _repr_markdown_ = str.__str__
 
 
 def names(*, remote: bool = True) -> list[str]:
@@ -98,16 +92,17 @@ def load(name: str, split: str | None = None) -> Any:
     """
     lookup("data set", name, names())
     if split is not None:
-        split_index(split)
+        lookup("split", split, SPLITS)
     if name in _EMBEDDED:
-        return _EMBEDDED[name](split)
-    entry = REGISTRY[name]
-    if entry.kind == "files":
+        data = _EMBEDDED[name]()
+    elif (entry := REGISTRY[name]).kind == "files":
         raise InputError(
             f"{name} has no reader: imd.datasets.fetch({name!r}) returns the paths of its files, "
             "and its card says what they hold"
         )
-    return read_set(entry, remote.fetch(entry, split), split)
+    else:
+        data = read_set(entry, remote.fetch(entry, split), split)
+    return data if split is None else data.select(split=split)
 
 
 def fetch(name: str) -> list[Path]:

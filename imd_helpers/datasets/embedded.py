@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..runtime import InputError, data_path, lookup
-from .splits import SPLITS, split_index
+from .splits import SPLITS
 from .store import CrystalSet
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _ZEOLITE_NAMES = {
 }
 
 
-def load_oqmd_icsd(split: str | None = None) -> CrystalSet:
+def load_oqmd_icsd() -> CrystalSet:
     """The 32,159 OQMD structures of ICSD materials."""
     import pandas as pd
 
@@ -56,11 +56,10 @@ def load_oqmd_icsd(split: str | None = None) -> CrystalSet:
         }
     )
     lattice = raw["lattice"].astype(np.float64)
-    data = CrystalSet.from_flat("oqmd_icsd", table, lattice, raw["numbers"], raw["frac"])
-    return data if split is None else data.select(split=split)
+    return CrystalSet.from_flat("oqmd_icsd", table, lattice, raw["numbers"], raw["frac"])
 
 
-def load_cubic_prototypes(split: str | None = None) -> CrystalSet:
+def load_cubic_prototypes() -> CrystalSet:
     """Half-Heuslers, Heuslers and perovskites filled with elements, energies by CHGNet."""
     import pandas as pd
 
@@ -81,8 +80,7 @@ def load_cubic_prototypes(split: str | None = None) -> CrystalSet:
             "entry": np.arange(len(kind)),
         }
     )
-    data = CrystalSet.from_flat("cubic_prototypes", table, lattice, flat_numbers, flat_frac)
-    return data if split is None else data.select(split=split)
+    return CrystalSet.from_flat("cubic_prototypes", table, lattice, flat_numbers, flat_frac)
 
 
 def _fill(kind: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -146,8 +144,13 @@ class FormulaTable:
         columns = ", ".join(self.table.columns)
         return f"{self.name}: {len(self):,} rows of {columns}"
 
+    def select(self, *, split: str) -> FormulaTable:
+        """The rows of one split."""
+        rows = self.table["split"] == split
+        return FormulaTable(self.name, self.table[rows].reset_index(drop=True))
 
-def load_formulas(name: str, split: str | None = None) -> FormulaTable:
+
+def load_formulas(name: str) -> FormulaTable:
     """One of the tables of formulas, e.g. ``oqmd_formulas``."""
     import pandas as pd
 
@@ -158,8 +161,6 @@ def load_formulas(name: str, split: str | None = None) -> FormulaTable:
         keep_default_na=False,
         na_values={"band_gap": [""]},
     )
-    if split is not None:
-        table = table[table["split"] == SPLITS[split_index(split)]].reset_index(drop=True)
     return FormulaTable(name, table)
 
 
@@ -182,6 +183,13 @@ class Zeolites:
         exact = int(self.is_exact_sio2.sum())
         return f"iza_zeolites: {len(self)} frameworks, {exact} of them exactly SiO2"
 
+    def select(self, *, split: str) -> Zeolites:
+        """Refused: all frameworks have one formula, so a split by formula cannot divide them."""
+        raise InputError(
+            f"split={split!r}: all frameworks of iza_zeolites have the formula SiO2, so a split by "
+            "formula cannot divide them; load the whole set and divide it by framework code"
+        )
+
     @property
     def is_exact_sio2(self) -> np.ndarray:
         """(frameworks,) bool: two O for each Si, which holds where no framework is interrupted."""
@@ -200,25 +208,14 @@ class Zeolites:
         if codes is None:
             codes = self.table["code"][self.is_exact_sio2]
         listed = [codes] if isinstance(codes, str) else list(codes)
-        return {code: _parse_zeolite(code, self._cif(code)) for code in listed}
-
-    def _cif(self, code: str) -> str:
-        return self.cifs[lookup("zeolite framework", code, self.cifs)]
+        known = [lookup("zeolite framework", code, self.cifs) for code in listed]
+        return {code: _parse_zeolite(code, self.cifs[code]) for code in known}
 
 
-def load_zeolites(split: str | None = None) -> Zeolites:
-    """The 229 zeolite frameworks.
-
-    Raises:
-        InputError: a split is asked for.
-    """
+def load_zeolites() -> Zeolites:
+    """The 229 zeolite frameworks."""
     import pandas as pd
 
-    if split is not None:
-        raise InputError(
-            f"split={split!r}: all frameworks of iza_zeolites have the formula SiO2, so a split by "
-            "formula cannot divide them; load the whole set and divide it by framework code"
-        )
     with lzma.open(data_path("iza_zeolites", "iza_zeolites.json.xz"), "rt") as file:
         table = pd.DataFrame(json.load(file)).rename(columns=_ZEOLITE_NAMES)
     cifs = dict(zip(table["code"], table.pop("cif"), strict=True))

@@ -5,16 +5,15 @@ from __future__ import annotations
 import gzip
 import json
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..crystals import files
 from ..runtime import InputError
 from .embedded import FormulaTable
-from .registry import RemoteSet
+from .registry import REGISTRY, RemoteSet
 from .splits import SPLITS, split_of
 from .store import CrystalSet
 
@@ -25,80 +24,54 @@ _DROPPED = ("elements", "pretty_formula", "reduced_formula", "chemical_system", 
 
 
 def read_set(entry: RemoteSet, paths: Sequence[Path], split: str | None) -> Any:
-    """Read the files of a registry entry.
+    """Read the files of a registry entry; of published parts only the one that is asked for.
 
     Raises:
-        InputError: a crystal cannot be used.
+        InputError: a crystal cannot be used, or the files have no part of that name.
     """
     if entry.kind == "json":
-        return _read_json(entry, paths[0], split)
-    parts = _csv_parts(paths) if entry.kind == "cif_csv" else _zip_parts(paths[0])
+        return _read_json(entry, paths[0])
+    parts: dict[str, Any] = {path.name.split(".")[0]: path for path in paths}
+    if entry.kind == "cif_zip":
+        with zipfile.ZipFile(paths[0]) as archive:
+            members = {
+                Path(name).stem: name for name in archive.namelist() if name.endswith(".csv")
+            }
+        found = [part for part in SPLITS if part in members]
+        parts = {part: zipfile.Path(paths[0], members[part]) for part in found}
     if split is not None and split not in parts:
         raise InputError(f"{entry.name} has no part {split!r}: it has {', '.join(parts)}")
-    chosen = parts if split is None else {split: parts[split]}
-    return crystals_from_cif({key: read() for key, read in chosen.items()}, entry)
+    return _read_csv(entry, parts if split is None else {split: parts[split]})
 
 
-def read_cif_csv(
-    paths: Mapping[str, Path], *, name: str, columns: Mapping[str, str] | None = None
-) -> CrystalSet:
+def read_cif_csv(paths: Mapping[str, Path], *, name: str) -> CrystalSet:
     """Read your own csv files with a column `cif` (one for each split), as MP-20 has them.
 
-    Args:
-        paths: split -> file (csv, or csv compressed as its suffix says).
-        name: name of the data set.
-        columns: published column names -> the names used here; default: those of MP-20.
-
-    Raises:
-        InputError: no column `cif`, or a crystal that cannot be used.
-    """
-    import pandas as pd
-
-    from .registry import REGISTRY
-
-    renames = REGISTRY["mp_20"].columns if columns is None else columns
-    entry = RemoteSet(name, "", (), "cif_csv", "", "", columns=renames)
-    tables = {split: pd.read_csv(path, keep_default_na=True) for split, path in paths.items()}
-    return crystals_from_cif(tables, entry)
-
-
-def crystals_from_cif(tables: Mapping[str, pd.DataFrame], entry: RemoteSet) -> CrystalSet:
-    """Parse the column `cif` of one table for each published split.
+    Each split has its path, of a csv file or of one compressed as its suffix says.
 
     Raises:
         InputError: no column `cif`, a CIF that cannot be read, or partial occupancy.
     """
+    entry = RemoteSet(name, "", (), "cif_csv", "", "", columns=REGISTRY["mp_20"].columns)
+    return _read_csv(entry, paths)
+
+
+def _read_csv(entry: RemoteSet, paths: Mapping[str, Any]) -> CrystalSet:
+    """Files or members of a zip file, one for each published split, with a column `cif`."""
     import pandas as pd
 
-    table = pd.concat([part.assign(split=key) for key, part in tables.items()], ignore_index=True)
+    tables = []
+    for split, path in paths.items():
+        source = path.open("rb") if isinstance(path, zipfile.Path) else path
+        tables.append(pd.read_csv(source, low_memory=False).assign(split=split))
+    table = pd.concat(tables, ignore_index=True)
     if "cif" not in table:
         known = ", ".join(map(str, table.columns))
         raise InputError(f"{entry.name}: no column 'cif', only {known}: is this the right file?")
     return _assemble(entry, table, table.pop("cif"))
 
 
-def _csv_parts(paths: Sequence[Path]) -> dict[str, Callable[[], pd.DataFrame]]:
-    import pandas as pd
-
-    return {path.name.split(".")[0]: lambda path=path: pd.read_csv(path) for path in paths}
-
-
-def _zip_parts(path: Path) -> dict[str, Callable[[], pd.DataFrame]]:
-    """The members ``<folder>/<split>.csv`` of a zip file."""
-    import pandas as pd
-
-    with zipfile.ZipFile(path) as archive:
-        members = {Path(name).stem: name for name in archive.namelist() if name.endswith(".csv")}
-
-    def read(member: str) -> pd.DataFrame:
-        with zipfile.ZipFile(path) as archive, archive.open(member) as stream:
-            return pd.read_csv(stream, low_memory=False)
-
-    found = [split for split in SPLITS if split in members]
-    return {split: lambda member=members[split]: read(member) for split in found}
-
-
-def _read_json(entry: RemoteSet, path: Path, split: str | None) -> CrystalSet | FormulaTable:
+def _read_json(entry: RemoteSet, path: Path) -> CrystalSet | FormulaTable:
     import pandas as pd
 
     with gzip.open(path, "rt", encoding="utf-8") as stream:
@@ -106,12 +79,9 @@ def _read_json(entry: RemoteSet, path: Path, split: str | None) -> CrystalSet | 
     table = pd.DataFrame(**raw) if set(raw) == {"data", "columns", "index"} else pd.DataFrame(raw)
     table = table.reset_index(drop=True).drop(columns="initial structure", errors="ignore")
     if "structure" in table:
-        data = _assemble(entry, table, table.pop("structure"))
-        return data if split is None else data.select(split=split)
+        return _assemble(entry, table, table.pop("structure"))
     table = table.rename(columns=dict(entry.columns))
     table["split"] = [split_of(formula) for formula in table["formula"]]
-    if split is not None:
-        table = table[table["split"] == split].reset_index(drop=True)
     return FormulaTable(entry.name, table)
 
 
@@ -121,6 +91,8 @@ def _read_json(entry: RemoteSet, path: Path, split: str | None) -> CrystalSet | 
 def _assemble(entry: RemoteSet, table: pd.DataFrame, source: Iterable[Any]) -> CrystalSet:
     """Parse every structure and put it beside its row."""
     from tqdm import tqdm
+
+    from ..crystals import files  # loads torch, which most data sets do without
 
     table = table.rename(columns=dict(entry.columns))
     labels = table["entry"] if "entry" in table else range(len(table))

@@ -5,60 +5,42 @@ They are listed in `data/remote/sets.toml`.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ..runtime import data_path
+from ..runtime import read_toml
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file: its name in the cache, where to get it, and what it must be.
-
-    Attributes:
-        path: file name.
-        urls: tried in turn.
-        checksum: ``sha256:<hex>``, or ``git:<hex>``, SHA-1 over ``blob <size>`` and the content.
-        size: bytes, None where the publisher does not say.
-        split: the part of the published split that it holds, if the files are the parts.
-    """
+    """One file: its name in the cache, where to get it, and what it must be."""
 
     path: str
-    urls: tuple[str, ...]
-    checksum: str
-    size: int | None = None
-    split: str | None = None
+    urls: tuple[str, ...]  # tried in turn
+    checksum: str  # sha256:<hex>, or git:<hex>, SHA-1 over "blob <size>" and the content
+    size: int | None = None  # bytes, None where the publisher does not say
+    split: str | None = None  # which part of the published split, if the files are the parts
 
 
 @dataclass(frozen=True)
 class RemoteSet:
     """A downloadable data set.
 
-    Attributes:
-        name: what `load` and `fetch` take.
-        title: one line.
-        files: what has to be downloaded.
-        kind: how `load` reads it: ``cif_csv`` (tables with a column `cif`), ``cif_zip`` (a zip of
-            such tables), ``json`` (pandas' "split" layout, structures as pymatgen dicts), or
-            ``files`` (`fetch` only).
-        licence: of the data, as its publisher states it.
-        citation: what to cite.
-        rows: how many rows, as published.
-        columns: published column names -> the names used here.
-        notes: what to know before use.
+    `load` reads it by its ``kind``: ``cif_csv`` (tables with a column `cif`), ``cif_zip`` (a zip of
+    such tables), ``json`` (pandas' "split" layout, structures as pymatgen dicts), or ``files``
+    (`fetch` only).
     """
 
     name: str
-    title: str
+    title: str  # one line
     files: tuple[RemoteFile, ...]
     kind: str
-    licence: str
+    licence: str  # of the data, as its publisher states it
     citation: str
-    rows: int | None = None
-    columns: Mapping[str, str] = field(default_factory=dict)
-    notes: str = ""
+    rows: int | None = None  # as published
+    columns: Mapping[str, str] = field(default_factory=dict)  # published names -> names used here
+    notes: str = ""  # what to know before use
 
     def card(self) -> str:
         """The card as Markdown."""
@@ -86,14 +68,10 @@ def _size(file: RemoteFile) -> str:
 
 
 def _read() -> dict[str, RemoteSet]:
-    with data_path("remote", "sets.toml").open("rb") as stream:
-        listed = tomllib.load(stream)
     sets = {}
-    for name, entry in listed.items():
-        files = entry.pop("files")
-        for file in files:
-            file["urls"] = tuple(file["urls"])
-        sets[name] = RemoteSet(name, files=tuple(RemoteFile(**file) for file in files), **entry)
+    for name, entry in read_toml("remote", "sets.toml").items():
+        files = tuple(RemoteFile(**file) for file in entry.pop("files"))
+        sets[name] = RemoteSet(name, files=files, **entry)
     return sets
 
 

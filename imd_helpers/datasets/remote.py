@@ -15,11 +15,16 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from .registry import RemoteFile, RemoteSet
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 ATTEMPTS = 4  # for each address; a dropped connection continues where it stopped
 WAIT_S = 1.0  # before the second attempt, doubled each time
@@ -44,9 +49,7 @@ class _InterruptedError(Exception):
 def fetch(entry: RemoteSet, split: str | None = None) -> list[Path]:
     """Paths of a data set's files on this machine, downloaded and verified if need be.
 
-    Args:
-        entry: the data set.
-        split: only the file of this published part, where the files are the parts.
+    With ``split`` only the file of this published part, where the files are the parts.
 
     Raises:
         DownloadError: no address gives the right file, the cache cannot be written, or a file in
@@ -65,15 +68,11 @@ def cache_dir() -> Path:
 
 def checksum(path: Path, kind: str) -> str:
     """Hex checksum of a file: ``sha256``, or ``git`` for the name that git gives its content."""
-    if kind == "sha256":
-        import pooch
-
-        return pooch.file_hash(str(path), alg="sha256")
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    start = hashlib.sha256()
+    if kind == "git":
+        start = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as stream:
-        while piece := stream.read(CHUNK):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, lambda: start).hexdigest()
 
 
 def _locate(entry: RemoteSet, file: RemoteFile) -> Path:
@@ -85,7 +84,7 @@ def _locate(entry: RemoteSet, file: RemoteFile) -> Path:
     target = folder / file.path
     if target.is_file() and _fault(target, file) is None:
         return target
-    with _writing(folder), _locked(folder):
+    with _writing(folder):
         if target.is_file():  # another process may have brought it meanwhile
             if _fault(target, file) is None:
                 return target
@@ -143,28 +142,22 @@ def _disguise(path: Path) -> str:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Make a folder, and turn what the file system refuses into an error that helps."""
+    """Write a folder, one process at a time where the system has file locks.
+
+    Raises:
+        DownloadError: the file system refuses.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        yield
+        with (folder / ".lock").open("w") as lock:
+            if fcntl is not None:  # else two processes may download twice; the checksum holds
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
     except OSError as error:
         raise DownloadError(
             f"cannot write to the cache {folder}: {error.strerror or error}. Set IMD_CACHE_DIR to "
             "a folder that can be written and has room"
         ) from error
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Let one process at a time write a folder (where the system has file locks)."""
-    try:
-        import fcntl
-    except ImportError:  # Windows: two processes at once may download twice, and the checksum holds
-        yield
-        return
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 # ---- the transfer
@@ -178,69 +171,59 @@ def _download(entry: RemoteSet, file: RemoteFile, folder: Path) -> None:
     store = pooch.create(
         path=folder, base_url="", registry={file.path: known}, urls={file.path: file.urls[0]}
     )
-    store.fetch(file.path, downloader=ResumingTransfer(entry.name, file, folder))
+    part = folder / f"{file.path}.part"
+    store.fetch(file.path, downloader=partial(_transfer, entry.name, file, part))
 
 
-@dataclass(frozen=True)
-class ResumingTransfer:
-    """A pooch downloader that tries every address, resumes, and verifies before it hands over."""
+def _transfer(dataset: str, file: RemoteFile, part: Path, _url: str, target: str, _: Any) -> None:
+    """Try every address, resume what is there, and verify before handing over: for pooch.
 
-    dataset: str
-    file: RemoteFile
-    folder: Path
+    Raises:
+        DownloadError: no address gave the right file.
+    """
+    problems = []
+    for address in file.urls:
+        whole = part.exists() and _fault(part, file) is None
+        problem = None if whole else _try_address(address, part, file)
+        if problem is None:
+            os.replace(part, target)
+            return
+        problems.append(f"  {address}: {problem}")
+    lines = [f"{dataset}: {file.path} could not be downloaded.", *problems]
+    if part.exists() and part.stat().st_size:
+        kept = part.stat().st_size
+        lines.append(f"{kept:,} bytes are kept: the next call continues from there.")
+    lines.append(
+        "Check the connection and call again; or download the file by hand, put it at "
+        f"DIR/{dataset}/{file.path}, and set IMD_DATA_DIR=DIR."
+    )
+    raise DownloadError("\n".join(lines))
 
-    def __call__(self, url: str, output_file: str, pooch: Any) -> None:
-        """Bring the file to ``output_file``.
 
-        Raises:
-            DownloadError: no address gave the right file.
-        """
-        part = self.folder / f"{self.file.path}.part"
-        problems = []
-        for address in self.file.urls:
-            whole = part.exists() and _fault(part, self.file) is None
-            problem = None if whole else self._try_address(address, part)
-            if problem is None:
-                os.replace(part, output_file)
-                return
-            problems.append(f"  {address}: {problem}")
-        raise DownloadError(self._advice(problems, part))
-
-    def _try_address(self, url: str, part: Path) -> str | None:
-        """Complete ``part`` from one address; return what went wrong, or None."""
-        problem = ""
-        for attempt in range(ATTEMPTS):
-            if attempt:
-                time.sleep(WAIT_S * 2 ** (attempt - 1))
-            resumed = part.exists() and part.stat().st_size > 0
-            try:
-                _receive(url, part, self.file)
-            except _RefusedError as error:
-                return str(error)
-            except _InterruptedError as error:
-                problem = str(error)
-                continue
-            fault = _fault(part, self.file)
-            if fault is None:
-                return None
-            short = self.file.size is not None and part.stat().st_size < self.file.size
-            problem = f"sent something else: {fault}"
-            if not short:  # wrong bytes: begin again, unless this was a whole transfer
-                part.unlink()
-                if not resumed:
-                    return problem
-        return f"{problem}, after {ATTEMPTS} attempts"
-
-    def _advice(self, problems: list[str], part: Path) -> str:
-        kept = part.stat().st_size if part.exists() else 0
-        lines = [f"{self.dataset}: {self.file.path} could not be downloaded.", *problems]
-        if kept:
-            lines.append(f"{kept:,} bytes are kept: the next call continues from there.")
-        lines.append(
-            "Check the connection and call again; or download the file by hand, put it at "
-            f"DIR/{self.dataset}/{self.file.path}, and set IMD_DATA_DIR=DIR."
-        )
-        return "\n".join(lines)
+def _try_address(url: str, part: Path, file: RemoteFile) -> str | None:
+    """Complete ``part`` from one address; return what went wrong, or None."""
+    problem = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(WAIT_S * 2 ** (attempt - 1))
+        resumed = part.exists() and part.stat().st_size > 0
+        try:
+            _receive(url, part, file)
+        except _RefusedError as error:
+            return str(error)
+        except _InterruptedError as error:
+            problem = str(error)
+            continue
+        fault = _fault(part, file)
+        if fault is None:
+            return None
+        short = file.size is not None and part.stat().st_size < file.size
+        problem = f"sent something else: {fault}"
+        if not short:  # wrong bytes: begin again, unless this was a whole transfer
+            part.unlink()
+            if not resumed:
+                return problem
+    return f"{problem}, after {ATTEMPTS} attempts"
 
 
 def _receive(url: str, part: Path, file: RemoteFile) -> None:
@@ -257,9 +240,10 @@ def _receive(url: str, part: Path, file: RemoteFile) -> None:
     try:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
             if answer.status_code == RANGE_NOT_SATISFIABLE and have:
-                _restart_unless_complete(part, file)
+                if _fault(part, file) is not None:  # nothing beyond what we have, which is wrong
+                    part.unlink()
+                    raise _InterruptedError("has less than what an earlier attempt left")
                 return
-            _check_answer(answer)
             begin = _first_byte(answer, have)
             with part.open("r+b" if begin else "wb") as stream:
                 stream.seek(begin)
@@ -273,14 +257,13 @@ def _receive(url: str, part: Path, file: RemoteFile) -> None:
         raise _RefusedError("answered 200 with an empty file")
 
 
-def _restart_unless_complete(part: Path, file: RemoteFile) -> None:
-    """The server has nothing beyond what we have: it is whole, or it is wrong."""
-    if _fault(part, file) is not None:
-        part.unlink()
-        raise _InterruptedError("has less than what an earlier attempt left: starting over")
+def _first_byte(answer: Any, have: int) -> int:
+    """Where in the file the answer begins: 0 unless the server granted the range we asked for.
 
-
-def _check_answer(answer: Any) -> None:
+    Raises:
+        _RefusedError: the answer is no file, or not the range that was asked for.
+        _InterruptedError: the server is busy.
+    """
     code, reason = answer.status_code, answer.reason or ""
     if code in WORTH_RETRYING:
         raise _InterruptedError(f"answered {code} {reason}".strip())
@@ -288,11 +271,7 @@ def _check_answer(answer: Any) -> None:
         raise _RefusedError(f"answered {code} {reason}, which brings no file")
     if answer.headers.get("Content-Type", "").startswith("text/html"):
         raise _RefusedError("answered with a web page (a login, a quota or an error), not the file")
-
-
-def _first_byte(answer: Any, have: int) -> int:
-    """Where in the file the answer begins: 0 unless the server granted the range we asked for."""
-    if answer.status_code != PARTIAL:
+    if code != PARTIAL:
         return 0
     content_range = answer.headers.get("Content-Range", "")
     if not content_range.startswith(f"bytes {have}-"):

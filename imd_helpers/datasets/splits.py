@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 
-from ..runtime import lookup
-
 SPLITS = ("train", "val", "test")  # stored as 0, 1, 2 in the files under data/
 _SALT = "imd-split-1"
 
@@ -36,12 +34,3 @@ def split_of(formula: str) -> str:
     digest = hashlib.sha256(f"{_SALT} {formula_key(formula)}".encode()).digest()
     tenth = int.from_bytes(digest[:8], "big") * 10 >> 64
     return SPLITS[max(0, tenth - 7)]
-
-
-def split_index(split: str) -> int:
-    """0, 1 or 2 for ``train``, ``val``, ``test``.
-
-    Raises:
-        UnknownNameError: none of the three.
-    """
-    return SPLITS.index(lookup("split", split, SPLITS))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime import InputError
-from .splits import SPLITS, split_index
+from ..runtime import InputError, lookup
+from .splits import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,14 +129,11 @@ class CrystalSet:
         self,
         *,
         elements: str | Iterable[str] | None = None,
-        exclude_elements: str | Iterable[str] | None = None,
         nelements: int | Iterable[int] | None = None,
         space_groups: int | Iterable[int] | None = None,
-        min_sites: int | None = None,
         max_sites: int | None = None,
         formulas: str | Iterable[str] | None = None,
         split: str | Iterable[str] | None = None,
-        prototype: str | Iterable[str] | None = None,
         formation_energy: Range | None = None,
         energy_above_hull: Range | None = None,
         band_gap: Range | None = None,
@@ -146,14 +143,11 @@ class CrystalSet:
         Args:
             elements: symbols that a crystal must all contain, e.g. ``["Bi", "Se"]`` or ``"Bi-Se"``;
                 add ``nelements=2`` for crystals of these two alone.
-            exclude_elements: symbols of which a crystal may contain none.
             nelements: how many different elements.
             space_groups: numbers 1..230.
-            min_sites: fewest sites in the cell.
             max_sites: most sites in the cell.
             formulas: in any spelling, e.g. ``"TiO2"`` or ``"Ti4O8"``.
             split: ``train``, ``val`` or ``test``.
-            prototype: prototype labels of the data set.
             formation_energy: (low, high) in eV/atom, both included; None leaves an end open.
             energy_above_hull: (low, high) in eV/atom.
             band_gap: (low, high) in eV; crystals without a value are left out.
@@ -166,14 +160,11 @@ class CrystalSet:
         keep = np.ones(len(self), bool)
         if elements is not None:
             keep &= self._has_element[:, _atomic_numbers(elements)].all(1)
-        if exclude_elements is not None:
-            keep &= ~self._has_element[:, _atomic_numbers(exclude_elements)].any(1)
-        keep &= self._between("n_sites", (min_sites, max_sites))
-        keep &= self._among("n_elements", nelements)
-        keep &= self._among("space_group", _space_groups(space_groups))
-        keep &= self._among("formula", _formulas(formulas))
-        keep &= self._among("split", _splits(split))
-        keep &= self._among("prototype", prototype)
+        keep &= self._between("n_sites", (None, max_sites))
+        keep &= self._among("n_elements", nelements, int)
+        keep &= self._among("space_group", space_groups, _space_group)
+        keep &= self._among("formula", formulas, _formula)
+        keep &= self._among("split", split, lambda name: lookup("split", name, SPLITS))
         keep &= self._between("formation_energy", formation_energy)
         keep &= self._between("energy_above_hull", energy_above_hull)
         keep &= self._between("band_gap", band_gap)
@@ -187,10 +178,10 @@ class CrystalSet:
             )
         return self.table[name]
 
-    def _among(self, name: str, values: Any) -> np.ndarray | bool:
+    def _among(self, name: str, values: Any, read: Callable[[Any], Any]) -> np.ndarray | bool:
         if values is None:
             return True
-        wanted = [values] if np.isscalar(values) else list(values)
+        wanted = [read(value) for value in ([values] if np.isscalar(values) else values)]
         return self._column(name).isin(wanted).to_numpy()
 
     def _between(self, name: str, bounds: Range | None) -> np.ndarray | bool:
@@ -223,17 +214,7 @@ class CrystalSet:
 
     def structures(self) -> list[Structure]:
         """All crystals as pymatgen structures (slow: for the border, not for loops)."""
-        from pymatgen.core import Element, Lattice, Structure
-
-        out = []
-        for i, (begin, end) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
-            species = [Element.from_Z(int(z)) for z in self.numbers[begin:end]]
-            out.append(Structure(Lattice(self.lattice[i]), species, self.frac[begin:end]))
-        return out
-
-    def cif(self, index: int) -> str:
-        """CIF text of one crystal, in P 1."""
-        return self[int(index)].structures()[0].to(fmt="cif")
+        return self.crystals.structures() if len(self) else []
 
 
 def _array(index: Any) -> np.ndarray:
@@ -248,35 +229,21 @@ def _atomic_numbers(symbols: str | Iterable[str]) -> list[int]:
     return [number(symbol) for symbol in listed]
 
 
-def _formulas(formulas: str | Iterable[str] | None) -> list[str] | None:
-    if formulas is None:
-        return None
+def _formula(formula: str) -> str:
+    """As the tables write it."""
     from ..crystals.compositions import integer_amounts
     from ..crystals.elements import reduced_formula
 
-    listed = [formulas] if isinstance(formulas, str) else formulas
-    return [reduced_formula(integer_amounts(formula)) for formula in listed]
+    return reduced_formula(integer_amounts(formula))
 
 
-def _splits(split: str | Iterable[str] | None) -> list[str] | None:
-    if split is None:
-        return None
-    return [SPLITS[split_index(name)] for name in ([split] if isinstance(split, str) else split)]
-
-
-def _space_groups(numbers: int | Iterable[int] | None) -> list[int] | None:
-    if numbers is None:
-        return None
-    from ..crystals.symmetry import N_SPACE_GROUPS
-
-    listed = [numbers] if np.isscalar(numbers) else list(numbers)
-    for number in listed:
-        if number not in range(1, N_SPACE_GROUPS + 1):
-            raise InputError(
-                f"space group {number!r}: space groups are the integers 1 to 230 of the "
-                "International Tables, e.g. 225 for F m -3 m"
-            )
-    return listed
+def _space_group(number: int) -> int:
+    if number not in range(1, 231):
+        raise InputError(
+            f"space group {number!r}: space groups are the integers 1 to 230 of the "
+            "International Tables, e.g. 225 for F m -3 m"
+        )
+    return number
 
 
 def _range(name: str, bounds: Range) -> tuple[float, float]:

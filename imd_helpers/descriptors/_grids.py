@@ -1,7 +1,9 @@
 """What grids of blurred atoms share: adding Gaussians to them, and finding the peaks again.
 
 Positions are in voxels, and a metric (3, 3) gives squared lengths: ``d @ metric @ d`` Å^2. So one
-code serves skewed cells, where the grid follows the cell, and boxes, where it does not.
+code serves skewed cells, where the grid follows the cell, and boxes, where it does not. Grids are
+(rows, n, n, n), with a metric (rows, 3, 3) each; a Gaussian of width ``sigma``, Å, ends at
+``radius``, Å; a ``periodic`` grid repeats, and of another what lies outside is left out.
 """
 
 from __future__ import annotations
@@ -30,17 +32,9 @@ def add_gaussians(
 ) -> None:
     """Add ``height * exp(-r^2 / (2 sigma^2))`` around each site, up to a radius, in place.
 
-    A periodic grid gets all images that reach into it, however small the cell.
-
-    Args:
-        grids: (rows, n, n, n) float32, changed.
-        row: (sites,) which grid.
-        place: (sites, 3) in voxels, float64.
-        metric: (sites, 3, 3) Å^2.
-        height: (sites,).
-        sigma: width, Å.
-        radius: Å.
-        periodic: does the grid repeat? If not, what lies outside is left out.
+    A periodic grid gets all images that reach into it, however small the cell. Sites have the
+    ``row`` of their grid (sites,), a place (sites, 3), float64, a metric (sites, 3, 3) and a height
+    (sites,); grids are float32.
     """
     n = grids.shape[-1]
     # an ellipsoid d M d <= R^2 reaches R sqrt((1 / M)_kk) along axis k
@@ -109,14 +103,7 @@ def find_peaks(
 
     Near an isolated atom ``ln v + d M d / (2 sigma^2)`` is linear in the step d from the voxel, and
     its slope is where the atom is. The fit is weighted by v^2, since ln v has the error of v
-    divided by v.
-
-    Args:
-        grids: (rows, n, n, n).
-        metric: (rows, 3, 3) Å^2.
-        sigma: width, Å.
-        threshold: smallest value of a peak's voxel.
-        periodic: does the grid repeat?
+    divided by v. A voxel below the threshold is no peak.
     """
     index = (grids > threshold).nonzero()  # (voxels, 4)
     value = grids[tuple(index.T)]
@@ -150,17 +137,7 @@ def separate_peaks(
     Where Gaussians overlap, each pulls the peaks of the others towards itself, and two of them may
     add up to a peak where no atom is. All peaks are drawn again on an empty grid; what that leaves
     of the given grid, plus its own Gaussian, is what one atom alone would look like. A peak of
-    which less than the threshold is left is dropped.
-
-    Args:
-        grids: (rows, n, n, n).
-        peaks: what `find_peaks` found in them.
-        metric: (rows, 3, 3) Å^2.
-        sigma: width, Å.
-        radius: where a Gaussian ends, Å.
-        threshold: smallest height of a peak.
-        periodic: does the grid repeat?
-        passes: how often.
+    which less than the threshold is left is dropped. All this is done ``passes`` times.
     """
     steps = torch.tensor(AROUND, dtype=torch.float64, device=grids.device)  # (27, 3)
     options = {"sigma": sigma, "radius": radius, "periodic": periodic}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,15 +10,21 @@ import torch
 from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
-from ..crystals.geometry import closest_contact
 from ..crystals.samples import Samples, in_places
 from ..runtime import InputError
-from .base import Descriptor, check_batch, finite_rows, first_of, read_crystals
+from .base import (
+    Descriptor,
+    check_batch,
+    finite_rows,
+    mark,
+    mark_broken,
+    mark_overlaps,
+    read_crystals,
+)
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-CLOSEST = 0.5  # Å; atoms nearer than this overlap
 SMALLEST_VOLUME = 1e-3  # Å^3 for each Å^3 of the box of the same edges
 
 
@@ -42,8 +48,7 @@ class SlotMatrix(Descriptor):
         Raises:
             InputError: nothing given.
         """
-        batch, unread = read_crystals(crystals)
-        reasons = first_of(unread, faults(batch, self.numbers, self.slots))
+        batch, reasons = read_crystals(crystals)
         self._mark_misfits(batch, reasons)
         good = torch.tensor([reason == "" for reason in reasons])
         tensor = torch.zeros(len(batch), *self.shape, dtype=torch.float64)
@@ -52,7 +57,24 @@ class SlotMatrix(Descriptor):
         return Samples.from_reasons(tensor.float(), reasons)
 
     def _mark_misfits(self, batch: CrystalBatch, reasons: list[str]) -> None:
-        """Write what else keeps crystals from fitting."""
+        """Write why crystals do not fit the rows."""
+        room = np.zeros(elements.N_COLUMNS, dtype=np.int64)
+        room[list(self.numbers)] = list(self.slots)
+        counts = batch.counts().numpy()
+        listed = " ".join(elements.SYMBOLS[k] for k in self.numbers)
+        for i, z in np.argwhere(counts > room):  # the first element is told
+            symbol = elements.SYMBOLS[z]
+            reasons[i] = reasons[i] or (
+                f"{counts[i, z]} {symbol} atoms: the matrix has {room[z]} rows for {symbol}"
+                if room[z] > 0
+                else f"{symbol} has no rows: the matrix is made for {listed}"
+            )
+        box = batch.lattice.norm(dim=2).prod(1)  # (batch,) Å^3
+        flat = torch.linalg.det(batch.lattice).abs() <= SMALLEST_VOLUME * box
+        text = "the cell is flat: its three vectors must not lie in one plane"
+        mark(reasons, ~flat, lambda _: text)
+        mark_broken(reasons, batch)
+        mark_overlaps(reasons, batch)
 
     def _write(self, crystals: CrystalBatch) -> Tensor:
         """(batch, *shape) of crystals that fit."""
@@ -81,69 +103,10 @@ def check_slots(numbers: Sequence[int], slots: Sequence[int]) -> None:
         )
 
 
-def faults(crystals: CrystalBatch, numbers: Sequence[int], slots: Sequence[int]) -> list[str]:
-    """Why each crystal does not fit the rows, ``""`` where it does.
-
-    Args:
-        crystals: n crystals.
-        numbers: atomic numbers that have rows.
-        slots: how many rows each has.
-    """
-    reasons = cell_faults(crystals)
-    _mark_overlaps(reasons, crystals)
-    counts = crystals.counts().numpy()
-    room = np.zeros(elements.N_COLUMNS, dtype=np.int64)
-    room[list(numbers)] = list(slots)
-    for i, z in np.argwhere(counts > room)[::-1]:  # the first element is told
-        symbol = elements.SYMBOLS[z]
-        listed = " ".join(elements.SYMBOLS[k] for k in numbers)
-        reasons[i] = (
-            f"{counts[i, z]} {symbol} atoms: the matrix has {room[z]} rows for {symbol}"
-            if room[z] > 0
-            else f"{symbol} has no rows: the matrix is made for {listed}"
-        )
-    return reasons
-
-
-def cell_faults(crystals: CrystalBatch) -> list[str]:
-    """Cells and coordinates that are not finite, have no volume, or no atoms."""
-    lattice = crystals.lattice
-    finite = finite_rows(lattice) & finite_rows(crystals.frac)
-    safe = torch.where(finite[:, None, None], lattice, torch.zeros_like(lattice))
-    box = safe.norm(dim=2).prod(1)  # (batch,)
-    flat = torch.linalg.det(safe).abs() <= SMALLEST_VOLUME * box
-    mask = crystals.mask
-    empty = ~mask.any(1) | (mask[:, 1:] & ~mask[:, :-1]).any(1)
-    reasons = [""] * len(crystals)
-    mark(reasons, finite, lambda _: "NaN or infinity in the cell or the coordinates")
-    mark(reasons, ~flat, lambda _: "the cell is flat: its three vectors must not lie in one plane")
-    mark(reasons, ~empty, lambda _: "no atoms, or padding before an atom")
-    return reasons
-
-
-def _mark_overlaps(reasons: list[str], crystals: CrystalBatch) -> None:
-    """Write which of the crystals without a reason have atoms that are too close."""
-    good = np.flatnonzero([reason == "" for reason in reasons])
-    if len(good) == 0:
-        return
-    contact, pair = closest_contact(crystals[good])
-    for row, d, (i, j) in zip(good.tolist(), contact.tolist(), pair.tolist(), strict=True):
-        if d < CLOSEST:
-            reasons[row] = (
-                f"sites {i + 1} and {j + 1} are {d:.2f} Å apart: atoms overlap below {CLOSEST} Å"
-            )
-
-
 def fill(
     crystals: CrystalBatch, values: Tensor, numbers: Sequence[int], slots: Sequence[int]
 ) -> Tensor:
-    """Put a row for each atom into the rows of its element, in the order of the sites.
-
-    Args:
-        crystals: n crystals that fit.
-        values: (n, sites, 3) what to write for each site.
-        numbers: atomic numbers that have rows.
-        slots: how many rows each has.
+    """Values (n, sites, 3) in the rows of each site's element, in the order of the sites.
 
     Returns:
         (n, sum of slots, 3), zeros in the rows that are left.
@@ -164,12 +127,8 @@ def build(
 ) -> Samples:
     """Crystals from cells and rows of coordinates; those with a reason keep their place.
 
-    Args:
-        lattice: (n, 3, 3) Å.
-        frac: (n, rows, 3) fractional coordinates, wrapped here.
-        present: (n, rows) bool, is there an atom?
-        row_numbers: (rows,) atomic number of each row.
-        reasons: n strings, why a sample has failed already; filled further.
+    Lattices are (n, 3, 3) Å, coordinates (n, rows, 3), wrapped here; ``present`` (n, rows) says
+    where there is an atom, of the ``row_numbers`` (rows,). The n reasons are filled further.
     """
     mark(reasons, present.any(1), lambda _: "no row holds an atom")
     good = torch.tensor([reason == "" for reason in reasons])
@@ -179,11 +138,5 @@ def build(
         numbers = row_numbers.expand(len(keep), -1)[keep]
         crystals = CrystalBatch.from_ragged(lattice[good], frac[good][keep], numbers, keep.sum(1))
     placed = in_places(crystals, good.numpy())
-    _mark_overlaps(reasons, placed)
+    mark_overlaps(reasons, placed)
     return Samples.from_reasons(placed, reasons)
-
-
-def mark(reasons: list[str], passed: Tensor, text: Callable[[int], str]) -> None:
-    """Write a reason where a test has failed and nothing is written yet."""
-    for i in (~passed).nonzero()[:, 0].tolist():
-        reasons[i] = reasons[i] or text(i)

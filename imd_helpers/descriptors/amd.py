@@ -1,13 +1,11 @@
 """Average minimum distances: a continuous fingerprint of a periodic arrangement of points.
 
-Row i of the pointwise distances of a crystal holds the distances from site i of a cell to its k
-nearest neighbours in the whole crystal, ascending; the mean over the sites is the average minimum
-distances (AMD), one vector of length k. Neither depends on the choice of cell, origin, orientation
-or hand, and both change little when atoms move little, so that distances between them need no
-tolerance. They see points only: elements do not count.
+The distances from each site of a cell to its k nearest neighbours in the whole crystal, ascending,
+averaged over the sites: one vector of length k. It does not depend on the choice of cell, origin,
+orientation or hand, and changes little when atoms move little, so that distances between two of
+them need no tolerance. It sees points only: elements do not count.
 
-Source: Widdowson, Mosca, Pulido, Cooper & Kurlin, MATCH 87 (2022) 529;
-pointwise distances: Widdowson & Kurlin, NeurIPS 2022.
+Source: Widdowson, Mosca, Pulido, Cooper & Kurlin, MATCH 87 (2022) 529.
 """
 
 from __future__ import annotations
@@ -28,10 +26,6 @@ K = 100  # neighbours, as in the source
 def average_minimum_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarray:
     """Mean distance of the sites of each crystal to their 1st, 2nd, … k-th neighbour.
 
-    Args:
-        crystals: n crystals.
-        k: how many neighbours.
-
     Returns:
         (n, k) Å, ascending; NaN where a crystal is broken (not finite, no volume, no atoms) or so
         elongated that its neighbours lie in more than two million cells.
@@ -39,60 +33,22 @@ def average_minimum_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarr
     Raises:
         InputError: k is not positive.
     """
-    return _nearest(crystals, k, average=True)[:, 0]
-
-
-def pointwise_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarray:
-    """Distances of each site to its k nearest neighbours, ascending.
-
-    Args:
-        crystals: n crystals.
-        k: how many neighbours.
-
-    Returns:
-        (n, sites, k) Å; NaN for padding and for crystals without AMD.
-
-    Raises:
-        InputError: k is not positive.
-    """
-    return _nearest(crystals, k, average=False)
-
-
-def nearest_rows(new: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each row the nearest of other rows by the largest difference (Chebyshev distance).
-
-    Args:
-        new: (n, k) e.g. average minimum distances.
-        known: (m, k).
-
-    Returns:
-        (n,) distances and (n,) indices.
-    """
-    from scipy.spatial import cKDTree
-
-    distance, index = cKDTree(known).query(new, p=np.inf)
-    return distance, index.astype(np.int64)
-
-
-def _nearest(crystals: CrystalBatch, k: int, *, average: bool) -> np.ndarray:
-    from ..kernels.neighbours import nearest
+    from ..kernels.neighbours import mean_nearest
 
     if k < 1:
         raise InputError(f"k={k}: the number of neighbours must be at least 1, e.g. {K}")
-    lattice = crystals.lattice.detach().cpu().double()
-    frac = crystals.frac.detach().cpu().double()
-    out = np.empty((len(crystals), 1 if average else frac.shape[1], int(k)))
-    nearest(
-        np.ascontiguousarray(lattice.numpy()),
-        np.ascontiguousarray(frac.numpy()),
-        measurable_sites(crystals),
-        int(k),
-        average,
-        out,
-    )
+    out = np.empty((len(crystals), int(k)))
+    mean_nearest(*measurable_sites(crystals), int(k), out)
     return out
 
 
-def measurable_sites(crystals: CrystalBatch) -> np.ndarray:
-    """(n,) number of sites; 0 for a crystal that cannot be measured."""
-    return np.where(broken_crystals(crystals), 0, crystals.n_sites.cpu().numpy())
+def measurable_sites(crystals: CrystalBatch) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lattices, coordinates and numbers of sites for compiled loops.
+
+    Returns:
+        (n, 3, 3) Å, (n, sites, 3), and (n,), 0 for a crystal that cannot be measured.
+    """
+    lattice = crystals.lattice.detach().cpu().double()
+    frac = crystals.frac.detach().cpu().double()
+    n_sites = np.where(broken_crystals(crystals), 0, crystals.n_sites.cpu().numpy())
+    return np.ascontiguousarray(lattice.numpy()), np.ascontiguousarray(frac.numpy()), n_sites

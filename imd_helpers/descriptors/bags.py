@@ -113,12 +113,8 @@ class ForceFieldBags(_Padded):
     """Bags of atoms, bonds, other pairs, angles and torsions with terms of the force field UFF.
 
     An atom enters as 1, so that a linear model gives it its own energy; a bond as a Morse
-    potential; a pair further apart than an angle as Lennard-Jones; angles and torsions as UFF's
-    cosine series. All in kcal/mol.
-
-    Args:
-        angles: bags of angles too.
-        torsions: bags of torsions too.
+    potential; a pair further apart than an angle as Lennard-Jones; angles and torsions, which may
+    be left out, as UFF's cosine series. All in kcal/mol.
 
     Source:
         Huang & von Lilienfeld, J. Chem. Phys. 145 (2016) 161102 (BAML); the terms from Rappé et
@@ -131,13 +127,10 @@ class ForceFieldBags(_Padded):
         self.kinds = ["atom", "bond", "pair"] + ["angle"] * angles + ["torsion"] * torsions
 
     def bags(self, molecules: Sequence[Mol]) -> list[Bags]:
-        """The terms of each molecule.
-
-        Args:
-            molecules: RDKit molecules with all hydrogens and one conformer (see `to_rdkit`).
+        """The terms of RDKit molecules with all hydrogens and one conformer (see `to_rdkit`).
 
         Raises:
-            InputError: no conformer, an atom unknown to UFF, or rdkit is not installed.
+            InputError: as `uff_terms`.
         """
         out = []
         for molecule in molecules:
@@ -145,8 +138,9 @@ class ForceFieldBags(_Padded):
             for atom in molecule.GetAtoms():
                 bags["atom", atom.GetSymbol()].append(1.0)
             for (kind, *atoms), value in uff_terms(molecule).items():
-                if kind in self.kinds:
-                    bags[_name(molecule, kind, atoms)].append(value)
+                symbols = [molecule.GetAtomWithIdx(i).GetSymbol() for i in atoms]
+                if kind in self.kinds:  # names are read from either end
+                    bags[kind, *min(symbols, symbols[::-1])].append(value)
             out.append(bags)
         return out
 
@@ -155,7 +149,7 @@ def uff_terms(molecule: Mol, *, stretch: str = "morse") -> dict[tuple[Any, ...],
     """Energy of each bond, pair, angle and torsion in the force field UFF.
 
     Args:
-        molecule: RDKit molecule with hydrogens and one conformer.
+        molecule: RDKit molecule with all hydrogens and one conformer.
         stretch: ``"morse"`` (zero for separated atoms, as BAML) or ``"harmonic"`` (as RDKit).
 
     Returns:
@@ -198,14 +192,11 @@ def to_rdkit(molecules: MoleculeBatch) -> tuple[list[Mol | None], tuple[str, ...
     chem, perceive = need("rdkit.Chem"), need("rdkit.Chem.rdDetermineBonds")
     field, base = need("rdkit.Chem.rdForceFieldHelpers"), need("rdkit.rdBase")
     out, reasons = [], []
-    for i, n in enumerate(molecules.n_atoms.tolist()):
-        symbols = [elements.SYMBOLS[z] for z in molecules.numbers[i, :n].tolist()]
-        lines = [
-            f"{symbol} {x:.8f} {y:.8f} {z:.8f}"
-            for symbol, (x, y, z) in zip(symbols, molecules.positions[i, :n].tolist(), strict=True)
-        ]
+    for atoms in molecules.atoms():
+        rows = zip(atoms.symbols, atoms.positions, strict=True)
+        lines = [f"{symbol} {x:.8f} {y:.8f} {z:.8f}" for symbol, (x, y, z) in rows]
         with base.BlockLogs():
-            molecule = chem.MolFromXYZBlock("\n".join([str(n), "", *lines]))
+            molecule = chem.MolFromXYZBlock("\n".join([str(len(atoms)), "", *lines]))
             try:
                 perceive.DetermineBonds(molecule, charge=0, allowChargedFragments=True)
                 problem = "" if field.UFFHasAllMoleculeParams(molecule) else "no UFF parameters"
@@ -218,11 +209,6 @@ def to_rdkit(molecules: MoleculeBatch) -> tuple[list[Mol | None], tuple[str, ...
     return out, tuple(reasons)
 
 
-def _name(molecule: Mol, kind: str, atoms: Sequence[int]) -> Bag:
-    symbols = [molecule.GetAtomWithIdx(i).GetSymbol() for i in atoms]
-    return (kind, *min(symbols, symbols[::-1]))  # read from either end
-
-
 # ---- the terms of UFF
 
 
@@ -232,22 +218,16 @@ def _bond_terms(molecule: Mol, xyz: np.ndarray, field: Any, stretch: str) -> dic
         i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         k, r0 = field.GetUFFBondStretchParams(molecule, i, j)
         r = np.linalg.norm(xyz[i] - xyz[j])
+        spring = float(0.5 * k * (r - r0) ** 2)
         depth = DEPTH * bond.GetBondTypeAsDouble()
-        if stretch == "harmonic":
-            terms["bond", i, j] = float(0.5 * k * (r - r0) ** 2)
-        else:
-            terms["bond", i, j] = morse(r, r0, k, depth)
+        terms["bond", i, j] = spring if stretch == "harmonic" else morse(r, r0, k, depth)
     return terms
 
 
 def morse(r: float, r0: float, k: float, depth: float) -> float:
     """Morse potential, zero for separated atoms: D [(1 - exp(-a (r - r0)))² - 1], a = √(k / 2D).
 
-    Args:
-        r: distance, Å.
-        r0: natural distance, Å.
-        k: force constant, kcal/mol/Å².
-        depth: D, kcal/mol.
+    Distance r and natural distance r0 in Å, force constant k in kcal/mol/Å², depth D in kcal/mol.
     """
     return float(depth * ((1 - math.exp(-math.sqrt(k / (2 * depth)) * (r - r0))) ** 2 - 1))
 
@@ -283,13 +263,8 @@ def bend(cosine: float, stiffness: float, natural: float, *, fold: int = 0) -> f
     """UFF's angle term, zero at the natural angle.
 
     With a fold n (1 linear, 3 trigonal, 4 octahedral) it is K / n² (1 - cos nθ), with a plus for
-    the linear case; else K (C0 + C1 cos θ + C2 cos 2θ).
-
-    Args:
-        cosine: of the angle.
-        stiffness: K, kcal/mol.
-        natural: angle, degrees, used without a fold.
-        fold: 0, 1, 3 or 4.
+    the linear case; else K (C0 + C1 cos θ + C2 cos 2θ), which knows the natural angle, degrees. The
+    stiffness K is in kcal/mol.
     """
     if fold:
         sign = 1.0 if fold == 1 else -1.0
@@ -308,15 +283,15 @@ def _torsion_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
             [n.GetIdx() for n in molecule.GetAtomWithIdx(a).GetNeighbors() if n.GetIdx() != b]
             for a, b in ((j, k), (k, j))
         ]
-        found = []
-        for i, m in itertools.product(*ends):
-            barrier = None if i == m else field.GetUFFTorsionParams(molecule, i, j, k, m)
-            if barrier is not None:
-                found.append((i, m, barrier))
-        for i, m, barrier in found:
+        barriers = {
+            (i, m): field.GetUFFTorsionParams(molecule, i, j, k, m)
+            for i, m in itertools.product(*ends)
+            if i != m
+        }
+        found = {pair: barrier for pair, barrier in barriers.items() if barrier is not None}
+        for (i, m), barrier in found.items():
             phase, fold = _torsion_form(molecule, i, j, k, m)
-            cosine = cos_dihedral(*(xyz[a] for a in (i, j, k, m)))
-            angle = math.acos(cosine)
+            angle = math.acos(cos_dihedral(*xyz[[i, j, k, m]]))
             share = barrier / len(found)  # the barrier belongs to the bond
             terms["torsion", i, j, k, m] = 0.5 * share * (1 - phase * math.cos(fold * angle))
     return terms

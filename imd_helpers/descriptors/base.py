@@ -1,19 +1,25 @@
-"""What descriptors have in common: `encode`, a verdict for each crystal, and checks of shapes."""
+"""What descriptors have in common: `encode`, reasons for what does not fit, checks of shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..crystals import CrystalBatch
+from ..crystals.geometry import closest_contact
+from ..crystals.rules import broken_crystals, why_broken
 from ..crystals.samples import Samples, assembled
 from ..runtime import InputError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
+
+
+CLOSEST = 0.5  # Å; atoms nearer than this overlap
 
 
 class Descriptor:
@@ -42,12 +48,7 @@ class Descriptor:
 
 
 def check_batch(tensor: Tensor, shape: Sequence[int], note: str = "") -> None:
-    """Raise unless there is a batch of tensors of one shape.
-
-    Args:
-        tensor: (batch, *shape).
-        shape: of one of them.
-        note: what else to say.
+    """Raise unless a tensor is (batch, *shape) with at least one row; ``note`` says what else.
 
     Raises:
         InputError: another shape, or an empty batch.
@@ -63,6 +64,30 @@ def check_batch(tensor: Tensor, shape: Sequence[int], note: str = "") -> None:
 def finite_rows(tensor: Tensor) -> Tensor:
     """(batch,) bool: neither NaN nor infinity in a row."""
     return torch.isfinite(tensor).flatten(1).all(1)
+
+
+def mark(reasons: list[str], passed: Tensor | np.ndarray, text: Callable[[int], str]) -> None:
+    """Write a reason where a test has failed and nothing is written yet."""
+    for i in (~torch.as_tensor(passed)).nonzero()[:, 0].tolist():
+        reasons[i] = reasons[i] or text(i)
+
+
+def mark_broken(reasons: list[str], crystals: CrystalBatch) -> None:
+    """Write which crystals are not finite, or have no volume, no atoms or bad padding."""
+    mark(reasons, ~broken_crystals(crystals), lambda i: why_broken(crystals, i))
+
+
+def mark_overlaps(reasons: list[str], crystals: CrystalBatch) -> None:
+    """Write which of the crystals without a reason have atoms that are too close."""
+    good = np.flatnonzero([reason == "" for reason in reasons])
+    if len(good) == 0:
+        return
+    contact, pair = closest_contact(crystals[good])
+    for row, d, (i, j) in zip(good.tolist(), contact.tolist(), pair.tolist(), strict=True):
+        if d < CLOSEST:
+            reasons[row] = (
+                f"sites {i + 1} and {j + 1} are {d:.2f} Å apart: atoms overlap below {CLOSEST} Å"
+            )
 
 
 def first_of(*reasons: Sequence[str]) -> list[str]:

@@ -68,13 +68,11 @@ class CompositionMatrix(Descriptor):
     def encode_all(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Samples:
         """(batch, 85, 8) float32: compositions that do not fit are zeros, with a reason.
 
-        Args:
-            compositions: formulas, (batch, 119) counts, or crystals, whose counts are reduced
-                first because a cell may be any multiple of the formula. Formulas and counts are
-                taken as they are written.
+        Formulas and (batch, 119) counts are taken as they are written; those of crystals are
+        reduced first, because a cell may be any multiple of the formula.
 
         Raises:
-            InputError: nothing given, or counts of another shape or type.
+            InputError: as `read`.
         """
         read = self.read(compositions)
         return Samples(self.matrices(read.counts), read.ok, read.reasons)
@@ -107,19 +105,14 @@ class CompositionMatrix(Descriptor):
         return Samples(small, ok, tuple(reasons.get(i, "") for i in range(len(counts))))
 
     @staticmethod
-    def matrices(counts: np.ndarray, *, device: torch.device | str = "cpu") -> Tensor:
-        """(n, 85, 8) float32 matrices of counts that `read` has passed; for batches in training.
-
-        Args:
-            counts: (n, 119) integers; rows of zeros become matrices of zeros.
-            device: where to make them.
-        """
+    def matrices(counts: np.ndarray) -> Tensor:
+        """(n, 85, 8) float32 of (n, 119) counts that `read` has passed; zeros stay zeros."""
         chosen = np.take(counts, ELEMENTS, axis=1)  # (n, 85)
         present = np.flatnonzero(chosen)
         flat = MAX_COUNT * present + chosen.ravel()[present] - 1
-        out = torch.zeros(len(counts), len(ELEMENTS), MAX_COUNT, device=device)
-        out.view(-1)[torch.as_tensor(flat, device=device)] = 1.0
-        return out  # (n, 85, 8)
+        out = torch.zeros(len(counts), len(ELEMENTS), MAX_COUNT)
+        out.view(-1)[torch.as_tensor(flat)] = 1.0
+        return out
 
     # ---- tensor -> composition
 
@@ -154,11 +147,7 @@ class CompositionMatrix(Descriptor):
 
 
 def fits(counts: np.ndarray) -> np.ndarray:
-    """(n,) bool: 2 to 8 of the 85 elements, each 1 to 8 times.
-
-    Args:
-        counts: (n, 119) integers.
-    """
+    """(n,) bool of (n, 119) counts: 2 to 8 of the 85 elements, each 1 to 8 times."""
     foreign = np.setdiff1d(np.arange(elements.N_COLUMNS), ELEMENTS)
     kinds = np.count_nonzero(counts, axis=1)
     small = (counts.max(1) <= MAX_COUNT) & (counts.min(1) >= 0)
@@ -167,8 +156,8 @@ def fits(counts: np.ndarray) -> np.ndarray:
 
 def _misfit(counts: np.ndarray) -> str:
     """Why one (119,) composition does not fit."""
-    found = {int(z): int(counts[z]) for z in np.flatnonzero(counts)}
-    listed = " ".join(f"{elements.SYMBOLS[z] or '?'}{n}" for z, n in found.items())
+    found = np.flatnonzero(counts).tolist()
+    listed = " ".join(f"{elements.SYMBOLS[z] or '?'}{counts[z]}" for z in found)
     outside = [elements.SYMBOLS[z] or "padding" for z in found if z not in ELEMENTS]
     if outside:
         return (

@@ -14,7 +14,6 @@ kaist-amsg/Composition-Conditioned-Crystal-GAN at commit 35cf6d0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +24,7 @@ from ..crystals import CrystalBatch, elements
 from ..crystals.batch import wrap
 from ..crystals.samples import Samples
 from . import _slots
+from .base import mark
 
 LENGTH_MAX = 30.0  # Å
 ANGLE_MAX = 180.0  # degrees
@@ -51,19 +51,14 @@ class CoordinateMatrix(_slots.SlotMatrix):
         _slots.check_slots(self.numbers, self.slots)
 
     @classmethod
-    def fit(
-        cls, crystals: CrystalBatch, *, numbers: Sequence[int] | None = None
-    ) -> CoordinateMatrix:
+    def fit(cls, crystals: CrystalBatch) -> CoordinateMatrix:
         """The smallest matrix that holds all of these crystals, whatever their chemical system.
 
-        Args:
-            crystals: the training crystals.
-            numbers: order of the elements; by electronegativity unless given.
+        Elements are in the order of electronegativity.
         """
         most = crystals.counts().amax(0).numpy()  # (119,)
         chi = np.nan_to_num(elements.column("electronegativity"), nan=9.0)
-        found = sorted(np.flatnonzero(most).tolist(), key=lambda z: (chi[z], z))
-        chosen = tuple(found if numbers is None else numbers)
+        chosen = tuple(sorted(np.flatnonzero(most).tolist(), key=lambda z: (chi[z], z)))
         longest = float(crystals.lattice.norm(dim=2).max())
         return cls(chosen, tuple(int(most[z]) for z in chosen), max(LENGTH_MAX, longest))
 
@@ -80,12 +75,10 @@ class CoordinateMatrix(_slots.SlotMatrix):
     # ---- crystal -> tensor
 
     def _mark_misfits(self, batch: CrystalBatch, reasons: list[str]) -> None:
+        super()._mark_misfits(batch, reasons)
         longest = batch.lattice.norm(dim=2).amax(1)
-        _slots.mark(
-            reasons,
-            longest <= self.length_max,
-            lambda i: f"an edge of {longest[i]:.1f} Å: the matrix holds {self.length_max:g} Å",
-        )
+        text = f"an edge of {{:.1f}} Å: the matrix holds {self.length_max:g} Å"
+        mark(reasons, longest <= self.length_max, lambda i: text.format(longest[i]))
 
     def _write(self, crystals: CrystalBatch) -> Tensor:
         lengths, angles = cell_parameters(crystals.lattice)
@@ -109,14 +102,11 @@ class CoordinateMatrix(_slots.SlotMatrix):
         tensor, reasons = self._begin(tensor)
         lengths, angles = tensor[:, 0] * self.length_max, tensor[:, 1] * ANGLE_MAX
         shortest = lengths.amin(1)
-        _slots.mark(
-            reasons,
-            shortest >= SHORTEST,
-            lambda i: f"an edge of {shortest[i]:.2f} Å: at least {SHORTEST} Å makes a cell",
-        )
+        edge = f"an edge of {{:.2f}} Å: at least {SHORTEST} Å makes a cell"
+        mark(reasons, shortest >= SHORTEST, lambda i: edge.format(shortest[i]))
         lattice, closes = lattice_of(lengths, angles)
         text = "angles of {:.0f}°, {:.0f}° and {:.0f}° make no cell"
-        _slots.mark(reasons, closes, lambda i: text.format(*angles[i].tolist()))
+        mark(reasons, closes, lambda i: text.format(*angles[i].tolist()))
         sites = tensor[:, CELL_ROWS:]
         present = sites.sum(2) > PRESENT
         return _slots.build(lattice, unsqueeze(sites), present, self.row_numbers, reasons)
@@ -147,14 +137,7 @@ def right_handed(crystals: CrystalBatch) -> Tensor:
 
 
 def cell_parameters(lattice: Tensor) -> tuple[Tensor, Tensor]:
-    """Edges and angles of cells.
-
-    Args:
-        lattice: (batch, 3, 3) Å.
-
-    Returns:
-        (batch, 3) a, b, c in Å and (batch, 3) alpha, beta, gamma in degrees.
-    """
+    """(batch, 3) edges, Å, and (batch, 3) angles alpha, beta, gamma, degrees, of (batch, 3, 3)."""
     lengths = lattice.norm(dim=2)
     unit = lattice / lengths.clamp_min(1e-12)[:, :, None]
     cosines = unit @ unit.mT  # (batch, 3, 3)
@@ -163,15 +146,10 @@ def cell_parameters(lattice: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def lattice_of(lengths: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
-    """Right-handed cells from edges and angles: a along x, b in the plane of x and y.
-
-    Args:
-        lengths: (batch, 3) Å.
-        angles: (batch, 3) degrees.
+    """Right-handed cells from (batch, 3) edges, Å, and angles, degrees: a along x, b in xy.
 
     Returns:
-        (batch, 3, 3) Å, and (batch,) bool: do the angles make a cell? Where not, the cell is of no
-        use.
+        (batch, 3, 3) Å, of use only where the angles make a cell, and (batch,) bool: do they?
     """
     alpha, beta, gamma = torch.cos(torch.deg2rad(angles)).unbind(1)
     sine = torch.sin(torch.deg2rad(angles[:, 2])).clamp_min(1e-6)

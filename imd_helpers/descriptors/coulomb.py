@@ -22,7 +22,7 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
-from .base import Descriptor, check_batch, first_of, read_crystals
+from .base import Descriptor, check_batch, mark, read_crystals
 from .molecules import SMALLEST_DISTANCE, MoleculeBatch, positions_from_distances
 
 if TYPE_CHECKING:
@@ -40,22 +40,32 @@ CHUNK = 200_000  # terms of such a sum at a time
 
 
 class _Matrix(Descriptor):
-    """A square matrix with a row for each atom, padded and put in one of `ORDERS`."""
+    """A square matrix with a row for each atom, padded and put in one of `ORDERS`.
 
-    def __init__(self, max_atoms: int, order: str) -> None:
+    Args:
+        max_atoms: size to which matrices are padded with zeros.
+        order: one of `ORDERS`.
+        unit: of distances, ``"angstrom"`` (as dscribe) or ``"bohr"`` (as the sources and matminer).
+
+    Attributes:
+        shape: of one encoded molecule or crystal.
+
+    Raises:
+        UnknownNameError: no such order or unit.
+        InputError: no room for an atom.
+    """
+
+    def __init__(self, max_atoms: int, *, order: str = "sorted", unit: str = "angstrom") -> None:
         if max_atoms < 1:
             raise InputError(f"max_atoms = {max_atoms}: at least one atom must fit")
         self.max_atoms = max_atoms
         self.order = lookup("order", order, ORDERS)
+        self.scale = UNITS[lookup("unit", unit, UNITS)]
         self.shape = (max_atoms,) if order == "eigenvalues" else (max_atoms, max_atoms)
 
-    def _too_large(self, sizes: Tensor) -> list[str]:
-        return [
-            ""
-            if n <= self.max_atoms
-            else f"{n} atoms, but max_atoms is {self.max_atoms}: make the matrix larger"
-            for n in sizes.tolist()
-        ]
+    def _mark_large(self, reasons: list[str], sizes: Tensor) -> None:
+        text = f"{{}} atoms, but max_atoms is {self.max_atoms}: make the matrix larger"
+        mark(reasons, sizes <= self.max_atoms, lambda i: text.format(int(sizes[i])))
 
     def _finish(self, matrices: Tensor, reasons: list[str]) -> Samples:
         """Pad (batch, atoms, atoms), leave zeros where there is a reason, and put in order."""
@@ -69,39 +79,23 @@ class _Matrix(Descriptor):
 class CoulombMatrix(_Matrix):
     """Coulomb matrix of molecules: 0.5 Z_i^2.4 on the diagonal, Z_i Z_j / d_ij off it.
 
-    Args:
-        max_atoms: size to which matrices are padded with zeros.
-        order: one of `ORDERS`.
-        unit: ``"angstrom"`` (as dscribe) or ``"bohr"`` (as the source and matminer).
-
-    Attributes:
-        shape: of one encoded molecule.
-
-    Raises:
-        UnknownNameError: no such order or unit.
-
     Source:
         Rupp, Tkatchenko, Müller & von Lilienfeld, Phys. Rev. Lett. 108 (2012) 058301.
     """
 
-    def __init__(self, max_atoms: int, *, order: str = "sorted", unit: str = "angstrom") -> None:
-        super().__init__(max_atoms, order)
-        self.scale = UNITS[lookup("unit", unit, UNITS)]
-
     def encode_all(self, molecules: MoleculeBatch) -> Samples:
         """(batch, *shape) float64; molecules that are too large are zeros, with a reason."""
         matrices = coulomb(molecules.numbers, molecules.distances() * self.scale)
-        return self._finish(matrices, self._too_large(molecules.n_atoms))
+        reasons = [""] * len(molecules)
+        self._mark_large(reasons, molecules.n_atoms)
+        return self._finish(matrices, reasons)
 
     def decode(self, tensor: Tensor) -> Samples:
-        """Molecules from matrices, up to rotation, shift and mirror image.
+        """Molecules from (batch, max_atoms, max_atoms), up to rotation, shift and mirror image.
 
         The diagonal gives the elements, the rest gives all distances, and multidimensional scaling
         gives coordinates. A row is not ok where the diagonal holds no atomic number, an
         off-diagonal value is not positive, or no points in space have these distances.
-
-        Args:
-            tensor: (batch, max_atoms, max_atoms).
 
         Raises:
             InputError: the order is ``"eigenvalues"``, from which there is no way back, or the
@@ -119,10 +113,11 @@ class CoulombMatrix(_Matrix):
 
     def _decode_one(self, matrix: Tensor) -> tuple[np.ndarray, np.ndarray, str]:
         place = (np.zeros((1, 3)), np.ones(1, dtype=int))  # keeps the row where nothing was decoded
-        problem = _problem(matrix)
+        charge = (2 * matrix.diagonal().clamp_min(0)) ** (1 / POWER)  # (max_atoms,)
+        problem = _problem(matrix, charge)
         if problem:
             return *place, problem
-        z = _charges(matrix).round()
+        z = charge.round()
         atoms = z > 0
         z, inner = z[atoms], matrix[atoms][:, atoms]
         distances = z[:, None] * z / ((inner + inner.T) / 2) / self.scale
@@ -135,15 +130,10 @@ class CoulombMatrix(_Matrix):
         return xyz.numpy(), z.long().numpy(), ""
 
 
-def _charges(matrix: Tensor) -> Tensor:
-    return (2 * matrix.diagonal().clamp_min(0)) ** (1 / POWER)  # (max_atoms,)
-
-
-def _problem(matrix: Tensor) -> str:
+def _problem(matrix: Tensor, charge: Tensor) -> str:
     """What forbids to read elements and distances from a matrix, or nothing."""
     if not torch.isfinite(matrix).all():
         return "NaN or infinity in the matrix"
-    charge = _charges(matrix)
     z = charge.round()
     worst = int((charge - z).abs().argmax())
     if bool((charge[worst] - z[worst]).abs() > 0.1) or bool(z.max() > elements.N_COLUMNS - 1):
@@ -163,21 +153,9 @@ class SineMatrix(_Matrix):
     The off-diagonal value is Z_i Z_j / | Σ_k sin²(π Δf_k) a_k |, which repeats from cell to cell
     like the crystal, and has the shape of 1 / distance nearby. It depends on the choice of cell.
 
-    Args:
-        max_atoms: size to which matrices are padded with zeros.
-        order: one of `ORDERS`.
-        unit: ``"bohr"`` (as matminer) or ``"angstrom"``.
-
-    Raises:
-        UnknownNameError: no such order or unit.
-
     Source:
         Faber, Lindmaa, von Lilienfeld & Armiento, Int. J. Quantum Chem. 115 (2015) 1094.
     """
-
-    def __init__(self, max_atoms: int, *, order: str = "sorted", unit: str = "angstrom") -> None:
-        super().__init__(max_atoms, order)
-        self.scale = UNITS[lookup("unit", unit, UNITS)]
 
     def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """(batch, *shape) float64; crystals that fail are zeros, with a reason.
@@ -187,8 +165,8 @@ class SineMatrix(_Matrix):
         Raises:
             InputError: nothing given.
         """
-        batch, unread = read_crystals(crystals)
-        reasons = first_of(unread, self._too_large(batch.n_sites))
+        batch, reasons = read_crystals(crystals)
+        self._mark_large(reasons, batch.n_sites)
         width = min(self.max_atoms, batch.numbers.shape[1])  # what is wider has failed
         frac, numbers = batch.frac[:, :width], batch.numbers[:, :width]
         delta = frac[:, :, None] - frac[:, None]  # (batch, sites, sites, 3)
@@ -198,8 +176,7 @@ class SineMatrix(_Matrix):
         distance = torch.where(pairs, distance, torch.inf)
         diagonal = torch.eye(width, dtype=torch.bool, device=distance.device)
         closest = distance.masked_fill(diagonal, torch.inf).flatten(1).amin(1)
-        for i in torch.nonzero(closest < SMALLEST_DISTANCE).flatten().tolist():
-            reasons[i] = reasons[i] or OVERLAP
+        mark(reasons, ~(closest < SMALLEST_DISTANCE), lambda _: OVERLAP)
         return self._finish(coulomb(numbers, distance), reasons)
 
 
@@ -212,34 +189,19 @@ class EwaldMatrix(_Matrix):
     source shares out self-energies otherwise).
 
     Args:
-        max_atoms: size to which matrices are padded with zeros.
-        order: one of `ORDERS`.
-        accuracy: relative size of the terms left out of both sums.
-        screening: width parameter of the sums, 1/Å; the result does not depend on it. None: the one
-            with equal work in both sums.
-
-    Raises:
-        UnknownNameError: no such order.
-        InputError: accuracy not between 0 and 1.
+        max_atoms, order: as in the other matrices.
+        accuracy: relative size of the terms left out of both sums, between 0 and 1.
 
     Source:
         Faber et al. (2015), as `SineMatrix`; Jackson & Catlow, Mol. Simul. 1 (1988) 207 for the
         cutoffs.
     """
 
-    def __init__(
-        self,
-        max_atoms: int,
-        *,
-        order: str = "sorted",
-        accuracy: float = 1e-8,
-        screening: float | None = None,
-    ) -> None:
+    def __init__(self, max_atoms: int, *, order: str = "sorted", accuracy: float = 1e-8) -> None:
         if not 0 < accuracy < 1:
             raise InputError(f"accuracy = {accuracy}: must lie between 0 and 1, e.g. 1e-8")
-        super().__init__(max_atoms, order)
+        super().__init__(max_atoms, order=order)
         self.accuracy = accuracy
-        self.screening = screening
 
     def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """(batch, *shape) float64; crystals that fail are zeros, with a reason.
@@ -250,8 +212,8 @@ class EwaldMatrix(_Matrix):
         Raises:
             InputError: nothing given.
         """
-        batch, unread = read_crystals(crystals)
-        reasons = first_of(unread, self._too_large(batch.n_sites))
+        batch, reasons = read_crystals(crystals)
+        self._mark_large(reasons, batch.n_sites)
         out = torch.zeros(len(batch), self.max_atoms, self.max_atoms, dtype=torch.float64)
         lattice, frac = batch.lattice.cpu().numpy(), batch.frac.cpu().numpy()
         charges = batch.numbers.cpu().numpy().astype(float)
@@ -259,13 +221,7 @@ class EwaldMatrix(_Matrix):
             if reasons[c]:
                 continue
             try:
-                matrix = ewald(
-                    lattice[c],
-                    frac[c, :n],
-                    charges[c, :n],
-                    accuracy=self.accuracy,
-                    screening=self.screening,
-                )
+                matrix = ewald(lattice[c], frac[c, :n], charges[c, :n], accuracy=self.accuracy)
                 out[c, :n, :n] = torch.as_tensor(matrix)
             except InputError as error:
                 reasons[c] = str(error)
@@ -273,17 +229,11 @@ class EwaldMatrix(_Matrix):
 
 
 def coulomb(numbers: Tensor, distances: Tensor) -> Tensor:
-    """Coulomb matrices from distances.
+    """Coulomb matrices: Z_i Z_j / d_ij, 0.5 Z_i^2.4 on the diagonal (Rupp et al. (2012), eq. 1).
 
     Args:
         numbers: (batch, atoms), 0 is padding.
         distances: (batch, atoms, atoms); infinity for padding, anything on the diagonal.
-
-    Returns:
-        (batch, atoms, atoms): Z_i Z_j / d_ij, and 0.5 Z_i^2.4 on the diagonal.
-
-    Source:
-        Rupp et al. (2012), equation 1.
     """
     z = numbers.double()
     diagonal = torch.eye(z.shape[1], dtype=torch.bool, device=z.device)

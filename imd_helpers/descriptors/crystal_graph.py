@@ -92,9 +92,8 @@ class CrystalGraph:
 
     def to(self, device: torch.device | str) -> CrystalGraph:
         """Copy to a device."""
-        names = ("edge_index", "image", "distance", "site_crystal", "numbers")
-        tensors = [getattr(self, name).to(device) for name in names]
-        return CrystalGraph(*tensors, self.ok, self.reasons)
+        tensors = (self.edge_index, self.image, self.distance, self.site_crystal, self.numbers)
+        return CrystalGraph(*(part.to(device) for part in tensors), self.ok, self.reasons)
 
     def checked(self) -> CrystalGraph:
         """The graph itself, if every crystal has one.
@@ -115,13 +114,9 @@ class CrystalGraph:
         """(crystals,) number of sites."""
         return torch.bincount(self.site_crystal, minlength=len(self))
 
-    def site_features(self, name: str = "cubicgan") -> Tensor:
-        """(sites, features) float32: properties of the element, each scaled to [0, 1] over H-Og.
-
-        Raises:
-            UnknownNameError: no such feature set.
-        """
-        raw = elements.features(name)
+    def site_features(self) -> Tensor:
+        """(sites, features) float32: CubicGAN's properties, each scaled to [0, 1] over H to Og."""
+        raw = elements.features("cubicgan")
         scaled = elements.minmax(raw, np.arange(1, len(raw)))
         return torch.as_tensor(scaled, device=self.numbers.device)[self.numbers]
 
@@ -155,15 +150,17 @@ def crystal_graph(
     """
     from ..kernels.edges import all_edges
 
-    _check_options(cutoff, neighbours, tie)
-    lattice = crystals.lattice.detach().cpu().double()
-    frac = crystals.frac.detach().cpu().double()
+    few = neighbours is not None and neighbours < 1
+    if few or not 0 < cutoff < np.inf or not 0 <= tie < np.inf:
+        raise InputError(
+            f"cutoff={cutoff}, neighbours={neighbours}, tie={tie}: the longest edge must be "
+            f"positive, e.g. {CUTOFF} Å; a site needs at least one neighbour, and None takes all "
+            f"within the cutoff; tie is a difference of distances, e.g. {TIE} Å, or 0 for none"
+        )
     numbers = crystals.numbers.cpu()
     status = np.zeros(len(crystals), dtype=np.int64)
     edges, distance, n_edges = all_edges(
-        np.ascontiguousarray(lattice.numpy()),
-        np.ascontiguousarray(frac.numpy()),
-        measurable_sites(crystals),
+        *measurable_sites(crystals),
         float(cutoff),
         0 if neighbours is None else int(neighbours),
         float(tie),
@@ -185,43 +182,20 @@ def crystal_graph(
 
 
 def gaussians(distance: Tensor, *, stop: float = CUTOFF, step: float = STEP) -> Tensor:
-    """Spread a distance over Gaussians centred at 0, step, 2 step, … stop.
-
-    Args:
-        distance: (edges,) Å.
-        stop: last centre, Å.
-        step: between centres, and the width of each Gaussian, Å.
-
-    Returns:
-        (edges, gaussians), ``exp(-(d - centre)^2 / step^2)``.
+    """(edges, gaussians) ``exp(-(d - c)^2 / step^2)`` of distances, c = 0, step, 2 step, … stop, Å.
 
     Source:
-        Xie & Grossman, Phys. Rev. Lett. 120 (2018) 145301, and its code.
+        Xie & Grossman (2018), and its code.
     """
     centres = torch.arange(0.0, stop + step / 2, step, device=distance.device)
     return torch.exp(-(((distance[..., None] - centres) / step) ** 2))
 
 
 def _rows(owner: Tensor, chosen: Tensor, n: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Rows that belong to chosen crystals, in their order; where these begin, how many they have.
-
-    ``owner`` is (rows,) ascending.
-    """
+    """Rows of chosen crystals, of ascending owners (rows,); where they begin, how many they are."""
     count = torch.bincount(owner, minlength=n)
     first = (torch.cumsum(count, 0) - count)[chosen]
     number = count[chosen]
     starts = torch.cumsum(number, 0) - number
     rows = torch.arange(int(number.sum()), device=owner.device)
     return rows + torch.repeat_interleave(first - starts, number), first, number
-
-
-def _check_options(cutoff: float, neighbours: int | None, tie: float) -> None:
-    if not 0 < cutoff < np.inf:
-        raise InputError(f"cutoff={cutoff}: the longest edge must be positive, e.g. {CUTOFF} Å")
-    if neighbours is not None and neighbours < 1:
-        raise InputError(
-            f"neighbours={neighbours}: a site needs at least one, e.g. {NEIGHBOURS}; "
-            "None takes all within the cutoff"
-        )
-    if not 0 <= tie < np.inf:
-        raise InputError(f"tie={tie}: a difference of distances, e.g. {TIE} Å, or 0 for none")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..crystals import CrystalBatch, elements
+from ..crystals import CrystalBatch
 from ..crystals.samples import Samples
 from ..runtime import InputError
 from .base import Descriptor, check_batch
@@ -54,6 +54,9 @@ class VoxelCoder(Protocol):
 class ImageLayout:
     """Where in the image each code lies.
 
+    The defaults are those published for Bi-Se: 28 x 28 for two elements. The published image of all
+    elements has a side of 160 and keeps its first row for a code of 50 numbers of the cell.
+
     Attributes:
         elements: atomic numbers in the order of their codes.
         side: pixels along each side.
@@ -85,34 +88,10 @@ class ImageLayout:
                 f"has {self.side**2}: take a side of at least {int(np.ceil(np.sqrt(needed)))}"
             )
 
-    @classmethod
-    def one_system(cls, numbers: tuple[int, ...]) -> ImageLayout:
-        """28 x 28 for two elements, as published for Bi-Se."""
-        return cls(numbers)
-
-    @classmethod
-    def all_elements(cls) -> ImageLayout:
-        """160 x 160: the code of the cell in the first row, then those of elements 1 to 118."""
-        return cls(tuple(range(1, 119)), side=160, cell_code=50, cell_room=160)
-
     @property
     def shape(self) -> tuple[int, int, int]:
         """(1, side, side)."""
         return (1, self.side, self.side)
-
-    def slot(self, number: int) -> slice:
-        """Pixels, counted row after row, of one element.
-
-        Raises:
-            InputError: the element has no place.
-        """
-        if number not in self.elements:
-            listed = " ".join(elements.SYMBOLS[z] for z in self.elements)
-            raise InputError(
-                f"{elements.SYMBOLS[number]} has no place in the image; the places are {listed}"
-            )
-        start = self.cell_room + self.elements.index(number) * self.site_code
-        return slice(start, start + self.site_code)
 
     def pack(self, cell: Tensor, sites: Tensor) -> Tensor:
         """(batch, 1, side, side) from codes (batch, cell code) and (batch, elements, site code).
@@ -124,8 +103,7 @@ class ImageLayout:
         if cell.shape != (len(cell), self.cell_code) or sites.shape != wanted:
             raise InputError(
                 f"codes of shapes {tuple(cell.shape)} and {tuple(sites.shape)}: expected (batch, "
-                f"{self.cell_code}) for the cell and (batch, {len(self.elements)}, "
-                f"{self.site_code}) for the sites"
+                f"{self.cell_code}) for the cell and {wanted} for the sites"
             )
         flat = cell.new_zeros(len(cell), self.side**2)
         flat[:, : self.cell_code] = cell
@@ -133,10 +111,10 @@ class ImageLayout:
         return flat.view(-1, *self.shape)
 
     def unpack(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Codes (batch, cell code) and (batch, elements, site code) of images.
+        """Codes (batch, cell code) and (batch, elements, site code) of (batch, 1, side, side).
 
         Raises:
-            InputError: images of another shape.
+            InputError: another shape.
         """
         check_batch(image, self.shape)
         flat = image.flatten(1)
@@ -196,12 +174,8 @@ class CrystalImage(Descriptor):
         image = self.layout.pack(self.coder.encode_cells(cell) * written, code)
         return Samples(image, grids.ok, grids.reasons)
 
-    def decode(self, image: Tensor, *, threshold: float = 0.3) -> Samples:
+    def decode(self, image: Tensor) -> Samples:
         """Crystals from (batch, 1, side, side).
-
-        Args:
-            image: as `encode` writes them.
-            threshold: smallest peak, as in `VoxelGrid.decode`.
 
         Raises:
             InputError: another shape.
@@ -214,4 +188,4 @@ class CrystalImage(Descriptor):
             sites[there] = self.coder.decode_sites(code[there])[:, 0]
         cells = self.coder.decode_cells(cell_code)
         cells = cells * (cell_code.abs().amax(1) >= PRESENT)[:, None, None, None, None]
-        return self.voxels.decode(self.voxels.join(cells, sites), threshold=threshold)
+        return self.voxels.decode(self.voxels.join(cells, sites))

@@ -12,18 +12,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..crystals import CrystalBatch, elements
+from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals import compositions as comps
 from ..crystals.rules import GeometryRule, geometry_verdict
 from ..crystals.samples import digest
 from ..runtime import InputError, progress_bar
 from ..work import Pieces, Workers
+from .molecules import need
 
 SHELF = 2  # letters of a key: fingerprints are kept in 256 pieces
 SYMPREC = 1e-3  # Å, within which sites of one orbit share a CrystalNN fingerprint
@@ -110,9 +110,7 @@ def magpie(compositions: CrystalBatch | Sequence[str] | np.ndarray) -> Features:
     sets that are compared. CDVAE scales by constants of another data set: its distances are the
     same within 1 % in the median (a factor of 0.86 to 1.18 for 98 % of pairs), and its cutoff of
     10 gives the same verdict on 98.8 % of 1,000 crystals of `oqmd_icsd` beside 1,000 others.
-
-    Args:
-        compositions: crystals, formulas, or (n, 119) counts (column = atomic number).
+    Counts are (n, 119), a column for each atomic number.
 
     Raises:
         InputError: matminer is not installed, or a formula cannot be read.
@@ -168,7 +166,7 @@ def _statistics(counts: np.ndarray, properties: np.ndarray) -> np.ndarray:
 @cache
 def _magpie_table() -> np.ndarray:
     """(119, 22) properties of the elements; row 0 is never used."""
-    _need_matminer()
+    need("matminer", extra="judge")
     from matminer.featurizers.composition.composite import ElementProperty
 
     preset = ElementProperty.from_preset("magpie", impute_nan=True)
@@ -191,7 +189,7 @@ def _counts(compositions: CrystalBatch | Sequence[str] | np.ndarray) -> np.ndarr
     if isinstance(compositions, CrystalBatch):
         numbers = compositions.numbers.cpu().numpy()
         known = ((numbers >= 0) & (numbers < elements.N_COLUMNS)).all(1)
-        counts = np.full((len(numbers), elements.N_COLUMNS), np.nan)
+        counts = np.zeros((len(numbers), elements.N_COLUMNS))
         if known.any():
             counts[known] = compositions[known].counts().numpy()
         return counts
@@ -230,16 +228,19 @@ def crystalnn(
     Source:
         Zimmermann and Jain, RSC Adv. 10 (2020) 6063 (the fingerprint).
     """
-    _need_matminer()
+    from ..datasets.remote import cache_dir
+
+    need("matminer", extra="judge")
     versions = {name: metadata.version(name) for name in ("matminer", "pymatgen")}
     definition = {"space": "crystalnn", "preset": "ops", "mean_over_sites": True, **versions}
     made_by = hashlib.sha256(repr(sorted(definition.items())).encode()).hexdigest()[:12]
+    folder = cache_dir() / "fingerprints" / f"crystalnn-{made_by}"
     verdict = geometry_verdict(crystals, MEASURABLE)
     failed = {int(i): verdict.reason(int(i)) for i in np.flatnonzero(~verdict.ok)}
     plain = {i: parts for i, parts in enumerate(crystals.each()) if verdict.ok[i]}
     keys = {i: digest(*parts, decimals=6).hex() for i, parts in plain.items()}
     work = {key: plain[i] for i, key in keys.items()}  # copies once
-    found = _found(work, Pieces(_folder(made_by) if cached else None), processes, progress)
+    found = _found(work, Pieces(folder if cached else None), processes, progress)
     values = np.full((len(crystals), len(_featurizer().feature_labels())), np.nan)
     for i, key in keys.items():
         answer = found[key]
@@ -286,22 +287,13 @@ def crystalnn_task(task: Mapping[str, Plain]) -> dict[str, np.ndarray | str]:
 def _mean_fingerprint(lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> np.ndarray:
     crystal = CrystalBatch.from_ragged(lattice[None], frac, numbers, [len(numbers)])
     (structure,) = crystal.structures()
-    first, times = np.unique(_same_sites(lattice, frac, numbers), return_counts=True)
+    (data,) = symmetry.moyo_datasets(crystal, symprec=SYMPREC)
+    orbits = np.arange(len(numbers)) if data is None else data.orbits  # first site of each
+    first, times = np.unique(orbits, return_counts=True)
     each = np.array([_featurizer().featurize(structure, int(site)) for site in first])
     if not np.isfinite(each).all():
         raise ValueError("the fingerprint of a site is not finite")
     return np.average(each, axis=0, weights=times)
-
-
-def _same_sites(lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """(sites,) the first site of the orbit of each site; each its own where none is found."""
-    import moyopy
-
-    try:
-        cell = moyopy.Cell(lattice.tolist(), frac.tolist(), numbers.tolist())
-        return np.array(moyopy.MoyoDataset(cell, symprec=SYMPREC).orbits)
-    except ValueError:
-        return np.arange(len(numbers))
 
 
 @cache
@@ -309,17 +301,6 @@ def _featurizer() -> Any:
     from matminer.featurizers.site.fingerprint import CrystalNNFingerprint
 
     return CrystalNNFingerprint.from_preset("ops")
-
-
-@cache
-def _need_matminer() -> None:
-    try:
-        import matminer  # noqa: F401
-    except ImportError as error:
-        raise InputError(
-            "fingerprints of compositions and structures need the package matminer: install it "
-            'with pip install "imd-helpers[judge]", or give Features of your own'
-        ) from error
 
 
 def _kept(pieces: Pieces, keys: Iterable[str]) -> dict[str, np.ndarray]:
@@ -339,9 +320,3 @@ def _keep(pieces: Pieces, points: Mapping[str, np.ndarray]) -> None:
         pieces.write(
             shelf, {"keys": np.array(list(known)), "points": np.array(list(known.values()))}
         )
-
-
-def _folder(made_by: str) -> Path:
-    from ..datasets.remote import cache_dir
-
-    return cache_dir() / "fingerprints" / f"crystalnn-{made_by}"

@@ -26,6 +26,7 @@ from ..crystals import CrystalBatch
 from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
 from . import _slots
+from .base import mark
 
 RULES = ("published", "apart")
 ROWS = 18
@@ -87,12 +88,11 @@ class HydrideBlocks(_slots.SlotMatrix):
         kept = self.rows_kept(tensor)  # (batch, blocks, rows)
         vectors = kept[:, 0].sum(1)
         text = "the first block has {} lattice vectors instead of 3"
-        _slots.mark(reasons, vectors == 3, lambda i: text.format(int(vectors[i])))
+        mark(reasons, vectors == 3, lambda i: text.format(int(vectors[i])))
         lattice = tensor[:, 0, :3]
-        flat = torch.linalg.det(lattice).abs() <= (
-            _slots.SMALLEST_VOLUME * lattice.norm(dim=2).clamp_min(SHORT).prod(1)
-        )
-        _slots.mark(reasons, ~flat, lambda _: "the three lattice vectors lie in one plane")
+        box = lattice.norm(dim=2).clamp_min(SHORT).prod(1)
+        flat = torch.linalg.det(lattice).abs() <= _slots.SMALLEST_VOLUME * box
+        mark(reasons, ~flat, lambda _: "the three lattice vectors lie in one plane")
         whole = torch.where(flat[:, None, None], torch.eye(3, dtype=torch.float64), lattice)
         frac = tensor[:, 1:].flatten(1, 2) @ torch.linalg.inv(whole)  # (batch, sites, 3)
         row_numbers = torch.tensor(self.numbers).repeat_interleave(self.rows)

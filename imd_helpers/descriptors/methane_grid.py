@@ -19,22 +19,23 @@ import torch
 from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
-from ..crystals.geometry import closest_contact
 from ..crystals.samples import Samples
 from ..runtime import InputError
 from ._grids import find_peaks, separate_peaks
-from .base import Descriptor, check_batch, read_crystals
+from .base import Descriptor, check_batch, mark_broken, mark_overlaps, read_crystals
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 OXYGEN, SILICON = 8, 14
 CHANNELS = (OXYGEN, SILICON)  # of the second and the third grid
+EPSILON, SIGMA = 115.0, 3.47  # K and Å, of the Lennard-Jones potential of methane and O
+CUTOFF = 12.0  # Å; the potential is cut off there and not shifted
+THRESHOLD = 0.3  # smallest value of an atom's voxel
 DENSITY_CUTOFF = 4.7  # Å; exp(-r^2) is below 3e-10 there
 DENSITY_WIDTH = 0.5**0.5  # Å; exp(-r^2) is a Gaussian of this width
 ENERGY_RANGE = (-4000.0, 5000.0)  # K, as published
 GAS_CONSTANT = 8.314e-3  # kJ/mol/K, as published
-CLOSEST = 0.5  # Å
 
 
 @dataclass(frozen=True)
@@ -43,17 +44,9 @@ class MethaneGrid(Descriptor):
 
     Attributes:
         points: points along each edge of the cell, at fractional i / points.
-        epsilon: depth of the Lennard-Jones potential of methane and O, K.
-        sigma: its size, Å.
-        cutoff: Å; the potential is cut off there and not shifted.
-        threshold: smallest value of an atom's voxel.
     """
 
     points: int = 32
-    epsilon: float = 115.0
-    sigma: float = 3.47
-    cutoff: float = 12.0
-    threshold: float = 0.3
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -68,8 +61,7 @@ class MethaneGrid(Descriptor):
         Raises:
             InputError: no framework of Si and O, a disordered one, or overlapping atoms.
         """
-        crystal = _one(structure)
-        return self._sum(crystal, OXYGEN, self.cutoff, lennard_jones=True)
+        return self._sum(_one(structure), OXYGEN, lennard_jones=True)
 
     def density(self, structure: Structure | CrystalBatch) -> np.ndarray:
         """(2, points, points, points) sums of exp(-r^2) over O and over Si.
@@ -78,9 +70,7 @@ class MethaneGrid(Descriptor):
             InputError: as `energy`.
         """
         crystal = _one(structure)
-        return np.stack(
-            [self._sum(crystal, z, DENSITY_CUTOFF, lennard_jones=False) for z in CHANNELS]
-        )
+        return np.stack([self._sum(crystal, z, lennard_jones=False) for z in CHANNELS])
 
     def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """(batch, *shape) float32: O, Si, and before them the energy from 1 to 0 (`scale_energy`).
@@ -100,17 +90,15 @@ class MethaneGrid(Descriptor):
                 reasons[i] = str(error)
         return Samples.from_reasons(out, reasons)
 
-    def _sum(
-        self, crystal: CrystalBatch, number: int, cutoff: float, *, lennard_jones: bool
-    ) -> np.ndarray:
+    def _sum(self, crystal: CrystalBatch, number: int, *, lennard_jones: bool) -> np.ndarray:
         from ..kernels.grids import GAUSSIAN, LENNARD_JONES, add_pairs
 
         out = np.zeros((self.points,) * 3)
         mine = crystal.numbers[0] == number
         frac = np.ascontiguousarray(crystal.frac[0, mine].numpy())
         lattice = np.ascontiguousarray(crystal.lattice[0].numpy())
-        kind = LENNARD_JONES if lennard_jones else GAUSSIAN
-        add_pairs(lattice, frac, self.points, cutoff, kind, self.epsilon, self.sigma, out)
+        kind = (CUTOFF, LENNARD_JONES) if lennard_jones else (DENSITY_CUTOFF, GAUSSIAN)
+        add_pairs(lattice, frac, self.points, *kind, EPSILON, SIGMA, out)
         return out
 
     # ---- grids -> crystal
@@ -118,12 +106,9 @@ class MethaneGrid(Descriptor):
     def decode(self, tensor: Tensor, lattice: Tensor) -> Samples:
         """Frameworks from grids (batch, *shape) and their cells, which the grids do not hold.
 
-        The atoms are the peaks of the O and Si grids. A row fails when it holds NaN, when it has no
-        peak of O or of Si, when there are not two O for each Si, or when atoms overlap.
-
-        Args:
-            tensor: (batch, *shape).
-            lattice: (batch, 3, 3) Å.
+        The lattice is (batch, 3, 3) Å; the atoms are the peaks of the O and Si grids. A row fails
+        when it holds NaN, when it has no peak of O or of Si, when there are not two O for each Si,
+        or when atoms overlap.
 
         Raises:
             InputError: other shapes.
@@ -145,23 +130,22 @@ class MethaneGrid(Descriptor):
             return empty, "the tensor holds NaN or infinity"
         metric = (lattice @ lattice.T / self.points**2).expand(2, 3, 3)
         density = grids[1:].detach().cpu()
-        width = {"sigma": DENSITY_WIDTH, "threshold": self.threshold, "periodic": True}
+        width = {"sigma": DENSITY_WIDTH, "threshold": THRESHOLD, "periodic": True}
         peaks = find_peaks(density, metric, **width)
         peaks = separate_peaks(density, peaks, metric, radius=DENSITY_CUTOFF, passes=3, **width)
         n_oxygen, n_silicon = torch.bincount(peaks.row, minlength=2).tolist()
         if n_oxygen == 0 or n_silicon == 0:
             missing = "O" if n_oxygen == 0 else "Si"
-            return empty, f"the grid of {missing} has no peak above {self.threshold}"
+            return empty, f"the grid of {missing} has no peak above {THRESHOLD}"
         numbers = torch.tensor(CHANNELS)[peaks.row]
         crystal = CrystalBatch.from_ragged(
             lattice[None], peaks.place / self.points, numbers, [len(numbers)]
         )
         if n_oxygen != 2 * n_silicon:
             return crystal, f"{n_oxygen} O and {n_silicon} Si, not two O for each Si"
-        distance, _ = closest_contact(crystal)
-        if distance[0] < CLOSEST:
-            return crystal, f"two atoms are {distance[0]:.2f} Å apart, closer than {CLOSEST} Å"
-        return crystal, ""
+        reasons = [""]
+        mark_overlaps(reasons, crystal)
+        return crystal, reasons[0]
 
 
 def scale_energy(energy: np.ndarray) -> np.ndarray:
@@ -169,12 +153,6 @@ def scale_energy(energy: np.ndarray) -> np.ndarray:
     low, high = ENERGY_RANGE
     clipped = np.clip(np.nan_to_num(energy, nan=high, posinf=high), low, high)
     return (1.0 - (clipped - low) / (high - low)).astype(np.float32)
-
-
-def unscale_energy(scaled: np.ndarray) -> np.ndarray:
-    """[0, 1] back to K; what was clipped stays clipped."""
-    low, high = ENERGY_RANGE
-    return low + (1.0 - np.asarray(scaled, dtype=np.float64)) * (high - low)
 
 
 def heat_of_adsorption(energy: np.ndarray, *, temperature: float = 298.0) -> float:
@@ -205,11 +183,12 @@ def _one(structure: Structure | CrystalBatch) -> CrystalBatch:
             f"{found}: the methane grid is defined for frameworks of Si and O alone; write Al and "
             "other T atoms as Si, and take cations and water out"
         )
-    distance, pair = closest_contact(crystal)  # raises for a flat cell, or NaN
-    if distance[0] < CLOSEST:
+    reasons = [""]
+    mark_broken(reasons, crystal)
+    mark_overlaps(reasons, crystal)
+    if reasons[0]:
         raise InputError(
-            f"sites {pair[0][0]} and {pair[0][1]} are {distance[0]:.2f} Å apart, closer than "
-            f"{CLOSEST} Å: an atom near a special position was read twice? "
+            f"{reasons[0]}; is an atom near a special position there twice? "
             'imd.datasets.load("iza_zeolites").structures() reads zeolites without such twins'
         )
     return crystal

@@ -25,8 +25,8 @@ SMALLEST_DISTANCE = 0.1  # Å, below it two atoms are taken for one
 BOND_SCALE = 1.25  # a bond is at most this many times the sum of the covalent radii
 
 
-def need(package: str) -> Any:
-    """Import an optional package of the extra `descriptors`, e.g. ``rdkit.Chem``.
+def need(package: str, *, extra: str = "descriptors") -> Any:
+    """Import a package that comes with an extra of this one, e.g. ``rdkit.Chem``.
 
     Raises:
         InputError: it is not installed; the message names the line that installs it.
@@ -38,7 +38,7 @@ def need(package: str) -> Any:
     except ImportError as error:
         raise InputError(
             f"the package {package.split('.', maxsplit=1)[0]} is needed here and not installed: "
-            'install it with pip install "imd-helpers[descriptors]"'
+            f'install it with pip install "imd-helpers[{extra}]"'
         ) from error
 
 
@@ -79,21 +79,6 @@ class MoleculeBatch:
             charges[i, : len(z_)] = torch.as_tensor(z_.astype(np.int64))
         return cls(places, charges)
 
-    @classmethod
-    def from_atoms(cls, atoms: Sequence[Atoms]) -> MoleculeBatch:
-        """Convert ASE's `Atoms`; a periodic cell is an error, because it would be lost.
-
-        Raises:
-            InputError: as `from_lists`, or periodic atoms.
-        """
-        for i, one in enumerate(atoms):
-            if one.pbc.any():
-                raise InputError(
-                    f"atoms {i} ({one.get_chemical_formula()}) are periodic: use a CrystalBatch, "
-                    "or atoms.pbc = False if this is a molecule in a box"
-                )
-        return cls.from_lists([a.positions for a in atoms], [a.numbers for a in atoms])
-
     def __len__(self) -> int:
         return len(self.numbers)
 
@@ -130,10 +115,9 @@ class MoleculeBatch:
         """Convert to ASE's `Atoms`."""
         from ase import Atoms
 
-        sizes = self.n_atoms.tolist()
         return [
             Atoms(self.numbers[i, :n].numpy(), self.positions[i, :n].numpy())
-            for i, n in enumerate(sizes)
+            for i, n in enumerate(self.n_atoms.tolist())
         ]
 
 
@@ -143,13 +127,9 @@ def positions_from_distances(distances: Tensor) -> tuple[Tensor, Tensor]:
     The Gram matrix B = -1/2 J D² J, with J = 1 - 1/n, has the eigenvalues λ and vectors v, and the
     coordinates are v √λ for the three largest λ. They are right up to rotation, shift and mirror.
 
-    Args:
-        distances: (n, n) Å, symmetric.
-
     Returns:
-        Positions (n, 3), Å, and a residual: the largest difference, Å, between the distances of
-        these positions and the given ones. It is zero exactly if the points fit in three
-        dimensions.
+        Positions (n, 3), Å, from (n, n) distances, and a residual: the largest difference, Å,
+        between their distances and the given ones, zero exactly if they fit in three dimensions.
 
     Source:
         W. S. Torgerson, Psychometrika 17 (1952) 401.
@@ -164,26 +144,18 @@ def positions_from_distances(distances: Tensor) -> tuple[Tensor, Tensor]:
     return xyz, (torch.cdist(xyz[None], xyz[None])[0] - distances).abs().max()
 
 
-def bonds(molecules: MoleculeBatch, *, scale: float = BOND_SCALE) -> Tensor:
+def bonds(molecules: MoleculeBatch) -> Tensor:
     """The molecular graph: which atoms are near enough to be bonded.
 
-    Two atoms are bonded if their distance is at most `scale` times the sum of their covalent radii
-    (Cordero). The rule sees no bond orders and knows no charges.
-
-    Args:
-        molecules: n molecules.
-        scale: factor; 1.25 leaves room for long bonds, and is far from non-bonded contacts.
+    Two atoms are bonded if their distance is at most 1.25 times the sum of their covalent radii
+    (Cordero), which leaves room for long bonds and is far from other contacts. The rule sees no
+    bond orders and knows no charges.
 
     Returns:
         (batch, atoms, atoms) bool, symmetric, False on the diagonal and in padding.
-
-    Raises:
-        InputError: scale is not positive.
     """
-    if not scale > 0:
-        raise InputError(f"scale = {scale}: must be positive, e.g. {BOND_SCALE}")
     radius = torch.tensor(elements.column("covalent_radius"))[molecules.numbers]
-    limit = scale * (radius[:, :, None] + radius[:, None])  # (batch, atoms, atoms)
+    limit = BOND_SCALE * (radius[:, :, None] + radius[:, None])  # (batch, atoms, atoms)
     diagonal = torch.eye(molecules.numbers.shape[1], dtype=torch.bool)
     return (molecules.distances() <= limit) & ~diagonal
 

@@ -29,15 +29,14 @@ DECAY = 1e-3  # a radial function and a Gaussian are cut off where they have fal
 class Soap:
     """Power spectrum of the density of neighbours, averaged over the atoms of a molecule.
 
+    The ``shape`` is that of one encoded molecule.
+
     Args:
         species: symbols of all elements that may occur.
         r_cut: radius of an environment, Å, larger than 1.
         n_max: radial functions.
         l_max: largest degree of the spherical harmonics.
         sigma: width of the Gaussians, Å.
-
-    Attributes:
-        shape: of one encoded molecule.
 
     Raises:
         InputError: no species, or a radius, width or number out of range.
@@ -69,23 +68,14 @@ class Soap:
         Raises:
             InputError: an element that is not among the species.
         """
-        sizes = molecules.n_atoms.tolist()
-        rows = [
-            self.sites(molecules.positions[i, :n].numpy(), molecules.numbers[i, :n].numpy()).mean(0)
-            for i, n in enumerate(sizes)
-        ]
+        atoms = molecules.atoms()
+        rows = [self.sites(one.positions, one.numbers).mean(0) for one in atoms]
         return torch.as_tensor(np.stack(rows))
 
     def sites(self, positions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-        """Power spectrum of each atom.
+        """Power spectrum (atoms, *shape) of each atom from positions (atoms, 3), Å, and numbers.
 
-        Args:
-            positions: (atoms, 3) Å.
-            numbers: (atoms,).
-
-        Returns:
-            (atoms, *shape): for each pair of elements, degree and pair of radial functions, in the
-            order of dscribe.
+        For each pair of elements, degree and pair of radial functions, in the order of dscribe.
 
         Raises:
             InputError: an element that is not among the species.

@@ -11,7 +11,7 @@ wgan-v2.py at commit 7034d84).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
 
 import numpy as np
@@ -21,7 +21,7 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.samples import Samples
 from ..runtime import InputError
-from .base import Descriptor, check_batch, finite_rows
+from .base import Descriptor, check_batch, finite_rows, mark
 
 SPACE_GROUPS = (225, 216, 221)  # Fm-3m, F-43m, Pm-3m: the order of the published one-hot
 N_ROWS, N_COLUMNS = 3, 28
@@ -54,35 +54,30 @@ class Sites:
         return len(self.length)
 
     def __getitem__(self, index: np.ndarray | slice) -> Sites:
-        return Sites(
-            self.space_group[index], self.numbers[index], self.grid[index], self.length[index]
-        )
+        return Sites(*(getattr(self, each.name)[index] for each in fields(self)))
+
+    def patterns(self) -> np.ndarray:
+        """(batch, 10) space group and positions: the crystals without elements and lengths."""
+        return np.concatenate([self.space_group[:, None], self.grid.reshape(-1, 9)], axis=1)
 
 
-def find_sites(crystals: CrystalBatch, *, symprec: float = 0.01) -> tuple[Sites, np.ndarray]:
+def find_sites(crystals: CrystalBatch) -> tuple[Sites, np.ndarray]:
     """Apply CubicGAN's filter: a cubic ternary in 225, 216 or 221 with three orbits on the grid.
-
-    Args:
-        crystals: any crystals.
-        symprec: tolerance of the symmetry search, Å.
 
     Returns:
         The sites of those that pass, in standard settings, and their indices in ``crystals``.
     """
-    keep, rows = [], []
-    for index, orbit in enumerate(symmetry.orbits(crystals, symprec=symprec)):
-        if orbit is not None and _passes(orbit):
-            keep.append(index)
-            rows.append(orbit)
+    orbits = enumerate(symmetry.orbits(crystals))
+    rows = {index: orbit for index, orbit in orbits if orbit is not None and _passes(orbit)}
+    grid = [np.rint(row.frac * GRID) % GRID for row in rows.values()]
+    numbers = [row.numbers for row in rows.values()]
     sites = Sites(
-        space_group=np.array([row.space_group for row in rows], dtype=np.int64),
-        numbers=np.array([row.numbers for row in rows], dtype=np.int64).reshape(-1, N_ROWS),
-        grid=np.array([np.rint(row.frac * GRID) % GRID for row in rows], dtype=np.int64).reshape(
-            -1, N_ROWS, 3
-        ),
-        length=np.array([row.lattice[0, 0] for row in rows]),
+        space_group=np.array([row.space_group for row in rows.values()], dtype=np.int64),
+        numbers=np.array(numbers, dtype=np.int64).reshape(-1, N_ROWS),
+        grid=np.array(grid, dtype=np.int64).reshape(-1, N_ROWS, 3),
+        length=np.array([row.lattice[0, 0] for row in rows.values()]),
     )
-    return sites, np.array(keep, dtype=np.int64)
+    return sites, np.array(list(rows), dtype=np.int64)
 
 
 def _passes(orbit: symmetry.Orbits) -> bool:
@@ -112,7 +107,7 @@ def canonical(sites: Sites) -> Sites:
 
 @lru_cache(maxsize=100_000)
 def _smallest_description(group: int, flat: tuple[int, ...]) -> np.ndarray:
-    """Three sites, as nine quarters, written with the origin that gives the smallest numbers."""
+    """Three sites, as nine quarters, with the origin that gives the smallest numbers."""
     return np.array(min(_descriptions(group, np.array(flat).reshape(N_ROWS, 3))))
 
 
@@ -125,12 +120,7 @@ def _descriptions(group: int, grid: np.ndarray) -> Iterator[list[Site]]:
 
 @cache
 def smallest_site(group: int, site: Site) -> Site:
-    """The image of a site, in quarters, that sorts first: one name for the whole orbit.
-
-    Args:
-        group: 225, 216 or 221.
-        site: three integers 0..3.
-    """
+    """The image of a site, in quarters, that sorts first: one name for the whole orbit."""
     rotations, translations = symmetry.operations(group)
     images = np.rint(rotations @ np.array(site) + translations * GRID).astype(np.int64) % GRID
     return min(map(tuple, images.tolist()))
@@ -139,12 +129,8 @@ def smallest_site(group: int, site: Site) -> Site:
 def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[Site, ...]]:
     """Name of an arrangement of orbits, the same for any origin and whatever the elements.
 
-    Args:
-        group: ITA number.
-        grid: (3, 3) one site of each orbit, in quarters.
-
-    Returns:
-        The space group, and the orbits' smallest sites in the smallest of their descriptions.
+    The space group and, from one site of each orbit (3, 3) in quarters, their smallest sites in the
+    smallest of their descriptions.
     """
     return group, tuple(min(sorted(sites) for sites in _descriptions(group, grid)))
 
@@ -180,14 +166,12 @@ class SymmetrySites(Descriptor):
             published_scaling: scale each coordinate of each site by its own maximum, as the
                 published code does (3/4 where that maximum is 0, which it divides by).
         """
-        coord_max = np.full((N_ROWS, 3), 0.75)
-        if published_scaling:
-            largest = sites.grid.max(0) / GRID
-            coord_max = np.where(largest > 0, largest, 0.75)
+        largest = sites.grid.max(0) / GRID
+        scaled = (largest > 0) & published_scaling
         return cls(
             element_numbers=tuple(np.unique(sites.numbers).tolist()),
             length_max=float(sites.length.max()),
-            coord_max=coord_max,
+            coord_max=np.where(scaled, largest, 0.75),
             canonical=canonical,
         )
 
@@ -224,8 +208,10 @@ class SymmetrySites(Descriptor):
         if self.canonical:
             sites = canonical(sites)
         index = self.element_index(sites.numbers)
-        position = self.scale_position(torch.as_tensor(sites.grid / GRID, dtype=torch.float32))
-        length = self.scale_length(torch.as_tensor(sites.length, dtype=torch.float32))
+        half = torch.as_tensor(self.coord_max / 2.0, dtype=torch.float32)
+        position = (torch.as_tensor(sites.grid / GRID, dtype=torch.float32) - half) / half
+        length = torch.as_tensor(sites.length, dtype=torch.float32)
+        length = (length - self.length_max / 2.0) / (self.length_max / 2.0)
         group = torch.as_tensor(self.group_index(sites.space_group))
         return self.assemble(position, self.feature_table[index], length, group)
 
@@ -233,25 +219,13 @@ class SymmetrySites(Descriptor):
     def assemble(position: Tensor, features: Tensor, length: Tensor, group: Tensor) -> Tensor:
         """Put scaled parts together; differentiable in ``position`` and ``length``.
 
-        Args:
-            position: (batch, 3, 3) scaled to [-1, 1].
-            features: (batch, 3, 23) rows of `feature_table`.
-            length: (batch,) scaled to [-1, 1].
-            group: (batch,) 0, 1, 2 for 225, 216, 221.
-
-        Returns:
-            (batch, 3, 28).
+        (batch, 3, 28) from positions (batch, 3, 3) and lengths (batch,), scaled to [-1, 1], rows of
+        `feature_table` (batch, 3, 23), and groups (batch,), 0, 1, 2 for 225, 216, 221.
         """
+        lengths = length[:, None, None].expand(-1, N_ROWS, 1)
         onehot = torch.nn.functional.one_hot(group, len(SPACE_GROUPS)).to(position.dtype)
-        return torch.cat(
-            [
-                position,
-                features,
-                length[:, None, None].expand(-1, N_ROWS, 1),
-                onehot[:, :, None],  # (batch, 3, 1): down the rows
-            ],
-            dim=-1,
-        )
+        down = onehot[:, :, None]  # (batch, 3, 1)
+        return torch.cat([position, features, lengths, down], dim=-1)
 
     # ---- tensor -> crystal
 
@@ -284,13 +258,6 @@ class SymmetrySites(Descriptor):
             length=length.numpy(),
         )
 
-    # ---- scales
-
-    def scale_position(self, frac: Tensor) -> Tensor:
-        """Fractional (…, 3, 3) to [-1, 1]."""
-        half = torch.as_tensor(self.coord_max / 2.0, dtype=frac.dtype, device=frac.device)
-        return (frac - half) / half
-
     def snap_position(self, position: Tensor) -> Tensor:
         """Nearest scaled position on the grid of quarters, with the gradient passed through."""
         step = torch.as_tensor(
@@ -298,10 +265,6 @@ class SymmetrySites(Descriptor):
         )
         snapped = torch.round((position + 1.0) / step) * step - 1.0
         return position + (snapped - position).detach()
-
-    def scale_length(self, length: Tensor) -> Tensor:
-        """Å to [-1, 1]."""
-        return (length - self.length_max / 2.0) / (self.length_max / 2.0)
 
     def element_index(self, numbers: np.ndarray) -> Tensor:
         """Atomic numbers to rows of the feature table.
@@ -343,12 +306,8 @@ class SymmetrySites(Descriptor):
 def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Samples:
     """Fill the cells of ``sites`` by the operations of their space groups.
 
-    Args:
-        sites: n crystals' sites.
-        finite: (n,) False where the tensor they came from held NaN.
-
-    Returns:
-        n crystals; a failed one keeps its place with a 1 Å placeholder where it has no cell.
+    ``finite`` (n,) is False where the tensor that they came from held NaN. A failed crystal keeps
+    its place, with a cell of 1 Å where it has none.
     """
     finite = np.ones(len(sites), dtype=bool) if finite is None else finite
     positive = finite & (sites.length > 0)
@@ -356,25 +315,19 @@ def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Samples:
     crystals, _ = symmetry.expand(
         sites.space_group, symmetry.cubic_lattice(length), sites.grid / GRID, sites.numbers
     )
-    shared = _shared_orbits(sites)
-    reasons = []
-    for i in range(len(sites)):
-        if not finite[i]:
-            reasons.append("the tensor holds NaN or infinity")
-        elif not positive[i]:
-            reasons.append(f"lattice length {sites.length[i]:.2f} Å is not positive")
-        elif shared[i]:
-            reasons.append(f"sites {shared[i][0]} and {shared[i][1]} lie on one orbit")
-        else:
-            reasons.append("")
+    orbits = [
+        [smallest_site(group, tuple(row)) for row in grid]
+        for group, grid in zip(sites.space_group.tolist(), sites.grid.tolist(), strict=True)
+    ]
+
+    def shared(i: int) -> str:
+        pairs = ((j, k) for j, k in ((0, 1), (0, 2), (1, 2)) if orbits[i][j] == orbits[i][k])
+        one, other = next(pairs)
+        return f"sites {one + 1} and {other + 1} lie on one orbit"
+
+    reasons = [""] * len(sites)
+    length_text = "lattice length {:.2f} Å is not positive"
+    mark(reasons, finite, lambda _: "the tensor holds NaN or infinity")
+    mark(reasons, positive, lambda i: length_text.format(sites.length[i]))
+    mark(reasons, np.array([len(set(orbit)) == N_ROWS for orbit in orbits]), shared)
     return Samples.from_reasons(crystals, reasons)
-
-
-def _shared_orbits(sites: Sites) -> list[tuple[int, int] | None]:
-    """For each crystal the first two rows (from 1) that lie on the same orbit, if any."""
-    out = []
-    for group, grid in zip(sites.space_group.tolist(), sites.grid.tolist(), strict=True):
-        orbit = [smallest_site(group, tuple(row)) for row in grid]
-        same = [(i + 1, j + 1) for i, j in ((0, 1), (0, 2), (1, 2)) if orbit[i] == orbit[j]]
-        out.append(same[0] if same else None)
-    return out

@@ -12,7 +12,7 @@ Source: Noh et al., Matter 1 (2019) 1370; the same grids in Long et al., npj Com
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -26,16 +26,26 @@ from ..crystals.batch import wrap
 from ..crystals.samples import Samples, in_places
 from ..runtime import InputError
 from ._grids import Peaks, add_gaussians, find_peaks, separate_peaks
-from .base import Descriptor, check_batch, finite_rows, first_of, read_crystals
+from .base import (
+    Descriptor,
+    check_batch,
+    finite_rows,
+    first_of,
+    mark,
+    mark_broken,
+    mark_overlaps,
+    read_crystals,
+)
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 SIGMA = 0.26  # Å, as published
 CUT = 0.02  # a Gaussian ends where it falls below this, as published
+RADIUS = SIGMA * math.sqrt(-2 * math.log(CUT))  # Å; where that is
+MAX_SITES = 20  # of a crystal, as published
 FLOOR = 0.1  # smallest value of the cell's grid that decoding reads
 THRESHOLD = 0.3  # smallest peak, as a share of the Gaussian's height
-CLOSEST = 0.5  # Å; closer atoms are refused, as published
 DENSITY_UNIT = 100.0  # atomic numbers are written in this unit where elements share a grid
 CHUNK = 32  # crystals worked on at once
 MONOMIALS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
@@ -50,21 +60,17 @@ class VoxelGrid(Descriptor):
             as high as its atomic number (in hundreds), like a density of electrons.
         cell_points: points along each edge of the cell's grid.
         site_points: points along each edge of the grid of sites.
-        sigma: width of the Gaussians, Å.
         box: edge of the box of sites, Å, with the sites' centroid in its middle; None: the grid
             follows the cell and repeats.
         reduce: write the Minkowski-reduced cell instead of the given one.
-        max_sites: most sites of a crystal.
         max_edge: longest edge of the cell that is written, Å.
     """
 
     elements: tuple[int, ...] | None = None
     cell_points: int = 32
     site_points: int = 64
-    sigma: float = SIGMA
     box: float | None = None
     reduce: bool = True
-    max_sites: int = 20
     max_edge: float = 10.0
 
     def __post_init__(self) -> None:
@@ -74,13 +80,13 @@ class VoxelGrid(Descriptor):
                 f"elements={mine}: give atomic numbers, each of them once, one for each channel, "
                 "or None for one channel that all elements share"
             )
-        step, reach = self.max_edge / self.cell_points, self.sigma * math.sqrt(-2 * math.log(FLOOR))
+        step, reach = self.max_edge / self.cell_points, SIGMA * math.sqrt(-2 * math.log(FLOOR))
         if step * math.sqrt(2) > reach:
             raise InputError(
                 f"an edge of {self.max_edge} Å on {self.cell_points} points has steps of "
-                f"{step:.2f} Å, too coarse for Gaussians of width {self.sigma} Å: the blob of the "
-                f"cell needs steps of at most {reach / math.sqrt(2):.2f} Å; take more points, a "
-                "shorter max_edge or a larger sigma"
+                f"{step:.2f} Å, too coarse for Gaussians of width {SIGMA} Å: the blob of the "
+                f"cell needs steps of at most {reach / math.sqrt(2):.2f} Å; take more points or "
+                "a shorter max_edge"
             )
 
     @classmethod
@@ -98,18 +104,12 @@ class VoxelGrid(Descriptor):
         """One row of numbers a crystal: the grid of the cell, then those of the sites."""
         return (self.cell_points**3 + self.channels * self.site_points**3,)
 
-    @property
-    def radius(self) -> float:
-        """Å; where a Gaussian ends."""
-        return self.sigma * math.sqrt(-2 * math.log(CUT))
-
     # ---- crystal -> tensor
 
     def verdict(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """Which crystals can be written, and why not the others, without drawing their grids."""
-        batch, _ = read_crystals(crystals)
-        _, _, reasons = self._prepare(crystals)
-        return Samples.from_reasons(batch, reasons)
+        prepared, _, reasons = self._prepare(crystals)
+        return Samples.from_reasons(prepared, reasons)
 
     def written(self, crystals: CrystalBatch | Sequence[Structure]) -> CrystalBatch:
         """The same crystals with the cell, orientation and origin that the grids hold.
@@ -117,8 +117,7 @@ class VoxelGrid(Descriptor):
         The first lattice vector lies along x and the second in the xy plane; with a box, the
         centroid of the sites is the origin. A crystal that cannot be written is a placeholder.
         """
-        prepared, _, _ = self._prepare(crystals)
-        return prepared
+        return self._prepare(crystals)[0]
 
     def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
         """(batch, *shape) float32, about 1 MB a channel and crystal at 64 points.
@@ -167,7 +166,7 @@ class VoxelGrid(Descriptor):
         return grids.view(len(crystals), self.channels, n, n, n)
 
     def _add(self, *sites: Tensor, periodic: bool) -> None:
-        add_gaussians(*sites, sigma=self.sigma, radius=self.radius, periodic=periodic)
+        add_gaussians(*sites, sigma=SIGMA, radius=RADIUS, periodic=periodic)
 
     def _site_metric(self, lattice: Tensor) -> Tensor:
         """(batch, 3, 3) Å^2: squared lengths of steps between voxels of the sites' grid."""
@@ -188,8 +187,8 @@ class VoxelGrid(Descriptor):
         self, given: CrystalBatch | Sequence[Structure]
     ) -> tuple[CrystalBatch, Tensor, list[str]]:
         """Crystals as written, where their sites are (Å), and what stands against writing them."""
-        crystals, unread = read_crystals(given)
-        reasons = first_of(unread, list(self._faults(crystals)))
+        crystals, reasons = read_crystals(given)
+        self._mark_faults(crystals, reasons)
         ok = torch.tensor([not reason for reason in reasons], device=crystals.lattice.device)
         cube = 5.0 * torch.eye(3, dtype=torch.float64, device=ok.device)
         lattice = torch.where(ok[:, None, None], crystals.lattice, cube)
@@ -207,60 +206,40 @@ class VoxelGrid(Descriptor):
             cart = cart - centroid[:, None]
             frac = cart @ torch.linalg.inv(lattice)
         prepared = CrystalBatch(lattice, wrap(frac) * mask, crystals.numbers)
-        return prepared, cart, first_of(reasons, list(self._misfits(prepared, cart * mask)))
+        self._mark_misfits(prepared, cart * mask, reasons)
+        return prepared, cart, reasons
 
-    def _faults(self, crystals: CrystalBatch) -> Iterator[str]:
-        """What is wrong with each crystal as it comes."""
-        whole = finite_rows(crystals.lattice) & finite_rows(crystals.frac)
-        whole &= torch.linalg.det(torch.nan_to_num(crystals.lattice)).abs() > 1e-3
-        n_sites, counts = crystals.n_sites.tolist(), crystals.counts().numpy() > 0
-        known = np.ones(elements.N_COLUMNS, bool) if self.elements is None else self._channel >= 0
-        foreign = counts & ~np.asarray(known)
-        fine = (whole & (crystals.n_sites > 0)).cpu().numpy()
-        contact, pair = np.full(len(fine), np.inf), np.zeros((len(fine), 2), int)
-        if fine.any():
-            contact[fine], pair[fine] = geometry.closest_contact(crystals[np.flatnonzero(fine)])
-        for i in range(len(fine)):
-            if n_sites[i] == 0:
-                yield "it has no sites"
-            elif not fine[i]:
-                yield "its cell has no volume, or it holds NaN or infinity"
-            elif foreign[i].any():
-                yield self._unknown(np.flatnonzero(foreign[i]))
-            elif n_sites[i] > self.max_sites:
-                yield f"{n_sites[i]} sites, at most {self.max_sites} (max_sites)"
-            elif contact[i] < CLOSEST:
-                a, b = pair[i]
-                yield f"sites {a} and {b} are {contact[i]:.2f} Å apart, closer than {CLOSEST} Å"
-            else:
-                yield ""
+    def _mark_faults(self, crystals: CrystalBatch, reasons: list[str]) -> None:
+        """Write what is wrong with each crystal as it comes."""
+        mark_broken(reasons, crystals)
+        if self.elements is not None:
+            foreign = (crystals.counts() > 0) & (self._channel < 0).to(crystals.numbers.device)
+            listed = " ".join(elements.SYMBOLS[z] for z in self.elements)
 
-    def _unknown(self, numbers: np.ndarray) -> str:
-        foreign = " ".join(elements.SYMBOLS[z] for z in numbers)
-        listed = " ".join(elements.SYMBOLS[z] for z in self.elements or ())
-        return f"{foreign} has no channel; the channels are {listed}"
+            def unknown(i: int) -> str:
+                names = " ".join(elements.SYMBOLS[z] for z in foreign[i].nonzero()[:, 0].tolist())
+                return f"{names} has no channel; the channels are {listed}"
 
-    def _misfits(self, written: CrystalBatch, cart: Tensor) -> Iterator[str]:
-        """What does not fit into the grids, of crystals as written."""
-        edge = written.lattice.norm(dim=-1).amax(1).tolist()
-        apart = (1 / torch.linalg.inv(written.lattice).norm(dim=1)).amin(1).tolist()
-        out = (cart.abs() + self.radius).flatten(1).amax(1).tolist()
-        for i in range(len(written)):
-            if edge[i] > self.max_edge:
-                yield f"an edge of {edge[i]:.2f} Å, at most {self.max_edge} Å (max_edge)"
-            elif apart[i] < 2 * self.radius:
-                yield (
-                    f"lattice planes are {apart[i]:.2f} Å apart, so that the blob of the cell "
-                    "would touch its images"
-                    + ("" if self.reduce else ": reduce the cell (reduce=True)")
-                )
-            elif self.box is not None and out[i] > self.box / 2:
-                yield (
-                    f"a site {out[i] - self.radius:.2f} Å off the centroid does not fit into the "
-                    f"box of {self.box} Å: let the grid follow the cell (box=None)"
-                )
-            else:
-                yield ""
+            mark(reasons, ~foreign.any(1), unknown)
+        n = crystals.n_sites
+        many = f"{{}} sites, at most {MAX_SITES}"
+        mark(reasons, n <= MAX_SITES, lambda i: many.format(int(n[i])))
+        mark_overlaps(reasons, crystals)
+
+    def _mark_misfits(self, written: CrystalBatch, cart: Tensor, reasons: list[str]) -> None:
+        """Write what does not fit into the grids, of crystals as written."""
+        edge = written.lattice.norm(dim=-1).amax(1)
+        apart = (1 / torch.linalg.inv(written.lattice).norm(dim=1)).amin(1)
+        out = cart.abs().flatten(1).amax(1)
+        long = f"an edge of {{:.2f}} Å, at most {self.max_edge} Å (max_edge)"
+        mark(reasons, edge <= self.max_edge, lambda i: long.format(edge[i]))
+        flat = "lattice planes are {:.2f} Å apart, so that the blob of the cell would touch its "
+        flat += "images" if self.reduce else "images: reduce the cell (reduce=True)"
+        mark(reasons, apart >= 2 * RADIUS, lambda i: flat.format(apart[i]))
+        if self.box is not None:
+            off = "a site {:.2f} Å off the centroid does not fit into the box of "
+            off += f"{self.box} Å: let the grid follow the cell (box=None)"
+            mark(reasons, out + RADIUS <= self.box / 2, lambda i: off.format(out[i]))
 
     # ---- tensor -> crystal
 
@@ -281,21 +260,17 @@ class VoxelGrid(Descriptor):
         """(batch, *shape) from (batch, [1,] cell points^3) and (batch, channels, site points^3)."""
         return torch.cat([cell.flatten(1), sites.flatten(1)], 1)
 
-    def decode(self, tensor: Tensor, *, threshold: float = THRESHOLD) -> Samples:
+    def decode(self, tensor: Tensor) -> Samples:
         """Crystals from (batch, *shape): the cell by least squares, the sites by their peaks.
 
         A row fails when it holds NaN, when a grid is empty, when the blob is no cell or its edges
         are far too long, when there are too many peaks, or when two lie closer than 0.5 Å.
 
-        Args:
-            tensor: (batch, *shape).
-            threshold: smallest value of a peak's voxel, as a share of a Gaussian's height.
-
         Raises:
             InputError: another shape.
         """
         self.split(tensor)
-        return Samples.cat([self._decode(some, threshold) for some in tensor.split(CHUNK)])
+        return Samples.cat([self._decode(some) for some in tensor.split(CHUNK)])
 
     def round_trip(self, crystals: CrystalBatch) -> Samples:
         """Encode and decode piece by piece, so that the grids need little memory."""
@@ -316,7 +291,7 @@ class VoxelGrid(Descriptor):
         n = self.cell_points
         value = cell.reshape(len(cell), -1).double()
         value = torch.where(torch.isfinite(value) & (value > FLOOR), value, torch.zeros_like(value))
-        square = -2 * self.sigma**2 * value.clamp_min(FLOOR).log()
+        square = -2 * SIGMA**2 * value.clamp_min(FLOOR).log()
         design = self._design.to(value.device)  # (n^3, 6)
         weight = value.square()
         products = design[:, :, None] * design[:, None, :]  # (n^3, 6, 6)
@@ -330,19 +305,15 @@ class VoxelGrid(Descriptor):
         found = (weight > 0).sum(1)
         lattice, info = torch.linalg.cholesky_ex(metric)
         edge = lattice.norm(dim=-1).amax(1)
-        bad = (found < 2) | (info != 0) | ~(edge < 1.5 * self.max_edge)
-        reasons = [
-            ""
-            if not bad[i]
-            else "the grid of the cell is empty"
-            if found[i] < 2
-            else "the blob in the grid of the cell is not the shape of a cell"
-            if info[i] != 0
-            else f"an edge of {edge[i]:.1f} Å, far above {self.max_edge} Å"
-            for i in range(len(cell))
-        ]
+        shape = "the blob in the grid of the cell is not the shape of a cell"
+        long = f"an edge of {{:.1f}} Å, far above {self.max_edge} Å"
+        reasons = [""] * len(cell)
+        mark(reasons, found >= 2, lambda _: "the grid of the cell is empty")
+        mark(reasons, info == 0, lambda _: shape)
+        mark(reasons, edge < 1.5 * self.max_edge, lambda i: long.format(edge[i]))
+        good = torch.tensor([not reason for reason in reasons], device=value.device)
         cube = 5.0 * torch.eye(3, dtype=torch.float64, device=value.device)
-        return torch.where(bad[:, None, None], cube, lattice.tril()), reasons
+        return torch.where(good[:, None, None], lattice.tril(), cube), reasons
 
     @cached_property
     def _design(self) -> Tensor:
@@ -353,64 +324,53 @@ class VoxelGrid(Descriptor):
         columns = [steps[:, i] * steps[:, j] * (1 if i == j else 2) for i, j in MONOMIALS]
         return torch.stack(columns, 1)
 
-    def _decode(self, tensor: Tensor, threshold: float) -> Samples:
-        finite = finite_rows(tensor).tolist()
+    def _decode(self, tensor: Tensor) -> Samples:
+        reasons = [""] * len(tensor)
+        mark(reasons, finite_rows(tensor), lambda _: "the tensor holds NaN or infinity")
         cell, sites = self.split(torch.nan_to_num(tensor.detach(), posinf=0.0, neginf=0.0))
-        lattice, reasons = self.read_cells(cell)
+        lattice, no_cell = self.read_cells(cell)
+        reasons = first_of(reasons, no_cell)
         metric = self._site_metric(lattice).repeat_interleave(self.channels, 0)
-        low = threshold / (DENSITY_UNIT if self.elements is None else 1.0)
-        options = {"sigma": self.sigma, "threshold": low, "periodic": self.box is None}
+        low = THRESHOLD / (DENSITY_UNIT if self.elements is None else 1.0)
+        options = {"sigma": SIGMA, "threshold": low, "periodic": self.box is None}
         grids = sites.flatten(0, 1)
         peaks = find_peaks(grids, metric, **options)
         crowd = torch.bincount(peaks.row // self.channels, minlength=len(lattice))
-        noisy = crowd > 2 * self.max_sites  # some peaks may be sums of others, but not so many
+        noisy = crowd > 2 * MAX_SITES  # some peaks may be sums of others, but not so many
         keep = ~noisy[peaks.row // self.channels]
         peaks = Peaks(peaks.row[keep], peaks.place[keep], peaks.height[keep])
-        peaks = separate_peaks(grids, peaks, metric, radius=self.radius, passes=2, **options)
-        crystals, counts = self._crystals(lattice, peaks)
-        contact, pair = geometry.closest_contact(crystals)
-        for i, count in enumerate(counts):
-            if not finite[i]:
-                reasons[i] = "the tensor holds NaN or infinity"
-            elif noisy[i]:
-                reasons[i] = reasons[i] or f"{crowd[i]} peaks, at most {self.max_sites} (max_sites)"
-            elif count == 0:
-                reasons[i] = reasons[i] or "no site: the grid has no peak above the threshold"
-            elif count > self.max_sites:
-                reasons[i] = reasons[i] or f"{count} peaks, at most {self.max_sites} (max_sites)"
-            elif contact[i] < CLOSEST:
-                a, b = pair[i]
-                reasons[i] = reasons[i] or f"sites {a} and {b} are {contact[i]:.2f} Å apart"
+        peaks = separate_peaks(grids, peaks, metric, radius=RADIUS, passes=2, **options)
+        crystals, count = self._crystals(lattice, peaks)
+        many = f"{{}} peaks, at most {MAX_SITES}"
+        mark(reasons, ~noisy, lambda i: many.format(int(crowd[i])))
+        mark(reasons, count > 0, lambda _: "no site: the grid has no peak above the threshold")
+        mark(reasons, count <= MAX_SITES, lambda i: many.format(int(count[i])))
+        mark_overlaps(reasons, crystals)
         return Samples.from_reasons(crystals, reasons)
 
-    def _crystals(self, lattice: Tensor, peaks: Peaks) -> tuple[CrystalBatch, list[int]]:
+    def _crystals(self, lattice: Tensor, peaks: Peaks) -> tuple[CrystalBatch, Tensor]:
         """Crystals from peaks; those with none or too many are placeholders. Counts of peaks."""
         owner = peaks.row // self.channels
         count = torch.bincount(owner, minlength=len(lattice))
         place = peaks.place / self.site_points
         if self.box is not None:
             inverse = torch.linalg.inv(lattice)[owner]
-            place = ((place - 0.5) * self.box)[:, None] @ inverse
-            place = place[:, 0]
+            place = (((place - 0.5) * self.box)[:, None] @ inverse)[:, 0]
         if self.elements is None:
             numbers = (peaks.height * DENSITY_UNIT).round().clamp(1, elements.N_COLUMNS - 1).long()
         else:
             numbers = torch.tensor(self.elements, device=owner.device)[peaks.row % self.channels]
-        usable = (count > 0) & (count <= self.max_sites)
+        usable = (count > 0) & (count <= MAX_SITES)
         keep, crystals = usable[owner].cpu(), None
         if usable.any():
             parts = [part.cpu() for part in (lattice[usable], place, numbers, count[usable])]
             crystals = CrystalBatch.from_ragged(parts[0], parts[1][keep], parts[2][keep], parts[3])
         placed = in_places(crystals, usable.cpu().numpy())
-        return placed.to(lattice.device), count.tolist()
+        return placed.to(lattice.device), count
 
 
 def largest_site_error(written: CrystalBatch, decoded: Samples) -> np.ndarray:
-    """How far the worst site of each decoded crystal is from where it was written.
-
-    Args:
-        written: n crystals from `VoxelGrid.written`.
-        decoded: n crystals.
+    """How far the worst site of each decoded crystal is from where `VoxelGrid.written` has it.
 
     Returns:
         (n,) Å, over all sites and to the nearest of the same element, both ways; infinity where
@@ -424,11 +384,9 @@ def largest_site_error(written: CrystalBatch, decoded: Samples) -> np.ndarray:
     distance = ((delta - delta.round()) @ reduced[:, None]).norm(dim=-1)  # (n, sites, sites)
     same = (written.numbers[:, :, None] == back.numbers[:, None]) & written.mask[:, :, None]
     distance = distance.masked_fill(~same, torch.inf)
-    worst = []
-    for axis, mask in ((2, written.mask), (1, back.mask)):
-        worst.append(distance.amin(axis).masked_fill(~mask, 0.0).amax(1))
-    error = torch.maximum(*worst).cpu()
-    return torch.where(right, error, torch.full_like(error, torch.inf)).numpy()
+    sides = ((2, written.mask), (1, back.mask))
+    worst = [distance.amin(axis).masked_fill(~mask, 0.0).amax(1) for axis, mask in sides]
+    return torch.maximum(*worst).cpu().masked_fill(~right, torch.inf).numpy()
 
 
 def _metric(lattice: Tensor, n: int) -> Tensor:

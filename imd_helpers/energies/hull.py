@@ -19,37 +19,25 @@ from numpy.typing import ArrayLike
 
 from ..crystals import elements
 from ..runtime import InputError, data_path, lookup
-from .potentials import POTENTIALS, Potential
+from .potentials import POTENTIALS
 
 SAME = 1e-9
 
 
 @dataclass(frozen=True, eq=False)
 class Phases:
-    """Known phases with their energies by one potential; elements included.
-
-    Attributes:
-        potential: ``chgnet`` or ``sevennet``.
-        fraction: (m, 119) atomic fractions; column = atomic number.
-        energy: (m,) eV/atom.
-        rows: (m,) row of `oqmd_icsd`, -1 for the elements that come from matcalc.
-        element_energy: (119,) eV/atom of the most stable form of each element; NaN where unknown.
-    """
+    """Known phases with their energies by one potential; elements included."""
 
     potential: str
-    fraction: np.ndarray
-    energy: np.ndarray
-    rows: np.ndarray
-    element_energy: np.ndarray
+    fraction: np.ndarray  # (m, 119) atomic fractions; column = atomic number
+    energy: np.ndarray  # (m,) eV/atom
+    rows: np.ndarray  # (m,) row of `oqmd_icsd`, -1 for the elements that come from matcalc
+    element_energy: np.ndarray  # (119,) eV/atom of the most stable form, NaN where unknown
 
     def system(self, present: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What competes in a chemical system: only the lowest phase of each composition.
+        """(k, 119) fractions, (k,) energies and (k,) rows of what competes in a chemical system.
 
-        Args:
-            present: (119,) bool, the elements of the system.
-
-        Returns:
-            (k, 119) fractions, (k,) energies, and (k,) rows.
+        Of each composition only the lowest phase; ``present`` (119,) bool are the elements.
         """
         inside = ~(self.fraction[:, ~present] > 0).any(1)
         rows = np.flatnonzero(inside)
@@ -121,9 +109,7 @@ def definition(potential: str) -> dict[str, Any]:
     }
 
 
-def formation_energy(
-    counts: ArrayLike, energy: ArrayLike, potential: str | Potential = "chgnet"
-) -> np.ndarray:
+def formation_energy(counts: ArrayLike, energy: ArrayLike, potential: str = "chgnet") -> np.ndarray:
     """Energy of formation from the most stable elements, by the same potential.
 
     Args:
@@ -138,21 +124,19 @@ def formation_energy(
         InputError: shapes that do not fit, or a composition without atoms.
         UnknownNameError: no such potential.
     """
-    known = phases(_name(potential))
+    known = phases(potential)
     fraction, energy = _fractions(counts, energy)
     reference = np.where(fraction > 0, fraction * known.element_energy, 0.0).sum(1)
     return energy - reference
 
 
-def above_hull(
-    counts: ArrayLike, energy: ArrayLike, potential: str | Potential = "chgnet"
-) -> HullVerdict:
+def above_hull(counts: ArrayLike, energy: ArrayLike, potential: str = "chgnet") -> HullVerdict:
     """Energy above the hull of all known phases; arguments as in `formation_energy`.
 
     Phases more than 0.1 eV/atom above OQMD's own hull, and phases that nobody knows, are missing:
     a crystal may be less stable than it looks here, and is never more stable.
     """
-    known = phases(_name(potential))
+    known = phases(potential)
     fraction, energy = _fractions(counts, energy)
     formed = formation_energy(counts, energy, potential)
     n = len(energy)
@@ -202,10 +186,6 @@ def hull_energy(fraction: np.ndarray, phases: np.ndarray, energy: np.ndarray) ->
             "give at least every element alone"
         )
     return float(found.fun)
-
-
-def _name(potential: str | Potential) -> str:
-    return potential.name if isinstance(potential, Potential) else potential
 
 
 def _fractions(counts: ArrayLike, energy: ArrayLike) -> tuple[np.ndarray, np.ndarray]:

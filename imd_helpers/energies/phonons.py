@@ -43,6 +43,7 @@ SUM_RULE = 0.05  # largest credible violation, as a share of the largest force c
 LARGEST_FORCE = 0.01  # eV/Å, left at rest
 LARGEST_PRESSURE = 2.0  # GPa, left at rest
 POINTS = 41  # of each band segment
+GREEK = {"GAMMA": "Γ", "DELTA": "Δ", "LAMBDA": "Λ", "SIGMA": "Σ"}
 MESH = 40.0  # Å; q-points lie closer than 2π over this
 
 
@@ -200,11 +201,6 @@ def dynamically_stable(
     ``unstable`` takes two witnesses: potentials are known to be too soft, so one alone never
     condemns a crystal. Where they disagree, or one gives no answer, the verdict is ``undecided``.
 
-    Args:
-        crystal: one crystal.
-        potentials: names.
-        options: as for `phonons`.
-
     Raises:
         InputError: not one crystal, no potential, or an option out of range.
         UnknownNameError: no such potential.
@@ -254,22 +250,17 @@ def acoustic_sum(force_constants: np.ndarray, atoms: Sequence[int]) -> float:
 def roughness(crystal: CrystalBatch, model: str | Potential, displacement: float) -> float:
     """Do forces grow in proportion to a displacement? See `Phonons.roughness`.
 
-    Args:
-        crystal: one crystal at rest.
-        model: a potential or its name.
-        displacement: Å; half of it is tried too.
+    The crystal is at rest; half of the displacement (Å) is tried too.
     """
-    n = int(crystal.n_sites[0])
-    lattice, frac = crystal.lattice[0].numpy(), crystal.frac[0, :n].numpy()
-    moved = [crystal]
-    for length in (displacement, displacement / 2):
-        for site in range(n):
-            shift = np.zeros((n, 3))
-            shift[site] = length * np.linalg.inv(lattice)[0]  # along x
-            moved.append(
-                CrystalBatch.from_ragged(lattice[None], frac + shift, crystal.numbers[0, :n], [n])
-            )
-    forces = potential(model).evaluate(CrystalBatch.cat(moved), gate=None).forces
+    lattice, frac, numbers = next(crystal.each())
+    n = len(numbers)
+    lengths = np.concatenate([length * np.eye(n) for length in (displacement, displacement / 2)])
+    lengths = np.concatenate([np.zeros((1, n)), lengths])[:, :, None]  # (2n + 1, n, 1) Å
+    moved = frac + lengths * np.linalg.inv(lattice)[0]  # along x
+    k = len(moved)
+    lattices, species = np.repeat(lattice[None], k, axis=0), np.tile(numbers, k)
+    batch = CrystalBatch.from_ragged(lattices, moved.reshape(-1, 3), species, [n] * k)
+    forces = potential(model).evaluate(batch, gate=None).forces
     whole, half = ((forces[1:] - forces[0]) / displacement).reshape(2, n, n, 3)
     return float(np.abs(whole - 2 * half).max() / max(np.abs(whole).max(), 1e-12))
 
@@ -355,11 +346,8 @@ def _even(ratio: float) -> int:
 def _force_constants(model: Potential, cell: CrystalBatch, multiples: tuple[int, ...]) -> Phonopy:
     """Raw force constants by finite differences, in phonopy."""
     phonopy, atoms_of = _phonopy()
-    unit = atoms_of(
-        numbers=cell.numbers[0, : int(cell.n_sites[0])].tolist(),
-        cell=cell.lattice[0].numpy(),
-        scaled_positions=cell.frac[0, : int(cell.n_sites[0])].numpy(),
-    )
+    lattice, frac, numbers = next(cell.each())
+    unit = atoms_of(numbers=numbers.tolist(), cell=lattice, scaled_positions=frac)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # phonopy says that it did not use to look for centrings
         run = phonopy(
@@ -367,7 +355,10 @@ def _force_constants(model: Potential, cell: CrystalBatch, multiples: tuple[int,
         )
     run.generate_displacements(distance=DISPLACEMENT)
     moved = [run.supercell, *run.supercells_with_displacements]
-    batch = CrystalBatch.cat([_as_crystal(each) for each in moved])
+    k, n = len(moved), len(run.supercell)
+    sites = np.concatenate([each.scaled_positions for each in moved])
+    lattices = np.repeat(run.supercell.cell[None], k, axis=0)
+    batch = CrystalBatch.from_ragged(lattices, sites, np.tile(run.supercell.numbers, k), [n] * k)
     found = model.evaluate(batch, batch=1, gate=None)
     if found.failed:
         raise InputError(f"{cell.formulas()[0]}: {next(iter(found.failed.values()))}")
@@ -389,19 +380,13 @@ def _phonopy() -> tuple[Any, Any]:
     return Phonopy, PhonopyAtoms
 
 
-def _as_crystal(atoms: Any) -> CrystalBatch:
-    return CrystalBatch.from_ragged(
-        atoms.cell[None], atoms.scaled_positions, atoms.numbers, [len(atoms)]
-    )
-
-
 def _frequencies(run: Phonopy, dos: bool) -> dict[str, Any]:
     """Bands, density of states, and where the lowest frequency is."""
     from phonopy.harmonic.dynmat_to_fc import get_commensurate_points
     from phonopy.phonon.band_structure import get_band_qpoints_by_seekpath
 
-    bands, labels, joined = get_band_qpoints_by_seekpath(run.primitive, POINTS)
-    run.run_band_structure(bands, labels=labels, path_connections=joined)
+    bands, _, _ = get_band_qpoints_by_seekpath(run.primitive, POINTS)
+    run.run_band_structure(bands)
     path = run.band_structure
     run.run_mesh(MESH)
     matrix = np.rint(np.linalg.inv(run.primitive.primitive_matrix) @ run.supercell_matrix)
@@ -419,7 +404,7 @@ def _frequencies(run: Phonopy, dos: bool) -> dict[str, Any]:
     return {
         "distance": np.concatenate(path.distances),
         "frequencies": np.concatenate(path.frequencies),
-        "ticks": _ticks(path.distances, labels, joined),
+        "ticks": _ticks(run.primitive, path.distances),
         "dos_frequency": dos_frequency,
         "dos": density,
         "lowest": float(lowest[place]),
@@ -437,26 +422,23 @@ def _without_acoustic(q: np.ndarray, frequencies: np.ndarray) -> np.ndarray:
     return rest if len(rest) else np.array([np.inf])  # one atom has acoustic modes only
 
 
-def _ticks(
-    distances: Sequence[np.ndarray], labels: Sequence[str], joined: Sequence[bool]
-) -> tuple[tuple[float, str], ...]:
+def _ticks(primitive: Any, distances: Sequence[np.ndarray]) -> tuple[tuple[float, str], ...]:
     """(place, name); names meet where the path jumps."""
-    names = iter(_plain(label) for label in labels)
-    places: dict[float, str] = {}
-    fresh = True
-    for segment, goes_on in zip(distances, joined, strict=True):
-        if fresh:
-            start, name = float(segment[0]), next(names)
-            places[start] = f"{places[start]}|{name}" if start in places else name
-        places[float(segment[-1])] = next(names)
-        fresh = not goes_on
-    return tuple(places.items())
+    from seekpath import get_path
+
+    places: dict[float, list[str]] = {}
+    for names, segment in zip(get_path(primitive.totuple())["path"], distances, strict=True):
+        for name, place in zip(map(_plain, names), (segment[0], segment[-1]), strict=True):
+            here = places.setdefault(float(place), [])
+            here += [name] if name not in here else []
+    return tuple((place, "|".join(here)) for place, here in places.items())
 
 
-def _plain(label: str) -> str:
-    """A LaTeX label of phonopy as text."""
-    plain = label.replace("$", "").replace("\\mathrm", "").strip("{}")
-    return plain.replace("\\Gamma", "Γ").replace("{", "").replace("}", "").replace("_", "")
+def _plain(name: str) -> str:
+    """Seekpath's name of a special point as text, e.g. ``SIGMA_0`` as Σ0."""
+    for latin, greek in GREEK.items():
+        name = name.replace(latin, greek)
+    return name.replace("_", "")
 
 
 def _sentence(found: Phonons) -> str:

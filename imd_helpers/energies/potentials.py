@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +23,6 @@ import torch
 from ..crystals import CrystalBatch
 from ..crystals.rules import RULES, GeometryRule, geometry_verdict
 from ..runtime import InputError, lookup
-
-if TYPE_CHECKING:
-    from ase.calculators.calculator import Calculator
 
 POTENTIALS = ("chgnet", "sevennet")
 GATE: GeometryRule = RULES["imd"]
@@ -52,40 +49,29 @@ class Evaluation:
 
 
 class Potential(ABC):
-    """What both potentials share: the gate, batches, and one broken crystal that stops nothing.
-
-    Attributes:
-        name: ``chgnet`` or ``sevennet``.
-        label: name and version of the weights.
-        package: that holds them.
-        extra: of this package that installs it.
-        scale: which energies it learned.
-    """
+    """What both potentials share: the gate, batches, and one broken crystal that stops nothing."""
 
     name: str
-    label: str
-    package: str
-    extra: str
-    scale: str
+    label: str  # name and version of the weights
+    package: str  # that holds them
+    extra: str  # of this package that installs it
+    scale: str  # which energies it learned
 
     def definition(self) -> dict[str, Any]:
         """Model, package and energy scale, for reports."""
         version = metadata.version(self.package)
         return {"potential": self.label, self.package: version, "energy_scale": self.scale}
 
-    def energies(
-        self, crystals: CrystalBatch, *, batch: int = 16, gate: GeometryRule | None = GATE
-    ) -> np.ndarray:
+    def energies(self, crystals: CrystalBatch, *, gate: GeometryRule | None = GATE) -> np.ndarray:
         """(n,) energies in eV/atom, NaN where there is none; see `evaluate` for the reasons.
 
         Args:
             crystals: n crystals.
-            batch: crystals in one batch, and never more than 128 atoms.
             gate: crystals that break this rule get no energy; None for crystals that are known to
                 be real.
         """
         energy = np.full(len(crystals), np.nan)
-        for rows in self._batches(crystals, batch, gate, {}):
+        for rows in self._batches(crystals, 16, gate, {}):
             for i, found in self._answers(crystals, rows, forces=False, failed={}):
                 energy[i] = found[0]
         return energy
@@ -93,7 +79,7 @@ class Potential(ABC):
     def evaluate(
         self, crystals: CrystalBatch, *, batch: int = 8, gate: GeometryRule | None = GATE
     ) -> Evaluation:
-        """Energies, forces and stresses; arguments as in `energies`."""
+        """Energies, forces and stresses of at most ``batch`` crystals at once; see `energies`."""
         n, sites = crystals.numbers.shape
         out = Evaluation(
             np.full(n, np.nan), np.zeros((n, sites, 3)), np.full((n, 3, 3), np.nan), {}
@@ -106,10 +92,6 @@ class Potential(ABC):
         return out
 
     @abstractmethod
-    def calculator(self) -> Calculator:
-        """The potential as an ASE calculator, for phonons and molecular dynamics."""
-
-    @abstractmethod
     def _run(self, crystals: CrystalBatch, forces: bool) -> list[tuple[Any, ...]]:
         """Each crystal's (energy in eV/atom, forces, stress); the latter two only if asked for."""
 
@@ -117,8 +99,6 @@ class Potential(ABC):
         self, crystals: CrystalBatch, batch: int, gate: GeometryRule | None, failed: dict[int, str]
     ) -> Iterator[list[int]]:
         """Rows that pass the gate, in batches; why the others do not is added to ``failed``."""
-        if batch < 1:
-            raise InputError(f"batch = {batch}: a batch needs at least one crystal")
         verdict = geometry_verdict(crystals, gate or GeometryRule("any", "no gate"))
         for i in np.flatnonzero(~verdict.ok):
             failed[int(i)] = f"distance gate: {verdict.reason(int(i))}"
@@ -160,12 +140,6 @@ class Chgnet(Potential):
         # generated cells may hold an atom without neighbours; its energy is poor, not missing
         self.model.graph_converter.set_isolated_atom_response("ignore")
 
-    def calculator(self) -> Calculator:
-        """As an ASE calculator."""
-        from chgnet.model.dynamics import CHGNetCalculator
-
-        return CHGNetCalculator(self.model, use_device="cpu", on_isolated_atoms="ignore")
-
     def _run(self, crystals: CrystalBatch, forces: bool) -> list[tuple[Any, ...]]:
         graphs = [self.model.graph_converter(each) for each in crystals.structures()]
         if not forces:
@@ -192,12 +166,6 @@ class Sevennet(Potential):
         self.model = checkpoint.build_model().eval()
         self.model.set_is_batch_data(True)
         self.cutoff = float(checkpoint.config["cutoff"])
-
-    def calculator(self) -> Calculator:
-        """As an ASE calculator."""
-        from sevenn.calculator import SevenNetCalculator
-
-        return SevenNetCalculator("7net-0", device="cpu")
 
     def _run(self, crystals: CrystalBatch, forces: bool) -> list[tuple[Any, ...]]:
         data = self._graphs(crystals)
@@ -242,10 +210,7 @@ _CLASSES: dict[str, type[Potential]] = {"chgnet": Chgnet, "sevennet": Sevennet}
 
 
 def potential(name: str | Potential = "chgnet") -> Potential:
-    """Load a potential once; later calls return the same.
-
-    Args:
-        name: ``chgnet`` or ``sevennet``; a potential is returned as it is.
+    """Load ``chgnet`` or ``sevennet`` once; a potential is returned as it is.
 
     Raises:
         UnknownNameError: no such potential.

@@ -24,7 +24,6 @@ from ..runtime import InputError, lookup
 STRAINS = ("isotropic", "shear")
 TARGETS = ("same group", "other group")
 DISGUISES = ("basis", "supercell", "origin", "permutation", "rotation")
-LANTHANIDES, ACTINIDES = 101, 102  # stand for a group of the periodic table
 
 # ---- a dose for every crystal
 
@@ -99,12 +98,10 @@ def swap_elements(
     lookup("target of a swap", to, TARGETS)
     candidates = _candidates(crystals, same_group=to == "same group")
     rng = default_rng(seed)
+    swap = _swap_whole if whole_elements else _swap_sites
     numbers = crystals.numbers.numpy().copy()
     for row in numbers:
-        if whole_elements:
-            _swap_whole(row, dose, candidates, rng)
-        else:
-            _swap_sites(row, dose, candidates, rng)
+        swap(row, dose, candidates, rng)
     return CrystalBatch(crystals.lattice, crystals.frac, torch.as_tensor(numbers))
 
 
@@ -159,16 +156,11 @@ def disguise(
     ``supercell`` (doubled along one vector), ``origin`` (shifted), ``permutation`` (sites in
     another order) and ``rotation`` (turned in space).
     """
-    change = {
-        "basis": _other_basis,
-        "supercell": _doubled,
-        "origin": _shifted,
-        "permutation": _permuted,
-        "rotation": _turned,
-    }
-    for place, way in enumerate(DISGUISES):
-        if way in [lookup("way of disguise", name, DISGUISES) for name in ways]:
-            crystals = change[way](crystals, default_rng([seed, place]))
+    chosen = {lookup("way of disguise", way, DISGUISES) for way in ways}
+    changes = (_other_basis, _doubled, _shifted, _permuted, _turned)  # as in DISGUISES
+    for place, (way, change) in enumerate(zip(DISGUISES, changes, strict=True)):
+        if way in chosen:
+            crystals = change(crystals, default_rng([seed, place]))
     return crystals
 
 
@@ -291,9 +283,8 @@ def _turned(crystals: CrystalBatch, rng: np.random.Generator) -> CrystalBatch:
 def _candidates(crystals: CrystalBatch, *, same_group: bool) -> dict[int, np.ndarray]:
     """Each element -> the other elements of the crystals that may take its place."""
     known = np.flatnonzero(crystals.counts().numpy().any(0))
-    group = elements.column("group").copy()
-    group[57:72], group[89:104] = LANTHANIDES, ACTINIDES
-    alike = group[known][:, None] == group[known][None, :]
+    family = elements.families()[known]
+    alike = family[:, None] == family[None, :]
     fits = (alike if same_group else ~alike) & (known[:, None] != known[None, :])
     return {int(z): known[row] for z, row in zip(known, fits, strict=True)}
 

@@ -7,7 +7,6 @@ and what could not be measured.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +17,7 @@ from numpy.typing import ArrayLike
 from ..crystals import CrystalBatch, geometry
 from ..crystals.compositions import blocks
 from ..crystals.rules import GeometryRule, geometry_verdict
-from ..descriptors.fingerprints import MEASURABLE, Features, crystalnn, magpie  # noqa: F401
+from ..descriptors.fingerprints import Features, crystalnn, magpie
 from ..intervals import bootstrap_distance, jackknife, wilson
 from ..networks.distances import frechet_gaussians
 from ..runtime import InputError, lookup
@@ -48,7 +47,6 @@ class Measure:
         definition: what the number means; only measures with equal definitions compare.
         failed: index of a sample -> why it could not be measured.
         failed_reference: index of a reference crystal -> why it could not be measured.
-        seconds: wall time.
     """
 
     name: str
@@ -59,7 +57,6 @@ class Measure:
     definition: Mapping[str, Any] = field(repr=False)
     failed: Mapping[int, str] = field(default_factory=dict, repr=False)
     failed_reference: Mapping[int, str] = field(default_factory=dict, repr=False)
-    seconds: float = field(default=0.0, repr=False)
 
     def __str__(self) -> str:
         text = f"{self.name}: {self.value:.4g} ({self.low:.4g}–{self.high:.4g}), n = {self.n:,}"
@@ -149,17 +146,15 @@ def coverage(
     Source:
         Xie et al., ICLR 2022 (arXiv 2110.06197), whose cutoffs are 0.4 and 10 for MP-20.
     """
-    start = time.perf_counter()
     cutoffs = (structure_cutoff, composition_cutoff)
     if not min(cutoffs) >= 0:
         raise InputError(f"cutoffs {cutoffs}: distances are never below zero")
-    sets = [
+    made, known = (
         each
         if isinstance(each, Fingerprints)
         else fingerprints(each, processes=processes, progress=progress)
         for each in (samples, reference)
-    ]
-    made, known = sets
+    )
     _comparable(made.structure, known.structure)
     _comparable(made.composition, known.composition)
     _not_empty(known.ok, known.failed, "reference")
@@ -175,10 +170,10 @@ def coverage(
     recalled = _covered(known, made, cutoffs, same_crystal)[known.ok]
     precise = _covered(made, known, cutoffs, same_crystal)
     lost = (made.failed, known.failed)
-    sampled = {"samples": len(made)}  # more samples recall more
+    sampled = {**definition, "samples": len(made)}  # more samples recall more
     return {
-        "recall": _share("coverage recall", recalled, {**definition, **sampled}, lost, start),
-        "precision": _share("coverage precision", precise, definition, lost, start),
+        "recall": _share("coverage recall", recalled, sampled, lost),
+        "precision": _share("coverage precision", precise, definition, lost),
     }
 
 
@@ -225,7 +220,6 @@ def precision_recall(
     Source:
         Kynkäänniemi et al., NeurIPS 2019 (arXiv 1904.06991).
     """
-    start = time.perf_counter()
     _comparable(samples, reference)
     one, two = samples.points, reference.points
     for name, points in (("samples", one), ("reference", two)):
@@ -245,8 +239,8 @@ def precision_recall(
     recalled = _inside(two, one, neighbours)
     lost = (samples.failed, reference.failed)
     return {
-        "precision": _share("precision", precise, definition, lost, start),
-        "recall": _share("recall", recalled, definition, lost, start),
+        "precision": _share("precision", precise, definition, lost),
+        "recall": _share("recall", recalled, definition, lost),
     }
 
 
@@ -255,14 +249,12 @@ def _inside(points: np.ndarray, centers: np.ndarray, k: int) -> np.ndarray:
     from scipy.spatial.distance import cdist
 
     # place k of the sorted distances: place 0 is the point itself
-    radius = np.concatenate(
-        [
-            np.partition(cdist(centers[part], centers), k, axis=1)[:, k]
-            for part in blocks(len(centers), BLOCK)
-        ]
-    )
-    parts = blocks(len(points), BLOCK)
-    return np.concatenate([(cdist(points[part], centers) <= radius).any(1) for part in parts])
+    radius, inside = np.empty(len(centers)), np.empty(len(points), dtype=bool)
+    for part in blocks(len(centers), BLOCK):
+        radius[part] = np.partition(cdist(centers[part], centers), k, axis=1)[:, k]
+    for part in blocks(len(points), BLOCK):
+        inside[part] = (cdist(points[part], centers) <= radius).any(1)
+    return inside
 
 
 # ---- distances of distributions
@@ -302,27 +294,17 @@ def wasserstein(
     """
     from scipy.stats import wasserstein_distance
 
-    start = time.perf_counter()
     made, known = (_values(each, property) for each in (samples, reference))
     _comparable(made, known)
     for each, name in ((made, "samples"), (known, "reference")):
         _not_empty(each.ok, each.failed, name)
     one, two = made.points[:, 0], known.points[:, 0]
-    ends = bootstrap_distance(
+    return _resampled(
+        f"Wasserstein {property}",
+        "Wasserstein-1 distance",
+        (made, known),
         lambda u, v: wasserstein_distance(one, two, u, v),
-        (len(one), len(two)),
-        resamples=resamples,
-        seed=seed,
-        level=LEVEL,
-    )
-    definition = {
-        "metric": "Wasserstein-1 distance",
-        **_pair_definition(made, known),
-        "interval": _bootstrap_text(resamples, seed),
-    }
-    lost = (made.failed, known.failed)
-    return Measure(
-        f"Wasserstein {property}", *ends, len(one), definition, *lost, time.perf_counter() - start
+        (resamples, seed),
     )
 
 
@@ -368,7 +350,6 @@ def frechet(
     Source:
         Dowson and Landau, J. Multivar. Anal. 12 (1982) 450; Heusel et al., NeurIPS 2017 (FID).
     """
-    start = time.perf_counter()
     _comparable(samples, reference)
     one, two = samples.points, reference.points
     if min(len(one), len(two)) < 2:
@@ -380,18 +361,9 @@ def frechet(
     def distance(u: np.ndarray, v: np.ndarray) -> float:
         return max(0.0, frechet_gaussians(*_moments(one, u), *_moments(two, v)))
 
-    ends = bootstrap_distance(
-        distance, (len(one), len(two)), resamples=resamples, seed=seed, level=LEVEL
-    )
-    definition = {
-        "metric": "Fréchet distance of Gaussians",
-        **_pair_definition(samples, reference),
-        "interval": _bootstrap_text(resamples, seed),
-    }
-    lost = (samples.failed, reference.failed)
-    return Measure(
-        f"Fréchet {samples.space}", *ends, len(one), definition, *lost, time.perf_counter() - start
-    )
+    sets = (samples, reference)
+    metric = "Fréchet distance of Gaussians"
+    return _resampled(f"Fréchet {samples.space}", metric, sets, distance, (resamples, seed))
 
 
 def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -428,7 +400,8 @@ def vendi(
     Source:
         Friedman and Dieng, TMLR 2023 (arXiv 2210.02410).
     """
-    start = time.perf_counter()
+    from scipy.spatial.distance import pdist, squareform
+
     _not_empty(made.ok, made.failed, "set")
     width = BANDWIDTHS.get(made.space, 0.0) if bandwidth is None else bandwidth
     if not width > 0:
@@ -439,7 +412,7 @@ def vendi(
     points = made.points
     if len(points) > at_most:
         points = np.random.default_rng(seed).permutation(points)[:at_most]
-    similarity = _gaussian_kernel(points, width)
+    similarity = np.exp(squareform(pdist(points, "sqeuclidean")) / (-2.0 * width**2))
     ends = jackknife(
         lambda keep: vendi_score(similarity[np.ix_(keep, keep)]),
         len(points),
@@ -454,8 +427,7 @@ def vendi(
         "samples": len(points),
         "interval": f"normal {LEVEL:.0%}, jackknife of {GROUPS} groups, seed {seed}",
     }
-    seconds = time.perf_counter() - start
-    return Measure("Vendi score", *ends, len(points), definition, made.failed, seconds=seconds)
+    return Measure("Vendi score", *ends, len(points), definition, made.failed)
 
 
 def vendi_score(similarity: np.ndarray) -> float:
@@ -468,12 +440,6 @@ def entropy(weights: ArrayLike) -> float:
     weights = np.asarray(weights, dtype=np.float64)
     share = weights[weights > 0] / weights[weights > 0].sum()
     return float(-(share * np.log(share)).sum())
-
-
-def _gaussian_kernel(points: np.ndarray, width: float) -> np.ndarray:
-    from scipy.spatial.distance import pdist, squareform
-
-    return np.exp(squareform(pdist(points, "sqeuclidean")) / (-2.0 * width**2))
 
 
 # ---- what they share
@@ -501,13 +467,27 @@ def _pair_definition(made: Features, known: Features) -> dict[str, Any]:
     return {**made.definition, "reference": known.digest, **sizes}
 
 
-def _share(
-    name: str, hits: np.ndarray, definition: dict[str, Any], lost: Lost, start: float
-) -> Measure:
+def _share(name: str, hits: np.ndarray, definition: dict[str, Any], lost: Lost) -> Measure:
     low, high = wilson(hits.sum(), len(hits), level=LEVEL)
     ends = (float(hits.mean()), float(low), float(high))
-    return Measure(name, *ends, len(hits), definition, *lost, time.perf_counter() - start)
+    return Measure(name, *ends, len(hits), definition, *lost)
 
 
-def _bootstrap_text(resamples: int, seed: int) -> str:
-    return f"bootstrap {LEVEL:.0%}, {resamples} resamples of both sets, seed {seed}"
+def _resampled(
+    name: str,
+    metric: str,
+    sets: tuple[Features, Features],
+    distance: Callable[[np.ndarray, np.ndarray], float],
+    how: tuple[int, int],
+) -> Measure:
+    """A distance of samples and reference from how often each point counts, by `how` resampled."""
+    made, known = sets
+    (resamples, seed), sizes = how, tuple(int(each.ok.sum()) for each in sets)
+    ends = bootstrap_distance(distance, sizes, resamples=resamples, seed=seed, level=LEVEL)
+    definition = {
+        "metric": metric,
+        **_pair_definition(made, known),
+        "interval": f"bootstrap {LEVEL:.0%}, {resamples} resamples of both sets, seed {seed}",
+    }
+    lost = (made.failed, known.failed)
+    return Measure(name, *ends, sizes[0], definition, *lost)

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import metadata
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import torch
 
 from ..crystals import CrystalBatch, compositions
 from ..crystals.samples import Samples, Stream
-from ..runtime import InputError, lookup
+from ..runtime import InputError, lookup, progress_bar
 from ..work import Pieces, Workers, write_atomic
 from .facts import FACTS, Answer, Fact, potential_name, put_in
 from .numbers import numbers
@@ -83,8 +82,8 @@ def judge(
     """
     if not isinstance(protocol, Protocol):
         protocol = PROTOCOLS[lookup("protocol", protocol, PROTOCOLS)]
-    known = {kind: as_known(each, protocol.content) for kind, each in
-             (("reference", reference), ("training", training))}  # fmt: skip
+    given = {"reference": reference, "training": training}
+    known = {k: as_known(v, protocol.content) for k, v in given.items() if v is not None}
     with Workers(workers, scheduler) as where:
         where.warm_up(_ready)
         if isinstance(samples, Stream):
@@ -122,21 +121,21 @@ class Run:
         self,
         samples: Samples,
         protocol: Protocol,
-        given: Mapping[str, Known | KnownFormulas | None],
+        given: Mapping[str, Known | KnownFormulas],
         potentials: Sequence[str | Potential],
         workers: Workers,
         progress: bool,
     ) -> None:
         self.samples, self.protocol = samples, protocol
-        self.reference = given["reference"]
-        self.known = _measured_against(protocol, given)
+        self.reference = given.get("reference")
+        against = [kind for kind in given if kind in protocol.novel_to] or ["reference"]
+        self.known = {kind: given[kind] for kind in against if kind in given}
         self.potentials = _checked(potentials)
         self.workers, self.progress = workers, progress
         known_facts = FACTS[protocol.content]
         asked = [(s, known_facts[lookup("fact", s.fact, known_facts)]) for s in protocol.steps]
         self.steps = [(step, fact) for step, fact in asked if fact.can(self)]
         self.content: Any = samples.content
-        self.relaxed = False
         self.left = np.arange(len(samples))
         self.facts: dict[str, np.ndarray] = {}
         self.values: dict[str, np.ndarray] = {}
@@ -148,7 +147,7 @@ class Run:
     def _definitions(self) -> dict[str, dict[str, Any]]:
         out, relaxed = {}, False
         for _, fact in self.steps:
-            out[fact.name] = fact.meaning(self)
+            out[fact.name] = fact.definition(self)
             if relaxed and fact.relaxed_too:
                 out[fact.name]["crystals"] = "relaxed"
             relaxed |= fact.name == "relaxed"
@@ -156,8 +155,10 @@ class Run:
 
     def known_definition(self) -> dict[str, Any]:
         """Which sets novelty is measured against, for reports."""
-        each = (known.definition(kind) for kind, known in self.known.items())
-        return {key: value for about in each for key, value in about.items()}
+        about: dict[str, Any] = {}
+        for kind, known in self.known.items():
+            about |= {kind: known.digests[0], f"{kind}_size": len(known)}
+        return about
 
     def keep_in(self, folder: Path | str | None) -> None:
         """Keep finished pieces in a folder, and take those that are there.
@@ -231,8 +232,11 @@ class Run:
 
     def _keys(self, rows: np.ndarray) -> list[bytes]:
         """The composition of each of these samples, in pieces: counts are large."""
-        pieces = [rows[i : i + KEYS] for i in range(0, len(rows), KEYS)]
-        return [k for some in pieces for k in compositions.keys(safe_counts(self.content[some]))]
+        return [
+            key
+            for part in compositions.blocks(len(rows), KEYS)
+            for key in compositions.keys(safe_counts(self.content[rows[part]]))
+        ]
 
     # ---- what facts write
 
@@ -257,10 +261,6 @@ class Run:
     def value(self, name: str) -> np.ndarray:
         """(n,) one quantity, NaN where there is none; may be written to."""
         return self.values.setdefault(name, np.full(len(self.samples), np.nan))
-
-    def move(self, crystals: CrystalBatch) -> None:
-        """From here on the questions are about these crystals."""
-        self.content, self.relaxed = crystals, True
 
     # ---- what numbers and reports read
 
@@ -312,7 +312,7 @@ class Run:
             values={k: v for k, v in self.values.items() if np.isfinite(v).any()},
             notes=self._notes(),
             samples=self.samples,
-            relaxed=self.content if self.relaxed else None,
+            relaxed=None if self.content is self.samples.content else self.content,
         )
 
     def _notes(self) -> tuple[str, ...]:
@@ -327,16 +327,6 @@ class Run:
         if left_out:
             notes.append(f"not asked: {', '.join(left_out)}")
         return tuple(notes)
-
-
-def _measured_against(
-    protocol: Protocol, given: Mapping[str, Known | KnownFormulas | None]
-) -> dict[str, Any]:
-    """What novelty is measured against; where the protocol's own is missing, the reference."""
-    chosen = {kind: given.get(kind) for kind in protocol.novel_to}
-    found = {kind: each for kind, each in chosen.items() if each is not None}
-    fallback = given.get("reference")
-    return found or ({} if fallback is None else {"reference": fallback})
 
 
 def _checked(potentials: Sequence[str | Potential]) -> tuple[str | Potential, ...]:
@@ -432,12 +422,11 @@ def _cut(content: Any, rows: np.ndarray) -> Any:
 
 def _alike(keys: list[bytes], sets: Sequence[Known]) -> tuple[CrystalBatch, np.ndarray] | None:
     """Known crystals of these compositions, and their places."""
-    found = [known.like(keys) for known in sets]
-    batches = [batch for batch, _ in found if batch is not None]
-    if not batches:
+    found = [(batch, rows) for batch, rows in (known.like(keys) for known in sets) if len(rows)]
+    if not found:
         return None
-    places = np.concatenate([rows for batch, rows in found if batch is not None])
-    return CrystalBatch.cat(batches), places
+    batches, rows = zip(*found, strict=True)
+    return CrystalBatch.cat(batches), np.concatenate(rows)
 
 
 def _plan(n: int, keys: Sequence[bytes], size: int, *, together: bool) -> list[np.ndarray]:
@@ -465,24 +454,15 @@ def _in_pieces(
     kept: Pieces,
     progress: bool,
 ) -> list[Answer]:
-    """The answer about each piece, from disk where it is there, else by the workers and kept.
+    """The answer about each piece of these rows, from disk where it is there, else by the workers.
 
-    Args:
-        function: what a worker does with a task.
-        task: number of a piece -> its task, made when a worker is free.
-        rows: of each piece.
-        label: names the pieces on disk and the bar.
-        workers: who does it.
-        kept: the pieces on disk.
-        progress: show a bar.
+    A task is made of the number of its piece when a worker is free; the label names the pieces on
+    disk and the bar.
     """
-    from tqdm.auto import tqdm
-
     names = [f"{label.replace(' ', '-')}-{number:05d}" for number in range(len(rows))]
     out: dict[int, Answer] = {}
     total = sum(map(len, rows))
-    hidden = not progress or not total
-    with tqdm(total=total, desc=label, unit="sample", disable=hidden) as bar:
+    with progress_bar(None, label, progress and total > 0, total=total, unit="sample") as bar:
         for number, name in enumerate(names):
             arrays = kept.read(name)
             if arrays is not None and np.array_equal(arrays.get("rows"), rows[number]):
@@ -531,14 +511,13 @@ def _unpacked(arrays: Mapping[str, np.ndarray]) -> Answer:
 def _made(stream: Stream, workers: Workers, cache: Path | str | None, progress: bool) -> Samples:
     """All samples of a stream, made by the workers; finished pieces are kept and taken."""
     folder = None if cache is None else Path(cache) / f"samples-{_digest_of_stream(stream)}"
-    starts = np.concatenate([[0], np.cumsum(stream.sizes)])
-    rows = [np.arange(*ends) for ends in pairwise(starts)]
+    rows = np.split(np.arange(stream.n), np.cumsum(stream.sizes)[:-1])
     parts = _in_pieces(
         _one_piece, lambda i: (stream, i), rows, "samples", workers, Pieces(folder), progress
     )
-    ok, asked = np.concatenate([part.ok for part in parts]), {}
-    for name in parts[0].values:
-        asked[name] = np.concatenate([part.values[name] for part in parts])
+    ok = np.concatenate([part.ok for part in parts])
+    names = parts[0].values
+    asked = {name: np.concatenate([part.values[name] for part in parts]) for name in names}
     told = (part.reasons.get(i, "") for part in parts for i in range(len(part.ok)))
     return Samples(_joined(parts), ok, tuple(told), asked)
 

@@ -1,18 +1,17 @@
-"""The questions of the judge, one object each: its words, its answer, its settings, its meaning.
+"""The questions of the judge, one object each: its answer, its settings, its meaning.
 
 A fact answers for every sample of a piece, and says why not where the answer is no. The function
 that answers takes a piece of the content and plain settings, so that it runs in any process.
 Whether a fact is about crystals as sampled or as relaxed depends on where a protocol asks it.
 """
 
-# ruff: noqa: D102  (the methods are documented once, in `Fact`)
-
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -53,25 +52,41 @@ class Answer:
     seconds: float = 0.0
 
 
+def nothing(run: Run) -> dict[str, Any]:
+    """No settings."""
+    return {}
+
+
+@dataclass(eq=False)
 class Fact:
-    """A question with a yes or a no for each sample.
+    """A question with a yes or a no for each sample, asked in pieces.
 
     Attributes:
         name: as protocols and reports call it.
-        words: what a yes says.
+        answer: of k crystals or (k, 119) counts, their places (k,) among all samples, and settings.
+        meaning: of a run: rules, thresholds, tables, versions; or what a yes says, where that is
+            all. Reports compare only where this is equal.
+        settings: of a run: what `answer` takes beside the samples.
+        each: of a run: settings with one value a sample.
         piece: samples in one piece of work: some seconds each.
-        together: samples of one composition stay in one piece.
+        together: the verdict depends on the other samples, and those of one composition stay in
+            one piece.
         relaxed_too: asked behind ``relaxed`` it means another thing, and says so.
+        compares: with the known ones, as far as there are some.
         needs: ``known``, ``potentials`` or ``space group`` (asked for), without which it is not
             asked; or nothing.
     """
 
-    name: ClassVar[str]
-    words: ClassVar[str]
-    piece: ClassVar[int] = 1_000
-    together: ClassVar[bool] = False
-    relaxed_too: ClassVar[bool] = False
-    needs: ClassVar[str] = ""
+    name: str
+    answer: Callable[..., Any]
+    meaning: str | Callable[[Run], dict[str, Any]]
+    settings: Callable[[Run], dict[str, Any]] = nothing
+    each: Callable[[Run], dict[str, Any]] = nothing
+    piece: int = 1_000
+    together: bool = False
+    relaxed_too: bool = False
+    compares: bool = False
+    needs: str = ""
 
     def can(self, run: Run) -> bool:
         """Is there what the question needs?"""
@@ -79,197 +94,106 @@ class Fact:
         there = {"known": run.known, "potentials": run.potentials, "space group": asked, "": True}
         return bool(there[self.needs])
 
-    def meaning(self, run: Run) -> dict[str, Any]:
-        """Rules, thresholds, tables, versions: reports compare only where this is equal."""
-        return {"rule": self.words}
-
-    def settings(self, run: Run) -> dict[str, Any]:
-        """What `answer` takes beside the samples."""
-        return {}
+    def definition(self, run: Run) -> dict[str, Any]:
+        """What a yes means."""
+        own = {"rule": self.meaning} if isinstance(self.meaning, str) else self.meaning(run)
+        others = {"samples": len(run.samples)} if self.together else {}
+        return {**own, **others, **(run.known_definition() if self.compares else {})}
 
     def ask(self, run: Run) -> None:
-        """Ask about all samples that are left, in pieces."""
-        for rows, answer in run.answers(self, self.answer, run.left, self.settings(run)):
+        """Ask about all samples that are left."""
+        known = list(run.known.values()) if self.compares else None
+        settings, each = self.settings(run), self.each(run)
+        for rows, answer in run.answers(
+            self, self.answer, run.left, settings, each=each, known=known
+        ):
             run.take(self, rows, answer)
 
-    @staticmethod
-    def answer(content: Any, rows: np.ndarray, **settings: Any) -> Answer:
-        """The answer about one piece.
 
-        Args:
-            content: k crystals, or (k, 119) counts.
-            rows: (k,) their places among all samples.
-            settings: see `settings`.
-        """
-        raise NotImplementedError
+class AtOnce(Fact):
+    """A question about what is there already: `answer` takes the run.
+
+    It returns (k,) bool for the samples that are left, and sample -> why not.
+    """
+
+    def ask(self, run: Run) -> None:
+        """Ask about all samples that are left, at once."""
+        run.note(self, run.left, *self.answer(run))
 
 
 # ---- about crystals, without energies
 
 
-class Decodes(Fact):
+def decodes(run: Run) -> tuple[np.ndarray, dict[int, str]]:
     """Could the descriptor decode it, or the file be read?"""
-
-    name, words = "decodes", "the descriptor or file gives back a crystal"
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        return {"rule": "the descriptor gives back a crystal"}
-
-    def ask(self, run: Run) -> None:
-        samples = run.samples
-        why = {i: samples.reasons[i] for i in np.flatnonzero(~samples.ok).tolist()}
-        run.note(self, run.left, samples.ok[run.left], why)
+    samples = run.samples
+    why = {i: samples.reasons[i] for i in np.flatnonzero(~samples.ok).tolist()}
+    return samples.ok[run.left], why
 
 
-class Distances(Fact):
+def distances(content: CrystalBatch, rows: np.ndarray, *, rule: GeometryRule) -> Answer:
     """Does the geometry rule hold?"""
-
-    name, words = "distances", "the geometry rule holds"
-    piece, relaxed_too = 20_000, True
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        return run.protocol.rule.definition()
-
-    def settings(self, run: Run) -> dict[str, Any]:
-        return {"rule": run.protocol.rule}
-
-    @staticmethod
-    def answer(content: CrystalBatch, rows: np.ndarray, *, rule: GeometryRule) -> Answer:
-        verdict = geometry_verdict(content, rule)
-        failed = np.flatnonzero(~verdict.ok).tolist()
-        return Answer(verdict.ok, {i: verdict.reason(i) for i in failed})
+    verdict = geometry_verdict(content, rule)
+    failed = np.flatnonzero(~verdict.ok).tolist()
+    return Answer(verdict.ok, {i: verdict.reason(i) for i in failed})
 
 
-class ChargeNeutral(Fact):
+def neutral(content: CrystalBatch, rows: np.ndarray, **settings: Any) -> Answer:
     """Do some oxidation states balance?"""
-
-    name, words = "charge neutral", "oxidation states balance"
-    piece, relaxed_too = 50_000, True
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        return charge.definition(**self.settings(run))
-
-    def settings(self, run: Run) -> dict[str, Any]:
-        protocol = run.protocol
-        return {"oxidation_states": protocol.oxidation_states, "alloys": protocol.alloys}
-
-    @staticmethod
-    def answer(
-        content: CrystalBatch, rows: np.ndarray, *, oxidation_states: str, alloys: bool
-    ) -> Answer:
-        numbers = content.numbers.numpy()
-        atoms = ((numbers >= 0) & (numbers < elements.N_COLUMNS)).all(1) & (numbers > 0).any(1)
-        ok = np.zeros(len(numbers), dtype=bool)
-        known = np.flatnonzero(atoms)
-        if len(known):
-            counts = content[known].counts().numpy()
-            ok[known] = charge.charge_neutral(
-                counts, oxidation_states=oxidation_states, alloys=alloys
-            )
-        reasons = {
-            int(
-                i
-            ): f"no {oxidation_states} oxidation states balance {content[int(i)].formulas()[0]}"
-            if atoms[i]
-            else "no atoms, or numbers that are no elements"
-            for i in np.flatnonzero(~ok)
-        }
-        return Answer(ok, reasons)
+    numbers = content.numbers.numpy()
+    atoms = ((numbers >= 0) & (numbers < elements.N_COLUMNS)).all(1) & (numbers > 0).any(1)
+    ok = np.zeros(len(numbers), dtype=bool)
+    known = np.flatnonzero(atoms)
+    if len(known):
+        ok[known] = charge.charge_neutral(content[known].counts().numpy(), **settings)
+    wrong = f"no {settings['oxidation_states']} oxidation states balance"
+    reasons = {
+        i: f"{wrong} {content[i].formulas()[0]}"
+        if atoms[i]
+        else "no atoms, or numbers that are no elements"
+        for i in np.flatnonzero(~ok).tolist()
+    }
+    return Answer(ok, reasons)
 
 
-class SpaceGroup(Fact):
+def group_kept(content: CrystalBatch, rows: np.ndarray, *, requested: np.ndarray) -> Answer:
     """Is the space group that was asked for the one found?"""
-
-    name, words = "space group", "the space group found is the one requested"
-    needs = "space group"
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        versions = {"moyopy": metadata.version("moyopy")}
-        return {"rule": "found = requested", "symprec": SYMPREC, **versions}
-
-    def ask(self, run: Run) -> None:
-        requested = {"requested": run.samples.asked["space_group"]}
-        for rows, answer in run.answers(self, self.answer, run.left, each=requested):
-            run.take(self, rows, answer)
-
-    @staticmethod
-    def answer(content: CrystalBatch, rows: np.ndarray, *, requested: np.ndarray) -> Answer:
-        ok, found = same.space_group_kept(content, requested, symprec=SYMPREC)
-        reasons = {
-            int(i): f"space group {found[i]} found, {requested[i]} requested"
-            for i in np.flatnonzero(~ok)
-        }
-        return Answer(ok, reasons, {"space_group": found.astype(float)})
+    ok, found = same.space_group_kept(content, requested, symprec=SYMPREC)
+    reasons = {
+        int(i): f"space group {found[i]} found, {requested[i]} requested"
+        for i in np.flatnonzero(~ok)
+    }
+    return Answer(ok, reasons, {"space_group": found.astype(float)})
 
 
-class Compound(Fact):
+def compound(content: CrystalBatch, rows: np.ndarray) -> Answer:
     """Are there two elements or more?"""
-
-    name, words, piece = "compound", "at least two elements", 100_000
-
-    @staticmethod
-    def answer(content: CrystalBatch, rows: np.ndarray) -> Answer:
-        numbers = np.sort(content.numbers.numpy(), axis=1)
-        different = ((np.diff(numbers, axis=1, prepend=0) > 0) & (numbers > 0)).sum(1)
-        ok = different > 1
-        return Answer(ok, dict.fromkeys(np.flatnonzero(~ok).tolist(), "a single element"))
+    ok = (safe_counts(content) > 0).sum(1) > 1
+    return Answer(ok, dict.fromkeys(np.flatnonzero(~ok).tolist(), "a single element"))
 
 
-class Unique(Fact):
+def unlike_earlier(content: CrystalBatch, rows: np.ndarray, *, match: MatchSettings) -> Answer:
     """Is it unlike all earlier ones?"""
-
-    name, words = "unique", "not the same as an earlier sample"
-    together, relaxed_too = True, True
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        return {**run.protocol.match.definition(), "samples": len(run.samples)}
-
-    def settings(self, run: Run) -> dict[str, Any]:
-        return {"match": run.protocol.match}
-
-    @staticmethod
-    def answer(content: CrystalBatch, rows: np.ndarray, *, match: MatchSettings) -> Answer:
-        found = same.same_as_earlier(content, settings=match)
-        return _unlike(found, lambda i: f"same as sample {rows[found.first[i]]}")
+    found = same.same_as_earlier(content, settings=match)
+    return _unlike(found, lambda i: f"same as sample {rows[found.first[i]]}")
 
 
-class Novel(Fact):
+def unlike_known(
+    content: CrystalBatch,
+    rows: np.ndarray,
+    *,
+    match: MatchSettings,
+    known: tuple[CrystalBatch, np.ndarray] | None,
+    called: str = "known",
+) -> Answer:
     """Is it unlike all known crystals?"""
-
-    name, words = "novel", "not the same as a known crystal"
-    relaxed_too, needs = True, "known"
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        return {**run.protocol.match.definition(), **run.known_definition()}
-
-    def ask(self, run: Run) -> None:
-        rows = run.left
-        for kind, known in run.known.items():  # what one set knows is not looked up in the next
-            settings = {"match": run.protocol.match, "called": kind}
-            asked = run.answers(
-                self, self.answer, rows, settings, label=f"novel {kind}", known=[known]
-            )
-            for some, answer in asked:
-                run.take(self, some, answer)
-            rows = rows[run.yes(self.name)[rows]]
-
-    @staticmethod
-    def answer(
-        content: CrystalBatch,
-        rows: np.ndarray,
-        *,
-        match: MatchSettings,
-        known: tuple[CrystalBatch, np.ndarray] | None,
-        called: str,
-    ) -> Answer:
-        if known is None:  # nobody knows a crystal of such a composition
-            broken = np.flatnonzero(broken_crystals(content)).tolist()
-            nowhere = np.full(len(rows), same.NONE)
-            found = same.Matches(nowhere, dict.fromkeys(broken, "broken crystal"))
-            return _unlike(found, lambda i: "")
-        crystals, places = known
-        found = same.same_as_reference(content, crystals, settings=match)
-        return _unlike(found, lambda i: f"same as {called} crystal {places[found.first[i]]}")
+    if known is None:  # nobody knows a crystal of such a composition
+        broken = np.flatnonzero(broken_crystals(content)).tolist()
+        nowhere = np.full(len(rows), same.NONE)
+        return _unlike(same.Matches(nowhere, dict.fromkeys(broken, "broken crystal")), str)
+    crystals, places = known
+    found = same.same_as_reference(content, crystals, settings=match)
+    return _unlike(found, lambda i: f"same as {called} crystal {places[found.first[i]]}")
 
 
 def _unlike(found: same.Matches, why: Callable[[int], str]) -> Answer:
@@ -279,39 +203,39 @@ def _unlike(found: same.Matches, why: Callable[[int], str]) -> Answer:
     return Answer(ok, {i: found.failed.get(i) or why(i) for i in failed})
 
 
+class Novel(Fact):
+    """Is it unlike all known crystals? What one set knows is not looked up in the next."""
+
+    def ask(self, run: Run) -> None:
+        """Ask each set about the samples that none before it knows."""
+        rows = run.left
+        for kind, known in run.known.items():
+            settings = {"match": run.protocol.match, "called": kind}
+            asked = run.answers(
+                self, self.answer, rows, settings, label=f"novel {kind}", known=[known]
+            )
+            for some, answer in asked:
+                run.take(self, some, answer)
+            rows = rows[run.yes(self.name)[rows]]
+
+
 # ---- about crystals, with energies
 
 
-class EnergyFact(Fact):
-    """A question that needs a potential."""
+def potential_name(potential: str | Potential) -> str:
+    """The name of a potential, given as such or loaded."""
+    return potential if isinstance(potential, str) else potential.name
 
-    needs = "potentials"
 
-
-class Relaxed(EnergyFact):
+class Relaxed(Fact):
     """Does the potential give an energy, at a minimum or where the steps ended?"""
 
-    name = "relaxed"
-    words = "the potential gives an energy at a minimum, or where the steps ended"
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        from ..energies.potentials import potential
-
-        energies = run.protocol.energies
-        return {
-            **potential(run.potentials[0]).definition(),
-            "fmax": energies.fmax,
-            "steps": energies.steps,
-            "lattice_scan": energies.lattice_scan,
-            "most_atoms": energies.most_atoms,
-            "gate": GATE.definition(),
-        }
-
     def ask(self, run: Run) -> None:
+        """Scan what symmetry fixes up to the volume, and relax all others."""
         energies = run.protocol.energies
-        road = np.zeros(len(run.samples))
+        road = np.full(len(run.samples), RELAX)
         if energies.lattice_scan:
-            for rows, answer in run.answers(self, self.road, run.left, label="road"):
+            for rows, answer in run.answers(self, free_scale, run.left, label="road"):
                 road[rows] = answer.values["road"]
         shared = {"potential": run.potentials[0], "most_atoms": energies.most_atoms}
         forces = {**shared, "fmax": energies.fmax, "steps": energies.steps}
@@ -319,8 +243,8 @@ class Relaxed(EnergyFact):
         before = run.content
         lattice, frac = before.lattice.clone(), before.frac.clone()
         for label, function, piece, some, settings in (
-            ("scan", self.scan, 32, run.left[scanned], shared),
-            ("relax", self.relax, 8, run.left[~scanned], forces),
+            ("scan", scan, 32, run.left[scanned], shared),
+            ("relax", relax, 8, run.left[~scanned], forces),
         ):
             asked = run.answers(self, function, some, settings, label=label, piece=piece)
             for rows, answer in asked:
@@ -329,55 +253,53 @@ class Relaxed(EnergyFact):
                     at, width = torch.as_tensor(rows), answer.content.frac.shape[1]
                     lattice[at] = answer.content.lattice
                     frac[at, :width] = answer.content.frac
-        run.move(CrystalBatch(lattice, frac, before.numbers))
+        run.content = CrystalBatch(lattice, frac, before.numbers)
         if energies.lattice_scan:
-            scan = np.full(len(road), np.nan)
-            scan[run.left] = road[run.left]
-            run.values["scanned"] = scan
+            run.value("scanned")[run.left] = road[run.left]
 
-    @staticmethod
-    def road(content: CrystalBatch, rows: np.ndarray) -> Answer:
-        """Which crystals may be scanned in volume instead of relaxed?"""
-        broken = broken_crystals(content)
-        scan = np.zeros(len(rows), dtype=bool)
-        if not broken.all():
-            scan[~broken] = symmetry.only_scale_is_free(content[np.flatnonzero(~broken)])
-        return Answer(np.ones(len(rows), dtype=bool), values={"road": np.where(scan, SCAN, RELAX)})
 
-    @staticmethod
-    def scan(content: CrystalBatch, rows: np.ndarray, *, potential: Any, most_atoms: int) -> Answer:
-        """Energy at the minimum of the equation of state."""
-        from ..energies.lattice_scan import lattice_scan
+def free_scale(content: CrystalBatch, rows: np.ndarray) -> Answer:
+    """Which crystals may be scanned in volume instead of relaxed?"""
+    whole = np.flatnonzero(~broken_crystals(content))
+    road = np.full(len(rows), RELAX)
+    if len(whole):
+        road[whole] = np.where(symmetry.only_scale_is_free(content[whole]), SCAN, RELAX)
+    return Answer(np.ones(len(rows), dtype=bool), values={"road": road})
 
-        def at_minimum(some: CrystalBatch) -> Answer:
-            found = lattice_scan(some, potential)
-            values = {"energy": found.energy, "bulk_modulus": found.bulk_modulus}
-            values["converged"] = found.ok.astype(float)
-            why = {i: reason for i, reason in enumerate(found.reasons) if not found.ok[i]}
-            return Answer(found.ok, why, values, found.crystals)
 
-        return _behind_gate(content, most_atoms, at_minimum)
+def scan(content: CrystalBatch, rows: np.ndarray, *, potential: Any, most_atoms: int) -> Answer:
+    """Energy at the minimum of the equation of state."""
+    from ..energies.lattice_scan import lattice_scan
 
-    @staticmethod
-    def relax(
-        content: CrystalBatch,
-        rows: np.ndarray,
-        *,
-        potential: Any,
-        most_atoms: int,
-        fmax: float,
-        steps: int,
-    ) -> Answer:
-        """Energy where the forces vanish, or where the steps end."""
-        from ..energies.relaxation import relax as follow
+    def at_minimum(some: CrystalBatch) -> Answer:
+        found = lattice_scan(some, potential)
+        values = {"energy": found.energy, "bulk_modulus": found.bulk_modulus}
+        values["converged"] = found.ok.astype(float)
+        why = {i: reason for i, reason in enumerate(found.reasons) if not found.ok[i]}
+        return Answer(found.ok, why, values, found.crystals)
 
-        def downhill(some: CrystalBatch) -> Answer:
-            found = follow(some, potential, fmax=fmax, steps=steps)
-            values = {"energy": found.energy, "steps": found.steps.astype(float)}
-            values["converged"] = found.converged.astype(float)
-            return Answer(np.isfinite(found.energy), dict(found.failed), values, found.crystals)
+    return _behind_gate(content, most_atoms, at_minimum)
 
-        return _behind_gate(content, most_atoms, downhill)
+
+def relax(
+    content: CrystalBatch,
+    rows: np.ndarray,
+    *,
+    potential: Any,
+    most_atoms: int,
+    fmax: float,
+    steps: int,
+) -> Answer:
+    """Energy where the forces vanish, or where the steps end."""
+    from ..energies.relaxation import relax as follow
+
+    def downhill(some: CrystalBatch) -> Answer:
+        found = follow(some, potential, fmax=fmax, steps=steps)
+        values = {"energy": found.energy, "steps": found.steps.astype(float)}
+        values["converged"] = found.converged.astype(float)
+        return Answer(np.isfinite(found.energy), dict(found.failed), values, found.crystals)
+
+    return _behind_gate(content, most_atoms, downhill)
 
 
 def _behind_gate(
@@ -417,38 +339,17 @@ def put_in(whole: Answer, places: np.ndarray, part: Answer) -> Answer:
     return whole
 
 
-class Converged(EnergyFact):
-    """Are forces and stresses below the limit?"""
-
-    name, words = "converged", "forces and stresses are below the limit within the steps"
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        return {"fmax": run.protocol.energies.fmax, "steps": run.protocol.energies.steps}
-
-    def ask(self, run: Run) -> None:
-        why = f"forces above the limit after {run.protocol.energies.steps} steps"
-        ok = run.value("converged")[run.left] == 1
-        run.note(self, run.left, ok, dict.fromkeys(run.left.tolist(), why))
+def converged(run: Run) -> tuple[np.ndarray, dict[int, str]]:
+    """Are forces and stresses below the limit within the steps?"""
+    why = f"forces above the limit after {run.protocol.energies.steps} steps"
+    return run.value("converged")[run.left] == 1, dict.fromkeys(run.left.tolist(), why)
 
 
-class Hull(EnergyFact):
+class Hull(Fact):
     """Are there energies to compare with? By each potential; the first one's verdict counts."""
 
-    name, words, piece = "hull", "there are energies to compare with", 500
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        from ..energies import hull
-        from ..energies.potentials import potential
-
-        energies = run.protocol.energies
-        each = {potential_name(one): potential(one).definition() for one in run.potentials}
-        return {
-            "competitors": energies.competitors,
-            "combined": "mean" if energies.ensemble and len(each) > 1 else "first",
-            **{name: {**about, **hull.definition(name)} for name, about in each.items()},
-        }
-
     def ask(self, run: Run) -> None:
+        """Ask each potential about all samples that the first one gave an energy."""
         rows = run.left[np.isfinite(run.value("energy")[run.left])]
         missing = np.setdiff1d(run.left, rows)
         why = dict.fromkeys(missing.tolist(), "no energy")
@@ -470,9 +371,7 @@ class Hull(EnergyFact):
             energy[:] = np.nan
             one = {"potential": run.potentials[k]}
             label = f"single point {called}"
-            for some, answer in run.answers(
-                self, self.single_point, rows, one, label=label, piece=64
-            ):
+            for some, answer in run.answers(self, single_point, rows, one, label=label, piece=64):
                 energy[some] = answer.values["energy"]
             rows = rows[np.isfinite(energy[rows])]
         settings = {"potential": called, "competitors": run.protocol.energies.competitors}
@@ -487,204 +386,218 @@ class Hull(EnergyFact):
             run.values[f"energy_above_hull {called}"] = above
         return above
 
-    @staticmethod
-    def single_point(content: CrystalBatch, rows: np.ndarray, *, potential: Any) -> Answer:
-        """Energy of a second potential where the first one came to rest."""
-        from ..energies.potentials import potential as load
 
-        found = load(potential).energies(content)
-        return Answer(np.isfinite(found), values={"energy": found})
+def single_point(content: CrystalBatch, rows: np.ndarray, *, potential: Any) -> Answer:
+    """Energy of a second potential where the first one came to rest."""
+    from ..energies.potentials import potential as load
 
-    @staticmethod
-    def answer(
-        content: CrystalBatch,
-        rows: np.ndarray,
-        *,
-        energy: np.ndarray,
-        potential: Any,
-        competitors: int,
-    ) -> Answer:
-        from ..energies.hull import above_hull
-
-        verdict = above_hull(content.counts().numpy(), energy, potential)
-        few = np.asarray(verdict.n_competitors) < competitors
-        ok = np.asarray(verdict.ok) & ~few
-        reasons = {
-            int(i): verdict.reasons[i] or f"only {verdict.n_competitors[i]} known compounds compete"
-            for i in np.flatnonzero(~ok)
-        }
-        values = {
-            "energy_above_hull": np.where(ok, verdict.energy_above_hull, np.nan),
-            "formation_energy": np.asarray(verdict.formation_energy, dtype=float),
-            "competitors": np.asarray(verdict.n_competitors, dtype=float),
-        }
-        return Answer(ok, reasons, values)
+    found = load(potential).energies(content)
+    return Answer(np.isfinite(found), values={"energy": found})
 
 
-class PlausibleEnergy(EnergyFact):
+def above_hull(
+    content: CrystalBatch,
+    rows: np.ndarray,
+    *,
+    energy: np.ndarray,
+    potential: str,
+    competitors: int,
+) -> Answer:
+    """Energy above hull, where enough known compounds compete."""
+    from ..energies import hull
+
+    verdict = hull.above_hull(content.counts().numpy(), energy, potential)
+    few = np.asarray(verdict.n_competitors) < competitors
+    ok = np.asarray(verdict.ok) & ~few
+    reasons = {
+        int(i): verdict.reasons[i] or f"only {verdict.n_competitors[i]} known compounds compete"
+        for i in np.flatnonzero(~ok)
+    }
+    values = {
+        "energy_above_hull": np.where(ok, verdict.energy_above_hull, np.nan),
+        "formation_energy": np.asarray(verdict.formation_energy, dtype=float),
+        "competitors": np.asarray(verdict.n_competitors, dtype=float),
+    }
+    return Answer(ok, reasons, values)
+
+
+def plausible(run: Run) -> tuple[np.ndarray, dict[int, str]]:
     """Is it not far below all that is known? That is a failure of the potential, no discovery."""
-
-    name, words = "plausible energy", "the energy is not far below all that is known"
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        energies = run.protocol.energies
-        return {
-            "lowest_formation": energies.lowest_formation,
-            "lowest_above_hull": energies.lowest_above_hull,
-        }
-
-    def ask(self, run: Run) -> None:
-        energies = run.protocol.energies
-        formed = run.value("formation_energy")[run.left]
-        above = run.value("energy_above_hull")[run.left]
-        several = (safe_counts(run.content[run.left]) > 0).sum(1) > 2
-        deep = formed < energies.lowest_formation
-        lonely = several & (above < energies.lowest_above_hull)
-        why = {}
-        for k, i in enumerate(run.left.tolist()):
-            if deep[k]:
-                limit = energies.lowest_formation
-                why[i] = f"formation energy {formed[k]:.3g} eV/atom < {limit:g} eV/atom"
-            elif lonely[k]:
-                limit = energies.lowest_above_hull
-                why[i] = f"energy above hull {above[k]:.3g} eV/atom < {limit:g} eV/atom"
-        run.note(self, run.left, ~(deep | lonely), why)
+    energies = run.protocol.energies
+    formed = run.value("formation_energy")[run.left]
+    above = run.value("energy_above_hull")[run.left]
+    several = (safe_counts(run.content[run.left]) > 0).sum(1) > 2
+    deep = formed < energies.lowest_formation
+    lonely = several & (above < energies.lowest_above_hull)
+    why = {}
+    for k in np.flatnonzero(deep | lonely):
+        name, value, limit = (
+            ("formation energy", formed[k], energies.lowest_formation)
+            if deep[k]
+            else ("energy above hull", above[k], energies.lowest_above_hull)
+        )
+        why[int(run.left[k])] = f"{name} {value:.3g} eV/atom < {limit:g} eV/atom"
+    return ~(deep | lonely), why
 
 
-class Metastable(EnergyFact):
-    """Is the energy above hull at most the larger threshold?"""
-
-    name, words = "metastable", "energy above hull at most the larger threshold"
-
-    def limit(self, run: Run) -> float:
-        """eV/atom."""
-        return run.protocol.energies.metastable
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        return {"energy_above_hull": self.limit(run)}
-
-    def ask(self, run: Run) -> None:
-        limit = self.limit(run)
-        above = run.value("energy_above_hull")[run.left]
-        why = {
-            int(i): f"{value:.3f} eV/atom above hull > {limit:g}"
-            if np.isfinite(value)
-            else "no energy above hull"
-            for i, value in zip(run.left, above, strict=True)
-        }
-        with np.errstate(invalid="ignore"):
-            run.note(self, run.left, above <= limit, why)
+def low(run: Run, *, threshold: str) -> tuple[np.ndarray, dict[int, str]]:
+    """Is the energy above hull at most a threshold of the protocol?"""
+    limit = getattr(run.protocol.energies, threshold)
+    above = run.value("energy_above_hull")[run.left]
+    why = {
+        int(i): f"{value:.3f} eV/atom above hull > {limit:g}"
+        if np.isfinite(value)
+        else "no energy above hull"
+        for i, value in zip(run.left, above, strict=True)
+    }
+    with np.errstate(invalid="ignore"):
+        return above <= limit, why
 
 
-class Stable(Metastable):
-    """Is the energy above hull at most the smaller threshold?"""
-
-    name, words = "stable", "energy above hull at most the smaller threshold"
-
-    def limit(self, run: Run) -> float:
-        return run.protocol.energies.stable
-
-
-class StillNew(EnergyFact):
+def still_new(
+    content: CrystalBatch,
+    rows: np.ndarray,
+    *,
+    match: MatchSettings,
+    known: tuple[CrystalBatch, np.ndarray] | None,
+) -> Answer:
     """Has relaxation made it neither a known crystal nor an earlier sample?"""
-
-    name = "still new"
-    words = "after relaxation neither a known crystal nor an earlier sample"
-    together = True
-
-    def meaning(self, run: Run) -> dict[str, Any]:
-        own = {**run.protocol.match.definition(), "samples": len(run.samples)}
-        return {**own, **run.known_definition()}
-
-    def ask(self, run: Run) -> None:
-        settings, known = {"match": run.protocol.match}, list(run.known.values())
-        for rows, answer in run.answers(self, self.answer, run.left, settings, known=known):
-            run.take(self, rows, answer)
-
-    @staticmethod
-    def answer(
-        content: CrystalBatch,
-        rows: np.ndarray,
-        *,
-        match: MatchSettings,
-        known: tuple[CrystalBatch, np.ndarray] | None,
-    ) -> Answer:
-        first = Novel.answer(content, rows, match=match, known=known, called="known")
-        again = Unique.answer(content, rows, match=match)
-        reasons = {**again.reasons, **first.reasons}
-        return Answer(first.ok & again.ok, {i: f"relaxed: {why}" for i, why in reasons.items()})
-
-
-def potential_name(potential: str | Potential) -> str:
-    """The name of a potential, given as such or loaded."""
-    return potential if isinstance(potential, str) else potential.name
+    first = unlike_known(content, rows, match=match, known=known)
+    again = unlike_earlier(content, rows, match=match)
+    reasons = {**again.reasons, **first.reasons}
+    return Answer(first.ok & again.ok, {i: f"relaxed: {why}" for i, why in reasons.items()})
 
 
 # ---- about compositions: millions of them, so no reason is written for each
 
 
-class Decoded(Decodes):
-    """Is there a formula at all?"""
-
-    name, words = "decoded", "2 to 8 elements, at most 8 atoms of each"
-    meaning = Fact.meaning
+def adds_up(content: np.ndarray, rows: np.ndarray, **settings: Any) -> Answer:
+    """Does some choice of oxidation states add up to zero?"""
+    return Answer(charge.charge_neutral(content, **settings))
 
 
-class Neutral(ChargeNeutral):
-    """Does some choice of oxidation states add up to zero, whoever is the anion?"""
-
-    name, words = "charge neutral", "oxidation states add up to zero"
-    piece = 8_192
-    pauling: ClassVar[bool] = False
-
-    def settings(self, run: Run) -> dict[str, Any]:
-        return {**super().settings(run), "pauling": self.pauling}
-
-    @staticmethod
-    def answer(content: np.ndarray, rows: np.ndarray, **settings: Any) -> Answer:
-        return Answer(charge.charge_neutral(content, **settings))
-
-
-class Balanced(Neutral):
-    """Does a choice in which every cation is less electronegative than every anion?"""
-
-    name = "charge balanced"
-    words = "oxidation states add up to zero, cations less electronegative than anions"
-    pauling = True
-
-
-class UniqueFormula(Fact):
+def first_formula(run: Run) -> tuple[np.ndarray, dict[int, str]]:
     """Has no earlier sample the same reduced formula?"""
-
-    name, words = "unique", "reduced formula, first of its kind"
-
-    def ask(self, run: Run) -> None:
-        ok = np.zeros(len(run.samples), dtype=bool)
-        ok[first_rows(run.content)] = True
-        run.note(self, run.left, ok[run.left], {})
+    ok = np.zeros(len(run.samples), dtype=bool)
+    ok[first_rows(run.content)] = True
+    return ok[run.left], {}
 
 
-class NovelFormula(Fact):
+def new_formula(run: Run) -> tuple[np.ndarray, dict[int, str]]:
     """Is the reduced formula unknown?"""
+    new = np.ones(len(run.samples), dtype=bool)
+    for known in run.known.values():
+        new &= ~member(run.content, known.counts)
+    return new[run.left], {}
 
-    name, words, needs = "novel", "formula not in the training set", "known"
 
-    def meaning(self, run: Run) -> dict[str, Any]:
-        return {"rule": self.words, **run.known_definition()}
+# ---- settings and meanings
 
-    def ask(self, run: Run) -> None:
-        new = np.ones(len(run.samples), dtype=bool)
-        for known in run.known.values():
-            new &= ~member(run.content, known.counts)
-        run.note(self, run.left, new[run.left], {})
 
+def _rule(run: Run) -> dict[str, Any]:
+    return {"rule": run.protocol.rule}
+
+
+def _charges(run: Run, **more: Any) -> dict[str, Any]:
+    protocol = run.protocol
+    return {"oxidation_states": protocol.oxidation_states, "alloys": protocol.alloys, **more}
+
+
+def _charges_mean(run: Run, **more: Any) -> dict[str, Any]:
+    return charge.definition(**_charges(run, **more))
+
+
+def _groups(run: Run) -> dict[str, Any]:
+    return {"requested": run.samples.asked["space_group"]}
+
+
+def _groups_mean(run: Run) -> dict[str, Any]:
+    versions = {"moyopy": metadata.version("moyopy")}
+    return {"rule": "found = requested", "symprec": SYMPREC, **versions}
+
+
+def _match(run: Run) -> dict[str, Any]:
+    return {"match": run.protocol.match}
+
+
+def _same(run: Run) -> dict[str, Any]:
+    return run.protocol.match.definition()
+
+
+def _energies(run: Run, *names: str) -> dict[str, Any]:
+    return {name: getattr(run.protocol.energies, name) for name in names}
+
+
+def _relaxed_means(run: Run) -> dict[str, Any]:
+    from ..energies.potentials import potential
+
+    settings = _energies(run, "fmax", "steps", "lattice_scan", "most_atoms")
+    return {**potential(run.potentials[0]).definition(), **settings, "gate": GATE.definition()}
+
+
+def _hull_means(run: Run) -> dict[str, Any]:
+    from ..energies import hull
+    from ..energies.potentials import potential
+
+    energies = run.protocol.energies
+    each = {potential_name(one): potential(one).definition() for one in run.potentials}
+    return {
+        "competitors": energies.competitors,
+        "combined": "mean" if energies.ensemble and len(each) > 1 else "first",
+        **{name: {**about, **hull.definition(name)} for name, about in each.items()},
+    }
+
+
+def _low(threshold: str) -> Fact:
+    def meaning(run: Run) -> dict[str, Any]:
+        return {"energy_above_hull": getattr(run.protocol.energies, threshold)}
+
+    return AtOnce(threshold, partial(low, threshold=threshold), meaning, needs="potentials")
+
+
+def _balanced(name: str, *, pauling: bool) -> Fact:
+    meaning, settings = (partial(each, pauling=pauling) for each in (_charges_mean, _charges))
+    return Fact(name, adds_up, meaning, settings, piece=8_192)
+
+
+# ---- all of them
 
 _CRYSTALS = (
-    Decodes, Distances, ChargeNeutral, SpaceGroup, Compound, Unique, Novel, Relaxed, Converged,
-    Hull, PlausibleEnergy, Metastable, Stable, StillNew,
-)  # fmt: skip
-_COMPOSITIONS = (Decoded, Neutral, Balanced, UniqueFormula, NovelFormula)
+    AtOnce("decodes", decodes, "the descriptor gives back a crystal"),
+    Fact(
+        "distances",
+        distances,
+        lambda run: run.protocol.rule.definition(),
+        _rule,
+        piece=20_000,
+        relaxed_too=True,
+    ),
+    Fact("charge neutral", neutral, _charges_mean, _charges, piece=50_000, relaxed_too=True),
+    Fact("space group", group_kept, _groups_mean, each=_groups, needs="space group"),
+    Fact("compound", compound, "at least two elements", piece=100_000),
+    Fact("unique", unlike_earlier, _same, _match, together=True, relaxed_too=True),
+    Novel("novel", unlike_known, _same, relaxed_too=True, compares=True, needs="known"),
+    Relaxed("relaxed", relax, _relaxed_means, needs="potentials"),
+    AtOnce("converged", converged, lambda run: _energies(run, "fmax", "steps"), needs="potentials"),
+    Hull("hull", above_hull, _hull_means, piece=500, needs="potentials"),
+    AtOnce(
+        "plausible energy",
+        plausible,
+        lambda run: _energies(run, "lowest_formation", "lowest_above_hull"),
+        needs="potentials",
+    ),
+    _low("metastable"),
+    _low("stable"),
+    Fact("still new", still_new, _same, _match, together=True, compares=True, needs="potentials"),
+)
+_COMPOSITIONS = (
+    AtOnce("decoded", decodes, "2 to 8 elements, at most 8 atoms of each"),
+    _balanced("charge neutral", pauling=False),  # whoever is the anion
+    _balanced("charge balanced", pauling=True),  # cations less electronegative than anions
+    AtOnce("unique", first_formula, "reduced formula, first of its kind"),
+    AtOnce("novel", new_formula, "formula not in the training set", compares=True, needs="known"),
+)
 FACTS: dict[str, dict[str, Fact]] = {
-    "crystals": {each.name: each() for each in _CRYSTALS},
-    "compositions": {each.name: each() for each in _COMPOSITIONS},
+    "crystals": {fact.name: fact for fact in _CRYSTALS},
+    "compositions": {fact.name: fact for fact in _COMPOSITIONS},
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..crystals.rules import geometry_valid
+from ..descriptors.fingerprints import MEASURABLE
 from ..intervals import bootstrap, wilson
 from .protocols import Distance, Mean, Share
 from .report import SHARE, Number
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 DRAW_SEED = 0
 NAN = float("nan")
+ALL = "all samples"
+COVERAGE = ("recall", "precision")
 
 
 def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
@@ -46,63 +50,48 @@ def _share(run: Run, share: Share) -> Number:
     of = [fact for fact in share.of if run.asked(fact)]  # without energies: of all samples
     hits = int(run.holds([*share.where, *of], share.but_not).sum())
     n = int(run.holds(of).sum())
-    low, high = wilson(hits, n)
+    ends = (float(end) for end in wilson(hits, n))
     used = [*share.where, *share.but_not, *of]
-    meaning = _meaning(
-        run, used, where=list(share.where), but_not=list(share.but_not), of=of or "all samples"
-    )
-    return Number(
-        name=share.name,
-        value=hits / n if n else NAN,
-        n=n,
-        low=float(low),
-        high=float(high),
-        interval="Wilson",
-        unit=SHARE,
-        definition=meaning,
-        seconds=_seconds(run, used),
-        note="" if n else "no sample in the denominator",
-    )
+    terms = {"where": list(share.where), "but_not": list(share.but_not), "of": of or ALL}
+    meaning, seconds = _meaning(run, used, **terms), _seconds(run, used)
+    note = "" if n else "no sample in the denominator"
+    value = hits / n if n else NAN
+    return Number(share.name, value, n, *ends, "Wilson", SHARE, meaning, seconds, note)
 
 
 def _mean(run: Run, mean: Mean) -> Number:
     values = run.value(mean.value)[run.holds(mean.over)]
     values = values[np.isfinite(values)]
-    low, high = bootstrap(values)
-    return Number(
-        name=mean.name,
-        value=float(values.mean()) if len(values) else NAN,
-        n=len(values),
-        low=low,
-        high=high,
-        interval="bootstrap",
-        unit=mean.unit,
-        definition=_meaning(run, mean.over, mean=mean.value, over=list(mean.over)),
-        seconds=_seconds(run, mean.over),
-        note="" if len(values) else "no sample has this value",
-    )
+    n, ends = len(values), bootstrap(values)
+    value = float(values.mean()) if n else NAN
+    meaning = _meaning(run, mean.over, mean=mean.value, over=list(mean.over))
+    seconds = _seconds(run, mean.over)
+    note = "" if n else "no sample has this value"
+    return Number(mean.name, value, n, *ends, "bootstrap", mean.unit, meaning, seconds, note)
 
 
 # ---- what compares sets
 
 
 def _distances(run: Run, wanted: Sequence[Distance]) -> list[Number]:
-    covered: dict[str, Measure] = {}
+    found: dict[str, tuple[Measure, float]] = {}  # with seconds
     out = []
     for each in wanted:
         over = [fact for fact in each.over if run.asked(fact)]
         rows = np.flatnonzero(run.holds([*over, "decodes"]))
-        meaning = _meaning(
-            run, over, measure=each.measure, over=over or "all samples", draw=each.draw
-        )
+        meaning = _meaning(run, over, measure=each.measure, over=over or ALL, draw=each.draw)
         short = _too_few(run, rows, each)
         if short:
-            out.append(_missing(each, len(rows), meaning, short))
-        elif each.measure in ("recall", "precision"):
-            covered = covered or _coverage(run, rows)
-            out.append(_of_coverage(each, covered[each.measure], len(run.samples), meaning))
-        else:
-            out.append(_of_property(run, each, rows, meaning))
+            missing = (NAN, len(rows), NAN, NAN, "", each.unit, meaning, 0.0, short)
+            out.append(Number(each.name, *missing))
+            continue
+        if each.measure not in found:
+            start = time.perf_counter()
+            measures = _measured(run, each, rows)
+            seconds = time.perf_counter() - start
+            found |= {name: (measure, seconds) for name, measure in measures.items()}
+        kind = _of_coverage if each.measure in COVERAGE else _of_property
+        out.append(kind(each, *found[each.measure], len(run.samples), meaning))
     return out
 
 
@@ -117,63 +106,47 @@ def _too_few(run: Run, rows: np.ndarray, distance: Distance) -> str:
 
 
 def _measurable(run: Run, rows: np.ndarray) -> np.ndarray:
-    from .distributions import MEASURABLE
-
-    # CrystalNN needs minutes, or all memory, where images overlap or neighbours are far away
+    """Rows that CrystalNN can take in time and memory."""
     return rows[geometry_valid(run.samples.crystals[rows], MEASURABLE)]
 
 
-def _coverage(run: Run, rows: np.ndarray) -> dict[str, Measure]:
-    from .distributions import coverage
+def _measured(run: Run, distance: Distance, rows: np.ndarray) -> dict[str, Measure]:
+    from .distributions import coverage, wasserstein
 
-    return coverage(
-        run.samples.crystals[_measurable(run, rows)],
-        run.reference.crystals,
-        processes=run.workers.workers,
-        progress=run.progress,
-    )
-
-
-def _of_coverage(distance: Distance, measure: Measure, n: int, meaning: dict[str, Any]) -> Number:
-    """Samples without a fingerprint are not covered, and stay in the denominator of precision."""
-    value, low, high, of = measure.value, measure.low, measure.high, measure.n
-    if distance.measure == "precision" and of != n:
-        hits = round(value * of)
-        value, of = hits / n, n
-        low, high = (float(end) for end in wilson(hits, n))
-    lost = len(measure.failed) + (n - measure.n if distance.measure == "precision" else 0)
-    note = f"{lost} samples have no fingerprint" if lost else ""
-    definition = {**meaning, **measure.definition, "samples": n}
-    return Number(
-        distance.name, value, of, low, high, "Wilson", SHARE, definition, measure.seconds, note
-    )
-
-
-def _of_property(run: Run, distance: Distance, rows: np.ndarray, meaning: dict[str, Any]) -> Number:
-    from .distributions import wasserstein
-
+    crystals, reference = run.samples.crystals, run.reference.crystals
+    if distance.measure in COVERAGE:
+        made = crystals[_measurable(run, rows)]
+        return coverage(made, reference, processes=run.workers.workers, progress=run.progress)
     if distance.draw:
         rng = np.random.default_rng(DRAW_SEED)
         rows = np.sort(rng.choice(rows, size=distance.draw, replace=False))
-    reference = run.reference.crystals
-    measure = wasserstein(run.samples.crystals[rows], reference, distance.measure)
+    return {distance.measure: wasserstein(crystals[rows], reference, distance.measure)}
+
+
+def _of_coverage(
+    distance: Distance, measure: Measure, seconds: float, n: int, meaning: dict[str, Any]
+) -> Number:
+    """Samples without a fingerprint are not covered, and stay in the denominator of precision."""
+    value, low, high, of = measure.value, measure.low, measure.high, measure.n
+    lost = len(measure.failed)
+    if distance.measure == "precision" and of != n:
+        lost += n - of
+        hits = round(value * of)
+        value, of = hits / n, n
+        low, high = (float(end) for end in wilson(hits, n))
+    note = f"{lost} samples have no fingerprint" if lost else ""
+    about = {**meaning, **measure.definition, "samples": n}
+    return Number(distance.name, value, of, low, high, "Wilson", SHARE, about, seconds, note)
+
+
+def _of_property(
+    distance: Distance, measure: Measure, seconds: float, n: int, meaning: dict[str, Any]
+) -> Number:
     lost = len(measure.failed) + len(measure.failed_reference)
-    return Number(
-        name=distance.name,
-        value=measure.value,
-        n=measure.n,
-        low=measure.low,
-        high=measure.high,
-        interval="bootstrap",
-        unit=distance.unit,
-        definition={**meaning, **measure.definition},
-        seconds=measure.seconds,
-        note=f"{lost} crystals could not be measured" if lost else "",
-    )
-
-
-def _missing(distance: Distance, n: int, meaning: dict[str, Any], why: str) -> Number:
-    return Number(distance.name, NAN, n, NAN, NAN, "", distance.unit, meaning, 0.0, why)
+    note = f"{lost} crystals could not be measured" if lost else ""
+    ends = (measure.value, measure.n, measure.low, measure.high)
+    about = {**meaning, **measure.definition}
+    return Number(distance.name, *ends, "bootstrap", distance.unit, about, seconds, note)
 
 
 # ---- what they share

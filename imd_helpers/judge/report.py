@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from ..crystals.samples import Samples
 
 FORMAT = "imd-report-2"
-OLD_FORMAT = "imd-report-1"  # stages alone
 SHARE = "share"  # unit of a number that is a share
 LEVEL = 0.95  # of all intervals
+CODES = "-01"  # of facts in JSON: not asked, no, yes
 
 
 class DefinitionError(InputError):
@@ -82,7 +82,7 @@ class Number:
             return "–"
         scale, digits, unit = (100, 1, " %") if self.unit == SHARE else (1, 3, f" {self.unit}")
         value, low, high = (f"{scale * x:.{digits}f}" for x in (self.value, self.low, self.high))
-        return f"{value}{unit.rstrip()} ({low}–{high})" if self.interval else value + unit.rstrip()
+        return f"{value}{unit} ({low}–{high})" if self.interval else value + unit
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,13 +125,6 @@ class Report:
         """(n,) bool, True where a sample passes all stages."""
         return self.failed_at == len(self.stages)
 
-    def reached(self, stage: str) -> np.ndarray:
-        """(n,) bool, True where a sample passes this stage and all before it."""
-        names = [each.name for each in self.stages]
-        if stage not in names:
-            raise InputError(f"no stage {stage!r} in this report; it has {', '.join(names)}")
-        return self.failed_at > names.index(stage)
-
     def reason(self, index: int) -> str:
         """``stage: why`` of one sample, empty where it passes."""
         if self.passed[index]:
@@ -145,17 +138,11 @@ class Report:
 
         passed = np.array([stage.passed for stage in self.stages])
         low, high = wilson(passed, self.n, level=LEVEL)
-        return pd.DataFrame(
-            {
-                "tried": [stage.tried for stage in self.stages],
-                "passed": passed,
-                "share": passed / self.n,
-                "low": low,
-                "high": high,
-                "seconds": [stage.seconds for stage in self.stages],
-            },
-            index=pd.Index([stage.name for stage in self.stages], name="stage"),
-        )
+        rows = {stage.name: (stage.tried, stage.passed) for stage in self.stages}
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=["tried", "passed"])
+        table = table.assign(share=passed / self.n, low=low, high=high)
+        table["seconds"] = [stage.seconds for stage in self.stages]
+        return table.rename_axis("stage")
 
     def __getitem__(self, name: str) -> Number:
         """One number by its name, e.g. ``report["S.U.N."]``.
@@ -165,16 +152,6 @@ class Report:
         """
         by_name = {number.name: number for number in self.numbers}
         return by_name[lookup("number of this report", name, by_name)]
-
-    @property
-    def summary(self) -> pd.DataFrame:
-        """One row a number: value, 95 % interval, denominator, unit, seconds, note."""
-        import pandas as pd
-
-        columns = ["value", "low", "high", "n", "interval", "unit", "seconds", "note"]
-        rows = [[getattr(number, column) for column in columns] for number in self.numbers]
-        names = pd.Index([number.name for number in self.numbers], name="number")
-        return pd.DataFrame(rows, index=names, columns=columns)
 
     @property
     def definition(self) -> dict[str, dict[str, Any]]:
@@ -201,55 +178,74 @@ class Report:
             "numbers": [_plain(number) for number in self.numbers],
             "failed_at": self.failed_at.tolist(),
             "reasons": list(self.reasons),
-            "facts": {fact: _encode(codes) for fact, codes in self.facts.items()},
-            "values": {key: [_rounded(x) for x in v] for key, v in self.values.items()},
+            "facts": {k: "".join(CODES[c + 1] for c in v) for k, v in self.facts.items()},
+            "values": {k: [_rounded(x) for x in v] for k, v in self.values.items()},
         }
         return json.dumps(data, ensure_ascii=False, allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """Read what `to_json` wrote, now or in the first format.
+        """Read what `to_json` wrote.
 
         Raises:
             InputError: the text is no report.
         """
-        data = _parsed(text)
         try:
-            return cls(
-                name=data["name"],
-                n=data["n"],
-                stages=tuple(Stage(**stage) for stage in data["stages"]),
-                failed_at=np.array(data["failed_at"], dtype=np.int64),
-                reasons=tuple(data["reasons"]),
-                protocol=data.get("protocol", ""),
-                about=data.get("about", {}),
-                numbers=tuple(_number(number) for number in data.get("numbers", ())),
-                facts={fact: _decode(code) for fact, code in data.get("facts", {}).items()},
-                values={k: np.array(v, dtype=float) for k, v in data.get("values", {}).items()},
-                notes=tuple(data.get("notes", ())),
-            )
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(f"not a report: not JSON ({error}); write it with to_json") from None
+        if not isinstance(data, dict) or data.pop("format", "") != FORMAT:
+            raise InputError(f"not a report: its format is not {FORMAT!r}; write it with to_json")
+        try:
+            data.pop("level")
+            data |= {key: tuple(data[key]) for key in ("reasons", "notes")}
+            data["stages"] = tuple(Stage(**stage) for stage in data["stages"])
+            data["numbers"] = tuple(_number(number) for number in data["numbers"])
+            data["failed_at"] = np.array(data["failed_at"], dtype=np.int64)
+            data["facts"] = {
+                fact: np.array([CODES.index(letter) - 1 for letter in letters], dtype=np.int8)
+                for fact, letters in data["facts"].items()
+            }
+            data["values"] = {k: np.array(v, dtype=float) for k, v in data["values"].items()}
+            return cls(**data)
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"not a report: {type(error).__name__}: {error}; the file was changed or cut off, "
                 "write it again with to_json"
             ) from error
 
+    def _texts(self) -> dict[str, pd.DataFrame]:
+        """Heading -> table: stages, and the protocol's numbers where there are some."""
+        import pandas as pd
+
+        stages = pd.DataFrame(
+            {
+                "tried": [f"{stage.tried:,}" for stage in self.stages],
+                "passed": [f"{stage.passed:,}" for stage in self.stages],
+                "share of n": _shares(self.table),
+                "seconds": [f"{stage.seconds:.2f}" for stage in self.stages],
+            },
+            index=self.table.index,
+        )
+        rows = [(str(k), f"{k.n:,}", f"{k.seconds:.2f}", k.note) for k in self.numbers]
+        names = pd.Index([number.name for number in self.numbers], name="number")
+        numbers = pd.DataFrame(rows, names, ["value", "of", "seconds", "note"])
+        tables = {f"{self.name}: {self.n:,} samples": stages}
+        return {**tables, f"protocol {self.protocol}": numbers} if rows else tables
+
     def __str__(self) -> str:
-        parts = [f"{self.name}: {self.n:,} samples", _text_columns(self.table).to_string()]
-        if self.numbers:
-            parts += [f"protocol {self.protocol}", _text_numbers(self.numbers).to_string()]
-        return "\n".join([*parts, *self.notes])
+        lines = [f"{heading}\n{table.to_string()}" for heading, table in self._texts().items()]
+        return "\n".join([*lines, *self.notes])
 
     def _repr_html_(self) -> str:
-        rows = _text_columns(self.table).to_html(border=0)
-        if self.numbers:
-            rows += f"<p>protocol <b>{html.escape(self.protocol)}</b></p>"
-            rows += _text_numbers(self.numbers).to_html(border=0)
-        rows += "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        parts = [
+            f"<p><b>{html.escape(heading)}</b></p>{table.to_html(border=0)}"
+            for heading, table in self._texts().items()
+        ]
         meaning = html.escape(json.dumps(self.definition, indent=1, ensure_ascii=False))
         return (
-            f"<p><b>{html.escape(self.name)}</b>: {self.n:,} samples; shares of the stages are of "
-            f"all samples; {LEVEL:.0%} intervals</p>{rows}"
+            f"{''.join(parts)}<p>shares of the stages are of all samples; {LEVEL:.0%} intervals</p>"
+            f"{''.join(f'<p>{html.escape(note)}</p>' for note in self.notes)}"
             f"<details><summary>definitions</summary><pre>{meaning}</pre></details>"
         )
 
@@ -268,12 +264,9 @@ def compare(reports: Sequence[Report]) -> pd.DataFrame:
     check_comparable(reports)
     columns = []
     for report in reports:
-        if report.numbers:
-            names = pd.Index([number.name for number in report.numbers], name="number")
-            cells = [str(number) for number in report.numbers]
-        else:
-            names, cells = report.table.index, _shares(report.table)
-        columns.append(pd.Series(cells, names, name=f"{report.name} (n = {report.n:,})"))
+        cells = pd.Series({number.name: str(number) for number in report.numbers})
+        cells = cells.rename_axis("number") if len(cells) else _shares(report.table)
+        columns.append(cells.rename(f"{report.name} (n = {report.n:,})"))
     return pd.concat(columns, axis=1)
 
 
@@ -286,16 +279,19 @@ def check_comparable(reports: Sequence[Report]) -> None:
     """
     if not reports:
         raise InputError("no reports given: compare at least one")
-    first = reports[0]
-    for other in reports[1:]:
-        difference = _difference(_flat(first.definition), _flat(other.definition))
-        if difference:
-            key, one, two = difference
-            raise DefinitionError(
-                f"reports {first.name!r} and {other.name!r} cannot be compared: {key} is "
-                f"{_short(one)} in the one and {_short(two)} in the other; judge both sets of "
-                "samples alike"
-            )
+    first, *others = [_flat(report.definition) for report in reports]
+    for report, other in zip(reports[1:], others, strict=True):
+        key = next((key for key in [*first, *other] if first.get(key) != other.get(key)), None)
+        if key is None:
+            continue
+        here, there = first.get(key), other.get(key)
+        if key == "stages" and set(here) != set(there):  # name those that differ, not all
+            here, there = ([k for k in a if k not in b] for a, b in ((here, there), (there, here)))
+        raise DefinitionError(
+            f"reports {reports[0].name!r} and {report.name!r} cannot be compared: {key} is "
+            f"{_short(here)} in the one and {_short(there)} in the other; judge both sets of "
+            "samples alike"
+        )
 
 
 def _flat(definition: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -313,66 +309,15 @@ def _leaves(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return out
 
 
-def _difference(one: dict[str, Any], two: dict[str, Any]) -> tuple[str, Any, Any] | None:
-    for key in [*one, *two]:
-        here, there = one.get(key), two.get(key)
-        if here == there:
-            continue
-        if key == "stages" and set(here) != set(there):  # name those that differ, not all
-            here, there = ([k for k in a if k not in b] for a, b in ((here, there), (there, here)))
-        return key, here, there
-    return None
-
-
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}…"
 
 
-def _shares(table: pd.DataFrame) -> list[str]:
-    return [
-        f"{100 * row.share:.1f} % ({100 * row.low:.1f}–{100 * row.high:.1f})"
-        for row in table.itertuples()
-    ]
-
-
-def _text_columns(table: pd.DataFrame) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(
-        {
-            "tried": [f"{n:,}" for n in table["tried"]],
-            "passed": [f"{n:,}" for n in table["passed"]],
-            "share of n": _shares(table),
-            "seconds": [f"{s:.2f}" for s in table["seconds"]],
-        },
-        index=table.index,
-    )
-
-
-def _text_numbers(numbers: Sequence[Number]) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.DataFrame(
-        {
-            "value": [str(number) for number in numbers],
-            "of": [f"{number.n:,}" for number in numbers],
-            "seconds": [f"{number.seconds:.2f}" for number in numbers],
-            "note": [number.note for number in numbers],
-        },
-        index=pd.Index([number.name for number in numbers], name="number"),
-    )
-
-
-def _parsed(text: str) -> dict[str, Any]:
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"not a report: not JSON ({error}); write it with to_json") from None
-    known = isinstance(data, dict) and data.get("format") in (FORMAT, OLD_FORMAT)
-    if not known:
-        raise InputError(f"not a report: its format is not {FORMAT!r}; write it with to_json")
-    return data
+def _shares(table: pd.DataFrame) -> pd.Series:
+    """Stage -> share of n with its interval, as text."""
+    percent = (100 * table[["share", "low", "high"]]).map("{:.1f}".format)
+    return percent["share"] + " % (" + percent["low"] + "–" + percent["high"] + ")"
 
 
 def _plain(part: Stage | Number) -> dict[str, Any]:
@@ -398,11 +343,3 @@ def _rounded(value: float) -> float | None:
 def _number(data: dict[str, Any]) -> Number:
     missing = {key: float("nan") for key in ("value", "low", "high") if data[key] is None}
     return Number(**{**data, **missing})
-
-
-def _encode(codes: np.ndarray) -> str:
-    return "".join("-01"[code + 1] for code in codes)
-
-
-def _decode(text: str) -> np.ndarray:
-    return np.array(["-01".index(letter) - 1 for letter in text], dtype=np.int8)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..crystals import CrystalBatch, compositions, elements
+from ..crystals import CrystalBatch, compositions
 from ..crystals.batch import check_shapes, wrap
 from ..crystals.rules import broken_crystals, safe_counts
 from ..crystals.samples import Samples, assembled, digest
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pymatgen.core import Structure
 
 MOST = 127  # atoms of one element in a formula
+FEW = 1_024  # known crystals that are made into a batch at once
 
 
 def as_samples(
@@ -144,18 +145,15 @@ class Known:
     @cached_property
     def digests(self) -> tuple[str, str]:
         """Fingerprints without and with the order of the crystals."""
-        each = [digest(*crystal) for crystal in self._each()]
+        each = [digest(*crystal) for part in self._parts() for crystal in part.each()]
         joined = (b"".join(order) for order in (sorted(each), each))
         return tuple(hashlib.sha256(blob).hexdigest()[:12] for blob in joined)
 
-    def definition(self, kind: str = "reference") -> dict[str, Any]:
-        """Which crystals these are, for reports."""
-        return {kind: self.digests[0], f"{kind}_size": len(self)}
-
     @cached_property
     def _rows_of(self) -> dict[bytes, list[int]]:
+        keys = (key for part in self._parts() for key in compositions.keys(safe_counts(part)))
         rows: dict[bytes, list[int]] = {}
-        for i, key in enumerate(compositions.keys(self._counts())):
+        for i, key in enumerate(keys):
             if key:
                 rows.setdefault(key, []).append(i)
         return rows
@@ -164,33 +162,20 @@ class Known:
         """Known crystals of given compositions (`compositions.keys`), and their places."""
         found = {i for key in set(keys) for i in self._rows_of.get(key, ())}
         rows = np.array(sorted(found), dtype=np.int64)
-        if not len(rows):
-            return None, rows
-        part = self.source[rows]
-        return (part if isinstance(part, CrystalBatch) else part.crystals), rows
+        return (_batch(self.source[rows]) if len(rows) else None), rows
 
     @property
     def crystals(self) -> CrystalBatch:
         """All of them, in one batch."""
-        return self.source if isinstance(self.source, CrystalBatch) else self.source.crystals
+        return _batch(self.source)
 
-    def _counts(self) -> np.ndarray:
-        if isinstance(self.source, CrystalBatch):
-            return safe_counts(self.source)
-        counts = np.zeros((len(self), elements.N_COLUMNS), dtype=np.int64)
-        np.add.at(
-            counts, (np.repeat(np.arange(len(self)), self.source.n_sites), self.source.numbers), 1
-        )
-        return counts
+    def _parts(self) -> Iterator[CrystalBatch]:
+        """A few at a time: a batch is as wide as its largest crystal."""
+        return (_batch(self.source[rows]) for rows in compositions.blocks(len(self), FEW))
 
-    def _each(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        if isinstance(self.source, CrystalBatch):
-            yield from self.source.each()
-            return
-        ends = self.source.offsets
-        for i in range(len(self)):
-            part = slice(ends[i], ends[i + 1])
-            yield self.source.lattice[i], self.source.frac[part], self.source.numbers[part]
+
+def _batch(source: CrystalBatch | CrystalSet) -> CrystalBatch:
+    return source if isinstance(source, CrystalBatch) else source.crystals
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,25 +188,24 @@ class KnownFormulas:
 
     counts: np.ndarray
 
+    def __len__(self) -> int:
+        return len(self.counts)
+
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """A fingerprint of the set; the order does not count."""
         rows = sorted(compositions.keys(self.counts))
         return (hashlib.sha256(b"".join(rows)).hexdigest()[:12],)
 
-    def definition(self, kind: str = "reference") -> dict[str, Any]:
-        """Which compositions these are, for reports."""
-        return {kind: self.digests[0], f"{kind}_size": len(self.counts)}
 
-
-def as_known(source: Any, content: str = "crystals") -> Known | KnownFormulas | None:
+def as_known(source: Any, content: str = "crystals") -> Known | KnownFormulas:
     """What is known, from crystals, a data set or its name; or from counts or formulas.
 
     Raises:
         InputError: it holds nothing of the kind that ``content`` names.
         UnknownNameError: no such data set.
     """
-    if source is None or isinstance(source, Known | KnownFormulas):
+    if isinstance(source, Known | KnownFormulas):
         return source
     name = ""
     if isinstance(source, str):
@@ -263,16 +247,12 @@ def _normal(crystals: CrystalBatch) -> CrystalBatch:
 def _checked_groups(requested: Any, n: int) -> np.ndarray:
     """(n,) int64; 0 where no group was asked for."""
     try:
-        values = np.asarray(requested).astype(float)
-    except (TypeError, ValueError):
+        values = np.asarray(requested).astype(float).reshape(n)
+    except (TypeError, ValueError) as error:
         raise InputError(
-            "requested_space_groups are not numbers: give one number of 1..230 for each sample"
-        ) from None
-    if values.shape != (n,):
-        raise InputError(
-            f"requested_space_groups has shape {values.shape} for {n} samples: give one number "
+            f"the space groups asked for are not numbers of shape ({n},): {error}; give one number "
             "for each sample, also for those that did not decode"
-        )
+        ) from None
     return np.where(np.isfinite(values), values, 0).astype(np.int64)
 
 

@@ -4,6 +4,9 @@ The semantics are those of pymatgen's StructureMatcher (Ong et al., Comput. Mate
 314); the code is this package's own. Lattice reduction: Lenstra, Lenstra & Lovász, Math. Ann. 261
 (1982) 515; Grosse-Kunstleve, Sauter & Adams, Acta Cryst. A60 (2004) 1. Assignment: Jonker &
 Volgenant, Computing 38 (1987) 325.
+
+Atoms, fractional (n, 3), stand in groups of equal elements: ``bounds`` holds where the groups
+start, ``groups`` how many there are.
 """
 
 from __future__ import annotations
@@ -188,11 +191,6 @@ def niggli(lattice, out):
 
 
 @jit
-def _longest(basis):
-    return math.sqrt(max(dot(basis[0], basis[0]), dot(basis[1], basis[1]), dot(basis[2], basis[2])))
-
-
-@jit
 def _points(basis, radius):
     """About how many lattice points `lattice_vectors` looks at."""
     inverse, reach = np.empty((3, 3)), np.empty(3)
@@ -318,8 +316,7 @@ def _fold(frac, bounds, groups, fold, det, lattice, tol, partner):
     """Which atoms fall together in the smaller cell of `fold`? False if they do not in `det`s.
 
     Args:
-        frac: (n, 3) atoms sorted into groups of equal ones.
-        bounds, groups: starts of the groups, and how many there are.
+        frac, bounds, groups: the atoms.
         fold: (3, 3) integers: lattice = fold @ smaller lattice.
         det: how many smaller cells there are in one.
         lattice: the larger cell.
@@ -502,7 +499,8 @@ def _reduce(lattice, frac, code, primitive, out):
     if n < len(frac):
         niggli(cell, out)
         _change_basis(frac[:n], cell, out)
-    return OK if _points(out, _longest(out)) < MAX_POINTS / 10 else TOO_LONG, n
+    longest = math.sqrt(max(dot(out[0], out[0]), dot(out[1], out[1]), dot(out[2], out[2])))
+    return OK if _points(out, longest) < MAX_POINTS / 10 else TOO_LONG, n
 
 
 @entry
@@ -729,9 +727,9 @@ def _displacement(one, two, shift, bounds, groups, basis, to_basis, near, images
     """Largest displacement of sites after the best common shift; FAR where there is no mapping.
 
     Args:
-        one, two: (n, 3) sites in groups of equal elements, fractional in the averaged cell.
+        one, two: (n, 3) sites, fractional in the averaged cell.
         shift: (3,) added to two.
-        bounds, groups: starts of the groups, and how many there are.
+        bounds, groups: of both.
         basis, to_basis: LLL-reduced averaged cell, and the change of coordinates to it.
         near: (3,) how far sites may be apart along the axes of the reduced cell.
         images, half: of `_images`.
@@ -824,8 +822,8 @@ def fit(lattice, frac, parameters, two, anchor, bounds, groups, ltol, stol, angl
     Args:
         lattice, frac: of one, (3, 3) and (n, 3).
         parameters, two, anchor: of two, edges and angles (6,), sites (n, 3) and the site that
-            translations start from. Equal elements have equal rows in both.
-        bounds, groups: where the rows of each element start, and how many elements there are.
+            translations start from.
+        bounds, groups: of both.
         ltol, stol, angle_tol: as in `MatchSettings`.
         tables: scratch.
     """

@@ -25,6 +25,15 @@ def _half_of_vectors(basis, radius, cells):
 
 
 @jit
+def _note(squares, number, i, j, d):
+    """Write a squared distance down for both of its sites."""
+    squares[i, number[i]] = d
+    number[i] += 1
+    squares[j, number[j]] = d
+    number[j] += 1
+
+
+@jit
 def _collect(cart, n, vectors, n_cells, radius, squares, number):
     """Squared distances below radius from each site, unordered; False if there is no room."""
     limit, room = radius * radius, squares.shape[1]
@@ -40,25 +49,16 @@ def _collect(cart, n, vectors, n_cells, radius, squares, number):
             if j > i:
                 d = x * x + y * y + z * z
                 if d < limit:
-                    squares[i, number[i]] = d
-                    number[i] += 1
-                    squares[j, number[j]] = d
-                    number[j] += 1
+                    _note(squares, number, i, j, d)
             for m in range(n_cells):
                 tx, ty, tz = vectors[m, 0], vectors[m, 1], vectors[m, 2]
                 d = (x + tx) ** 2 + (y + ty) ** 2 + (z + tz) ** 2
                 if d < limit:  # from i to the image of j, and from j to an image of i
-                    squares[i, number[i]] = d
-                    number[i] += 1
-                    squares[j, number[j]] = d
-                    number[j] += 1
+                    _note(squares, number, i, j, d)
                 if j > i:
                     d = (x - tx) ** 2 + (y - ty) ** 2 + (z - tz) ** 2
                     if d < limit:
-                        squares[i, number[i]] = d
-                        number[i] += 1
-                        squares[j, number[j]] = d
-                        number[j] += 1
+                        _note(squares, number, i, j, d)
     return True
 
 
@@ -89,14 +89,13 @@ def _sorted_roots(squares, n, k, radius, bins, sorted_, out):
 
 
 @entry
-def nearest(lattice, frac, n_sites, k, average, out):
-    """Distances to the k nearest neighbours.
+def mean_nearest(lattice, frac, n_sites, k, out):
+    """Distances to the k nearest neighbours, averaged over the sites.
 
     Args:
         lattice, frac, n_sites: (n, 3, 3), (n, sites, 3), (n,); n_sites 0: leave out.
         k: how many neighbours.
-        average: write means over the sites?
-        out: (n, 1, k) if average else (n, sites, k), filled; NaN where there are too many cells.
+        out: (n, k), filled; NaN where there are too many cells, or nothing to measure.
     """
     most = frac.shape[1]
     basis, change = np.empty((3, 3)), np.empty((3, 3))
@@ -105,16 +104,14 @@ def nearest(lattice, frac, n_sites, k, average, out):
     squares, sorted_ = np.empty((most, 4 * k + 256)), np.empty(4 * k + 256)
     bins, row = np.empty(k + 1, dtype=np.int64), np.empty(k)
     for c in range(len(lattice)):
-        n = n_sites[c]
-        for i in range(out.shape[1]):
-            for m in range(k):
-                out[c, i, m] = 0.0 if average and n > 0 else np.nan
+        n, enough = n_sites[c], False
+        for m in range(k):
+            out[c, m] = np.nan
         if n == 0:
             continue
         widest = reduced_sites(lattice[c], frac[c], n, basis, change, cart, wrapped)
         volume = abs(determinant(basis))
         radius = (EXTRA * k * volume / n * 3.0 / (4.0 * math.pi)) ** (1.0 / 3.0)
-        enough = False
         for _ in range(MAX_TRIES):
             n_cells, vectors, cells = _half_of_vectors(basis, radius + widest, cells)
             if n_cells < 0:
@@ -130,14 +127,8 @@ def nearest(lattice, frac, n_sites, k, average, out):
                 break
             radius *= GROW
         if not enough:
-            for i in range(out.shape[1]):
-                for m in range(k):
-                    out[c, i, m] = np.nan
             continue
         for i in range(n):
-            if average:
-                _sorted_roots(squares[i], number[i], k, radius, bins, sorted_, row)
-                for m in range(k):
-                    out[c, 0, m] += row[m] / n
-            else:
-                _sorted_roots(squares[i], number[i], k, radius, bins, sorted_, out[c, i])
+            _sorted_roots(squares[i], number[i], k, radius, bins, sorted_, row)
+            for m in range(k):
+                out[c, m] = row[m] / n if i == 0 else out[c, m] + row[m] / n

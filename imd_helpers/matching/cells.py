@@ -30,8 +30,7 @@ from typing import Any
 import numpy as np
 
 from ..crystals import CrystalBatch, compositions, elements
-from ..crystals.rules import broken_crystals, geometry_verdict
-from ..runtime import InputError
+from ..crystals.rules import broken_crystals, safe_counts, why_broken
 
 NONE = -1  # no crystal is the same
 ALGORITHM = 1  # counts changes of `_matching.py` that could change a verdict
@@ -40,30 +39,13 @@ CHUNK = 200  # compositions in one call: compiled code cannot be interrupted
 
 @dataclass(frozen=True)
 class MatchSettings:
-    """Tolerances of pymatgen's StructureMatcher; the defaults are its own.
+    """Tolerances of pymatgen's StructureMatcher; the defaults are its own."""
 
-    Attributes:
-        ltol: relative difference of lattice lengths.
-        stol: largest site displacement, in units of (volume per atom)^(1/3).
-        angle_tol: difference of lattice angles, degrees.
-        scale: compare after scaling to the same volume.
-        primitive_cell: compare primitive cells.
-    """
-
-    ltol: float = 0.2
-    stol: float = 0.3
-    angle_tol: float = 5.0
-    scale: bool = True
-    primitive_cell: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("ltol", "stol", "angle_tol"):
-            value = getattr(self, name)
-            if not 0 < value < 180:
-                raise InputError(
-                    f"{name}={value}: a tolerance must be positive (pymatgen's defaults are "
-                    "ltol=0.2, stol=0.3, angle_tol=5.0)"
-                )
+    ltol: float = 0.2  # relative difference of lattice lengths
+    stol: float = 0.3  # largest site displacement, in units of (volume per atom)^(1/3)
+    angle_tol: float = 5.0  # difference of lattice angles, degrees
+    scale: bool = True  # compare after scaling to the same volume
+    primitive_cell: bool = True  # compare primitive cells
 
     def definition(self) -> dict[str, Any]:
         """What `unique` and `novel` decide by, and which code decided, for reports."""
@@ -77,38 +59,19 @@ class MatchSettings:
 
 @dataclass(frozen=True, eq=False)
 class ReducedCells:
-    """Crystals in the cells that the matcher compares; sites of one element lie together.
+    """Crystals in the cells that the matcher compares; sites of one element lie together."""
 
-    Attributes:
-        cells: (n, 3, 3) reduced lattices, with one unit of volume an atom where scaled.
-        parameters: (n, 6) their edges and angles (degrees).
-        frac: (sites, 3) fractional coordinates, crystal after crystal, rarest element first.
-        code: (sites,) rank of the element's symbol in the alphabet.
-        start: (n,) where each crystal's sites start.
-        n_sites: (n,) how many it has; 0 where it failed.
-        anchor: (n,) the site from which shifts start.
-        failed: index -> why a crystal cannot be compared.
-    """
-
-    cells: np.ndarray
-    parameters: np.ndarray
-    frac: np.ndarray
-    code: np.ndarray
-    start: np.ndarray
-    n_sites: np.ndarray
-    anchor: np.ndarray
-    failed: dict[int, str]
+    cells: np.ndarray  # (n, 3, 3) reduced lattices, one unit of volume an atom where scaled
+    parameters: np.ndarray  # (n, 6) their edges and angles (degrees)
+    frac: np.ndarray  # (sites, 3) fractional, crystal after crystal, rarest element first
+    code: np.ndarray  # (sites,) rank of the element's symbol in the alphabet
+    start: np.ndarray  # (n,) where each crystal's sites start
+    n_sites: np.ndarray  # (n,) how many it has; 0 where it failed
+    anchor: np.ndarray  # (n,) the site from which shifts start
+    failed: dict[int, str]  # index -> why a crystal cannot be compared
 
     def __len__(self) -> int:
         return len(self.cells)
-
-    def take(self, rows: np.ndarray) -> ReducedCells:
-        """Some of the crystals, in a new order; a crystal may come more than once."""
-        rows = np.asarray(rows)
-        failed = {k: self.failed[i] for k, i in enumerate(rows.tolist()) if i in self.failed}
-        parts = (self.cells, self.parameters, self.start, self.n_sites, self.anchor)
-        cells, parameters, start, n_sites, anchor = (part[rows] for part in parts)
-        return ReducedCells(cells, parameters, self.frac, self.code, start, n_sites, anchor, failed)
 
 
 def reduce_cells(crystals: CrystalBatch, settings: MatchSettings | None = None) -> ReducedCells:
@@ -117,7 +80,9 @@ def reduce_cells(crystals: CrystalBatch, settings: MatchSettings | None = None) 
 
     settings = settings or MatchSettings()
     broken = broken_crystals(crystals)
-    failed = {i: _why_broken(crystals, i) for i in np.flatnonzero(broken).tolist()}
+    failed = {
+        i: f"broken crystal: {why_broken(crystals, i)}" for i in np.flatnonzero(broken).tolist()
+    }
     numbers = crystals.numbers.cpu().numpy()
     atoms = (numbers > 0) & ~broken[:, None]
     start = np.concatenate([[0], np.cumsum(atoms.sum(1))])
@@ -223,59 +188,11 @@ def buckets(cells: ReducedCells) -> list[np.ndarray]:
     return [np.array(members) for members in places.values() if len(members) > 1]
 
 
-def whole_counts(crystals: CrystalBatch) -> np.ndarray:
-    """(n, 119) atoms of each element; zeros where a crystal is broken."""
-    whole = ~broken_crystals(crystals)
-    out = np.zeros((len(crystals), elements.N_COLUMNS), dtype=np.int64)
-    if whole.any():
-        out[whole] = (crystals if whole.all() else crystals[whole]).counts().numpy()
-    return out
-
-
 def same_compositions(reference: CrystalBatch, crystals: CrystalBatch) -> np.ndarray:
     """Indices of the reference crystals whose composition some crystal has."""
-    wanted = set(compositions.keys(whole_counts(crystals))) - {b""}
-    known = compositions.keys(whole_counts(reference))
+    wanted = set(compositions.keys(safe_counts(crystals))) - {b""}
+    known = compositions.keys(safe_counts(reference))
     return np.flatnonzero([key in wanted for key in known])
-
-
-def same_structure(
-    one: CrystalBatch, other: CrystalBatch, *, settings: MatchSettings | None = None
-) -> np.ndarray:
-    """Pair by pair, does pymatgen's matcher call two crystals the same?
-
-    Args:
-        one: n crystals.
-        other: n crystals, to be mapped onto those of `one`.
-        settings: tolerances of the matcher.
-
-    Returns:
-        (n,) bool; False where a crystal is broken.
-
-    Raises:
-        InputError: not as many crystals on both sides.
-    """
-    n = len(one)
-    if len(other) != n:
-        raise InputError(
-            f"{n} crystals against {len(other)}: pairs need as many on both sides; compare with a "
-            "whole set by same_as_reference"
-        )
-    settings = settings or MatchSettings()
-    cells = reduce_cells(CrystalBatch.cat([one.to("cpu"), other.to("cpu")]), settings)
-    pairs = [np.array([i, i + n]) for i in range(n) if _comparable(cells, i, i + n)]
-    if not pairs:
-        return np.zeros(n, dtype=bool)
-    first = first_matches(cells, pairs, n_old=[1] * len(pairs), settings=settings)
-    return first[n:] != NONE
-
-
-def _comparable(cells: ReducedCells, i: int, j: int) -> bool:
-    n = cells.n_sites[i]
-    if n == 0 or cells.n_sites[j] != n:
-        return False
-    codes = [cells.code[cells.start[k] : cells.start[k] + n] for k in (i, j)]
-    return bool((codes[0] == codes[1]).all())
 
 
 @cache
@@ -285,10 +202,6 @@ def _alphabetical() -> np.ndarray:
     rank[np.argsort(np.array(elements.SYMBOLS[1:])) + 1] = np.arange(1, elements.N_COLUMNS)
     rank.setflags(write=False)
     return rank
-
-
-def _why_broken(crystals: CrystalBatch, index: int) -> str:
-    return f"broken crystal: {geometry_verdict(crystals[index]).reason(0)}"
 
 
 def _why_not_reduced(status: int, crystals: CrystalBatch, index: int) -> str:

@@ -5,8 +5,8 @@ Each crystal gets exactly one label, the first of these that holds against a ref
 =============== ==================================================================================
 broken          it cannot be measured, or no space group is found where one is needed
 copy            a reference crystal of the same composition matches, and the nearest that does is
-                as large (volume per atom within ``volume``) and as close (average minimum
-                distances, without scaling, within ``distance``)
+                as large (volume per atom within `VOLUME`) and as close (average minimum
+                distances, without scaling, within `DISTANCE`)
 strained copy   a reference crystal of the same composition matches, but none so closely
 known prototype (site swap) a reference crystal of the same composition matches if its elements
                 exchange their sites
@@ -20,76 +20,37 @@ new prototype   none of these
 ``StructureMatcher.fit_anonymous``. It is generous (by default 20 % in the edges, 0.3 of an atom's
 share of space in the sites), so that a distorted perovskite may count as a substitution in the
 ideal one; the label does not depend on the symmetry found. Prototypes do: they are found within
-``symprec``, so that noise makes a prototype new.
+`SYMPREC`, so that noise makes a prototype new.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from itertools import groupby, permutations, product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..crystals import CrystalBatch, compositions
+from ..crystals.rules import safe_counts
 from ..crystals.samples import set_digest
 from ..descriptors import amd
-from ..runtime import InputError, progress_bar
 from . import cells as matching
 from .cells import NONE, MatchSettings, ReducedCells
 from .prototypes import NO_PROTOTYPE, prototypes
-
-if TYPE_CHECKING:
-    pass
 
 COPY, STRAINED, SUBSTITUTION = "copy", "strained copy", "substitution"
 KNOWN, NEW, BROKEN = "known prototype", "new prototype", "broken"
 KINDS = (COPY, STRAINED, SUBSTITUTION, KNOWN, NEW, BROKEN)
 NEAR = 30  # reference crystals tried first, nearest first: most substitutions end there
 CHUNK = 200  # crystals whose anonymous matches are looked for at once
-
-
-@dataclass(frozen=True)
-class NoveltySettings:
-    """Thresholds of the labels.
-
-    Attributes:
-        match: tolerances of the matcher.
-        distance: largest difference of average minimum distances of a copy, in units of the
-            reference crystal's (volume per atom)^(1/3).
-        volume: largest relative difference of the volumes per atom of a copy.
-        symprec: how far atoms may be from the symmetric position for a prototype, Å.
-    """
-
-    match: MatchSettings = field(default_factory=MatchSettings)
-    distance: float = 0.05
-    volume: float = 0.05
-    symprec: float = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("distance", "volume", "symprec"):
-            if not getattr(self, name) > 0:
-                raise InputError(
-                    f"{name}={getattr(self, name)}: a threshold must be positive; the defaults "
-                    "are distance=0.05, volume=0.05, symprec=0.1"
-                )
-
-    def definition(self) -> dict[str, Any]:
-        """What the labels mean, for reports."""
-        return {
-            "kinds": list(KINDS),
-            "match": self.match.definition(),
-            "copy": {"distance": self.distance, "volume": self.volume, "amd_neighbours": amd.K},
-            "anonymous": "semantics of pymatgen's StructureMatcher.fit_anonymous",
-            "prototype": {
-                "symprec": self.symprec,
-                "moyopy": metadata.version("moyopy"),
-                "relabelling": f"pymatgen {metadata.version('pymatgen')}",
-            },
-        }
+MATCH = MatchSettings()  # tolerances of the matcher
+DISTANCE = 0.05  # of average minimum distances of a copy at most, in (volume per atom)^(1/3)
+VOLUME = 0.05  # largest relative difference of the volumes per atom of a copy
+SYMPREC = 0.1  # Å, how far atoms may be from the symmetric position for a prototype
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,46 +78,38 @@ class NoveltyKinds:
         return {kind: int((self.kind == kind).sum()) for kind in KINDS}
 
 
-def novelty_kinds(
-    crystals: CrystalBatch,
-    reference: CrystalBatch,
-    *,
-    settings: NoveltySettings | None = None,
-    progress: bool = False,
-) -> NoveltyKinds:
+def novelty_kinds(crystals: CrystalBatch, reference: CrystalBatch) -> NoveltyKinds:
     """Label each crystal by what it repeats of a reference; see the module for the labels.
 
     Args:
         crystals: n crystals.
         reference: what is known already, e.g. the training set. Broken ones count for nothing.
-        settings: thresholds.
-        progress: show a progress bar over the slow steps.
     """
-    settings = settings or NoveltySettings()
-    work = _Work(crystals, reference, settings)
+    work = _Work(crystals, reference)
     work.copies()
-    work.renamed(progress)
-    work.prototypes(progress)
+    work.renamed()
+    work.prototypes()
     definition = {
-        **settings.definition(),
+        "kinds": list(KINDS),
+        "match": MATCH.definition(),
+        "copy": {"distance": DISTANCE, "volume": VOLUME, "amd_neighbours": amd.K},
+        "anonymous": "semantics of pymatgen's StructureMatcher.fit_anonymous",
+        "prototype": {
+            "symprec": SYMPREC,
+            "moyopy": metadata.version("moyopy"),
+            "relabelling": f"pymatgen {metadata.version('pymatgen')}",
+        },
         "reference": set_digest(reference),
         "reference_size": len(reference),
     }
-    return NoveltyKinds(
-        np.array(work.kind, dtype=object).astype(str),
-        work.reference,
-        tuple(work.details),
-        definition,
-    )
+    kind = np.array(work.kind, dtype=object).astype(str)
+    return NoveltyKinds(kind, work.reference, tuple(work.details), definition)
 
 
 class _Work:
     """Crystals on their way to a label; those with one are not looked at again."""
 
-    def __init__(
-        self, crystals: CrystalBatch, reference: CrystalBatch, settings: NoveltySettings
-    ) -> None:
-        self.settings = settings
+    def __init__(self, crystals: CrystalBatch, reference: CrystalBatch) -> None:
         ours, theirs = anonymous_keys(crystals), anonymous_keys(reference)
         wanted = set(ours) - {()}
         self.rows = np.flatnonzero([key in wanted for key in theirs])
@@ -164,9 +117,9 @@ class _Work:
         self.crystals = crystals = crystals.to("cpu")
         self.n, self.m = len(crystals), len(self.rows)
         both = CrystalBatch.cat([self.known, crystals])
-        self.cells = matching.reduce_cells(both, settings.match)
+        self.cells = matching.reduce_cells(both, MATCH)
         self.keys = [theirs[j] for j in self.rows.tolist()] + ours
-        self.compositions = compositions.keys(matching.whole_counts(both))
+        self.compositions = compositions.keys(safe_counts(both))
         self.shapes = [_shape(self.cells, i) for i in range(len(both))]
         self.amd = self._minimum_distances(both)
         lattice = both.lattice.detach().cpu().double().numpy()
@@ -215,14 +168,14 @@ class _Work:
         if not buckets:
             return []
         old = [len(members) - 1 for members in buckets]
-        first = matching.first_matches(cells, buckets, n_old=old, settings=self.settings.match)
+        first = matching.first_matches(cells, buckets, n_old=old, settings=MATCH)
         return [int(first[members[-1]]) for members in buckets]
 
     def _label_copy(self, i: int, known: int) -> None:
         size = self.volume[known] ** (1 / 3)
         distance = float(self._distances(np.array([known]), i + self.m)[0])
         change = float(self.volume[i + self.m] / self.volume[known] - 1)
-        close = distance <= self.settings.distance * size and abs(change) <= self.settings.volume
+        close = distance <= DISTANCE * size and abs(change) <= VOLUME
         detail = (
             f"same as {self._name(known)}, volume {change:+.1%}, average minimum distances within "
             f"{distance:.3f} Å"
@@ -243,14 +196,14 @@ class _Work:
 
     # ---- renamed elements
 
-    def renamed(self, progress: bool) -> None:
+    def renamed(self) -> None:
         """Label site swaps and substitutions."""
         shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for j in range(self.m):
             shapes[self.shapes[j]].append(j)
         places = {shape: np.array(members) for shape, members in shapes.items() if shape}
         left = [i for i in self._open() if self.shapes[i + self.m] in places]
-        for part in progress_bar(range(0, len(left), CHUNK), "renaming elements", progress):
+        for part in range(0, len(left), CHUNK):
             some = left[part : part + CHUNK]
             candidates = {i: self._candidates(i, places) for i in some}
             self._try(candidates, swap=True)
@@ -284,21 +237,21 @@ class _Work:
 
     # ---- prototypes
 
-    def prototypes(self, progress: bool) -> None:
+    def prototypes(self) -> None:
         """Label what is left by its prototype."""
         left = self._open()
         if not left:
             return
-        options = {"symprec": self.settings.symprec, "progress": progress}
         wanted = {self.keys[i + self.m] for i in left}
         rows = np.flatnonzero([key in wanted for key in self.keys[: self.m]])
         known: dict[str, int] = {}  # the first reference crystal of each prototype
-        for j, name in zip(rows.tolist(), prototypes(self.known[rows], **options), strict=True):
+        theirs = prototypes(self.known[rows], symprec=SYMPREC)
+        for j, name in zip(rows.tolist(), theirs, strict=True):
             known.setdefault(name, j)
-        names = prototypes(self.crystals[np.array(left)], **options)
-        for i, name in zip(left, names, strict=True):
+        ours = prototypes(self.crystals[np.array(left)], symprec=SYMPREC)
+        for i, name in zip(left, ours, strict=True):
             if name == NO_PROTOTYPE:
-                self._label(i, BROKEN, f"no space group found within {options['symprec']} Å")
+                self._label(i, BROKEN, f"no space group found within {SYMPREC} Å")
             elif name in known:
                 detail = f"prototype {name} of {self._name(known[name])}, other coordinates"
                 self._label(i, KNOWN, detail, known[name])
@@ -308,7 +261,7 @@ class _Work:
 
 def anonymous_keys(crystals: CrystalBatch) -> list[tuple[int, ...]]:
     """Numbers of atoms of each crystal in lowest terms, ascending; empty for a broken one."""
-    lowest = np.sort(compositions.reduced(matching.whole_counts(crystals)), axis=1)
+    lowest = np.sort(compositions.reduced(safe_counts(crystals)), axis=1)
     kinds = (lowest > 0).sum(1)
     return [tuple(row[len(row) - k :].tolist()) for row, k in zip(lowest, kinds, strict=True)]
 
@@ -335,13 +288,13 @@ def _with_renamings(
         the cells, a bucket for each renaming (what it is compared with, and itself), and the
         crystal that each bucket belongs to.
     """
-    old = cells.take(np.arange(m))
-    frac, code, rows, start, anchor = [old.frac], [np.zeros_like(old.code)], [], [], []
+    frac, code = [cells.frac], [np.zeros_like(cells.code)]
+    rows, start, anchor = list(range(m)), cells.start[:m].tolist(), cells.anchor[:m].tolist()
     buckets, owners = [], []
-    place = len(old.frac)
+    place = len(cells.frac)
     for j in {int(j) for _, known in tasks for j in known}:
         first, n = cells.start[j], cells.n_sites[j]
-        code[0][first : first + n] = np.repeat(*_nameless(_shape(cells, j)))
+        code[0][first : first + n] = _nameless(_shape(cells, j))
     for i, known in tasks:
         shape = _shape(cells, m + i)
         n, edges = sum(shape), np.cumsum((0,) + shape)
@@ -349,29 +302,26 @@ def _with_renamings(
         for order in _renamings(shape):
             moved = np.concatenate([np.arange(edges[k], edges[k + 1]) for k in order])
             frac.append(cells.frac[sites[moved]])
-            code.append(np.repeat(*_nameless(shape)))
+            code.append(_nameless(shape))
             start.append(place)
             anchor.append(int(np.flatnonzero(moved == cells.anchor[m + i])[0]))
-            buckets.append(np.append(known, m + len(rows)))
+            buckets.append(np.append(known, len(rows)))
             rows.append(m + i)
             owners.append(i)
             place += n
-    new = cells.take(np.array(rows))
-    return (
-        ReducedCells(
-            np.concatenate([old.cells, new.cells]),
-            np.concatenate([old.parameters, new.parameters]),
-            np.concatenate(frac),
-            np.concatenate(code),
-            np.concatenate([old.start, np.array(start)]),
-            np.concatenate([old.n_sites, new.n_sites]),
-            np.concatenate([old.anchor, np.array(anchor)]),
-            {},
-        ),
-        buckets,
-        owners,
+    every = ReducedCells(
+        cells.cells[rows],
+        cells.parameters[rows],
+        np.concatenate(frac),
+        np.concatenate(code),
+        np.array(start),
+        cells.n_sites[rows],
+        np.array(anchor),
+        {},
     )
+    return every, buckets, owners
 
 
-def _nameless(shape: tuple[int, ...]) -> tuple[np.ndarray, tuple[int, ...]]:
-    return np.arange(1, len(shape) + 1), shape
+def _nameless(shape: tuple[int, ...]) -> np.ndarray:
+    """(sites,) codes of elements that are told apart, but not named."""
+    return np.repeat(np.arange(1, len(shape) + 1), shape)

@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from ..crystals import CrystalBatch, symmetry
-from ..runtime import progress_bar
 from . import cells as matching
 
 NO_PROTOTYPE = ""
@@ -31,30 +30,19 @@ ENANTIOMORPHIC = {
 }  # fmt: skip
 
 
-def prototypes(
-    crystals: CrystalBatch, *, symprec: float = 0.1, progress: bool = False
-) -> list[str]:
+def prototypes(crystals: CrystalBatch, *, symprec: float = 0.1) -> list[str]:
     """Name of each crystal's prototype, e.g. ``ABC3_221_a_b_c``; empty where none is found.
 
     The name holds the anonymous formula, the space group (the first of an enantiomorphic pair) and
     the Wyckoff letters of each element, in the description that sorts first; see the module for
-    which descriptions are merged.
-
-    Args:
-        crystals: n crystals.
-        symprec: how far atoms may be from the symmetric position, Å.
-        progress: show a progress bar.
-
-    Returns:
-        n names.
+    which descriptions are merged. Atoms may be ``symprec`` (Å) from the symmetric position.
     """
     out = [NO_PROTOTYPE] * len(crystals)
     whole = matching.measurable(crystals)
     if len(whole) == 0:
         return out
     cells = symmetry._cells(crystals[whole])
-    pairs = list(zip(whole.tolist(), cells, strict=True))
-    for i, cell in progress_bar(pairs, "prototypes", progress):
+    for i, cell in zip(whole.tolist(), cells, strict=True):
         data = symmetry._dataset(cell, symprec)
         if data is None:
             continue

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..crystals import CrystalBatch, compositions, symmetry
+from ..crystals.rules import safe_counts
 from ..descriptors import amd
 from ..runtime import InputError
 from . import cells as matching
@@ -33,29 +34,17 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class Matches:
-    """For each of n crystals the first that is the same.
+    """For each of n crystals the first that is the same."""
 
-    Attributes:
-        first: (n,) index, or `NONE`.
-        failed: index -> why a crystal could not be compared.
-    """
-
-    first: np.ndarray
-    failed: dict[int, str]
+    first: np.ndarray  # (n,) index, or `NONE`
+    failed: dict[int, str]  # index -> why a crystal could not be compared
 
 
 def unique(crystals: CrystalBatch, *, settings: MatchSettings | None = None) -> np.ndarray:
-    """Which crystals are not the same as an earlier one; the first of each group counts.
+    """(n,) bool: not the same as an earlier one? The first of each group counts, a broken one not.
 
     Enantiomers are the same, and so are supercells (with ``primitive_cell``) and scaled copies
     (with ``scale``); see `matching`.
-
-    Args:
-        crystals: n crystals.
-        settings: tolerances of the matcher.
-
-    Returns:
-        (n,) bool; False where a crystal is broken.
     """
     return _not_found(same_as_earlier(crystals, settings=settings))
 
@@ -63,16 +52,7 @@ def unique(crystals: CrystalBatch, *, settings: MatchSettings | None = None) -> 
 def novel(
     crystals: CrystalBatch, reference: CrystalBatch, *, settings: MatchSettings | None = None
 ) -> np.ndarray:
-    """Which crystals are the same as no crystal of a reference.
-
-    Args:
-        crystals: n crystals.
-        reference: what is known already, e.g. the training set.
-        settings: tolerances of the matcher.
-
-    Returns:
-        (n,) bool; False where a crystal is broken.
-    """
+    """(n,) bool: the same as no crystal of a reference, and not broken?"""
     return _not_found(same_as_reference(crystals, reference, settings=settings))
 
 
@@ -133,6 +113,8 @@ def structure_distance(
     Source:
         Widdowson et al., MATCH 87 (2022) 529.
     """
+    from scipy.spatial import cKDTree
+
     ours = amd.average_minimum_distances(crystals)
     theirs = amd.average_minimum_distances(reference)
     broken = np.isnan(ours).any(1)
@@ -142,7 +124,7 @@ def structure_distance(
     for rows, others in _comparable(crystals, reference, same_composition):
         new, known = rows[~broken[rows]], others[~unusable[others]]
         if len(new) and len(known):
-            distance[new], place = amd.nearest_rows(ours[new], theirs[known])
+            distance[new], place = cKDTree(theirs[known]).query(ours[new], p=np.inf)
             index[new] = known[place]
     return distance, index
 
@@ -198,7 +180,7 @@ def _comparable(
 def _places(crystals: CrystalBatch) -> dict[bytes, list[int]]:
     """Key of a composition -> the crystals that have it; broken ones have none."""
     places: dict[bytes, list[int]] = {}
-    for i, key in enumerate(compositions.keys(matching.whole_counts(crystals))):
+    for i, key in enumerate(compositions.keys(safe_counts(crystals))):
         if key:
             places.setdefault(key, []).append(i)
     return places

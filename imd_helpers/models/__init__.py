@@ -24,21 +24,13 @@ def names() -> list[str]:
 
 
 def find(name: str) -> type[Gan]:
-    """The class of a model, with its variants, recipes and training.
-
-    Raises:
-        UnknownNameError: no such model.
-    """
+    """The class of a model, with its variants, recipes and training."""
     module, cls = _MODELS[lookup("model", name, _MODELS)]
     return getattr(importlib.import_module(f".{module}", __name__), cls)
 
 
 def checkpoint_path(name: str, *, variant: str | None = None) -> Path:
-    """The trained weights that come with the package.
-
-    Raises:
-        UnknownNameError: no such model or variant.
-    """
+    """The trained weights that come with the package."""
     variant = find(name).variant(variant)
     return data_path("checkpoints", f"{name}-{variant}", "model.safetensors")
 

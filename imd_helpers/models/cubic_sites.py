@@ -32,15 +32,12 @@ TRAINING_SETS = ("oqmd_icsd", "cubic_prototypes")
 
 
 def training_sites(split: str | None = "train", *, data: str = "oqmd_icsd") -> Sites:
-    """What CubicGAN trains on: those of one split unless None.
+    """What CubicGAN trains on: one split, or all if None.
 
     Args:
-        split: ``train``, ``val``, ``test`` or None for all.
+        split: ``train``, ``val``, ``test`` or None.
         data: ``oqmd_icsd`` for the 943 real crystals that pass the filter, ``cubic_prototypes``
             for the enumerated ones.
-
-    Raises:
-        UnknownNameError: no such split or training set.
     """
     from .. import datasets
 
@@ -71,15 +68,10 @@ def _sites_of_prototypes(known: CrystalSet) -> Sites:
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """What a batch of crystals is conditioned on.
+    """What a batch of crystals is conditioned on."""
 
-    Attributes:
-        group: (n,) int64, 0, 1, 2 for 225, 216, 221.
-        element: (n, 3) int64, rows of the descriptor's feature table.
-    """
-
-    group: Tensor
-    element: Tensor
+    group: Tensor  # (n,) int64, 0, 1, 2 for 225, 216, 221
+    element: Tensor  # (n, 3) int64, rows of the descriptor's feature table
 
     def __len__(self) -> int:
         return len(self.group)
@@ -87,19 +79,10 @@ class Labels:
     def __getitem__(self, rows: Any) -> Labels:
         return Labels(self.group[rows], self.element[rows])
 
-    def to(self, where: torch.device | str) -> Labels:
-        """The same on another device."""
-        return Labels(self.group.to(where), self.element.to(where))
-
 
 @dataclass(frozen=True, eq=False)
 class LabelSource:
-    """Draws labels after those of training crystals, with torch's global random numbers.
-
-    Attributes:
-        known: labels of the training crystals.
-        descriptor: names the rows of the feature table.
-    """
+    """Draws labels after those of training crystals, with torch's global random numbers."""
 
     known: Labels
     descriptor: SymmetrySites
@@ -111,9 +94,6 @@ class LabelSource:
         ``data`` draws the element of each row from those that training crystals of the same
         group have in that row, each row on its own and with the square root of the frequency, so
         that most triples are new and rare elements are tried too.
-
-        Raises:
-            UnknownNameError: no such source.
         """
         lookup("source of labels", source, LABEL_SOURCES)
         where = self.known.group.device
@@ -130,13 +110,7 @@ class LabelSource:
         return Labels(group, self._in_row_order(element))
 
     def batch(self, n: int, *, source: str, rng: torch.Generator | None = None) -> Labels:
-        """Labels for a training batch; ``data`` takes group and elements of one crystal together.
-
-        Args:
-            n: samples.
-            source: ``uniform`` or ``data``.
-            rng: random numbers of its own.
-        """
+        """Labels for a training batch; ``data`` takes those of one crystal together."""
         where = self.known.group.device
         picked = self.known[torch.randint(len(self.known), (n,), generator=rng, device=where)]
         return picked if source == "data" else Labels(picked.group, self._any_elements(n, rng))

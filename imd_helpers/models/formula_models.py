@@ -28,19 +28,11 @@ Reward = Callable[[np.ndarray], np.ndarray]
 
 
 class FormulaModel(nn.Module):
-    """What both networks share: samples.
+    """What both networks share: samples, from ``draw``, by torch's global random numbers."""
 
-    Attributes:
-        kind: name in files.
-        settings: what rebuilds the network.
-    """
-
-    kind: ClassVar[str]
-    settings: dict[str, int]
-
-    def draw(self, n: int) -> np.ndarray:
-        """(n, 119) counts by torch's global random numbers; zeros where there is no formula."""
-        raise NotImplementedError
+    kind: ClassVar[str]  # name in files
+    settings: dict[str, int]  # what rebuilds the network
+    draw: Callable[[int], np.ndarray]  # n -> (n, 119) counts, zeros where there is no formula
 
     def sample(self, n: int, *, seed: int = 0) -> Samples:
         """Make n compositions: reduced counts; zeros where the network wrote no formula.
@@ -110,24 +102,18 @@ class FormulaVae(FormulaModel):
         }
 
     @torch.no_grad()
-    def decode(self, latent: Tensor, *, draw: bool = False) -> np.ndarray:
-        """(n, 119) counts of (n, latent): the likeliest count of each element, or a random one.
+    def draw(self, n: int) -> np.ndarray:
+        """(n, 119) counts, drawn by the decoder's probabilities at random latent vectors.
 
         Rows that are no formula (fewer than 2 or more than 8 elements) become zeros.
         """
+        latent = torch.randn(n, self.settings["latent"]).to(next(self.parameters()).device)
         logits = self.decoder(latent)  # (n, 85, 9)
-        if draw:
-            logits = logits - torch.empty_like(logits).exponential_().log()  # Gumbel's trick
-        chosen = logits.argmax(2)  # (n, 85), 0 = absent
-        counts = np.zeros((len(chosen), elements.N_COLUMNS), dtype=np.int64)
-        counts[:, list(ELEMENTS)] = chosen.cpu().numpy()
+        noisy = logits - torch.empty_like(logits).exponential_().log()  # Gumbel's trick
+        counts = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
+        counts[:, list(ELEMENTS)] = noisy.argmax(2).cpu().numpy()  # 0 = absent
         counts[~fits(counts)] = 0
         return counts
-
-    def draw(self, n: int) -> np.ndarray:
-        """(n, 119) counts of random latent vectors, which the decoder reads at random."""
-        where = next(self.parameters()).device
-        return self.decode(torch.randn(n, self.settings["latent"]).to(where), draw=True)
 
 
 # ---- autoregressive network
@@ -210,12 +196,14 @@ def train_epochs(
 ) -> list[dict[str, float]]:
     """Train a VAE or an RNN in place, and return one row an epoch: the mean of each term.
 
+    Adam's learning rate falls to zero along a cosine.
+
     Args:
         model: the network.
         counts: (n, 119) training compositions.
         epochs: passes over them.
         batch: compositions in a step.
-        lr: Adam's learning rate; it falls to zero along a cosine.
+        lr: learning rate at the start.
         seed: of order and noise.
         options: passed to the model's ``terms``, e.g. ``beta=0.5``.
 
@@ -277,36 +265,23 @@ def reinforce(
             tokens = policy.write(batch)  # (batch, 17)
             counts = reduced(decode_tokens(tokens))
             earned = torch.as_tensor(_rewards(reward, counts)).to(tokens.device)  # (batch,)
-            kl = _policy_step(policy, prior, tokens, earned, adam, prior_weight)
+            tokens = tokens[:, : int((tokens != PAD).sum(1).max())]
+            log_p = policy.log_probability(tokens)
+            with torch.no_grad():
+                log_p0 = prior.log_probability(tokens)
+            total = losses.prior_reward(earned, log_p, log_p0, weight=prior_weight)
+            adam.zero_grad(set_to_none=True)
+            losses.reinforce_loss(log_p, total).backward()  # sentences of high reward: likelier
+            adam.step()
             row = {
                 "step": step,
                 "reward": float(earned.mean()),
                 "formula": float(counts.any(1).mean()),
                 "distinct": len(set(keys(counts))) / batch,
-                "kl": kl,
+                "kl": float((log_p.detach() - log_p0).mean()),
             }
             rows.append(row | (probe(counts) if probe else {}))
     return rows
-
-
-def _policy_step(
-    policy: FormulaRnn,
-    prior: FormulaRnn,
-    tokens: Tensor,
-    earned: Tensor,
-    adam: torch.optim.Optimizer,
-    prior_weight: float,
-) -> float:
-    """Make sentences of high reward likelier; returns the distance from the prior in nats."""
-    tokens = tokens[:, : int((tokens != PAD).sum(1).max())]
-    log_p = policy.log_probability(tokens)
-    with torch.no_grad():
-        log_p0 = prior.log_probability(tokens)
-    total = losses.prior_reward(earned, log_p, log_p0, weight=prior_weight)
-    adam.zero_grad(set_to_none=True)
-    losses.reinforce_loss(log_p, total).backward()
-    adam.step()
-    return float((log_p.detach() - log_p0).mean())
 
 
 def _rewards(reward: Reward, counts: np.ndarray) -> np.ndarray:

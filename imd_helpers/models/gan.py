@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..crystals.samples import Samples
 from ..networks import History, TrainConfig, checkpoint, fit, losses
-from ..networks.fit import Callback, Game
+from ..networks.fit import Game
 from ..runtime import InputError, device, lookup
 
 Condition = Mapping[str, Any]
@@ -28,29 +28,21 @@ Condition = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class GanConfig:
-    """Size and training of a model; each model adds its own switches.
-
-    Attributes:
-        width: factor on the number of channels; 1.0 is the published size.
-        latent: length of the noise vector.
-        batch: samples a batch.
-        penalty: factor of the gradient penalty.
-        mixing: points of the gradient penalty, see `losses.MIXINGS`.
-        data: name of the training set.
-        train: rates, betas and number of steps.
-    """
+    """Size and training of a model; each model adds its own switches."""
 
     fewest_channels: ClassVar[int] = 4
-    width: float = 1.0
-    latent: int = 128
+    CHOICES: ClassVar[Mapping[str, Iterable[str]]] = {}  # what a switch can be
+    width: float = 1.0  # factor on the number of channels; 1.0 is the published size
+    latent: int = 128  # length of the noise vector
     batch: int = 64
-    penalty: float = 10.0
-    mixing: str = "uniform"
-    data: str = ""
+    penalty: float = 10.0  # factor of the gradient penalty
+    mixing: str = "uniform"  # points of the gradient penalty, see `losses.mix`
+    data: str = ""  # name of the training set
     train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(steps=1_000))
 
     def __post_init__(self) -> None:
-        lookup("mixing", self.mixing, losses.MIXINGS)
+        for switch, known in {"mixing": losses.MIXINGS, **self.CHOICES}.items():
+            lookup(switch, getattr(self, switch), known)
         if self.width <= 0 or self.batch < 2:
             raise InputError(
                 f"width={self.width}, batch={self.batch}: width must be positive and a batch "
@@ -91,6 +83,7 @@ class Gan(Game):
     DROPPED: ClassVar[Mapping[str, Any]] = {}  # switches of older files that have but one value now
     PIECE: ClassVar[int] = 8_192  # samples made at once
     HALF: ClassVar[bool] = False  # 16-bit floats on disk
+    conditions: tuple[str, ...] = ()  # what it can be asked for
 
     def __init__(
         self, config: Any, learnt: Mapping[str, Any] | None = None, *, seed: int = 0
@@ -104,11 +97,6 @@ class Gan(Game):
             setattr(self, name, network)
 
     # ---- what a model says of itself
-
-    @property
-    def conditions(self) -> tuple[str, ...]:
-        """What it can be asked for."""
-        return ()
 
     def build(self) -> dict[str, nn.Module]:
         """Networks by name, with their initial weights; ``generator`` and ``critic`` as a rule."""
@@ -181,11 +169,6 @@ class Gan(Game):
         """All networks by name."""
         return {name: getattr(self, name) for name in self._names}
 
-    @property
-    def device(self) -> torch.device:
-        """Where the networks are."""
-        return next(p for network in self.networks.values() for p in network.parameters()).device
-
     def to(self, where: torch.device | str) -> Self:
         """Move networks and what was learnt, and return self; training data stay where they are."""
         for network in self.networks.values():
@@ -236,7 +219,6 @@ class Gan(Game):
         seed: int = 0,
         changes: Mapping[str, Any] | None = None,
         keep: Callable[[Any], np.ndarray] | None = None,
-        callbacks: Sequence[Callback] = (),
         progress: bool = True,
     ) -> tuple[Self, History]:
         """Train one variant on the training split and, with ``folder``, keep weights and run.json.
@@ -250,7 +232,6 @@ class Gan(Game):
             changes: other values for the configuration, see `GanConfig.but`.
             keep: rule that says which training samples are used, (n,) bool, e.g.
                 ``imd.judge.charge_neutral`` for compositions.
-            callbacks: see `imd_helpers.networks.fit`.
             progress: show a progress bar.
 
         Returns:
@@ -260,12 +241,9 @@ class Gan(Game):
         config = cls.recipe(variant, profile=profile).but(**dict(changes or {}), seed=seed)
         data = cls.read(config)
         if keep is not None:
-            data = data[cls.passes(keep, data)]
+            data = data[keep(data.counts if isinstance(data, Samples) else data)]
         model = cls.from_data(data, config, seed=seed, where=device())
-        history = fit(
-            model, config.train, folder=folder, resume=resume, callbacks=callbacks,
-            progress=progress,
-        )  # fmt: skip
+        history = fit(model, config.train, folder=folder, resume=resume, progress=progress)
         if history.ema is not None:
             model.networks[model.averaged].load_state_dict(history.ema.state_dict())
         if folder is not None:
@@ -281,11 +259,6 @@ class Gan(Game):
             checkpoint.write_run(weights, about=about, seconds=history.seconds, rows=history.rows)
         return model, history
 
-    @classmethod
-    def passes(cls, keep: Callable[[Any], np.ndarray], data: Any) -> np.ndarray:
-        """(n,) bool: what a rule says of the training data."""
-        return keep(data)
-
     # ---- sampling
 
     def sample(self, n: int, *, condition: Condition | None = None, seed: int = 0) -> Samples:
@@ -299,19 +272,13 @@ class Gan(Game):
         Raises:
             InputError: n below 1, or a condition that the model does not have, or lacks.
         """
-        return Samples.cat(list(self.stream(n, condition=condition, seed=seed)))
-
-    def stream(
-        self, n: int, *, condition: Condition | None = None, seed: int = 0
-    ) -> Iterator[Samples]:
-        """The same in pieces of ``PIECE``, so that no more tensors are in memory at once."""
-        for index, size in self.pieces(n):
-            yield self.piece(index, size, condition=condition, seed=seed)
+        asked = {"condition": condition, "seed": seed}
+        return Samples.cat([self.piece(index, size, **asked) for index, size in self.pieces(n)])
 
     def piece(
         self, index: int, n: int, *, condition: Condition | None = None, seed: int = 0
     ) -> Samples:
-        """Piece ``index`` of a stream: n samples, at most ``PIECE``.
+        """Piece ``index`` of `sample`: n of them, at most ``PIECE``.
 
         Each piece has random numbers of its own, from the seed and its place: pieces can be made
         in any order, or by different processes.
@@ -336,11 +303,7 @@ class Gan(Game):
             return self.draw(n, condition)
 
     def pieces(self, n: int) -> Iterator[tuple[int, int]]:
-        """Index and size of each piece of n samples.
-
-        Raises:
-            InputError: n below 1.
-        """
+        """Index and size of each piece of n samples, so that only one is in memory at once."""
         if n < 1:
             raise InputError(f"n={n}: ask for at least one sample")
         for index, start in enumerate(range(0, n, self.PIECE)):
@@ -352,18 +315,13 @@ class Gan(Game):
 
     # ---- on disk
 
-    def save(self, path: Path | str, *, half: bool | None = None) -> Path:
-        """Write networks and what was learnt to one safetensors file.
-
-        Args:
-            path: the file.
-            half: 16-bit floats, half the size; the model's own way unless given.
-        """
+    def save(self, path: Path | str) -> Path:
+        """Write networks and what was learnt to one safetensors file."""
         tensors = {k: v for k, v in self.learnt.items() if isinstance(v, Tensor)}
         values = {k: v for k, v in self.learnt.items() if k not in tensors}
         for name, network in self.networks.items():
             tensors |= checkpoint.prefixed(name, network.state_dict())
-        if self.HALF if half is None else half:
+        if self.HALF:
             tensors = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
         header = {"format": self.format, "config": dataclasses.asdict(self.config), **values}
         return checkpoint.write(path, tensors, header)

@@ -23,10 +23,9 @@ from ..datasets import formula_sets
 from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix
 from ..networks import TrainConfig, layers, losses
 from ..networks.layers import SameConv, SameConvTranspose
-from ..runtime import lookup
 from .gan import Condition, Gan, GanConfig
 
-NETWORKS = ("oqmd", "icsd", "signal")
+NETWORKS = ("oqmd", "icsd")
 LOSSES = ("penalty", "plain", "clipped")
 CLIP = 0.01  # of the published code, in a path that it never takes
 FEW = -4.0  # first bias of a generator that draws: near 11 elements a sample, not 76
@@ -35,25 +34,14 @@ HEIGHTS = (6, 11, 22, 43, 85)  # rows of the matrix on its way through the gener
 
 @dataclass(frozen=True)
 class MatGanConfig(GanConfig):
-    """Architecture and training of one MatGAN; the defaults are the published code, size ICSD.
+    """Architecture and training of one MatGAN; the defaults are the published code, size ICSD."""
 
-    Attributes:
-        network: the published layers of size ``oqmd``, ``icsd`` (also used for MP) or ``signal``.
-        normal_weights: draw all weights from N(0, 1), as published, instead of torch's way.
-        norm_in_critic: batch normalisation in the critic, as published; the gradient penalty of
-            a sample then depends on the other samples of its batch.
-        hard: let the generator draw a count or none for each element, so that the critic is shown
-            matrices of zeros and ones from both sides; otherwise 680 sigmoids, as published.
-        loss: of the critic: ``penalty`` (code), ``plain`` (text: nothing keeps the critic's
-            slope) or ``clipped`` (weights clipped to 0.01).
-        data: training set, see `formula_sets.ROLES`.
-    """
-
-    network: str = "icsd"
-    normal_weights: bool = True
-    norm_in_critic: bool = True
-    hard: bool = False
-    loss: str = "penalty"
+    CHOICES: ClassVar = {"network": NETWORKS, "loss": LOSSES, "data": formula_sets.ROLES}
+    network: str = "icsd"  # published layers of size ``oqmd`` or ``icsd`` (also used for MP)
+    normal_weights: bool = True  # draw all from N(0, 1), as published, instead of torch's way
+    norm_in_critic: bool = True  # published; a sample's penalty then depends on its batch
+    hard: bool = False  # draw a count or none for each element; otherwise 680 sigmoids, published
+    loss: str = "penalty"  # of the critic: as in the code; ``plain``, as in the text; ``clipped``
     batch: int = 32
     data: str = "icsd"
     train: TrainConfig = dataclasses.field(
@@ -62,12 +50,6 @@ class MatGanConfig(GanConfig):
         )
     )
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        lookup("network", self.network, NETWORKS)
-        lookup("loss", self.loss, LOSSES)
-        lookup("training set", self.data, formula_sets.ROLES)
-
 
 PAPER = MatGanConfig()
 FIXED = MatGanConfig(
@@ -75,7 +57,7 @@ FIXED = MatGanConfig(
     norm_in_critic=False,
     hard=True,
     train=TrainConfig(
-        steps=2_000,
+        steps=1_200,
         critic_steps=3,
         lr_generator=5e-4,
         lr_critic=5e-4,
@@ -90,31 +72,24 @@ FIXED = MatGanConfig(
 
 # ---- networks
 
-# (kernel, stride in rows and columns, channels): first the dense layer's channels of 6 x 4
-_GENERATORS: dict[str, tuple[int, tuple[tuple[int, tuple[int, int], int], ...]]] = {
+SAME, ROWS, BOTH = (1, 1), (2, 1), (2, 2)  # strides in rows and columns
+# kernel, stride and channels of each layer; for a generator first the channels of its 6 x 4
+_GENERATORS = {
     "oqmd": (
         256,
-        (
-            *((5, (2, 2), 128), (3, (1, 1), 128), (3, (2, 1), 64), (3, (1, 1), 64)),
-            *((3, (2, 1), 32), (3, (1, 1), 32), (3, (2, 1), 1)),
-        ),
+        [
+            *((5, BOTH, 128), (3, SAME, 128), (3, ROWS, 64), (3, SAME, 64)),
+            *((3, ROWS, 32), (3, SAME, 32), (3, ROWS, 1)),
+        ],
     ),
-    "icsd": (128, ((5, (2, 2), 64), (3, (2, 1), 32), (3, (2, 1), 16), (3, (2, 1), 1))),
-    "signal": (256, ((5, (2, 2), 128), (3, (2, 1), 64), (3, (2, 1), 32), (3, (2, 1), 1))),
+    "icsd": (128, [(5, BOTH, 64), (3, ROWS, 32), (3, ROWS, 16), (3, ROWS, 1)]),
 }
-_CRITICS: dict[str, tuple[tuple[int, tuple[int, int], int], ...]] = {
-    "oqmd": (
-        *((3, (1, 1), 32), (3, (2, 1), 32), (3, (1, 1), 64), (3, (2, 1), 64)),
-        *((3, (1, 1), 128), (3, (2, 1), 128), (5, (2, 2), 256)),
-    ),
-    "icsd": (
-        *((3, (1, 1), 16), (3, (2, 1), 16), (3, (1, 1), 32), (3, (1, 1), 64)),
-        (5, (2, 2), 128),
-    ),
-    "signal": (
-        *((3, (1, 1), 32), (3, (2, 1), 32), (3, (1, 1), 64), (3, (1, 1), 128)),
-        (5, (2, 2), 256),
-    ),
+_CRITICS = {
+    "oqmd": [
+        *((3, SAME, 32), (3, ROWS, 32), (3, SAME, 64), (3, ROWS, 64)),
+        *((3, SAME, 128), (3, ROWS, 128), (5, BOTH, 256)),
+    ],
+    "icsd": [(3, SAME, 16), (3, ROWS, 16), (3, SAME, 32), (3, SAME, 64), (5, BOTH, 128)],
 }
 
 
@@ -194,7 +169,8 @@ class CompositionGan(Gan):
     format = "imd-matgan-1"
     holds = "compositions"
     HALF = True
-    ROWS = 1_024  # samples that the generator makes at once
+    CHUNK = 1_024  # samples that the generator makes at once
+    hard = True  # does the generator draw zeros and ones?
     values: Tensor | None = None  # a property of each composition
 
     def prepare(self, data: np.ndarray, *, seed: int = 0) -> None:
@@ -213,6 +189,19 @@ class CompositionGan(Gan):
         """(batch, 85, 8) from noise."""
         return self.generator(self.noise(self.config.batch, condition))
 
+    def critic_terms(self) -> dict[str, Tensor]:
+        """Loss; ``distance`` is the mean score of real minus generated samples."""
+        if self.config.loss == "penalty":
+            return super().critic_terms()
+        if self.config.loss == "clipped":
+            losses.clip_weights(self.critic, CLIP)
+        real, fake, score = self.pair()
+        of_real, of_fake = score(real), score(fake)
+        loss = wasserstein = losses.critic_loss(of_real, of_fake)
+        if self.config.loss == "logistic":
+            loss = losses.minimax_discriminator_loss(of_real, of_fake)
+        return {"loss": loss, "distance": -wasserstein}
+
     def noise(self, n: int, condition: Tensor | None = None) -> Tensor:
         """(n, latent [+ 1]), a condition beside the noise if there is one."""
         noise = torch.randn(n, self.config.latent, device=self.device)
@@ -221,20 +210,14 @@ class CompositionGan(Gan):
     def draw(self, n: int, condition: Condition) -> Tensor:
         """(n, 85, 8)."""
         noise = self.noise(n, self.wanted(condition, n))
-        return torch.cat([self.generator(part) for part in noise.split(self.ROWS)])
+        return torch.cat([self.generator(part) for part in noise.split(self.CHUNK)])
 
     def wanted(self, condition: Condition, n: int) -> Tensor | None:
-        """(n, 1) what the generator is given beside its noise."""
-        return None
+        """(n, 1) what the generator is given beside its noise, if anything."""
 
     def decode(self, raw: Tensor) -> Samples:
         """Compositions, with a reason for each matrix that is none."""
         return CompositionMatrix("argmax" if self.hard else "published").decode(raw)
-
-    @property
-    def hard(self) -> bool:
-        """Does the generator draw zeros and ones?"""
-        return True
 
 
 SMOKE = {"width": 1 / 8, "batch": 16, "steps": 40, "log_every": 5, "save_every": 40}
@@ -271,7 +254,7 @@ class MatGan(CompositionGan):
         """Generator and critic."""
         networks = {"generator": Generator(self.config), "critic": Critic(self.config)}
         if self.config.normal_weights:
-            _draw_normal_weights(*networks.values())
+            _draw_normal_weights(nn.ModuleDict(networks))
         return networks
 
     @property
@@ -284,16 +267,6 @@ class MatGan(CompositionGan):
         """(n, 119) counts of the training set's compositions."""
         return formula_sets.compositions(config.data, split=split)[0]
 
-    def critic_terms(self) -> dict[str, Tensor]:
-        """Loss; ``distance`` is the mean score of real minus generated samples."""
-        if self.config.loss == "penalty":
-            return super().critic_terms()
-        if self.config.loss == "clipped":
-            losses.clip_weights(self.critic, CLIP)
-        real, fake, score = self.pair()
-        wasserstein = losses.critic_loss(score(real), score(fake))
-        return {"loss": wasserstein, "distance": -wasserstein}
-
 
 # ---- the autoencoder twin
 
@@ -302,9 +275,6 @@ class Autoencoder(nn.Module):
     """The autoencoder beside MatGAN: the critic's layers, a latent vector, the generator's layers.
 
     The paper's argument: what a decoder of this shape cannot write, the generator will not write.
-
-    Args:
-        config: sizes; batch normalisation in both halves.
     """
 
     def __init__(self, config: MatGanConfig = PAPER) -> None:
@@ -321,29 +291,19 @@ class Autoencoder(nn.Module):
 def dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
     """Minus the Dice overlap 2 A·B / (|A| + |B|) of two matrices, mean over the batch.
 
-    -1 for equal matrices of zeros and ones, 0 for matrices that share nothing. Cells that are empty
-    in both do not count, and 99 % of a composition matrix is empty.
+    -1 for equal (batch, …) matrices of zeros and ones, 0 for matrices that share nothing. Cells
+    that are empty in both do not count, and 99 % of a composition matrix is empty.
 
-    Args:
-        found: (batch, …) values from 0 to 1.
-        wanted: (batch, …) zeros and ones.
-
-    Source:
-        Dan et al. (2020), supplement.
+    Source: Dan et al. (2020), supplement.
     """
     a, b = found.flatten(1), wanted.flatten(1)
     return -(2 * (a * b).sum(1) / (a.sum(1) + b.sum(1)).clamp(min=1e-6)).mean()
 
 
-# ---- parts
-
-
 @torch.no_grad()
-def _draw_normal_weights(*networks: nn.Module) -> None:
+def _draw_normal_weights(networks: nn.Module) -> None:
     """N(0, 1) for every weight of a dense layer or convolution, zeros for biases."""
-    for network in networks:
-        for layer in network.modules():
-            if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.normal_(layer.weight)
-                if layer.bias is not None:
-                    nn.init.zeros_(layer.bias)
+    for layer in networks.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(layer.weight)
+            nn.init.zeros_(layer.bias)

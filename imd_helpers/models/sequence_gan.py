@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -20,7 +19,7 @@ from ..crystals.samples import Samples
 from ..datasets import formula_sets
 from ..descriptors.composition_matrix import ELEMENTS, FEWEST, MAX_COUNT, MOST
 from ..networks import TrainConfig, layers, losses
-from ..runtime import InputError, lookup
+from ..runtime import InputError
 from .gan import Condition, GanConfig
 from .matgan import CompositionGan
 
@@ -34,34 +33,26 @@ CELLS = len(ELEMENTS) * MAX_COUNT
 class SequenceGanConfig(GanConfig):
     """Architecture and training of one model; width 1.0 is 256 hidden units.
 
-    Attributes:
-        network: with ``sequence`` the generator draws one element after the other, and each draw
-            knows those before it; ``dense`` draws all elements at once.
-        gradient: how the generator learns from a critic. ``path``: through the matrix, as if the
-            draws were a softmax (straight-through Gumbel-softmax). ``score``: from the
-            log-probability of what was drawn, weighted by its score (REINFORCE, baseline from the
-            rest of the batch); without bias, only for ``sequence``.
-        counts: give the critic, beside the matrix, each element's count and its fraction of the
-            atoms: a sum of charges is then linear in what it sees.
-        dropout: share of the critic that is left out at random while it learns, so that it cannot
-            know its training formulas by heart.
-        entropy: with ``score``, this times minus the log-probability is added to the score of what
-            was drawn: a reward for variety.
-        loss: of the critic. ``penalty``: Wasserstein with gradient penalty. ``logistic``:
-            classification; the score is then the logarithm of how much more frequent real
-            compositions are.
-        condition: property that generator and critic are given, or ``""`` for none.
-        data: training set, see `formula_sets.ROLES`.
+    The generator learns from a critic along the ``path`` through the matrix, as if the draws were a
+    softmax (straight-through Gumbel-softmax), or by the ``score``: from the log-probability of what
+    was drawn, weighted by its score (REINFORCE); without bias, only for ``sequence``.
     """
 
-    network: str = "sequence"
+    CHOICES: ClassVar = {
+        "network": NETWORKS,
+        "loss": LOSSES,
+        "gradient": GRADIENTS,
+        "condition": ("", *formula_sets.PROPERTIES),
+        "data": formula_sets.ROLES,
+    }
+    network: str = "sequence"  # one element after the other; ``dense`` draws all at once
     latent: int = 64
     gradient: str = "score"
-    counts: bool = True
-    dropout: float = 0.5
-    entropy: float = 0.1
-    loss: str = "logistic"
-    condition: str = ""
+    counts: bool = True  # show the critic each element's count and its fraction of the atoms too
+    dropout: float = 0.5  # of the critic, so that it cannot know its training formulas by heart
+    entropy: float = 0.1  # reward for variety, times minus the log-probability of what was drawn
+    loss: str = "logistic"  # of the critic: classification; ``penalty`` is Wasserstein's
+    condition: str = ""  # property that generator and critic are given
     batch: int = 128
     data: str = "icsd"
     train: TrainConfig = dataclasses.field(
@@ -80,14 +71,6 @@ class SequenceGanConfig(GanConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        lookup("network", self.network, NETWORKS)
-        lookup("loss", self.loss, LOSSES)
-        lookup("gradient", self.gradient, GRADIENTS)
-        lookup("training set", self.data, formula_sets.ROLES)
-        if self.condition:
-            lookup("property", self.condition, formula_sets.PROPERTIES)
-        if not 0 <= self.dropout < 1:
-            raise InputError(f"dropout={self.dropout}: a share lies in [0, 1), e.g. 0.5")
         if self.entropy and self.gradient != "score":
             raise InputError(
                 f"entropy={self.entropy} with gradient={self.gradient!r}: variety can be rewarded "
@@ -148,15 +131,10 @@ class SequenceGenerator(nn.Module):
         return self.written(noise)[0]
 
     def written(self, noise: Tensor, *, score: bool = False) -> tuple[Tensor, Tensor]:
-        """What is drawn from noise, and the logarithm of its probability.
+        """(batch, 85, 8) zeros and ones drawn from noise, and (batch,) logarithms of probability.
 
-        Args:
-            noise: (batch, latent [+ 1]).
-            score: give the logarithm its gradient, and the matrix none; otherwise the other way
-                round, and the logarithm stays zero.
-
-        Returns:
-            (batch, 85, 8) zeros and ones, and (batch,).
+        With ``score`` the logarithm has a gradient, and the matrix none; otherwise the other way
+        round, and the logarithm stays zero.
         """
         n = len(ELEMENTS)
         state = torch.tanh(self.start(noise))
@@ -226,13 +204,8 @@ class SequenceGan(CompositionGan):
         "energy": ICSD.but(condition="formation_energy"),
         "gap": ICSD.but(condition="band_gap"),
     }
-    PROFILES: ClassVar = {
-        "": {
-            "smoke": {"width": 1 / 4, "batch": 64, "steps": 60, "log_every": 5, "save_every": 60},
-            "colab": {},
-            "full": {},
-        }
-    }
+    SMOKE: ClassVar = {"width": 1 / 4, "batch": 64, "steps": 60, "log_every": 5, "save_every": 60}
+    PROFILES: ClassVar = {"": {"smoke": SMOKE, "colab": {}, "full": {}}}
     LEARNT = ("scale",)
     DROPPED: ClassVar = {
         "hard": True,
@@ -262,17 +235,10 @@ class SequenceGan(CompositionGan):
         return Samples.of(counts, asked={} if values is None else {name: values})
 
     @classmethod
-    def passes(cls, keep: Callable[[Any], np.ndarray], data: Samples) -> np.ndarray:
-        """(n,) bool: what a rule says of the compositions."""
-        return keep(data.counts)
-
-    @classmethod
     def learn(cls, data: Samples, config: SequenceGanConfig) -> dict[str, Any]:
         """Mean and spread of the property in the training set."""
         values = data.asked.get(config.condition)
-        return {
-            "scale": [0.0, 1.0] if values is None else [float(values.mean()), float(values.std())]
-        }
+        return {} if values is None else {"scale": [float(values.mean()), float(values.std())]}
 
     def prepare(self, data: Samples, *, seed: int = 0) -> None:
         """Keep counts and scaled properties on the device."""
@@ -287,15 +253,6 @@ class SequenceGan(CompositionGan):
         return scaled[:, None].to(self.device)
 
     # ---- training
-
-    def critic_terms(self) -> dict[str, Tensor]:
-        """Loss; ``distance`` is the mean score of real minus generated samples."""
-        if self.config.loss == "penalty":
-            return super().critic_terms()
-        real, fake, score = self.pair()
-        of_real, of_fake = score(real), score(fake)
-        distance = -losses.critic_loss(of_real, of_fake)
-        return {"loss": losses.minimax_discriminator_loss(of_real, of_fake), "distance": distance}
 
     def generator_terms(self) -> dict[str, Tensor]:
         """Negative score of generated compositions, or what has the gradient of its mean."""
@@ -315,11 +272,7 @@ class SequenceGan(CompositionGan):
     # ---- sampling
 
     def wanted(self, condition: Condition, n: int) -> Tensor | None:
-        """(n, 1) scaled property.
-
-        Raises:
-            InputError: a model that needs a property is not asked for one.
-        """
+        """(n, 1) scaled property, which a model that was trained with one must be asked for."""
         name = self.config.condition
         if not name:
             return None

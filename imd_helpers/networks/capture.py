@@ -1,4 +1,4 @@
-"""How one iteration of a training is run: as it is written, or recorded once and replayed."""
+"""One iteration of a training, recorded once and replayed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,15 @@ import torch
 from ..runtime import InputError
 
 
-class Eager:
-    """Runs each iteration as it is written."""
+class CudaGraph:
+    """Runs a few iterations as they are, records one as a CUDA graph, and replays it from then on.
 
-    adam: ClassVar[dict[str, bool]] = {}  # options that the optimizers then need
+    All kernels of an iteration are launched at once; torch advances the GPU's random numbers at
+    each replay as if the code had run.
+    """
 
-    def __call__(self, iteration: Callable[[], None]) -> None:
-        """Run one iteration."""
-        iteration()
-
-
-class Capture:
-    """Runs a few iterations as they are, records one, and replays the record from then on."""
-
-    adam: ClassVar[dict[str, bool]] = {}
+    # options of the optimizers: the step count lies on the GPU, so that a replay can raise it
+    adam: ClassVar[dict[str, bool]] = {"fused": True, "capturable": True}
     warm_up = 3  # libraries choose their kernels and workspaces before the recording
 
     def __init__(self) -> None:
@@ -43,29 +38,7 @@ class Capture:
         self.replay()
 
     def run(self, iteration: Callable[[], None]) -> None:
-        """An iteration before the recording."""
-        raise NotImplementedError
-
-    def record(self, iteration: Callable[[], None]) -> None:
-        """Note the operations of one iteration without running them."""
-        raise NotImplementedError
-
-    def replay(self) -> None:
-        """Run the recorded operations on the tensors they were recorded with."""
-        raise NotImplementedError
-
-
-class CudaGraph(Capture):
-    """A recorded iteration as one CUDA graph: all its kernels are launched at once.
-
-    torch advances the GPU's random numbers at each replay as if the code had run.
-    """
-
-    # the step count lies on the GPU, so that a replay can raise it
-    adam: ClassVar[dict[str, bool]] = {"fused": True, "capturable": True}
-
-    def run(self, iteration: Callable[[], None]) -> None:
-        """On a side stream, as a recording is."""
+        """An iteration before the recording, on a side stream, as a recording is."""
         side, main = torch.cuda.Stream(), torch.cuda.current_stream()
         side.wait_stream(main)
         with torch.cuda.stream(side):
@@ -73,17 +46,17 @@ class CudaGraph(Capture):
         main.wait_stream(side)
 
     def record(self, iteration: Callable[[], None]) -> None:
-        """Into a graph with memory of its own."""
+        """Note the operations of one iteration without running them."""
         self.graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self.graph):
             iteration()
 
     def replay(self) -> None:
-        """Launch the graph."""
+        """Run the recorded operations on the tensors they were recorded with."""
         self.graph.replay()
 
 
-CAPTURES: dict[str, type[Capture]] = {"cuda": CudaGraph}
+CAPTURES: dict[str, type[CudaGraph]] = {"cuda": CudaGraph}
 
 REFUSED = (
     "this game cannot be captured ({reason}): its losses read a value on the host, or move data "

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime import InputError, device_name, version
+from ..work import write_atomic
 
 _HEADER = "imd"
 
@@ -26,12 +26,9 @@ class CheckpointError(InputError):
 
 
 def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> Path:
-    """Write tensors and a JSON header; the old file stays whole until the new one is complete.
+    """Write tensors, and as their header anything JSON can hold, with a ``format``.
 
-    Args:
-        path: target, ``.safetensors``.
-        tensors: named tensors.
-        header: anything JSON can hold; it must have a ``format``.
+    The old file stays whole until the new one is complete.
 
     Raises:
         CheckpointError: the folder cannot be written.
@@ -39,36 +36,22 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, 
     from safetensors.torch import save
 
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    return _put(
-        Path(path), save(plain, metadata={_HEADER: json.dumps(dict(header), sort_keys=True)})
-    )
+    text = json.dumps(dict(header), sort_keys=True)
+    return _put(Path(path), save(plain, metadata={_HEADER: text}))
 
 
 def _put(path: Path, data: bytes) -> Path:
-    """Write a file that is whole or not there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_atomic(path, data)
     except OSError as error:
         raise CheckpointError(
             f"cannot write {path}: {error.strerror}; choose a folder that you may write to"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
     return path
 
 
 def read(path: Path | str, *, expect: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file that `write` wrote.
-
-    Args:
-        path: the file.
-        expect: the ``format`` that its header must name.
+    """Tensors and header of a file that `write` wrote with ``format`` ``expect``.
 
     Raises:
         CheckpointError: no such file, truncated, not safetensors, or of another format.
@@ -102,21 +85,14 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) 
     Raises:
         CheckpointError: missing or extra names, or another shape.
     """
-    own = module.state_dict()
-    missing, extra = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    shapes = [
-        f"{name} {tuple(tensors[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own.keys() & tensors.keys()
-        if own[name].shape != tensors[name].shape
-    ]
-    if missing or extra or shapes:
+    try:
+        module.load_state_dict(tensors)
+    except RuntimeError as error:
+        wrong = " ".join(str(error).split())
         raise CheckpointError(
-            f"{source} does not fit the network: missing {missing[:3]}, unknown {extra[:3]}, "
-            f"other shape {sorted(shapes)[:3]}; was it trained with another width or variant?"
-        )
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(tensors[name])
+            f"{source} does not fit the network: {wrong}; was it trained with another width or "
+            "variant?"
+        ) from error
 
 
 def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -127,22 +103,13 @@ def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def section(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose name begins with the prefix and a dot, without it."""
     start = f"{prefix}."
-    return {
-        name[len(start) :]: tensor for name, tensor in tensors.items() if name.startswith(start)
-    }
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
 
 
 def write_run(
     weights: Path, *, about: Mapping[str, Any], seconds: float, rows: list[dict[str, float]]
 ) -> Path:
-    """Write ``run.json`` beside the weights: what was run, on what, for how long, with what result.
-
-    Args:
-        weights: the file of weights; its SHA-256 is recorded.
-        about: model, variant, configuration and anything else to keep.
-        seconds: wall time of training.
-        rows: what was recorded while it lasted.
-    """
+    """Write ``run.json`` beside the weights: what ran, on what, for how long, with what result."""
     record = {
         **about,
         "weights": weights.name,

@@ -6,7 +6,6 @@ numbers come back as floats. For crystals see `imd_helpers.judge`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -21,23 +20,18 @@ Points = ArrayLike | Tensor
 # ---- optimal transport
 
 
-@dataclass(frozen=True, eq=False)
-class Transport:
+class Transport(NamedTuple):
     """The cheapest way to carry one set of weighted points onto another.
 
-    Attributes:
-        cost: sum of plan × distance^p, that is W_p^p.
-        plan: (n, m) weight carried from each point to each.
-        potential_a: (n,) Kantorovich potential u; u_i + v_j <= distance_ij^p, equal where the plan
-            carries something, and the weighted sum of u and v is ``cost``. For p = 1 the best
-            critic of slope 1 is f(x) = min_j (|x - b_j| - v_j), which gives u_i to a_i.
-        potential_b: (m,) v.
+    The Kantorovich potentials have u_i + v_j <= distance_ij^p, equal where the plan carries
+    something, and the weighted sum of u and v is ``cost``. For p = 1 the best critic of slope 1 is
+    f(x) = min_j (|x - b_j| - v_j), which gives u_i to a_i.
     """
 
-    cost: float
-    plan: np.ndarray
-    potential_a: np.ndarray
-    potential_b: np.ndarray
+    cost: float  # sum of plan × distance^p, that is W_p^p
+    plan: np.ndarray  # (n, m) weight carried from each point to each
+    potential_a: np.ndarray  # (n,) u
+    potential_b: np.ndarray  # (m,) v
 
 
 def transport(
@@ -54,7 +48,7 @@ def transport(
         a: (n, d).
         b: (m, d).
         p: exponent of the Euclidean distance.
-        weights_a: (n,) positive, scaled to sum 1; equal unless given.
+        weights_a: (n,) not negative, scaled to sum 1; equal unless given.
         weights_b: (m,) the same.
 
     Raises:
@@ -83,14 +77,9 @@ def transport(
 
 
 def wasserstein(a: Points, b: Points, *, p: float = 1.0) -> float:
-    """Exact Wasserstein distance W_p of two sets of equally weighted points.
+    """Exact Wasserstein distance W_p of (n, d) and (m, d) equally weighted points.
 
     By sorting in one dimension, by assignment for sets of equal size, else by `transport`.
-
-    Args:
-        a: (n, d).
-        b: (m, d).
-        p: exponent of the Euclidean distance.
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -107,13 +96,7 @@ def wasserstein(a: Points, b: Points, *, p: float = 1.0) -> float:
 def wasserstein_1d(a: Points, b: Points, *, p: float = 1.0) -> float:
     """W_p in one dimension: the mean distance^p of the sorted points, or of the quantiles.
 
-    Args:
-        a: (n,) or (n, 1).
-        b: (m,) or (m, 1).
-        p: exponent.
-
-    Source:
-        Peyré and Cuturi (2019), remark 2.30.
+    Source: Peyré and Cuturi (2019), remark 2.30.
     """
     x, y = _two(a, b)
     if x.shape[1] != 1:
@@ -124,17 +107,9 @@ def wasserstein_1d(a: Points, b: Points, *, p: float = 1.0) -> float:
 def sliced_wasserstein(
     a: Points, b: Points, *, p: float = 1.0, directions: int = 128, seed: int = 0
 ) -> float:
-    """W_p of the projections on random directions, (mean of W_p^p)^(1/p).
+    """W_p of the projections on random directions of the sphere, (mean of W_p^p)^(1/p).
 
-    Args:
-        a: (n, d).
-        b: (m, d).
-        p: exponent.
-        directions: how many, uniform on the sphere.
-        seed: of the directions.
-
-    Source:
-        Bonneel et al., Sliced and Radon Wasserstein Barycenters of Measures (2015).
+    Source: Bonneel et al., Sliced and Radon Wasserstein Barycenters of Measures (2015).
     """
     x, y = _two(a, b)
     rng = torch.Generator().manual_seed(seed)
@@ -157,20 +132,13 @@ def _sorted_cost(x: Tensor, y: Tensor, p: float) -> Tensor:
     return ((x[left // m] - y[left // n]).abs().pow(p) * width[:, None]).sum(0)
 
 
-# ---- kernels
-
-
 def mmd(a: Points, b: Points, *, bandwidth: float | None = None) -> float:
     """Unbiased squared maximum mean discrepancy with a Gaussian kernel; it can be below zero.
 
-    Args:
-        a: (n, d), n at least 2.
-        b: (m, d), m at least 2.
-        bandwidth: sigma of exp(-|x - y|^2 / (2 sigma^2)); unless given, the median distance of all
-            points. Values of different bandwidths cannot be compared.
+    The bandwidth is sigma of exp(-|x - y|^2 / (2 sigma^2)); unless given, the median distance of
+    all points. Values of different bandwidths cannot be compared.
 
-    Source:
-        Gretton et al., A Kernel Two-Sample Test (2012), eq. 3 and section 8.
+    Source: Gretton et al., A Kernel Two-Sample Test (2012), eq. 3 and section 8.
     """
     x, y = _two(a, b)
     n, m = len(x), len(y)
@@ -189,19 +157,12 @@ def mmd(a: Points, b: Points, *, bandwidth: float | None = None) -> float:
     return float(within_x + within_y - 2.0 * kernel[:n, n:].mean())
 
 
-# ---- Gaussians
-
-
 def frechet_gaussians(
     mean_a: ArrayLike, covariance_a: ArrayLike, mean_b: ArrayLike, covariance_b: ArrayLike
 ) -> float:
     """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)): squared W_2 of two Gaussians.
 
-    Args:
-        mean_a: (d,).
-        covariance_a: (d, d), symmetric and not negative.
-        mean_b: (d,).
-        covariance_b: (d, d).
+    Means are (d,), covariances (d, d).
 
     Source:
         Dowson and Landau, The Fréchet distance between multivariate normal distributions (1982).
@@ -215,19 +176,11 @@ def frechet_gaussians(
     return float(gap @ gap + np.trace(ca) + np.trace(cb) - 2.0 * shared)
 
 
-# ---- neighbours
-
-
 class PrecisionRecall(NamedTuple):
-    """How many generated points look real, and how much of the real set is reached.
+    """How many generated points look real, and how much of the real set is reached."""
 
-    Attributes:
-        precision: share of generated points within the k-th neighbour ball of a real one.
-        recall: share of real points within the k-th neighbour ball of a generated one.
-    """
-
-    precision: float
-    recall: float
+    precision: float  # share of generated points within the k-th neighbour ball of a real one
+    recall: float  # share of real points within the k-th neighbour ball of a generated one
 
 
 def precision_recall(real: Points, fake: Points, *, k: int = 3) -> PrecisionRecall:
@@ -235,26 +188,20 @@ def precision_recall(real: Points, fake: Points, *, k: int = 3) -> PrecisionReca
 
     Both depend on the numbers of points: compare only values of equal k, n and m.
 
-    Args:
-        real: (n, d), n above k.
-        fake: (m, d), m above k.
-        k: radius of a point's ball is the distance to its k-th neighbour in its own set.
+    The radius of a point's ball is the distance to its k-th neighbour in its own set; (n, d) real
+    and (m, d) generated points, n and m above k.
 
-    Source:
-        Kynkäänniemi et al., Improved Precision and Recall Metric (2019), eq. 1 and 2.
+    Source: Kynkäänniemi et al., Improved Precision and Recall Metric (2019), eq. 1 and 2.
     """
     x, y = _two(real, fake)
     if not 1 <= k < min(len(x), len(y)):
         raise InputError(f"k={k} with {len(x)} and {len(y)} points: k lies from 1 to n - 1")
     apart = _apart(x, y)  # (n, m)
-    in_real = (apart <= _radius(x, k)[:, None]).any(0)  # (m,)
-    in_fake = (apart <= _radius(y, k)[None, :]).any(1)  # (n,)
+    # the k-th neighbour's distance; the point itself is the 0-th
+    around_x, around_y = (_apart(z, z).kthvalue(k + 1, dim=1).values for z in (x, y))
+    in_real = (apart <= around_x[:, None]).any(0)  # (m,)
+    in_fake = (apart <= around_y[None, :]).any(1)  # (n,)
     return PrecisionRecall(float(in_real.double().mean()), float(in_fake.double().mean()))
-
-
-def _radius(x: Tensor, k: int) -> Tensor:
-    """(n,) distance to the k-th neighbour; the point itself is the 0-th."""
-    return _apart(x, x).kthvalue(k + 1, dim=1).values
 
 
 # ---- parts

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..runtime import InputError
+from ..runtime import InputError, progress_bar
 from . import checkpoint
-from .capture import CAPTURES, REFUSED, Eager
+from .capture import CAPTURES, REFUSED
 from .team import Team
 
 if TYPE_CHECKING:
@@ -28,19 +28,15 @@ FORMAT = "imd-training-1"
 class Turn:
     """Networks that learn together from one loss.
 
-    Attributes:
-        name: stands before the turn's terms in the history. The rates and betas of a turn whose
-            name begins with critic, classifier or discriminator are the critic's, all others the
-            generator's.
-        terms: gives named scalars; ``loss`` is minimised, the rest is recorded.
-        networks: names of the networks that learn.
-        times: how often the turn is taken before the next one.
+    ``terms`` gives named scalars: ``loss`` is minimised, the rest is recorded. The rates and betas
+    of a turn whose name begins with critic, classifier or discriminator are the critic's, all
+    others the generator's.
     """
 
-    name: str
+    name: str  # stands before the turn's terms in the history
     terms: Callable[[], dict[str, Tensor]]
-    networks: tuple[str, ...]
-    times: int = 1
+    networks: tuple[str, ...]  # names of those that learn
+    times: int = 1  # how often the turn is taken before the next one
 
     @property
     def criticises(self) -> bool:
@@ -52,12 +48,11 @@ class Game:
     """Networks, their data and their losses: what a model gives to `fit`.
 
     As it stands a generator and a critic that take turns; one with other networks says so in
-    `networks`, `turns` and ``averaged``. The data live on the networks' device; a loss draws its
-    own batch with torch's global random numbers, so that seeding and resuming are the loop's
-    business alone. For ``capture`` one iteration must do the same operations on the same tensors
-    as the next: no value is read on the host (``float``, ``.item()``, a boolean mask as index), no
-    tensor is made from host data, no random number comes from elsewhere. A game that cannot
-    promise this says why in ``uncapturable``.
+    `networks`, `turns` and ``averaged``. A loss draws its own batch, on the networks' device and
+    with torch's global random numbers, so that seeding and resuming are the loop's business alone.
+    For ``capture`` one iteration must do the same operations on the same tensors as the next: no
+    value is read on the host (``float``, ``.item()``, a boolean mask as index), no tensor is made
+    from host data. A game that cannot promise this says why in ``uncapturable``.
     """
 
     generator: nn.Module
@@ -69,6 +64,11 @@ class Game:
     def networks(self) -> dict[str, nn.Module]:
         """All networks by name."""
         return {"generator": self.generator, "critic": self.critic}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return next(p for network in self.networks.values() for p in network.parameters()).device
 
     def turns(self, config: TrainConfig) -> list[Turn]:
         """What one iteration does."""
@@ -95,39 +95,21 @@ class Game:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long and how fast.
+    """How long and how fast."""
 
-    Attributes:
-        steps: iterations, each of which ends with one generator step.
-        critic_steps: critic steps in each iteration.
-        lr_generator: Adam's learning rate for the generator, and for other networks of its side.
-        lr_critic: the same for critics.
-        fall: share of the steps, at the end, in which both rates fall to zero in a straight line.
-        betas_generator: Adam's betas for the generator.
-        betas_critic: the same for the critic.
-        weight_decay_critic: decoupled decay of the critic's weights (AdamW); 0 for plain Adam.
-        ema: decay of the running mean of the generator's weights; 0 keeps none.
-        seed: seed of everything random.
-        log_every: steps from one row of the history to the next.
-        save_every: steps from one checkpoint to the next (with ``folder``).
-        capture: on a GPU record one whole iteration as a CUDA graph and replay it, which spares
-            the time of launching its operations; the same losses within rounding. On the CPU it
-            changes nothing.
-    """
-
-    steps: int
+    steps: int  # iterations, each of ``critic_steps`` critic steps and one generator step
     critic_steps: int = 5
-    lr_generator: float = 1e-4
+    lr_generator: float = 1e-4  # Adam's rate for the generator and other networks of its side
     lr_critic: float = 1e-4
-    fall: float = 0.0
+    fall: float = 0.0  # share of the steps, at the end, in which both rates fall to zero linearly
     betas_generator: tuple[float, float] = (0.5, 0.9)
     betas_critic: tuple[float, float] = (0.5, 0.9)
-    weight_decay_critic: float = 0.0
-    ema: float = 0.0
+    weight_decay_critic: float = 0.0  # decoupled, by AdamW; 0 for plain Adam
+    ema: float = 0.0  # decay of the running mean of the generator's weights; 0 keeps none
     seed: int = 0
-    log_every: int = 20
-    save_every: int = 500
-    capture: bool = False
+    log_every: int = 20  # steps from one row of the history to the next
+    save_every: int = 500  # steps from one checkpoint to the next, with a folder
+    capture: bool = False  # on a GPU, record one iteration as a CUDA graph and replay it
 
     def __post_init__(self) -> None:
         for name in ("steps", "critic_steps", "log_every", "save_every"):
@@ -140,27 +122,17 @@ class TrainConfig:
                 f"fall={self.fall} with capture=True: a recorded iteration keeps its rates; use "
                 "fall=0, or capture=False"
             )
-        if self.weight_decay_critic < 0:
-            raise InputError(
-                f"weight_decay_critic={self.weight_decay_critic}: must not be negative, 0 for none"
-            )
         if not 0.0 <= self.ema < 1.0:
             raise InputError(f"ema={self.ema}: a decay lies in [0, 1), e.g. 0.999")
 
 
 @dataclass
 class History:
-    """What `fit` recorded.
+    """What `fit` recorded."""
 
-    Attributes:
-        rows: one dict every ``log_every`` steps: step and the mean of each recorded term.
-        seconds: wall time of training, all runs together.
-        ema: the averaged network, None without ``ema``.
-    """
-
-    rows: list[dict[str, float]] = field(default_factory=list)
-    seconds: float = 0.0
-    ema: nn.Module | None = None
+    rows: list[dict[str, float]] = field(default_factory=list)  # step, and means of the terms
+    seconds: float = 0.0  # wall time of training, all runs together
+    ema: nn.Module | None = None  # the averaged network
 
     @property
     def table(self) -> pd.DataFrame:
@@ -184,15 +156,14 @@ def fit(
 ) -> History:
     """Train: take all turns of the game, ``steps`` times.
 
-    The global random state is restored at the end. With ``folder`` a checkpoint is written every
-    ``save_every`` steps and at the end; with ``resume`` training goes on from it, bit for bit as
-    if it had never stopped. Under ``torchrun`` gradients are averaged over all processes.
+    The global random state is restored at the end. Under ``torchrun`` gradients are averaged over
+    all processes.
 
     Args:
         game: networks, data and losses.
         config: length, rates and seed.
-        folder: where ``training.safetensors`` goes.
-        resume: go on from that file if it is there.
+        folder: where ``training.safetensors`` goes, every ``save_every`` steps and at the end.
+        resume: go on from that file if it is there, bit for bit as if training had never stopped.
         callbacks: called as ``callback(step, game, history)`` after each row of the history.
         progress: show a progress bar.
 
@@ -204,10 +175,14 @@ def fit(
     if resume and folder is None:
         raise InputError("resume=True needs the folder that holds the checkpoint: give folder=")
     team = Team.join()
-    _check_capture(game, config, team)
-    where = _device(game)
-    devices = [where.index or 0] if where.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    if config.capture and game.uncapturable:
+        raise InputError(REFUSED.format(reason=game.uncapturable))
+    if config.capture and team.size > 1:
+        raise InputError(
+            f"capture=True with {team.size} processes: an iteration that exchanges gradients is "
+            "not recorded; use one process, or capture=False"
+        )
+    with torch.random.fork_rng(devices=[game.device] if game.device.type == "cuda" else []):
         # one stream of random numbers a process, equal weights in all
         torch.manual_seed(config.seed + 1_000_003 * team.rank)
         run = _Run(game, config, None if folder is None else Path(folder), team)
@@ -220,26 +195,14 @@ def fit(
 # ---- the loop
 
 
-def _check_capture(game: Game, config: TrainConfig, team: Team) -> None:
-    if not config.capture:
-        return
-    if game.uncapturable:
-        raise InputError(REFUSED.format(reason=game.uncapturable))
-    if team.size > 1:
-        raise InputError(
-            f"capture=True with {team.size} processes: an iteration that exchanges gradients is "
-            "not recorded; use one process, or capture=False"
-        )
-
-
 class _Run:
     """The moving parts of one training."""
 
     def __init__(self, game: Game, config: TrainConfig, folder: Path | None, team: Team) -> None:
         self.game, self.config, self.folder, self.team = game, config, folder, team
         self.networks, self.turns = game.networks, game.turns(config)
-        device = _device(game)
-        self.runner = CAPTURES.get(device.type, Eager)() if config.capture else Eager()
+        recorder = CAPTURES.get(game.device.type) if config.capture else None
+        self.recorder = recorder() if recorder else None
         self.optimizers = {turn.name: self._optimizer(turn) for turn in self.turns}
         self.history = History()
         if config.ema:
@@ -250,38 +213,34 @@ class _Run:
         self.times: dict[str, int] = {}  # how often an iteration adds to a sum
         team.equalise(*self.networks.values(), self.history.ema)
 
-    def _learning(self, turn: Turn) -> list[nn.Parameter]:
-        own = (p for name in turn.networks for p in self.networks[name].parameters())
-        return [p for p in own if p.requires_grad]
-
     def _optimizer(self, turn: Turn) -> torch.optim.Optimizer:
-        config, options = self.config, self.runner.adam
-        learning = [p for name in turn.networks for p in self.networks[name].parameters()]
-        if not turn.criticises:
-            return torch.optim.Adam(
-                learning, config.lr_generator, config.betas_generator, **options
-            )
-        rate, betas, decay = config.lr_critic, config.betas_critic, config.weight_decay_critic
-        if decay:
-            return torch.optim.AdamW(learning, rate, betas, weight_decay=decay, **options)
-        return torch.optim.Adam(learning, rate, betas, **options)
+        config, kind = self.config, torch.optim.Adam
+        options: dict[str, Any] = dict(self.recorder.adam) if self.recorder else {}
+        rate, betas = config.lr_generator, config.betas_generator
+        if turn.criticises:
+            rate, betas = config.lr_critic, config.betas_critic
+            if config.weight_decay_critic:
+                kind, options["weight_decay"] = torch.optim.AdamW, config.weight_decay_critic
+        return kind(self._parameters(turn), rate, betas, **options)
+
+    def _parameters(self, turn: Turn) -> list[nn.Parameter]:
+        return [p for name in turn.networks for p in self.networks[name].parameters()]
 
     # ---- training
 
     def train(self, callbacks: list[Callback], progress: bool) -> None:
-        from tqdm.auto import tqdm
-
         config, started, before = self.config, time.perf_counter(), self.history.seconds
-        bar = tqdm(
-            total=config.steps,
-            initial=self.step,
-            disable=not (progress and self.team.rank == 0),
-            unit="step",
-            mininterval=1.0,
-        )
-        with bar:
+        show = progress and self.team.rank == 0
+        with progress_bar(None, "", show, total=config.steps, unit="step") as bar:
+            bar.update(self.step)
             while self.step < config.steps:
-                self._one_step()
+                if config.fall:
+                    self._set_rates()
+                if self.recorder is None:
+                    self._iteration()
+                else:
+                    self.recorder(self._iteration)
+                self.step += 1
                 bar.update()
                 self.history.seconds = before + time.perf_counter() - started
                 if self.step % config.log_every == 0 or self.step == config.steps:
@@ -291,12 +250,6 @@ class _Run:
                         callback(self.step, self.game, self.history)
                 if self.step % config.save_every == 0 or self.step == config.steps:
                     self.save()
-
-    def _one_step(self) -> None:
-        if self.config.fall:
-            self._set_rates()
-        self.runner(self._iteration)
-        self.step += 1
 
     def _set_rates(self) -> None:
         config = self.config
@@ -312,14 +265,14 @@ class _Run:
             for _ in range(turn.times):
                 self._update(turn)
         if self.history.ema is not None:
-            _average(self.history.ema, self.networks[self.game.averaged], self.config.ema)
+            average(self.history.ema, self.networks[self.game.averaged], self.config.ema)
 
     def _update(self, turn: Turn) -> None:
         optimizer = self.optimizers[turn.name]
         optimizer.zero_grad(set_to_none=True)
         values = turn.terms()
-        parameters = self._learning(turn)
         # only the gradients of this turn's networks: the others stay untouched
+        parameters = [p for p in self._parameters(turn) if p.requires_grad]
         values["loss"].backward(inputs=parameters)
         self.team.average(parameters)
         optimizer.step()
@@ -348,14 +301,10 @@ class _Run:
     # ---- checkpoints
 
     @property
-    def path(self) -> Path:
-        if self.folder is None:
-            raise InputError("no folder was given, so there is no checkpoint")
-        return self.folder / (
-            "training.safetensors"
-            if self.team.size == 1
-            else f"training-{self.team.rank}.safetensors"
-        )
+    def path(self) -> Path | None:
+        """The checkpoint of this process, if there is a folder for it."""
+        name = "training" if self.team.size == 1 else f"training-{self.team.rank}"
+        return None if self.folder is None else self.folder / f"{name}.safetensors"
 
     def _modules(self) -> dict[str, nn.Module]:
         """What is saved and resumed: the networks, and the average of one."""
@@ -363,13 +312,15 @@ class _Run:
         return self.networks if ema is None else {**self.networks, "ema": ema}
 
     def save(self) -> None:
-        if self.folder is None:
+        if self.path is None:
             return
         tensors = {
             **checkpoint.prefixed("game", self.game.tensors()),
-            **checkpoint.prefixed("sums", {k: torch.as_tensor(v) for k, v in self.sums.items()}),
-            **checkpoint.prefixed("random", _random_state(self.game)),
+            **checkpoint.prefixed("sums", self.sums),
+            "random.cpu": torch.get_rng_state(),
         }
+        if self.game.device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(self.game.device)
         for name, network in self._modules().items():
             tensors |= checkpoint.prefixed(name, network.state_dict())
         for who, optimizer in self.optimizers.items():
@@ -384,15 +335,12 @@ class _Run:
         checkpoint.write(self.path, tensors, header)
 
     def resume(self) -> None:
-        if not self.path.exists():
+        if self.path is None or not self.path.exists():
             return
         tensors, header = checkpoint.read(self.path, expect=FORMAT)
-        if header["config"] != _comparable(self.config):
-            changed = {
-                key: (header["config"].get(key), value)
-                for key, value in _comparable(self.config).items()
-                if header["config"].get(key) != value
-            }
+        theirs, ours = header["config"], _comparable(self.config)
+        if theirs != ours:
+            changed = {k: (theirs.get(k), v) for k, v in ours.items() if theirs.get(k) != v}
             raise checkpoint.CheckpointError(
                 f"{self.path} was trained with other settings (theirs, yours): {changed}; resume "
                 "with the same ones (only steps may grow, and only without fall), or train into "
@@ -404,9 +352,11 @@ class _Run:
         for who, optimizer in self.optimizers.items():
             _load_adam(optimizer, checkpoint.section(f"adam_{who}", tensors))
         self.game.load_tensors(checkpoint.section("game", tensors))
-        device = _device(self.game)
-        self.sums = {k: v.to(device) for k, v in checkpoint.section("sums", tensors).items()}
-        _set_random_state(self.game, checkpoint.section("random", tensors))
+        sums, random = (checkpoint.section(name, tensors) for name in ("sums", "random"))
+        self.sums = {name: total.to(self.game.device) for name, total in sums.items()}
+        torch.set_rng_state(random["cpu"])
+        if self.game.device.type == "cuda" and "cuda" in random:
+            torch.cuda.set_rng_state(random["cuda"], self.game.device)
         self.step, self.history.seconds = header["step"], header["seconds"]
         self.history.rows = header["rows"]
 
@@ -432,7 +382,8 @@ def _load_adam(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> 
 
 
 @torch.no_grad()
-def _average(mean: nn.Module, network: nn.Module, decay: float) -> None:
+def average(mean: nn.Module, network: nn.Module, decay: float) -> None:
+    """Move the running mean of a network's weights a step towards it; buffers are copied."""
     for slow, fast in zip(mean.parameters(), network.parameters(), strict=True):
         slow.lerp_(fast, 1.0 - decay)
     for slow, fast in zip(mean.buffers(), network.buffers(), strict=True):
@@ -449,22 +400,3 @@ def _comparable(config: TrainConfig) -> dict[str, Any]:
     if not config.fall:
         del plain["steps"]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}
-
-
-def _device(game: Game) -> torch.device:
-    return next(p for network in game.networks.values() for p in network.parameters()).device
-
-
-def _random_state(game: Game) -> dict[str, Tensor]:
-    state = {"cpu": torch.get_rng_state()}
-    device = _device(game)
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def _set_random_state(game: Game, state: dict[str, Tensor]) -> None:
-    torch.set_rng_state(state["cpu"])
-    device = _device(game)
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)

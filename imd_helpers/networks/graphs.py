@@ -19,8 +19,7 @@ class GraphConvolution(nn.Module):
     ``z = (v_i, v_j, u_ij)``, then softplus. The two weight matrices are kept in three parts, for
     centre, neighbour and edge: those of the sites then act once a site and not once an edge.
 
-    Source:
-        Xie & Grossman (2018), eq. 5; batch norm and the last softplus as in its code.
+    Source: Xie & Grossman (2018), eq. 5; batch norm and the last softplus as in its code.
     """
 
     def __init__(self, width: int, edge_width: int) -> None:
@@ -60,17 +59,14 @@ class GraphNetwork(nn.Module):
     def forward(
         self, sites: Tensor, edge_index: Tensor, edges: Tensor, owner: Tensor, n_graphs: int
     ) -> Tensor:
-        """One number a graph.
+        """(n_graphs,) numbers.
 
         Args:
-            sites: (sites, site_width) float.
+            sites: (sites, site_width).
             edge_index: (2, edges) centre and neighbour.
-            edges: (edges, edge_width) float.
+            edges: (edges, edge_width).
             owner: (sites,) the graph of each site.
             n_graphs: how many graphs.
-
-        Returns:
-            (n_graphs,).
         """
         v = self.embed(sites)
         for convolution in self.convolutions:

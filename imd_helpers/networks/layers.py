@@ -31,9 +31,6 @@ def mlp(
         activation: between layers; leaky ReLU of slope 0.2 unless given. It is shared.
         norm: makes a layer from a width, put before each activation, e.g. ``nn.BatchNorm1d``.
         last: layer after the output, e.g. ``nn.Tanh()``.
-
-    Returns:
-        (batch, sizes[0]) to (batch, sizes[-1]).
     """
     activation = nn.LeakyReLU(0.2) if activation is None else activation
     layers: list[nn.Module] = []
@@ -49,17 +46,14 @@ def mlp(
 class Concatenated(nn.Module):
     """A network that sees its input and a condition side by side: a generator or a critic.
 
-    Source:
-        Mirza and Osindero, Conditional Generative Adversarial Nets (2014).
+    Source: Mirza and Osindero, Conditional Generative Adversarial Nets (2014).
     """
 
     def __init__(self, body: nn.Module, embedding: nn.Module | None = None) -> None:
-        """Put a condition in front of ``body``.
+        """``body`` takes (batch, width of input + width of condition).
 
-        Args:
-            body: takes (batch, width of input + width of condition).
-            embedding: maps the condition to (batch, width), e.g. ``nn.Embedding(3, 4)`` for a
-                class; without one the condition itself, (batch,) or (batch, width), is used.
+        The embedding maps the condition to (batch, width), e.g. ``nn.Embedding(3, 4)`` for a class;
+        without one the condition itself, (batch,) or (batch, width), is used.
         """
         super().__init__()
         self.body, self.embedding = body, embedding
@@ -72,18 +66,14 @@ class Concatenated(nn.Module):
 class ProjectionHead(nn.Module):
     """psi(phi(x)) + <v(c), phi(x)>: a score of the sample, and one of how it fits the condition.
 
-    Source:
-        Miyato and Koyama, cGANs with Projection Discriminator (2018), eq. 4.
+    Source: Miyato and Koyama, cGANs with Projection Discriminator (2018), eq. 4.
     """
 
     def __init__(self, features: nn.Module, width: int, embedding: nn.Module) -> None:
-        """Score the features of a sample.
+        """``features`` is phi, and maps a sample to (batch, width).
 
-        Args:
-            features: phi, maps a sample to (batch, width).
-            width: number of features.
-            embedding: v, maps a condition to (batch, width): ``nn.Embedding(classes, width)``
-                or, for (batch, k) numbers, ``nn.Linear(k, width)``.
+        ``embedding`` is v, and maps a condition to (batch, width): ``nn.Embedding(classes, width)``
+        or, for (batch, k) numbers, ``nn.Linear(k, width)``.
         """
         super().__init__()
         self.features, self.embedding = features, embedding
@@ -99,18 +89,11 @@ class ProjectionHead(nn.Module):
 class AuxiliaryHead(nn.Module):
     """A score, and beside it a prediction of the condition from the same features.
 
-    Source:
-        Odena et al., Conditional Image Synthesis with Auxiliary Classifier GANs (2017).
+    Source: Odena et al., Conditional Image Synthesis with Auxiliary Classifier GANs (2017).
     """
 
     def __init__(self, features: nn.Module, width: int, outputs: int) -> None:
-        """Score and classify the features of a sample.
-
-        Args:
-            features: maps a sample to (batch, width).
-            width: number of features.
-            outputs: number of classes, or of numbers to predict.
-        """
+        """``features`` maps a sample to (batch, width); outputs are classes or numbers."""
         super().__init__()
         self.features = features
         self.score, self.predict = nn.Linear(width, 1), nn.Linear(width, outputs)
@@ -156,12 +139,8 @@ class RowConvTranspose(nn.Module):
 def glorot(network: nn.Module, *, normal: bool) -> None:
     """Keras' initial weights for every dense layer, `RowConv` and embedding inside.
 
-    The fan counts the width of a convolution, as Keras does.
-
-    Args:
-        network: whose weights are drawn.
-        normal: Glorot normal weights and biases, instead of Keras' default, uniform weights and
-            zero biases.
+    The fan counts the width of a convolution, as Keras does. With ``normal`` weights and biases are
+    Glorot normal, instead of Keras' default, uniform weights and zero biases.
     """
     widths = {m.dense: m.width for m in network.modules() if isinstance(m, RowConv)}
     for layer in network.modules():
@@ -211,13 +190,9 @@ class SameConvTranspose(nn.ConvTranspose2d):
 
 
 def draw(logits: Tensor) -> Tensor:
-    """One of the last axis, as zeros and a one; backwards, the softmax of the same noisy logits.
+    """One of the last of (…, k), as zeros and a one; backwards, the softmax of the noisy logits.
 
-    Args:
-        logits: (…, k).
-
-    Source:
-        Jang et al., ICLR 2017 (straight-through Gumbel-softmax).
+    Source: Jang et al., ICLR 2017 (straight-through Gumbel-softmax).
     """
     uniform = torch.rand_like(logits).clamp_(1e-9, 1 - 1e-7)
     soft = (logits - (-uniform.log()).log()).softmax(-1)
@@ -230,8 +205,7 @@ class MinibatchDeviation(nn.Module):
 
     A critic that sees it can tell a batch of copies from a batch of real samples.
 
-    Source:
-        Karras et al., Progressive Growing of GANs (2018), section 3.
+    Source: Karras et al., Progressive Growing of GANs (2018), section 3.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -283,9 +257,6 @@ def spectral_norm(network: nn.Module) -> nn.Module:
 
     With activations of slope at most 1 the network's Lipschitz constant is then at most 1, up to
     the error of the power iteration; a convolution's matrix is (out, in × kernel), as in the paper.
-
-    Returns:
-        The same network.
     """
     for layer in list(network.modules()):
         if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +28,9 @@ Scorer = Callable[[Tensor], Tensor]
 def minimax_discriminator_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
     """-E log D(x) - E log(1 - D(G(z))): minus the value V(D, G) of the minimax game.
 
-    Args:
-        real_logits: logits of real samples.
-        fake_logits: logits of generated samples.
+    It is 2 log 2 for a discriminator that always says 1/2.
 
-    Returns:
-        Scalar; 2 log 2 for a discriminator that always says 1/2.
-
-    Source:
-        Goodfellow et al., Generative Adversarial Nets (2014), eq. 1.
+    Source: Goodfellow et al., Generative Adversarial Nets (2014), eq. 1.
     """
     # log(1 - sigmoid(s)) = logsigmoid(-s), without the overflow
     return -functional.logsigmoid(real_logits).mean() - functional.logsigmoid(-fake_logits).mean()
@@ -47,8 +41,7 @@ def saturating_generator_loss(fake_logits: Tensor) -> Tensor:
 
     Its derivative by a logit is -D: it vanishes where the discriminator is sure of a fake.
 
-    Source:
-        Goodfellow et al. (2014), eq. 1.
+    Source: Goodfellow et al. (2014), eq. 1.
     """
     return functional.logsigmoid(-fake_logits).mean()
 
@@ -56,8 +49,7 @@ def saturating_generator_loss(fake_logits: Tensor) -> Tensor:
 def non_saturating_generator_loss(fake_logits: Tensor) -> Tensor:
     """-E log D(G(z)); its derivative by a logit is -(1 - D), largest for a sure fake.
 
-    Source:
-        Goodfellow et al. (2014), section 3.
+    Source: Goodfellow et al. (2014), section 3.
     """
     return -functional.logsigmoid(fake_logits).mean()
 
@@ -65,8 +57,7 @@ def non_saturating_generator_loss(fake_logits: Tensor) -> Tensor:
 def least_squares_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """(E (D(x) - 1)^2 + E D(G(z))^2) / 2: real samples are labelled 1, generated ones 0.
 
-    Source:
-        Mao et al., Least Squares Generative Adversarial Networks (2017), eq. 9.
+    Source: Mao et al., Least Squares Generative Adversarial Networks (2017), eq. 9.
     """
     return 0.5 * ((real_scores - 1.0).square().mean() + fake_scores.square().mean())
 
@@ -74,35 +65,18 @@ def least_squares_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -
 def least_squares_generator_loss(fake_scores: Tensor) -> Tensor:
     """E (D(G(z)) - 1)^2 / 2.
 
-    Source:
-        Mao et al. (2017), eq. 9.
+    Source: Mao et al. (2017), eq. 9.
     """
     return 0.5 * (fake_scores - 1.0).square().mean()
 
 
-def hinge_critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """E max(0, 1 - f(x)) + E max(0, 1 + f(G(z))): scores beyond the margin cost nothing.
-
-    The generator's loss is `generator_loss`.
-
-    Source:
-        Lim and Ye, Geometric GAN (2017).
-    """
-    return torch.relu(1.0 - real_scores).mean() + torch.relu(1.0 + fake_scores).mean()
-
-
 def relativistic_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    """-E log sigmoid(f(x) - f(G(z))) over pairs of one real and one generated sample.
-
-    Args:
-        real_scores: scores of real samples.
-        fake_scores: as many scores of generated samples; the i-th ones are a pair.
+    """-E log sigmoid(f(x) - f(G(z))) over pairs, the i-th real and the i-th generated sample.
 
     Raises:
         InputError: unequal shapes, which would silently compare every sample with every other.
 
-    Source:
-        Jolicoeur-Martineau, The Relativistic Discriminator (2019), RSGAN.
+    Source: Jolicoeur-Martineau, The Relativistic Discriminator (2019), RSGAN.
     """
     return -functional.logsigmoid(_pairs(real_scores, fake_scores)).mean()
 
@@ -110,8 +84,7 @@ def relativistic_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) ->
 def relativistic_generator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
     """-E log sigmoid(f(G(z)) - f(x)): the discriminator's loss with the roles exchanged.
 
-    Source:
-        Jolicoeur-Martineau (2019), RSGAN.
+    Source: Jolicoeur-Martineau (2019), RSGAN.
     """
     return -functional.logsigmoid(-_pairs(real_scores, fake_scores)).mean()
 
@@ -133,15 +106,7 @@ def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 
     Its negative estimates the Wasserstein distance, up to the critic's Lipschitz constant.
 
-    Args:
-        real_scores: (batch, 1) or (batch,) critic scores of real samples.
-        fake_scores: the same for generated ones.
-
-    Returns:
-        Scalar.
-
-    Source:
-        Arjovsky et al., Wasserstein GAN (2017), eq. 3 with the sign of a minimisation.
+    Source: Arjovsky et al., Wasserstein GAN (2017), eq. 3 with the sign of a minimisation.
     """
     return fake_scores.mean() - real_scores.mean()
 
@@ -149,14 +114,7 @@ def critic_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
 def generator_loss(fake_scores: Tensor) -> Tensor:
     """-E f(fake), what the generator minimises.
 
-    Args:
-        fake_scores: (batch, 1) or (batch,) critic scores of generated samples.
-
-    Returns:
-        Scalar.
-
-    Source:
-        Arjovsky et al., Wasserstein GAN (2017), algorithm 1, line 11.
+    Source: Arjovsky et al., Wasserstein GAN (2017), algorithm 1, line 11.
     """
     return -fake_scores.mean()
 
@@ -164,8 +122,7 @@ def generator_loss(fake_scores: Tensor) -> Tensor:
 # ---- the losses by name
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(NamedTuple):
     """The losses of both players, each of (real scores, fake scores)."""
 
     critic: Callable[[Tensor, Tensor], Tensor]
@@ -180,20 +137,9 @@ PAIRS = {
     "minimax": Pair(minimax_discriminator_loss, _of_fake(saturating_generator_loss)),
     "non_saturating": Pair(minimax_discriminator_loss, _of_fake(non_saturating_generator_loss)),
     "least_squares": Pair(least_squares_discriminator_loss, _of_fake(least_squares_generator_loss)),
-    "hinge": Pair(hinge_critic_loss, _of_fake(generator_loss)),
     "wasserstein": Pair(critic_loss, _of_fake(generator_loss)),
     "relativistic": Pair(relativistic_discriminator_loss, relativistic_generator_loss),
 }
-
-
-def pair(name: str) -> Pair:
-    """Both players' losses by name.
-
-    Raises:
-        UnknownNameError: none of `PAIRS`.
-    """
-    return PAIRS[lookup("loss", name, PAIRS)]
-
 
 # ---- what keeps a critic smooth
 
@@ -205,20 +151,14 @@ def mix(
     mixing: str = "uniform",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Points on the lines between real and generated samples, one a pair.
+    """Points on the lines between (batch, ...) real and generated samples, one a pair.
 
     Args:
-        real: (batch, ...).
-        fake: (batch, ...).
+        real: samples at weight 0.
+        fake: samples at weight 1.
         mixing: ``uniform`` draws the weight from U(0, 1), as in the paper; ``normal`` from
             N(0, 1), as CubicGAN's code does, so that most points lie outside the segment.
         generator: source of random numbers; torch's global one unless given.
-
-    Returns:
-        (batch, ...), without history.
-
-    Raises:
-        UnknownNameError: another mixing.
     """
     shape = (len(real), *([1] * (real.ndim - 1)))
     weight = mixing_weight(shape, mixing=mixing, generator=generator, like=real)
@@ -244,16 +184,13 @@ def between(real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
 
 
 def slope(critic: Scorer, points: Tensor, *, outputs: str = "one", batch_dims: int = 1) -> Tensor:
-    """Gradient of each sample's score by the sample, with the graph kept.
+    """(batch, ...) gradient of each sample's score by the sample, with the graph kept.
 
     Args:
         critic: maps (batch, ...) to (batch, 1) or (batch,).
-        points: (batch, ...).
+        points: the samples.
         outputs: what to do with a critic of several outputs, see `gradient_penalty`.
         batch_dims: how many leading dimensions count samples.
-
-    Returns:
-        (batch, ...), differentiable with respect to the critic's weights.
 
     Raises:
         InputError: several scores a sample, and ``outputs`` does not say what to do with them.
@@ -287,8 +224,7 @@ def gradient_penalty(
 ) -> Tensor:
     """E (|grad f| - 1)^2 at points between real and generated samples, without the factor lambda.
 
-    The norm is over everything but the batch. The graph is kept, so the penalty has gradients
-    with respect to the critic's weights.
+    It has gradients with respect to the critic's weights.
 
     Args:
         critic: maps (batch, ...) to (batch, 1) or (batch,).
@@ -299,11 +235,7 @@ def gradient_penalty(
             mean, which `critic_loss` uses; ``sum`` that of their sum, as the published code
             for Mg-Mn-O does, so that the mean is bounded by the inverse of their number.
 
-    Returns:
-        Scalar.
-
-    Source:
-        Gulrajani et al., Improved Training of Wasserstein GANs (2017), eq. 3.
+    Source: Gulrajani et al., Improved Training of Wasserstein GANs (2017), eq. 3.
     """
     return one_centred(slope(critic, mix(real, fake, mixing=mixing), outputs=outputs))
 
@@ -311,8 +243,7 @@ def gradient_penalty(
 def r1_penalty(critic: Scorer, real: Tensor) -> Tensor:
     """E |grad f(x)|^2 / 2 at real samples, without the factor gamma.
 
-    Source:
-        Mescheder et al., Which Training Methods for GANs do actually Converge? (2018).
+    Source: Mescheder et al., Which Training Methods for GANs do actually Converge? (2018).
     """
     return zero_centred(slope(critic, real))
 
@@ -320,8 +251,7 @@ def r1_penalty(critic: Scorer, real: Tensor) -> Tensor:
 def r2_penalty(critic: Scorer, fake: Tensor) -> Tensor:
     """E |grad f(G(z))|^2 / 2 at generated samples, without the factor gamma.
 
-    Source:
-        Mescheder et al. (2018).
+    Source: Mescheder et al. (2018).
     """
     return zero_centred(slope(critic, fake))
 
@@ -330,8 +260,7 @@ def r2_penalty(critic: Scorer, fake: Tensor) -> Tensor:
 def clip_weights(network: nn.Module | Iterable[Tensor], limit: float) -> None:
     """Cut every weight to [-limit, limit], in place.
 
-    Source:
-        Arjovsky et al., Wasserstein GAN (2017), algorithm 1, line 7 (limit 0.01).
+    Source: Arjovsky et al., Wasserstein GAN (2017), algorithm 1, line 7 (limit 0.01).
     """
     if limit <= 0:
         raise InputError(f"limit={limit}: weights are cut to [-limit, limit], so give e.g. 0.01")
@@ -343,25 +272,15 @@ def clip_weights(network: nn.Module | Iterable[Tensor], limit: float) -> None:
 
 
 def auxiliary_class_loss(logits: Tensor, classes: Tensor) -> Tensor:
-    """-E log P(c | x): the classifier beside the critic, cross-entropy on logits.
+    """-E log P(c | x), cross-entropy of (batch, classes) logits, before any softmax.
 
-    Args:
-        logits: (batch, classes) before any softmax.
-        classes: (batch,) int64.
-
-    Source:
-        Odena et al., Conditional Image Synthesis with Auxiliary Classifier GANs (2017), eq. 3.
+    Source: Odena et al., Conditional Image Synthesis with Auxiliary Classifier GANs (2017), eq. 3.
     """
     return functional.cross_entropy(logits, classes)
 
 
 def auxiliary_value_loss(values: Tensor, wanted: Tensor) -> Tensor:
-    """E (c' - c)^2: the same for a condition that is a number.
-
-    Args:
-        values: (batch,) or (batch, k) predicted conditions.
-        wanted: the same shape, or (batch,) for (batch, 1).
-    """
+    """E (c' - c)^2 for conditions that are (batch,) or (batch, k) numbers."""
     return (values - wanted.reshape(values.shape)).square().mean()
 
 
@@ -373,8 +292,7 @@ AUXILIARIES = {"class": auxiliary_class_loss, "value": auxiliary_value_loss}
 def optimal_discriminator(p: Tensor, q: Tensor) -> Tensor:
     """D = p / (p + q): the best discriminator between densities p (data) and q (generator).
 
-    Source:
-        Goodfellow et al. (2014), proposition 1.
+    Source: Goodfellow et al. (2014), proposition 1.
     """
     return p / (p + q)
 
@@ -385,12 +303,7 @@ def density_ratio(logits: Tensor) -> Tensor:
 
 
 def kl_divergence(p: Tensor, q: Tensor) -> Tensor:
-    """KL(p | q) = sum p log(p / q) of two discrete distributions, in nats.
-
-    Args:
-        p: (..., n) probabilities that sum to 1.
-        q: the same shape, positive where p is.
-    """
+    """KL(p | q) = sum p log(p / q) of (..., n) probabilities, in nats; q > 0 where p > 0."""
     return (torch.special.xlogy(p, p) - torch.special.xlogy(p, q)).sum(-1)
 
 
@@ -399,8 +312,7 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
 
     The minimax value of the best discriminator is 2 JSD - 2 log 2.
 
-    Source:
-        Goodfellow et al. (2014), eq. 6.
+    Source: Goodfellow et al. (2014), eq. 6.
     """
     middle = 0.5 * (p + q)
     return 0.5 * (kl_divergence(p, middle) + kl_divergence(q, middle))
@@ -412,13 +324,9 @@ def jensen_shannon(p: Tensor, q: Tensor) -> Tensor:
 def reparameterise(mean: Tensor, log_variance: Tensor, *, noise: Tensor | None = None) -> Tensor:
     """A normal sample, mean + exp(log_variance / 2) noise, with gradients for both arguments.
 
-    Args:
-        mean: (batch, latent).
-        log_variance: (batch, latent).
-        noise: (batch, latent) from N(0, 1); drawn with torch's global random numbers unless given.
+    All are (batch, latent); the noise from N(0, 1) is drawn unless given.
 
-    Source:
-        Kingma and Welling, Auto-Encoding Variational Bayes (2014), section 2.4.
+    Source: Kingma and Welling, Auto-Encoding Variational Bayes (2014), section 2.4.
     """
     noise = torch.randn_like(mean) if noise is None else noise
     return mean + (0.5 * log_variance).exp() * noise
@@ -427,29 +335,17 @@ def reparameterise(mean: Tensor, log_variance: Tensor, *, noise: Tensor | None =
 def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """KL(N(mean, var) | N(0, 1)) = sum (mean^2 + var - 1 - log var) / 2, in nats.
 
-    Args:
-        mean: (batch, latent).
-        log_variance: (batch, latent).
+    (batch, latent) to (batch,).
 
-    Returns:
-        (batch,).
-
-    Source:
-        Kingma and Welling (2014), appendix B.
+    Source: Kingma and Welling (2014), appendix B.
     """
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
 
 
 def elbo(log_likelihood: Tensor, kl: Tensor, *, beta: float = 1.0) -> Tensor:
-    """E (log p(x | z) - beta KL): a lower bound of log p(x) for beta = 1, to be maximised.
+    """E (log p(x | z) - beta KL) of (batch,) each, to be maximised: for beta = 1 below log p(x).
 
-    Args:
-        log_likelihood: (batch,) of the data given a latent sample.
-        kl: (batch,) from `gaussian_kl`.
-        beta: weight of the divergence.
-
-    Source:
-        Kingma and Welling (2014), eq. 3; beta: Higgins et al., beta-VAE (2017).
+    Source: Kingma and Welling (2014), eq. 3; beta: Higgins et al., beta-VAE (2017).
     """
     return (log_likelihood - beta * kl).mean()
 
@@ -462,23 +358,14 @@ def next_token_loss(logits: Tensor, tokens: Tensor, *, padding: int = 0) -> Tens
 
     Args:
         logits: (batch, length, vocabulary); row i is predicted from the tokens before i.
-        tokens: (batch, length) int64, the tokens to predict.
+        tokens: (batch, length) int64.
         padding: the token that counts for nothing.
     """
     return functional.cross_entropy(logits.flatten(0, 1), tokens.flatten(), ignore_index=padding)
 
 
 def sequence_log_probability(logits: Tensor, tokens: Tensor, *, padding: int = 0) -> Tensor:
-    """Each sequence's log probability, the sum of log p(t_i | t_<i), in nats.
-
-    Args:
-        logits: (batch, length, vocabulary), see `next_token_loss`.
-        tokens: (batch, length) int64.
-        padding: the token that counts for nothing.
-
-    Returns:
-        (batch,).
-    """
+    """(batch,) sums of log p(t_i | t_<i), in nats; arguments as of `next_token_loss`."""
     chosen = logits.log_softmax(-1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     return chosen.masked_fill(tokens == padding, 0.0).sum(-1)
 
@@ -515,15 +402,9 @@ def prior_reward(
 ) -> Tensor:
     """R - weight (log pi - log pi_0): a reward that pays for leaving the prior model.
 
-    Its mean under pi is the mean reward minus ``weight`` KL(pi | pi_0). Without history.
+    Its mean under pi, which sampled, is the mean reward minus ``weight`` KL(pi | pi_0), where pi_0
+    is the model it began with. All are (batch,), in nats and without history.
 
-    Args:
-        reward: (batch,).
-        log_probability: (batch,) under the policy that sampled.
-        prior_log_probability: (batch,) under the model it began with.
-        weight: reward a nat.
-
-    Source:
-        Jaques et al., Sequence Tutor (2017).
+    Source: Jaques et al., Sequence Tutor (2017).
     """
     return (reward - weight * (log_probability - prior_log_probability)).detach()

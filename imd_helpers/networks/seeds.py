@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from .checkpoint import section
 if TYPE_CHECKING:
     import pandas as pd
 
-PENALTIES = ("gradient", "r1", "r2", "r1r2")
+PENALTIES = ("gradient", "r1", "r2", "r1r2")  # between both; at real, at generated samples, both
 OPTIMIZERS = ("adam", "rmsprop")
 BLOCK = 2**18  # random numbers that a seed draws at a time
 
@@ -39,47 +39,28 @@ Maker = Callable[[], nn.Module]
 class SeedConfig:
     """How the seeds are trained; the keywords of `train_seeds`.
 
-    Attributes:
-        loss: one of `losses.PAIRS`.
-        penalty: ``gradient`` (between real and generated samples), ``r1`` (real), ``r2``
-            (generated), ``r1r2`` (both), or None.
-        penalty_weight: factor of the penalty.
-        mixing: see `losses.mix`.
-        outputs: see `losses.gradient_penalty`.
-        clip: cut the critic's weights to [-clip, clip] after each of its steps.
-        auxiliary: ``class`` or ``value``: the critic is called without the condition and returns
-            a score and a prediction of the condition, which both players want to be right.
-        auxiliary_weight: factor of that loss.
-        steps: generator steps.
-        critic_steps: critic steps for each generator step.
-        batch: samples a batch.
-        latent: length of the noise vector.
-        optimizer: ``adam`` or ``rmsprop``.
-        lr_generator: the generator's learning rate.
-        lr_critic: the critic's.
-        betas: of Adam.
-        ema: decay of the running mean of the generator's weights, which then samples; 0 for none.
-        log_every: steps from one row of the history to the next.
+    With ``auxiliary`` the critic is called without the condition and returns a score and a
+    prediction of the condition (a ``class`` or a ``value``), which both players want to be right.
     """
 
-    loss: str = "wasserstein"
-    penalty: str | None = None
+    loss: str = "wasserstein"  # one of `losses.PAIRS`
+    penalty: str | None = None  # one of `PENALTIES`
     penalty_weight: float = 10.0
-    mixing: str = "uniform"
-    outputs: str = "one"
-    clip: float | None = None
+    mixing: str = "uniform"  # see `losses.mix`
+    outputs: str = "one"  # see `losses.gradient_penalty`
+    clip: float | None = None  # cut the critic's weights to [-clip, clip] after each of its steps
     auxiliary: str | None = None
     auxiliary_weight: float = 1.0
-    steps: int = 1000
+    steps: int = 1000  # of the generator, each after ``critic_steps`` of the critic
     critic_steps: int = 1
     batch: int = 128
-    latent: int = 8
-    optimizer: str = "adam"
+    latent: int = 8  # length of the noise vector
+    optimizer: str = "adam"  # with these ``betas``; or ``rmsprop``
     lr_generator: float = 1e-3
     lr_critic: float = 1e-3
     betas: tuple[float, float] = (0.5, 0.9)
-    ema: float = 0.0
-    log_every: int = 50
+    ema: float = 0.0  # decay of the running mean of the generator's weights, which then samples
+    log_every: int = 50  # steps from one row of the history to the next
 
     def __post_init__(self) -> None:
         for name in ("steps", "critic_steps", "batch", "latent", "log_every"):
@@ -87,7 +68,7 @@ class SeedConfig:
                 raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
         if not 0.0 <= self.ema < 1.0:
             raise InputError(f"ema={self.ema}: a decay lies in [0, 1), e.g. 0.999")
-        losses.pair(self.loss)
+        lookup("loss", self.loss, losses.PAIRS)
         lookup("mixing", self.mixing, losses.MIXINGS)
         lookup("optimizer", self.optimizer, OPTIMIZERS)
         if self.penalty is not None:
@@ -115,7 +96,7 @@ def train_seeds(
 
     Args:
         make_generator: makes a generator; called once a seed, with torch seeded by it.
-        make_critic: the same for the critic or discriminator.
+        make_critic: the same for the critic.
         data: (n, ...) real samples.
         condition: (n,) classes or (n, ...) numbers; both networks are then called with it.
         seeds: one run each.
@@ -127,9 +108,7 @@ def train_seeds(
         settings: see `SeedConfig`.
 
     Raises:
-        InputError: an impossible setting, or a network with random layers (dropout), whose
-            random numbers could not be the same in both ways.
-        UnknownNameError: an unknown loss, penalty, mixing, optimizer or auxiliary loss.
+        InputError: an impossible setting, or a network with random layers (dropout).
     """
     config = SeedConfig(**settings)
     chosen = tuple(seeds)
@@ -139,9 +118,8 @@ def train_seeds(
     if config.auxiliary is not None and condition is None:
         raise InputError(f"auxiliary={config.auxiliary!r} predicts the condition: give condition=")
     began = time.perf_counter()
-    groups = [chosen] if together else [(seed,) for seed in chosen]
     rows, players = [], []
-    for group in groups:
+    for group in [chosen] if together else [(seed,) for seed in chosen]:
         run = _Training(group, make_generator, make_critic, table, config, stacked=together)
         rows += run.train(probe, probe_samples)
         players += run.final_players()
@@ -153,20 +131,11 @@ def train_seeds(
 
 @dataclass
 class SeedRuns:
-    """Trained players of several seeds, and their history.
-
-    Attributes:
-        seeds: one a run.
-        rows: one dict a seed and logged step.
-        players: (generator, critic) of each seed, in evaluation mode.
-        table: the data.
-        latent: length of the noise vector.
-        seconds: wall time.
-    """
+    """Trained players of several seeds, in evaluation mode, and their history."""
 
     seeds: tuple[int, ...]
-    rows: list[dict[str, float]] = field(repr=False)
-    players: list[tuple[nn.Module, nn.Module]] = field(repr=False)
+    rows: list[dict[str, float]] = field(repr=False)  # one a seed and logged step, see `history`
+    players: list[tuple[nn.Module, nn.Module]] = field(repr=False)  # generator and critic
     table: _Table = field(repr=False)
     latent: int
     seconds: float
@@ -196,15 +165,9 @@ class SeedRuns:
 
     @torch.no_grad()
     def sample(self, n: int, *, condition: Tensor | None = None, seed: int = 0) -> Tensor:
-        """Generate n samples with each seed's generator.
+        """(seeds, n, ...) samples of each seed's generator, from the same noise.
 
-        Args:
-            n: how many.
-            condition: (n, ...) conditions; drawn from the data unless given.
-            seed: of the noise, which is the same for each generator.
-
-        Returns:
-            (seeds, n, ...).
+        The (n, ...) conditions are drawn from the data unless given.
         """
         inputs = self.table.inputs(n, self.latent, seed, condition)
         return torch.stack([generator(*inputs) for generator, _ in self.players])
@@ -216,20 +179,10 @@ class SeedRuns:
         return torch.stack([_score(critic(*inputs)).squeeze(-1) for _, critic in self.players])
 
     def diagnose(self, real: Tensor, *, n: int = 1000, seed: int = 0) -> pd.DataFrame:
-        """How far each seed's samples are from real ones.
-
-        Args:
-            real: (m, ...) held-out samples; the first n are used.
-            n: generated samples.
-            seed: of the noise.
-
-        Returns:
-            One row a seed: precision, recall, sliced_wasserstein, mmd; NaN where it diverged.
-        """
+        """How far n samples of each seed are from the first n real ones, see `diagnose`."""
         import pandas as pd
 
-        samples = self.sample(n, seed=seed)
-        rows = [diagnose(real[:n], fake) for fake in samples]
+        rows = [diagnose(real[:n], fake) for fake in self.sample(n, seed=seed)]
         return pd.DataFrame(rows, index=pd.Index(self.seeds, name="seed"))
 
 
@@ -286,28 +239,22 @@ class _Table:
         return noise, condition
 
 
-class _Draws:
-    """The random numbers of one seed, a block of iterations at a time from its own generator."""
+def _blocks(seed: int, table: _Table, config: SeedConfig) -> Iterator[tuple[Tensor, ...]]:
+    """The random numbers of one seed from its own generator, a block of iterations at a time.
 
-    def __init__(self, seed: int, table: _Table, config: SeedConfig) -> None:
-        self.rng = torch.Generator(device=table.data.device).manual_seed(seed)
-        self.data, self.config = table.data, config
-        turns = config.critic_steps + 1
-        rounds = max(1, BLOCK // (turns * config.batch * (config.latent + 2)))
-        self.shape = (rounds, turns, config.batch)
-
-    def block(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows (rounds, turns, batch), noise (…, latent) and mixing weights (…, 1, …)."""
-        data, rng = self.data, self.rng
-        index = torch.randint(len(data), self.shape, generator=rng, device=data.device)
-        noise = torch.randn(
-            *self.shape, self.config.latent, generator=rng, dtype=data.dtype, device=data.device
+    Rows (rounds, turns, batch), noise (…, latent) and mixing weights (…, 1, …).
+    """
+    data, turns = table.data, config.critic_steps + 1
+    rng = torch.Generator(device=data.device).manual_seed(seed)
+    rounds = max(1, BLOCK // (turns * config.batch * (config.latent + 2)))
+    shape = (rounds, turns, config.batch)
+    wide, ones = (*shape, config.latent), [1] * (data.ndim - 1)
+    while True:
+        yield (
+            torch.randint(len(data), shape, generator=rng, device=data.device),
+            torch.randn(wide, generator=rng, dtype=data.dtype, device=data.device),
+            losses.mixing_weight((*shape, *ones), mixing=config.mixing, generator=rng, like=data),
         )
-        ones = [1] * (data.ndim - 1)
-        weight = losses.mixing_weight(
-            (*self.shape, *ones), mixing=self.config.mixing, generator=rng, like=data
-        )
-        return index, noise, weight
 
 
 # ---- the players: one network, or k of them as one
@@ -316,7 +263,9 @@ class _Draws:
 class _Player:
     """One network as it is, or k of one architecture with stacked weights: (k, ...) to (k, ...)."""
 
-    def __init__(self, networks: Sequence[nn.Module], *, stacked: bool) -> None:
+    def __init__(
+        self, networks: Sequence[nn.Module], config: SeedConfig, rate: float, *, stacked: bool
+    ) -> None:
         self.k, self.stacked, self.base = len(networks), stacked, networks[0]
         if stacked:
             self.weights, self.buffers = stack_module_state(list(networks))
@@ -329,9 +278,20 @@ class _Player:
             self.buffers = dict(self.base.named_buffers())
             self.call = self.base
         self.parameters = [w for w in self.weights.values() if w.requires_grad]
+        # both are elementwise, so a stack of weights is trained as its members would be
+        if config.optimizer == "rmsprop":
+            self.optimizer = torch.optim.RMSprop(self.parameters, lr=rate)
+        else:
+            self.optimizer = torch.optim.Adam(self.parameters, rate, config.betas, fused=True)
 
     def __call__(self, *inputs: Tensor) -> Any:
         return self.call(*inputs)
+
+    def learn(self, loss: Tensor) -> None:
+        """One step down a loss, a scalar or one a network, which share no weight."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.sum().backward(inputs=self.parameters)  # of this player alone
+        self.optimizer.step()
 
     @torch.no_grad()
     def networks(self) -> list[nn.Module]:
@@ -347,12 +307,8 @@ class _Player:
 
     def slope(self) -> Tensor:
         """(k,) norms of the gradients."""
-        squares = [
-            p.grad.reshape(self.k, -1).square().sum(1)
-            for p in self.parameters
-            if p.grad is not None
-        ]
-        return torch.stack(squares).sum(0).sqrt()
+        found = [p.grad for p in self.parameters if p.grad is not None]
+        return torch.stack([g.reshape(self.k, -1).square().sum(1) for g in found]).sum(0).sqrt()
 
     @torch.no_grad()
     def follow(self, other: _Player, decay: float) -> None:
@@ -379,7 +335,12 @@ def _stacked_call(module: nn.Module, weights: State, buffers: State) -> Callable
     costs more for each operation.
     """
     if type(module) is nn.Linear and "bias" in weights:
-        return _dense(module, weights, buffers)
+
+        def dense(x: Tensor) -> Tensor:  # (k, batch, …, in) to (k, batch, …, out)
+            bias, weight = weights["bias"].unsqueeze(1), weights["weight"].mT
+            return torch.baddbmm(bias, x.flatten(1, -2), weight).view(*x.shape[:-1], -1)
+
+        return dense
     if type(module) in ELEMENTWISE:
         return module
     if type(module) in CONTAINERS:
@@ -406,18 +367,6 @@ def _by_vmap(module: nn.Module, weights: State, buffers: State) -> Callable[...,
     return lambda *inputs: vmap(one)(weights, buffers, inputs)
 
 
-def _dense(module: nn.Module, weights: State, buffers: State) -> Callable[[Tensor], Tensor]:
-    """Dense layers of all seeds: (k, batch, in) to (k, batch, out)."""
-    general = _by_vmap(module, weights, buffers)
-
-    def call(x: Tensor) -> Tensor:
-        if x.ndim != 3:
-            return general(x)
-        return torch.baddbmm(weights["bias"].unsqueeze(1), x, weights["weight"].mT)
-
-    return call
-
-
 # ---- training
 
 
@@ -435,21 +384,18 @@ class _Training:
         stacked: bool,
     ) -> None:
         made = [_make(seed, make_generator, make_critic, table.data) for seed in seeds]
-        self.generator, self.critic = (
-            _Player(networks, stacked=stacked) for networks in zip(*made, strict=True)
-        )
+        generators, critics = zip(*made, strict=True)
+        self.generator = _Player(generators, config, config.lr_generator, stacked=stacked)
+        self.critic = _Player(critics, config, config.lr_critic, stacked=stacked)
+        self.sampler = self.generator  # or the running mean of it
+        if config.ema:
+            slow = copy.deepcopy(self.generator.networks())
+            self.sampler = _Player(slow, config, 0.0, stacked=stacked)
         # a function of one seed's batch becomes one of all seeds' batches
         self.each = vmap if stacked else (lambda function: function)
         self.batch_dims = 2 if stacked else 1
         self.seeds, self.table, self.config, self.stacked = seeds, table, config, stacked
-        self.pair = losses.pair(config.loss)
-        self.draws = [_Draws(seed, table, config) for seed in seeds]
-        self.critic_optimizer = _optimizer(self.critic, config, config.lr_critic)
-        self.generator_optimizer = _optimizer(self.generator, config, config.lr_generator)
-        self.sampler = self.generator  # or the running mean of it
-        if config.ema:
-            slow = copy.deepcopy(self.generator.networks())
-            self.sampler = _Player(slow, stacked=stacked)
+        self.pair = losses.PAIRS[config.loss]
         self.sums: dict[str, Tensor] = {}
         self.times: dict[str, int] = {}
 
@@ -471,11 +417,11 @@ class _Training:
 
     def final_players(self) -> list[tuple[nn.Module, nn.Module]]:
         """(generator, critic) of each seed, in evaluation mode, without gradients."""
-        players = list(zip(self.sampler.networks(), self.critic.networks(), strict=True))
-        for player in players:
-            for network in player:
-                network.eval().requires_grad_(False)
-        return players
+        frozen = [
+            [network.eval().requires_grad_(False) for network in player.networks()]
+            for player in (self.sampler, self.critic)
+        ]
+        return list(zip(*frozen, strict=True))
 
     # ---- one step
 
@@ -487,16 +433,8 @@ class _Training:
         real_out, fake_out = self.critic(real, *seen), self.critic(fake, *seen)
         real_score, fake_score = _score(real_out), _score(fake_out)
         loss = self.each(self.pair.critic)(real_score, fake_score)
-        total = loss
-        if self.config.penalty:
-            penalty = self._penalty(real, fake, weight, seen)
-            total = total + self.config.penalty_weight * penalty
-            self._record(penalty=penalty)
-        if self.config.auxiliary:
-            right = self._auxiliary(real_out, condition) + self._auxiliary(fake_out, condition)
-            total = total + self.config.auxiliary_weight * right
-            self._record(critic_auxiliary=right)
-        self._update(self.critic, self.critic_optimizer, total)
+        total = loss + self._penalty(real, fake, weight, seen)
+        self.critic.learn(total + self._auxiliary("critic", condition, real_out, fake_out))
         if self.config.clip is not None:
             losses.clip_weights(self.critic.parameters, self.config.clip)
         self._record(
@@ -515,55 +453,53 @@ class _Training:
             with torch.no_grad():
                 real_score = _score(self.critic(real, *seen))
         loss = self.each(self.pair.generator)(real_score, fake_score)
-        total = loss
-        if self.config.auxiliary:
-            right = self._auxiliary(fake_out, condition)
-            total = total + self.config.auxiliary_weight * right
-            self._record(generator_auxiliary=right)
-        self._update(self.generator, self.generator_optimizer, total)
+        self.generator.learn(loss + self._auxiliary("generator", condition, fake_out))
         if self.config.ema:
             self.sampler.follow(self.generator, self.config.ema)
         self._record(generator_loss=loss)
 
     def _penalty(
         self, real: Tensor, fake: Tensor, weight: Tensor, seen: tuple[Tensor, ...]
-    ) -> Tensor:
-        """(k,) or a scalar, see ``penalty`` of `train_seeds`."""
+    ) -> Tensor | float:
+        """The critic's penalty times its weight; 0 without one."""
+        kind, dims = self.config.penalty, self.batch_dims
+        if kind is None:
+            return 0.0
 
         def slope(points: Tensor) -> Tensor:
-            return losses.slope(
-                lambda x: _score(self.critic(x, *seen)),
-                points,
-                outputs=self.config.outputs,
-                batch_dims=self.batch_dims,
-            )
+            def score(x: Tensor) -> Tensor:
+                return _score(self.critic(x, *seen))
 
-        kind = self.config.penalty
+            return losses.slope(score, points, outputs=self.config.outputs, batch_dims=dims)
+
         if kind == "gradient":
-            return self.each(losses.one_centred)(slope(losses.between(real, fake, weight)))
-        places = [x for x, name in ((real, "r1"), (fake, "r2")) if name in kind]
-        return sum(self.each(losses.zero_centred)(slope(place)) for place in places)
+            penalty = self.each(losses.one_centred)(slope(losses.between(real, fake, weight)))
+        else:
+            places = [x for x, name in ((real, "r1"), (fake, "r2")) if name in kind]
+            penalty = sum(self.each(losses.zero_centred)(slope(place)) for place in places)
+        self._record(penalty=penalty)
+        return self.config.penalty_weight * penalty
 
-    def _auxiliary(self, out: tuple[Tensor, Tensor], condition: tuple[Tensor, ...]) -> Tensor:
-        return self.each(losses.AUXILIARIES[self.config.auxiliary])(out[1], *condition)
-
-    @staticmethod
-    def _update(player: _Player, optimizer: torch.optim.Optimizer, total: Tensor) -> None:
-        optimizer.zero_grad(set_to_none=True)
-        # seeds share no weight, so the gradient of the sum is each seed's own; only this player's
-        total.sum().backward(inputs=player.parameters)
-        optimizer.step()
+    def _auxiliary(
+        self, player: str, condition: tuple[Tensor, ...], *outputs: tuple[Tensor, Tensor]
+    ) -> Tensor | float:
+        """What wrong predictions of the condition cost a player; 0 without that loss."""
+        if self.config.auxiliary is None:
+            return 0.0
+        loss = self.each(losses.AUXILIARIES[self.config.auxiliary])
+        cost = sum(loss(prediction, *condition) for _, prediction in outputs)
+        self._record(**{f"{player}_auxiliary": cost})
+        return self.config.auxiliary_weight * cost
 
     # ---- random numbers, records
 
-    def _iterations(self) -> Iterable[tuple[Tensor, Tensor, Tensor]]:
+    def _iterations(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Rows, noise and mixing weights of one iteration after the other: (turns, [k,] batch…)."""
-        while True:
-            blocks = [draws.block() for draws in self.draws]
+        draws = [_blocks(seed, self.table, self.config) for seed in self.seeds]
+        for blocks in zip(*draws, strict=True):
+            block = blocks[0]
             if self.stacked:
                 block = [torch.stack(parts, dim=2) for parts in zip(*blocks, strict=True)]
-            else:
-                block = list(blocks[0])
             yield from zip(*block, strict=True)
 
     def _record(self, **values: Tensor) -> None:
@@ -599,10 +535,7 @@ class _Training:
 
 
 def _make(
-    seed: int,
-    make_generator: Maker,
-    make_critic: Maker,
-    like: Tensor,
+    seed: int, make_generator: Maker, make_critic: Maker, like: Tensor
 ) -> tuple[nn.Module, nn.Module]:
     """Both networks of one seed, on the device and in the precision of the data."""
     with torch.random.fork_rng(devices=[]):
@@ -618,13 +551,6 @@ def _make(
                 )
     generator, critic = (network.to(like.device, like.dtype).train() for network in players)
     return generator, critic
-
-
-def _optimizer(player: _Player, config: SeedConfig, rate: float) -> torch.optim.Optimizer:
-    """Both are elementwise, so a stack of weights is trained as its members would be."""
-    if config.optimizer == "rmsprop":
-        return torch.optim.RMSprop(player.parameters, lr=rate)
-    return torch.optim.Adam(player.parameters, lr=rate, betas=config.betas, fused=True)
 
 
 def _score(out: Tensor | tuple[Tensor, Tensor]) -> Tensor:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 
@@ -21,8 +22,6 @@ class Team:
         """The team of this process."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
             return cls()
-        import torch.distributed as dist
-
         if not dist.is_initialized():
             if torch.cuda.is_available():
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
@@ -33,8 +32,6 @@ class Team:
         """Average gradients over the team."""
         if self.size == 1:
             return
-        import torch.distributed as dist
-
         for parameter in parameters:
             if parameter.grad is not None:
                 dist.all_reduce(parameter.grad)
@@ -44,8 +41,6 @@ class Team:
         """Give every process the first one's weights."""
         if self.size == 1:
             return
-        import torch.distributed as dist
-
         for network in networks:
             for tensor in network.state_dict().values() if network is not None else ():
                 dist.broadcast(tensor, 0)

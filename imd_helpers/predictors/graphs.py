@@ -26,16 +26,10 @@ EDGE_STEP = 0.4  # Å; published 0.2: the coarser one costs half and loses littl
 
 
 class GraphReader(GraphNetwork):
-    """A graph network that makes the features of sites and edges itself.
-
-    Args:
-        width: features of a site inside the network.
-        convolutions: how many.
-        stop: last centre of the Gaussians of an edge, Å.
-        step: between the centres, Å.
-    """
+    """A graph network that makes the features of sites and edges itself."""
 
     def __init__(self, *, width: int, convolutions: int, stop: float, step: float) -> None:
+        """Hidden width and depth; last centre of the Gaussians of an edge, and their step, Å."""
         n_edge = gaussians(torch.zeros(1), stop=stop, step=step).shape[1]
         super().__init__(N_SITE, n_edge, width=width, convolutions=convolutions)
         self.stop, self.step = stop, step
@@ -52,25 +46,15 @@ class GraphReader(GraphNetwork):
 
 @dataclass(eq=False)
 class GraphPredictor:
-    """Message passing on crystal graphs, fitted by Adam with a learning rate that falls to zero.
+    """Message passing on crystal graphs, fitted by Adam with a learning rate that falls to zero."""
 
-    Attributes:
-        width: features of a site inside the network.
-        convolutions: how many.
-        epochs: passes over the data.
-        batch: graphs in a step.
-        lr: learning rate at the start.
-        seed: of weights and order.
-        history: mean loss of each epoch.
-    """
-
-    width: int = 32
+    width: int = 32  # features of a site inside the network
     convolutions: int = 3
-    epochs: int = 10
-    batch: int = 64
-    lr: float = 3e-3
-    seed: int = 0
-    history: list[float] = field(default_factory=list, init=False)
+    epochs: int = 10  # passes over the data
+    batch: int = 64  # graphs in a step
+    lr: float = 3e-3  # at the start
+    seed: int = 0  # of weights and order
+    history: list[float] = field(default_factory=list, init=False)  # mean loss of each epoch
     _network: GraphReader | None = field(default=None, init=False, repr=False)
     _scale: tuple[float, float] = field(default=(0.0, 1.0), init=False, repr=False)
 
@@ -85,19 +69,29 @@ class GraphPredictor:
         if len(graph) < self.batch:
             raise InputError(f"{len(graph)} graphs: at least one batch of {self.batch} is needed")
         mean, spread = self._scale = float(values.mean()), float(values.std() + 1e-6)
-        scaled = torch.as_tensor((values - mean) / spread, dtype=torch.float32)
-        rng = np.random.default_rng(self.seed)
+        scaled = torch.as_tensor((values - mean) / spread, dtype=torch.float32, device=device())
+        rng, n_batches = np.random.default_rng(self.seed), len(graph) // self.batch
+
+        def batches() -> Iterator[tuple[tuple[CrystalGraph, Tensor], int]]:
+            order = rng.permutation(len(graph))[: n_batches * self.batch]
+            wanted = scaled[torch.as_tensor(order)].split(self.batch)
+            for pair in zip(chunks(graph[order], self.batch), wanted, strict=True):
+                yield pair, self.batch
+
+        def terms(batch: tuple[CrystalGraph, Tensor]) -> dict[str, Tensor]:
+            return {"loss": functional.smooth_l1_loss(network.read(batch[0]), batch[1])}
+
         with seeded(self.seed):
             network = GraphReader(
                 width=self.width, convolutions=self.convolutions, stop=EDGE_STOP, step=EDGE_STEP
             ).to(device())
             rows = fit_epochs(
                 network,
-                lambda: _labelled(graph, scaled, self.batch, rng),
-                lambda batch: {"loss": _error(network, *batch)},
+                batches,
+                terms,
                 epochs=self.epochs,
                 lr=self.lr,
-                falling=self.epochs * (len(graph) // self.batch),
+                falling=self.epochs * n_batches,
             )
         self.history = [row["loss"] for row in rows]
         self._network = network.eval()
@@ -117,21 +111,6 @@ class GraphPredictor:
             parts = [self._network.read(part).cpu() for part in chunks(graph[rows], 512)]
             out[rows] = self._scale[0] + self._scale[1] * torch.cat(parts).numpy()
         return out
-
-
-def _labelled(
-    graph: CrystalGraph, values: Tensor, batch: int, rng: np.random.Generator
-) -> Iterator[tuple[tuple[CrystalGraph, Tensor], int]]:
-    """Whole batches of graphs and their values, in a random order."""
-    order = rng.permutation(len(graph))[: len(graph) // batch * batch]
-    wanted = values[torch.as_tensor(order)].split(batch)
-    for pair in zip(chunks(graph[order], batch), wanted, strict=True):
-        yield pair, batch
-
-
-def _error(network: GraphReader, graph: CrystalGraph, wanted: Tensor) -> Tensor:
-    found = network.read(graph)
-    return functional.smooth_l1_loss(found, wanted.to(found.device))
 
 
 # ---- graphs in batches, and graphs of formulas
@@ -185,11 +164,10 @@ def formula_graph(counts: np.ndarray) -> CrystalGraph:
     owner, z = np.nonzero(counts)
     share = counts[owner, z] / np.maximum(counts.sum(1), 1)[owner]
     kinds = np.bincount(owner, minlength=len(counts))  # (n,)
-    begin = np.cumsum(kinds) - kinds
-    centre = np.repeat(np.arange(len(owner)), kinds[owner])
-    first = np.repeat(begin[owner], kinds[owner])
-    ends = np.cumsum(kinds[owner])
-    neighbour = first + np.arange(len(centre)) - np.repeat(ends - kinds[owner], kinds[owner])
+    size = kinds[owner]  # (sites,) edges of each
+    centre = np.repeat(np.arange(len(owner)), size)
+    begin = (np.cumsum(kinds) - kinds)[owner] - (np.cumsum(size) - size)
+    neighbour = np.arange(len(centre)) + np.repeat(begin, size)
     ok = kinds > 0
     return CrystalGraph(
         edge_index=torch.as_tensor(np.stack([centre, neighbour])),

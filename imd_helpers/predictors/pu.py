@@ -24,11 +24,11 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional
 
-from ..crystals.compositions import blocks
 from ..descriptors.crystal_graph import CrystalGraph
 from ..networks import checkpoint
 from ..networks.epochs import fit_epochs, seeded
-from ..runtime import InputError, device
+from ..networks.fit import average
+from ..runtime import InputError, device, progress_bar
 from .base import UNFITTED
 from .graphs import GraphReader, chunks, joined
 
@@ -37,35 +37,20 @@ FORMAT = "imd-pu-cgcnn-1"
 
 @dataclass(frozen=True)
 class PuConfig:
-    """The published settings by default.
+    """The published settings by default."""
 
-    Attributes:
-        bags: networks.
-        epochs: passes of each network over its positives and negatives.
-        batch: graphs in a step, at least 2.
-        lr: Adam's learning rate.
-        width: features of a site inside the network; the hidden layer behind it has twice as many.
-        convolutions: how many.
-        stop: largest value that the Gaussians of an edge reach, Å (or 1 for shares of elements).
-        step: between the Gaussians.
-        consistency: weight of the mean teacher's part of the loss; 0 for plain bagging.
-        teacher_decay: of the teacher's running mean of the student's weights.
-        noise: standard deviation of the noise on site features that teacher and student see.
-        seed: of weights, bags and order.
-    """
-
-    bags: int = 100
-    epochs: int = 50
-    batch: int = 64
-    lr: float = 1e-3
-    width: int = 90
+    bags: int = 100  # networks
+    epochs: int = 50  # passes of each network over its positives and negatives
+    batch: int = 64  # graphs in a step, at least 2
+    lr: float = 1e-3  # Adam's learning rate
+    width: int = 90  # features of a site; the hidden layer behind the network has twice as many
     convolutions: int = 3
-    stop: float = 8.0
-    step: float = 0.2
-    consistency: float = 0.0
-    teacher_decay: float = 0.99
-    noise: float = 0.05
-    seed: int = 0
+    stop: float = 8.0  # largest value that the Gaussians of an edge reach, Å; 1 for shares
+    step: float = 0.2  # between the Gaussians
+    consistency: float = 0.0  # weight of the mean teacher's part of the loss; 0: plain bagging
+    teacher_decay: float = 0.99  # of the teacher's running mean of the student's weights
+    noise: float = 0.05  # standard deviation, on site features that teacher and student see
+    seed: int = 0  # of weights, bags and order
 
 
 @dataclass(eq=False)
@@ -103,8 +88,6 @@ class PuEnsemble:
             InputError: graphs that failed, fewer unlabelled than a bag needs, or a file of other
                 settings.
         """
-        from tqdm.auto import tqdm
-
         positive, unlabelled = positive.checked(), unlabelled.checked()
         n = min(len(positive), len(unlabelled) // 2)
         if n < self.config.batch:
@@ -114,20 +97,19 @@ class PuEnsemble:
             )
         self.networks, self.drawn = [], np.zeros((0, len(unlabelled)), dtype=bool)
         if keep is not None and Path(keep).exists():
-            self._resume(Path(keep))
-        begun = len(self.networks)
-        bags = tqdm(range(begun, self.config.bags), disable=not progress, unit="bag")
-        for bag in bags:
+            self._resume(keep)
+        graph, missing = joined(positive, unlabelled), range(len(self.networks), self.config.bags)
+        for bag in progress_bar(missing, "training", progress, unit="bag"):
             rng = np.random.default_rng((self.config.seed, bag))
             chosen = np.zeros(len(unlabelled), dtype=bool)
             chosen[rng.choice(len(unlabelled), size=n, replace=False)] = True
-            self.networks.append(self._one(positive, unlabelled, chosen, rng))
+            self.networks.append(self._one(graph, chosen, rng))
             self.drawn = np.concatenate([self.drawn, chosen[None]])
             if keep is not None:
                 self.save(keep)
         return self
 
-    def _resume(self, path: Path) -> None:
+    def _resume(self, path: Path | str) -> None:
         """Take over the bags of a file of the same settings and the same number of materials."""
         found = type(self).load(path)
         if found.config != self.config or found.drawn.shape[1] != self.drawn.shape[1]:
@@ -172,36 +154,33 @@ class PuEnsemble:
         if not self.networks:
             raise InputError(UNFITTED)
         out = np.full((len(self.networks), len(graph)), np.nan)
-        rows = np.flatnonzero(graph.ok)
-        for part in blocks(len(rows), 4096):
-            piece = graph[rows[part]]
-            for k, network in enumerate(self.networks):
-                out[k, rows[part]] = torch.sigmoid(network.read(piece)).numpy()
+        if graph.ok.any():
+            parts = [
+                torch.stack([torch.sigmoid(network.read(part)) for network in self.networks])
+                for part in chunks(graph[graph.ok], 4096)
+            ]
+            out[:, graph.ok] = torch.cat(parts, dim=1).numpy()
         return out
 
     # ---- one bag
 
     def _one(
-        self,
-        positive: CrystalGraph,
-        unlabelled: CrystalGraph,
-        chosen: np.ndarray,
-        rng: np.random.Generator,
+        self, graph: CrystalGraph, chosen: np.ndarray, rng: np.random.Generator
     ) -> GraphReader:
-        config = self.config
-        sides = (positive, np.arange(len(positive))), (unlabelled, np.flatnonzero(chosen))
-        others = np.flatnonzero(~chosen)
+        """A network that tells the positives from the chosen ones of the unlabelled behind them."""
+        config, half = self.config, self.config.batch // 2
+        n_positive = len(graph) - len(chosen)
+        others = n_positive + np.flatnonzero(~chosen)
 
-        def batches() -> Iterator[tuple[tuple[CrystalGraph, ...], int]]:
-            for pair in _halves(sides, config.batch // 2, rng):
-                free = []
-                if config.consistency:
-                    free = [unlabelled[rng.choice(others, size=config.batch)]]
-                yield (*pair, *free), config.batch
-
-        def follow() -> None:
-            if config.consistency:
-                _follow(teacher, student, config.teacher_decay)
+        def batches() -> Iterator[tuple[tuple[CrystalGraph, CrystalGraph | None], int]]:
+            sides = [np.arange(n_positive), n_positive + np.flatnonzero(chosen)]
+            sides = [rng.permutation(rows) for rows in sides]
+            whole = min(map(len, sides)) // half * half
+            # both sides in one batch, or batch norm would centre each on itself
+            rows = np.stack([side[:whole].reshape(-1, half) for side in sides], axis=1)
+            for part in chunks(graph[rows.ravel()], 2 * half):
+                free = graph[rng.choice(others, size=config.batch)] if config.consistency else None
+                yield (part, free), config.batch
 
         with seeded(int(rng.integers(2**31))):
             student = self._network().to(device())
@@ -212,34 +191,28 @@ class PuEnsemble:
                 lambda batch: {"loss": self._loss(student, teacher, *batch)},
                 epochs=config.epochs,
                 lr=config.lr,
-                after_step=follow,
+                after_step=lambda: average(teacher, student, config.teacher_decay),
             )
         return (teacher if config.consistency else student).cpu().eval()
 
     def _network(self) -> GraphReader:
-        config = self.config
-        return GraphReader(
-            width=config.width,
-            convolutions=config.convolutions,
-            stop=config.stop,
-            step=config.step,
-        )
+        names = ("width", "convolutions", "stop", "step")
+        return GraphReader(**{name: getattr(self.config, name) for name in names})
 
     def _loss(
         self,
         student: GraphReader,
         teacher: GraphReader,
-        real: CrystalGraph,
-        fake: CrystalGraph,
-        free: CrystalGraph | None = None,
+        labelled: CrystalGraph,
+        free: CrystalGraph | None,
     ) -> Tensor:
-        """Cross-entropy, and how far student and teacher differ where a bag has no labels.
+        """Cross-entropy of a batch whose first half are positives, and the mean teacher's part.
 
-        Both sides are in one batch, or batch norm would centre each on itself.
+        That is how far student and teacher differ on graphs that the bag gives no labels.
         """
         noise = self.config.noise if free is not None else 0.0
-        logits = student.read(joined(real, fake), noise=noise)
-        wanted = (torch.arange(len(logits), device=logits.device) < len(real)).to(logits.dtype)
+        logits = student.read(labelled, noise=noise)
+        wanted = (torch.arange(len(logits), device=logits.device) < len(logits) // 2).float()
         loss = functional.binary_cross_entropy_with_logits(logits, wanted)
         if free is not None:
             with torch.no_grad():
@@ -254,17 +227,12 @@ class PuEnsemble:
         """Write all networks, as 16-bit floats, and what each bag drew."""
         tensors: dict[str, Tensor] = {"drawn": torch.as_tensor(np.packbits(self.drawn, axis=1))}
         for k, network in enumerate(self.networks):
-            state = {
-                key: value.half() if value.is_floating_point() else value
-                for key, value in network.state_dict().items()
-            }
-            tensors |= checkpoint.prefixed(str(k), state)
-        header = {
-            "format": FORMAT,
-            "config": dataclasses.asdict(self.config),
-            "unlabelled": self.drawn.shape[1],
-        }
-        return checkpoint.write(path, tensors, header)
+            for name, value in network.state_dict().items():
+                tensors[f"{k}.{name}"] = value.half() if value.is_floating_point() else value
+        config, n = dataclasses.asdict(self.config), self.drawn.shape[1]
+        return checkpoint.write(
+            path, tensors, {"format": FORMAT, "config": config, "unlabelled": n}
+        )
 
     @classmethod
     def load(cls, path: Path | str) -> PuEnsemble:
@@ -291,14 +259,12 @@ def posterior(score: ArrayLike, prior: float) -> np.ndarray:
     """Probability that an unlabelled material is a positive, from its score.
 
     A bag holds as many positives as negatives, so its best score is ``p1 / (p1 + p)``, with the
-    densities of positives and of unlabelled. Then ``prior * p1 / p = prior * score / (1 - score)``.
+    densities of positives and of unlabelled. Then ``prior * p1 / p = prior * score / (1 - score)``,
+    and at most 1, where noise would lead beyond it.
 
     Args:
         score: in [0, 1], any shape.
         prior: share of positives among the unlabelled.
-
-    Returns:
-        The same shape; at most 1, where noise would lead beyond it.
 
     Raises:
         InputError: a prior outside [0, 1].
@@ -317,13 +283,10 @@ def posterior(score: ArrayLike, prior: float) -> np.ndarray:
 def largest_prior(spies: ArrayLike, unlabelled: ArrayLike) -> float:
     """Upper bound of the share of positives among the unlabelled, from spies hidden among them.
 
-    At every threshold the positives among the unlabelled reach beyond it as often as the spies do:
-    the share can be no larger than the quotient of the two tails. The smallest quotient counts,
-    over thresholds that leave 5 % to 95 % of the spies above.
-
-    Args:
-        spies: scores of positives that were hidden among the unlabelled in training.
-        unlabelled: scores of the true unlabelled.
+    Spies are positives that were hidden among the unlabelled in training. At every threshold the
+    positives among the true unlabelled reach beyond it as often as the spies do: the share can be
+    no larger than the quotient of the two tails of scores. The smallest quotient counts, over
+    thresholds that leave 5 % to 95 % of the spies above.
 
     Raises:
         InputError: fewer than 20 scores on a side, or scores that are not finite.
@@ -340,26 +303,3 @@ def largest_prior(spies: ArrayLike, unlabelled: ArrayLike) -> float:
     threshold = np.quantile(spies, 1 - above)
     tails = [np.mean(unlabelled >= t) / np.mean(spies >= t) for t in threshold]
     return float(min(1.0, *tails))
-
-
-# ---- parts
-
-
-def _halves(
-    sides: tuple[tuple[CrystalGraph, np.ndarray], ...], size: int, rng: np.random.Generator
-) -> Iterator[tuple[CrystalGraph, ...]]:
-    """Equally many graphs of each side, in a random order, until one side is used up."""
-    orders = [rng.permutation(rows) for _, rows in sides]
-    whole = min(map(len, orders)) // size * size
-    parts = [
-        chunks(graph[order[:whole]], size) for (graph, _), order in zip(sides, orders, strict=True)
-    ]
-    yield from zip(*parts, strict=True)
-
-
-@torch.no_grad()
-def _follow(teacher: GraphReader, student: GraphReader, decay: float) -> None:
-    for slow, fast in zip(teacher.parameters(), student.parameters(), strict=True):
-        slow.lerp_(fast, 1.0 - decay)
-    for slow, fast in zip(teacher.buffers(), student.buffers(), strict=True):
-        slow.copy_(fast)

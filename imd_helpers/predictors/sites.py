@@ -31,7 +31,7 @@ class SitePredictor:
 
     def __init__(self, kind: str, *, seed: int = 0) -> None:
         self.kind = lookup("kind of predictor", kind, KINDS)
-        self.prototypes: dict[tuple[int, ...], int] = {}
+        self.prototypes: list[tuple[int, ...]] = []  # known from the fit
         self.n_train = 0
         self._model = _kernel_ridge() if kind == "contacts" else _trees(seed)
 
@@ -42,7 +42,7 @@ class SitePredictor:
             InputError: no crystals, values of another shape, or values that are not finite.
         """
         values = checked_values(values, (len(sites), 2))
-        self.prototypes = {p: i for i, p in enumerate(sorted(set(_prototypes(canonical(sites)))))}
+        self.prototypes = sorted(set(_prototypes(canonical(sites))))
         self.n_train = len(sites)
         self._model.fit(self.features(sites), values)
         return self
@@ -58,19 +58,15 @@ class SitePredictor:
         return self._model.predict(self.features(sites))
 
     def features(self, sites: Sites) -> np.ndarray:
-        """(n, features), the same for all ways to write one crystal."""
+        """(n, features), the same for all ways to write one crystal.
+
+        The last columns of ``chemistry`` are one-hot: all zero for a prototype not seen in the fit.
+        """
         one = canonical(sites)
         if self.kind == "contacts":
             return contact_features(one)
-        return np.concatenate([chemistry_features(one), self._one_hot(one)], axis=1)
-
-    def _one_hot(self, sites: Sites) -> np.ndarray:
-        """(n, prototypes known from the fit); all zero for a prototype not seen."""
-        out = np.zeros((len(sites), len(self.prototypes)))
-        for i, prototype in enumerate(_prototypes(sites)):
-            if prototype in self.prototypes:
-                out[i, self.prototypes[prototype]] = 1.0
-        return out
+        seen = [[name == known for known in self.prototypes] for name in _prototypes(one)]
+        return np.concatenate([chemistry_features(one), np.array(seen, dtype=float)], axis=1)
 
 
 def contact_features(sites: Sites) -> np.ndarray:
@@ -110,8 +106,7 @@ def chemistry_features(sites: Sites) -> np.ndarray:
 
 def _geometry(sites: Sites) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(n, 6) contacts at a = 1, (n, 3) shares of the atoms, (n,) atoms in the cell."""
-    written = np.concatenate([sites.space_group[:, None], sites.grid.reshape(-1, 9)], axis=1)
-    patterns, which = np.unique(written, axis=0, return_inverse=True)
+    patterns, which = np.unique(sites.patterns(), axis=0, return_inverse=True)
     n = len(patterns)
     labels = np.tile(np.arange(1, N_ROWS + 1), (n, 1))
     frac = patterns[:, 1:].reshape(n, N_ROWS, 3) / GRID
@@ -131,8 +126,7 @@ def _geometry(sites: Sites) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _prototypes(sites: Sites) -> list[tuple[int, ...]]:
-    groups, grids = sites.space_group.tolist(), sites.grid.reshape(-1, 9).tolist()
-    return [(group, *grid) for group, grid in zip(groups, grids, strict=True)]
+    return list(map(tuple, sites.patterns().tolist()))
 
 
 def _kernel_ridge() -> Any:

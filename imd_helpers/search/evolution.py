@@ -20,17 +20,11 @@ NEIGHBOURS = 3
 
 @dataclass(frozen=True, eq=False)
 class GenePool:
-    """What genomes are made of.
+    """What genomes are made of."""
 
-    Attributes:
-        space_group: (prototypes,) ITA numbers.
-        grid: (prototypes, 3, 3) sites in units of 1/4.
-        elements: (elements,) atomic numbers.
-    """
-
-    space_group: np.ndarray
-    grid: np.ndarray
-    elements: np.ndarray
+    space_group: np.ndarray  # (prototypes,) ITA numbers
+    grid: np.ndarray  # (prototypes, 3, 3) sites in units of 1/4
+    elements: np.ndarray  # (elements,) atomic numbers
 
     @classmethod
     def from_sites(cls, sites: Sites, *, min_count: int = 1) -> GenePool:
@@ -78,8 +72,7 @@ class GenePool:
 
 def _patterns(sites: Sites) -> np.ndarray:
     """(n, 10) space group and sites of each crystal, the same for all orders of its rows."""
-    raw = np.concatenate([sites.space_group[:, None], sites.grid.reshape(-1, 9)], axis=1)
-    rows, which = np.unique(raw, axis=0, return_inverse=True)
+    rows, which = np.unique(sites.patterns(), axis=0, return_inverse=True)
     named = [prototype(int(row[0]), row[1:].reshape(N_ROWS, 3)) for row in rows]
     return np.array([[group, *np.ravel(orbits)] for group, orbits in named])[which.ravel()]
 
@@ -96,17 +89,10 @@ def tournament(
 
 
 def tournament_probability(population: int, size: int) -> np.ndarray:
-    """Probability that the individual of rank 1, 2, … wins one tournament.
+    """(population,) probabilities that the individual of rank 1, 2, … wins one tournament.
 
     ``((n - r + 1)^k - (n - r)^k) / n^k``, equation (eq-inverse-tournament) of the chapter on
-    inverse design.
-
-    Args:
-        population: how many individuals n there are, all of different fitness.
-        size: how many k are drawn with replacement.
-
-    Returns:
-        (population,) probabilities, the fittest first.
+    inverse design, for n individuals of different fitness of which k are drawn with replacement.
     """
     rank = np.arange(1, population + 1)
     return ((population - rank + 1.0) ** size - (population - rank) ** size) / population**size

@@ -4,31 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
 from ..descriptors.symmetry_sites import Sites, canonical
 from ..runtime import InputError
 
-Predict = Callable[[Sites], np.ndarray]
-
 
 @dataclass(frozen=True)
 class Target:
-    """Two wanted properties of a cubic crystal, with a window of tolerance around each.
+    """Two wanted properties of a cubic crystal, with a window of tolerance around each."""
 
-    Attributes:
-        length: lattice constant, Å.
-        energy: formation energy, eV/atom.
-        length_window: half width of the window of the lattice constant, Å.
-        energy_window: half width of the window of the energy, eV/atom.
-    """
-
-    length: float
-    energy: float
-    length_window: float = 0.1
-    energy_window: float = 0.1
+    length: float  # lattice constant, Å
+    energy: float  # formation energy, eV/atom
+    length_window: float = 0.1  # half width, Å
+    energy_window: float = 0.1  # half width, eV/atom
 
     def __post_init__(self) -> None:
         if not (self.length > 0 and self.length_window > 0 and self.energy_window > 0):
@@ -44,17 +35,14 @@ class Target:
 
 
 def target_distance(values: np.ndarray, target: Target) -> np.ndarray:
-    """Distance to the target in units of the windows; at most 1 is a hit.
+    """(n,) distances to the target in units of the windows; at most 1 is a hit.
 
     ``max(|a - a*| / w_a, |E - E*| / w_E)``, equation (eq-inverse-distance) of the chapter on
-    inverse design.
+    inverse design; NaN where a value is NaN.
 
     Args:
         values: (n, 2) lattice constant in Å and formation energy in eV/atom.
         target: what is wanted.
-
-    Returns:
-        (n,) numbers >= 0; NaN where a value is NaN.
 
     Raises:
         InputError: values of another shape.
@@ -67,7 +55,7 @@ def target_distance(values: np.ndarray, target: Target) -> np.ndarray:
 
 
 def predictive_value(prevalence: float, sensitivity: float, false_alarm: float) -> float:
-    """Share of predicted hits that are true hits.
+    """Share of predicted hits that are true hits; NaN where the predictor never calls a hit.
 
     ``p s / (p s + (1 - p) q)``, Bayes' rule, equation (eq-inverse-precision) of the chapter on
     inverse design.
@@ -76,21 +64,15 @@ def predictive_value(prevalence: float, sensitivity: float, false_alarm: float) 
         prevalence: share p of candidates that are hits.
         sensitivity: share s of hits that the predictor calls hits.
         false_alarm: share q of misses that the predictor calls hits.
-
-    Returns:
-        NaN where the predictor never calls a hit.
     """
     called = prevalence * sensitivity + (1 - prevalence) * false_alarm
     return prevalence * sensitivity / called if called > 0 else math.nan
 
 
 def enrichment(hits: int, calls: int, random_hits: int, random_calls: int) -> float:
-    """How many times more hits a call brings than a random call.
+    """How many times more hits a call brings than a random call; infinity if that found nothing.
 
     ``(h / n) / (h_0 / n_0)``, equation (eq-inverse-enrichment) of the chapter on inverse design.
-
-    Returns:
-        Infinity where random calls found nothing.
 
     Raises:
         InputError: no calls, or more hits than calls.
@@ -106,7 +88,7 @@ def enrichment(hits: int, calls: int, random_hits: int, random_calls: int) -> fl
 def crystal_keys(sites: Sites) -> list[bytes]:
     """One key a crystal, equal for all ways to write the same sites; the length plays no part."""
     one = canonical(sites)
-    rows = np.concatenate([one.space_group[:, None], one.numbers, one.grid.reshape(-1, 9)], axis=1)
+    rows = np.concatenate([one.patterns(), one.numbers], axis=1)
     return [row.tobytes() for row in rows.astype(np.int64)]
 
 
@@ -114,15 +96,12 @@ class CountedOracle:
     """A predictor that counts the different crystals it was asked about, and keeps its answers.
 
     Asking again about the same crystal costs nothing, because the answer is in the notebook.
-
-    Attributes:
-        answers: key of a crystal -> its (2,) predicted values, in the order of the questions.
     """
 
-    def __init__(self, predict: Predict) -> None:
+    def __init__(self, predict: Callable[[Sites], np.ndarray]) -> None:
         self._predict = predict
         self._asked: list[Sites] = []
-        self.answers: dict[bytes, np.ndarray] = {}
+        self.answers: dict[bytes, np.ndarray] = {}  # by key of a crystal, (2,), as they were asked
 
     @property
     def calls(self) -> int:
@@ -133,12 +112,11 @@ class CountedOracle:
         """(n, 2) lattice constants in Å and formation energies in eV/atom."""
         keys = crystal_keys(sites)
         first = {key: i for i, key in reversed(list(enumerate(keys)))}
-        new = np.array(sorted(i for key, i in first.items() if key not in self.answers), dtype=int)
-        if len(new):
-            asked = sites[new]
+        new = sorted(i for key, i in first.items() if key not in self.answers)
+        if new:
+            asked = sites[np.array(new)]
             self._asked.append(asked)
-            for i, value in zip(new, self._predict(asked), strict=True):
-                self.answers[keys[i]] = value
+            self.answers |= zip([keys[i] for i in new], self._predict(asked), strict=True)
         return np.array([self.answers[key] for key in keys]).reshape(-1, 2)
 
     def log(self) -> tuple[Sites, np.ndarray]:
@@ -155,8 +133,5 @@ class CountedOracle:
 def concatenate(parts: list[Sites]) -> Sites:
     """Several `Sites` as one."""
     return Sites(
-        np.concatenate([part.space_group for part in parts]),
-        np.concatenate([part.numbers for part in parts]),
-        np.concatenate([part.grid for part in parts]),
-        np.concatenate([part.length for part in parts]),
+        *(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Sites))
     )

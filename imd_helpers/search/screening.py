@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from ..crystals import elements
@@ -17,13 +19,9 @@ def distinct(sites: Sites, *, without: Sites | None = None) -> Sites:
         sites: crystals with repetitions.
         without: crystals that are known already.
     """
-    seen = set() if without is None or len(without) == 0 else set(crystal_keys(without))
-    keep = []
-    for i, key in enumerate(crystal_keys(sites) if len(sites) else []):
-        if key not in seen:
-            seen.add(key)
-            keep.append(i)
-    return sites[np.array(keep, dtype=int)]
+    seen = set(crystal_keys(without)) if without else set()
+    first = {key: i for i, key in reversed(list(enumerate(crystal_keys(sites))))}
+    return sites[np.array(sorted(i for key, i in first.items() if key not in seen), dtype=int)]
 
 
 def substitutions(sites: Sites) -> Sites:
@@ -39,17 +37,13 @@ def substitutions(sites: Sites) -> Sites:
     for z in known:
         others = known[(column[known] == column[z]) & (known != z)]
         for row in range(N_ROWS):
-            parents = sites[np.flatnonzero(sites.numbers[:, row] == z)]
-            parts += [_replace(parents, row, int(other)) for other in others]
-    parts = [part for part in parts if len(part)]
+            held = sites.numbers[:, row] == z
+            for other in others:
+                parents = sites[held & (sites.numbers != other).all(1)]  # three different elements
+                numbers = parents.numbers.copy()
+                numbers[:, row] = other
+                parts.append(replace(parents, numbers=numbers))
     return distinct(concatenate(parts), without=sites) if parts else sites[:0]
-
-
-def _replace(parents: Sites, row: int, other: int) -> Sites:
-    parents = parents[~(parents.numbers == other).any(1)]  # keep three different elements
-    numbers = parents.numbers.copy()
-    numbers[:, row] = other
-    return Sites(parents.space_group, numbers, parents.grid, parents.length)
 
 
 def screen(oracle: CountedOracle, candidates: Sites, *, budget: int, seed: int = 0) -> None:
@@ -66,7 +60,6 @@ def screen(oracle: CountedOracle, candidates: Sites, *, budget: int, seed: int =
     oracle(candidates[order])
 
 
-def with_length(sites: Sites, length: float | np.ndarray = 10.0) -> Sites:
+def with_length(sites: Sites, length: float = 10.0) -> Sites:
     """The same sites in cells of a given length, Å, for searches that know none."""
-    filled = np.broadcast_to(np.asarray(length, dtype=float), (len(sites),)).copy()
-    return Sites(sites.space_group, sites.numbers, sites.grid, filled)
+    return replace(sites, length=np.full(len(sites), length))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..judge.report import SHARE, Report, check_comparable
 from ..runtime import InputError
-from .figures import GREY, PALETTE
+from .figures import GREY, PALETTE, for_any_page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,58 +48,39 @@ def reports(*given: Report) -> Figure:
 def _draw_stages(ax: Axes, reports: Sequence[Report]) -> None:
     names = [stage.name for stage in reports[0].stages]
     for k, report in enumerate(reports):
-        table = report.table
-        y = np.arange(len(names)) + _offset(k, len(reports))
-        share, low, high = (100 * table[c].to_numpy() for c in ("share", "low", "high"))
+        y = _rows(len(names), k, len(reports))
+        share, low, high = (100 * report.table[c].to_numpy() for c in ("share", "low", "high"))
         label = f"{report.name} (n = {report.n:,})"
         ax.barh(y, share, 0.72 / len(reports), color=COLORS[k % len(COLORS)], label=label)
         ax.errorbar(share, y, xerr=(share - low, high - share), fmt="none", ecolor=GREY, capsize=2)
         for place, value, end in zip(y, share, high, strict=True):
             ax.text(end + 1, place, f"{value:.1f}", va="center", fontsize=8, color=GREY)
     _finish(ax, names, "samples that survive up to here, % of n")
-    ax.legend(
-        loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False, labelcolor=GREY
-    )
+    above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+    ax.legend(**above, ncols=2, frameon=False, labelcolor=GREY)
 
 
 def _draw_numbers(ax: Axes, reports: Sequence[Report], names: Sequence[str]) -> None:
     for k, report in enumerate(reports):
-        y = np.arange(len(names)) + _offset(k, len(reports))
+        y = _rows(len(names), k, len(reports))
         rows = [report[name] for name in names]
-        value, low, high = (
-            100 * np.array([getattr(row, end) for row in rows]) for end in ("value", "low", "high")
-        )
-        ax.errorbar(
-            value,
-            y,
-            xerr=(value - low, high - value),
-            fmt="o",
-            ms=5,
-            capsize=2,
-            color=COLORS[k % len(COLORS)],
-        )
+        value, low, high = 100 * np.array([(row.value, row.low, row.high) for row in rows]).T
+        look = {"fmt": "o", "ms": 5, "capsize": 2, "color": COLORS[k % len(COLORS)]}
+        ax.errorbar(value, y, xerr=(value - low, high - value), **look)
     _finish(ax, names, f"numbers of the protocol {reports[0].protocol}, %")
 
 
-def _offset(k: int, n: int) -> float:
-    """Where the k-th of n reports stands in its row."""
-    return (k - (n - 1) / 2) * 0.8 / n
+def _rows(n: int, k: int, reports: int) -> np.ndarray:
+    """Heights of the k-th report's marks in n rows that the reports share."""
+    return np.arange(n) + (k - (reports - 1) / 2) * 0.8 / reports
 
 
 def _finish(ax: Axes, names: Sequence[str], label: str) -> None:
-    """Rows from top to bottom, and ink that reads on light and dark pages."""
+    """Rows from top to bottom."""
     ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_xlim(0, 108)
-    ax.set_xlabel(label)
-    ax.figure.patch.set_alpha(0)
-    ax.patch.set_alpha(0)
-    ax.tick_params(colors=GREY)
-    ax.xaxis.label.set_color(GREY)
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        ax.spines[side].set_color(GREY)
+    ax.set(ylim=(len(names) - 0.4, -0.6), xlim=(0, 108), xlabel=label)
+    ax.spines[["top", "right"]].set_visible(False)
+    for_any_page(ax)
 
 
 # ---- phonons
@@ -116,12 +97,10 @@ def bands(*all_of: Phonons) -> Figure:
     from matplotlib import pyplot as plt
 
     first = all_of[0]
-    names = [name for _, name in first.ticks]
-    for other in all_of[1:]:
-        if (other.formula, [name for _, name in other.ticks]) != (first.formula, names):
-            raise InputError(
-                f"{other.formula} follows another path than {first.formula}: draw them apart"
-            )
+    path = [(found.formula, *(name for _, name in found.ticks)) for found in all_of]
+    for other in path[1:]:
+        if other != path[0]:
+            raise InputError(f"{other[0]} follows another path than {path[0][0]}: draw them apart")
     fig, (ax, side) = plt.subplots(
         1, 2, figsize=(7.0, 3.4), sharey=True, width_ratios=(4, 1), layout="constrained"
     )
@@ -131,7 +110,7 @@ def bands(*all_of: Phonons) -> Figure:
             ax.plot(*_broken(x, band), color=color, ls=dash, lw=1.2)
         ax.plot([], [], color=color, ls=dash, label=found.definition["potential"])
         side.plot(found.dos, found.dos_frequency, color=color, ls=dash, lw=1.2)
-    _dress(fig, ax, side, first)
+    _dress(ax, side, first)
     return fig
 
 
@@ -141,16 +120,11 @@ def _broken(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.insert(x, jump, np.nan), np.insert(y, jump, np.nan)
 
 
-def _dress(fig: Figure, ax: Any, side: Any, first: Phonons) -> None:
+def _dress(ax: Axes, side: Axes, first: Phonons) -> None:
     for axes in (ax, side):
         axes.axhline(0, color=GREY, lw=0.8)
-        axes.patch.set_alpha(0)
-        axes.tick_params(colors=GREY)
-        for spine in axes.spines.values():
-            spine.set_color(GREY)
-    fig.patch.set_alpha(0)
-    places, names = zip(*first.ticks, strict=True)
-    ax.set_xticks(places, names)
+        for_any_page(axes)
+    ax.set_xticks(*zip(*first.ticks, strict=True))
     ax.grid(axis="y", visible=False)
     ax.set_xlim(first.distance[0], first.distance[-1])
     ax.set_ylabel("frequency (THz), negative = imaginary", color=GREY)

@@ -5,53 +5,38 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Sequence
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..crystals import elements
 from ..crystals.batch import CrystalBatch
-from ..runtime import InputError, lookup
-from .colours import element_colour
-from .drawn import Drawing, draw, edges
-from .figures import GREY
+from ..crystals.elements import SYMBOLS, column
+from ..runtime import InputError, data_path
+from .drawn import Drawing, draw, edges, kinds
+from .figures import GREY, element_colour
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-STYLES = ("ball_stick", "spheres")
-BALL, SPHERE = 0.36, 0.85  # radius drawn, as a share of the covalent radius
+BALL, STICK = 0.36, 0.09  # radius drawn, as a share of the covalent radius; Å
 MOST_VIEWS = 24
+LARGE, SMALL = (480, 360), (240, 220)  # largest width, and height, of a view in pixels
 TURNS = ((-76, "x"), (-28, "z"))  # stand c up, look down on the cell, and turn it about c
 
 
-def crystal(
-    crystals: CrystalBatch | Structure,
-    *,
-    index: int = 0,
-    size: tuple[int, int] = (480, 360),
-    supercell: tuple[int, int, int] = (1, 1, 1),
-    style: str = "ball_stick",
-) -> None:
+def crystal(crystals: CrystalBatch | Structure) -> None:
     """Show one crystal, with the images of atoms on the faces, edges and corners of its cell.
 
     In Jupyter and Colab this is a 3-D view; elsewhere the crystal is printed in words.
 
     Args:
-        crystals: a batch, or a pymatgen structure.
-        index: which crystal of the batch.
-        size: largest width, and height, in pixels.
-        supercell: how many cells along a, b and c.
-        style: ``ball_stick`` (sticks join mutual nearest neighbours) or ``spheres``.
+        crystals: a batch, whose first crystal is shown, or a pymatgen structure.
 
     Raises:
-        InputError: no crystal, no such index, style or supercell.
+        InputError: no crystal.
     """
-    batch = as_batch(crystals)
-    if not -len(batch) <= index < len(batch):
-        raise InputError(f"index={index}, but there are {len(batch)}: take 0 to {len(batch) - 1}")
-    lookup("style", style, STYLES)
-    _publish([draw(batch, index, supercell)], [""], 1, size, style)
+    _publish([draw(as_batch(crystals), 0)], [], 1, LARGE)
 
 
 def crystals(
@@ -59,8 +44,6 @@ def crystals(
     *,
     columns: int = 3,
     titles: Sequence[str] | None = None,
-    size: tuple[int, int] = (240, 220),
-    style: str = "ball_stick",
 ) -> None:
     """Show several crystals side by side, each under its title (its formula, if none is given).
 
@@ -68,23 +51,30 @@ def crystals(
         batch: at most 24 crystals.
         columns: crystals in a row.
         titles: one a crystal.
-        size: largest width, and height, of one view in pixels.
-        style: ``ball_stick`` or ``spheres``.
 
     Raises:
         InputError: no crystals or too many, or not one title a crystal.
     """
     shown = as_batch(batch)
-    lookup("style", style, STYLES)
     if len(shown) > MOST_VIEWS:
         raise InputError(f"{len(shown)} views slow a page down: show at most {MOST_VIEWS}")
     if columns < 1:
         raise InputError(f"columns={columns} must be at least 1")
-    drawings = [draw(shown, i, (1, 1, 1)) for i in range(len(shown))]
-    names = [drawing.formula for drawing in drawings] if titles is None else list(titles)
-    if len(names) != len(drawings):
-        raise InputError(f"{len(names)} titles for {len(drawings)} crystals: give one each")
-    _publish(drawings, names, min(columns, len(drawings)), size, style)
+    names = one_each(titles, shown.formulas(), "crystals")
+    drawings = [draw(shown, i) for i in range(len(shown))]
+    _publish(drawings, names, min(columns, len(drawings)), SMALL)
+
+
+def one_each(titles: Sequence[str] | None, default: list[str], what: str) -> list[str]:
+    """The titles, or else the default ones.
+
+    Raises:
+        InputError: another number of titles.
+    """
+    names = default if titles is None else list(titles)
+    if len(names) != len(default):
+        raise InputError(f"{len(names)} titles for {len(default)} {what}: give one each")
+    return names
 
 
 def as_batch(given: object) -> CrystalBatch:
@@ -93,12 +83,11 @@ def as_batch(given: object) -> CrystalBatch:
     Raises:
         InputError: something else.
     """
+    several = [given] if hasattr(given, "frac_coords") else given
     if isinstance(given, CrystalBatch):
         batch = given
-    elif hasattr(given, "frac_coords"):
-        batch = CrystalBatch.from_structures([given])
-    elif isinstance(given, Sequence) and given and all(hasattr(s, "frac_coords") for s in given):
-        batch = CrystalBatch.from_structures(given)
+    elif isinstance(several, list | tuple) and several and hasattr(several[0], "frac_coords"):
+        batch = CrystalBatch.from_structures(several)
     else:
         raise InputError(
             f"cannot show {type(given).__name__}: give a CrystalBatch or a pymatgen Structure, "
@@ -110,51 +99,48 @@ def as_batch(given: object) -> CrystalBatch:
 
 
 def _publish(
-    drawings: list[Drawing], titles: list[str], columns: int, size: tuple[int, int], style: str
+    drawings: list[Drawing], titles: list[str], columns: int, size: tuple[int, int]
 ) -> None:
-    from IPython.display import display
-
-    words = "\n".join(drawing.words() for drawing in drawings)
-    markup = _page_part(drawings, titles, columns, size, style)
-    display({"text/html": markup, "text/plain": words}, raw=True)
-
-
-def _page_part(
-    drawings: list[Drawing], titles: list[str], columns: int, size: tuple[int, int], style: str
-) -> str:
-    """The view, its titles and its legend as HTML."""
+    """Display the view, its titles and its legend as HTML, or words where there is no browser."""
     import py3Dmol
+    from IPython.display import display
 
     rows = -(-len(drawings) // columns)
     grid = (rows, columns) if len(drawings) > 1 else None
     view = py3Dmol.view(width="100%", height=size[1] * rows, viewergrid=grid, linked=False)
     for index, drawing in enumerate(drawings):
         place = {"viewer": divmod(index, columns)} if grid else {}
-        _fill(view, drawing, style, place)
+        _fill(view, drawing, place)
     view.setBackgroundColor("white", 0)  # transparent: the page's own colour shows, light or dark
-    script = view._make_html()
-    words = html.escape("; ".join(drawing.words() for drawing in drawings), quote=True)
-    return (
-        f'<figure class="imd-crystal" style="max-width:{size[0] * columns}px;margin:.5em 0">'
-        f'<div role="img" aria-label="3-D view of {words}" style="position:relative">'
-        f"{script}{_titles(titles, columns, rows)}</div>"
-        f"{_legend(drawings)}</figure>{_no_wheel(view.uniqueid)}"
+    words = [drawing.words() for drawing in drawings]
+    dot = '<span><span style="background:{}"></span> {}</span>'
+    page = Template(data_path("figures", "view.html").read_text(encoding="utf-8")).substitute(
+        view=view._make_html(),
+        id=view.uniqueid,
+        width=size[0] * columns,
+        rows=rows,
+        columns=columns,
+        grey=GREY,
+        words=html.escape("; ".join(words), quote=True),
+        titles="".join(f"<span>{_subscripts(title)}</span>" for title in titles),
+        elements=" ".join(dot.format(element_colour(z), SYMBOLS[z]) for z in kinds(drawings)),
+        cell=_subscripts(words[0]) if len(words) == 1 else "",
     )
+    display({"text/html": page, "text/plain": "\n".join(words)}, raw=True)
 
 
-def _fill(view: Any, drawing: Drawing, style: str, place: dict[str, tuple[int, int]]) -> None:
+def _fill(view: Any, drawing: Drawing, place: dict[str, tuple[int, int]]) -> None:
     view.setProjection("orthographic", **place)
     view.addModel(**place)
-    view.getModel(**place).addAtoms(_atoms(drawing, style == "ball_stick"))
-    share = BALL if style == "ball_stick" else SPHERE
-    radii = elements.column("covalent_radius")
-    for z in np.unique(drawing.numbers):
-        colour = element_colour(int(z))
-        radius = radii[z] if np.isfinite(radii[z]) else 1.5
-        look: dict[str, Any] = {"sphere": {"color": colour, "radius": round(share * radius, 3)}}
-        if style == "ball_stick":
-            look["stick"] = {"color": colour, "radius": 0.09}
-        view.setStyle({"elem": elements.SYMBOLS[z]}, look, **place)
+    view.getModel(**place).addAtoms(_atoms(drawing))
+    radii = np.nan_to_num(column("covalent_radius"), nan=1.5)
+    for z in kinds([drawing]):
+        colour = element_colour(z)
+        look = {
+            "sphere": {"color": colour, "radius": round(BALL * radii[z], 3)},
+            "stick": {"color": colour, "radius": STICK},
+        }
+        view.setStyle({"elem": SYMBOLS[z]}, look, **place)
     for start, end in edges(drawing.lattice):
         line = {"start": _point(start), "end": _point(end), "radius": 0.025, "color": GREY}
         view.addCylinder(line, **place)
@@ -169,65 +155,18 @@ def _fill(view: Any, drawing: Drawing, style: str, place: dict[str, tuple[int, i
     view.zoom(1.5, **place)
 
 
-def _atoms(drawing: Drawing, sticks: bool) -> list[dict[str, Any]]:
-    joined = drawing.sticks if sticks else [[] for _ in drawing.sticks]
-    return [
-        {
-            "elem": elements.SYMBOLS[z],
-            **_point(position),
-            "bonds": others,
-            "bondOrder": [1] * len(others),
-        }
-        for z, position, others in zip(drawing.numbers, drawing.positions, joined, strict=True)
-    ]
+def _atoms(drawing: Drawing) -> list[dict[str, Any]]:
+    places = [_point(position) for position in drawing.positions]
+    bonds = [{"bonds": others, "bondOrder": [1] * len(others)} for others in drawing.sticks]
+    names = [{"elem": SYMBOLS[z]} for z in drawing.numbers]
+    return [name | at | bond for name, at, bond in zip(names, places, bonds, strict=True)]
 
 
 def _point(position: np.ndarray) -> dict[str, float]:
     return {axis: round(float(value), 4) for axis, value in zip("xyz", position, strict=True)}
 
 
-def _titles(titles: list[str], columns: int, rows: int) -> str:
-    """Titles laid over the views of a grid."""
-    if not any(titles):
-        return ""
-    cells = "".join(
-        f'<span style="justify-self:center;font-size:.9em">{_subscripts(title)}</span>'
-        for title in titles
-    )
-    return (
-        '<div style="position:absolute;inset:0;display:grid;pointer-events:none;'
-        f'grid-template:repeat({rows},1fr)/repeat({columns},1fr)">{cells}</div>'
-    )
-
-
-def _legend(drawings: list[Drawing]) -> str:
-    """Colours of the elements, and the cell of a single crystal."""
-    symbols = sorted({s for drawing in drawings for s in drawing.symbols}, key=elements.number)
-    dots = " ".join(
-        '<span style="white-space:nowrap;margin-right:.9em"><span style="display:inline-block;'
-        f"width:.8em;height:.8em;border-radius:50%;border:1px solid {GREY};vertical-align:-.05em;"
-        f'background:{element_colour(elements.number(symbol))}"></span> {symbol}</span>'
-        for symbol in symbols
-    )
-    only = drawings[0] if len(drawings) == 1 else None
-    said = f"<span>{_subscripts(only.words())}</span>" if only else ""
-    return (
-        '<figcaption style="font-size:.85em;line-height:1.5" class="imd-legend">'
-        f"{dots} {said}</figcaption>"
-    )
-
-
 def _subscripts(text: str) -> str:
     """Escape for HTML, and set the numbers of a formula low."""
     head, comma, tail = html.escape(text).partition(",")
     return re.sub(r"(?<=[A-Za-z)])(\d+)", r"<sub>\1</sub>", head) + comma + tail
-
-
-def _no_wheel(uniqueid: str) -> str:
-    """Leave the wheel to the page, so that scrolling does not stop at a view; Ctrl+wheel zooms."""
-    return (
-        "<script>(function(){"
-        f'var e=document.getElementById("3dmolviewer_{uniqueid}");'
-        'if(e)e.parentElement.addEventListener("wheel",'
-        "function(w){if(!w.ctrlKey)w.stopPropagation();},true);})();</script>"
-    )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..crystals import elements
+from ..crystals import geometry
 from ..crystals.batch import CrystalBatch
 from ..runtime import InputError
 
@@ -36,53 +37,35 @@ class Drawing:
     formula: str
     n_sites: int
 
-    @property
-    def symbols(self) -> list[str]:
-        """Elements of the crystal in the order of their atomic numbers."""
-        return [elements.SYMBOLS[z] for z in np.unique(self.numbers)]
-
     def words(self) -> str:
         """The picture in words, for readers who cannot see it."""
-        lengths = np.linalg.norm(self.lattice, axis=1)
-        unit = self.lattice / lengths[:, None]
-        cosines = (unit[1] @ unit[2], unit[0] @ unit[2], unit[0] @ unit[1])
-        angles = np.degrees(np.arccos(np.clip(cosines, -1, 1)))
+        from ase.cell import Cell
+
+        lengths, angles = np.split(Cell(self.lattice).cellpar(), 2)
         edges = ", ".join(f"{n} = {v:.3f} Å" for n, v in zip("abc", lengths, strict=True))
         corners = ", ".join(f"{n} = {v:.1f}°" for n, v in zip("αβγ", angles, strict=True))
         return f"{self.formula}, {self.n_sites} atoms in the unit cell; {edges}; {corners}"
 
 
-def draw(crystals: CrystalBatch, index: int, supercell: tuple[int, int, int]) -> Drawing:
-    """Collect the atoms, sticks and edges of one crystal of a batch.
+def draw(crystals: CrystalBatch, index: int) -> Drawing:
+    """Collect the atoms and sticks of one crystal of a batch.
 
     Raises:
-        InputError: the supercell is not three positive integers, or holds too many atoms.
+        InputError: it has too many atoms.
     """
-    if len(supercell) != 3 or any(n != int(n) or n < 1 for n in supercell):
-        raise InputError(f"supercell={supercell} must be three positive integers, as (2, 2, 1)")
     one = crystals[index]
-    keep = one.mask[0]
-    lattice = one.lattice[0].cpu().double().numpy()  # (3, 3)
-    frac = one.frac[0][keep].cpu().double().numpy()  # (sites, 3)
-    numbers = one.numbers[0][keep].cpu().numpy()  # (sites,)
-    n_atoms = len(numbers) * int(np.prod(supercell))
-    if n_atoms > MOST_ATOMS:
-        raise InputError(f"{n_atoms} atoms are too many to draw: take a smaller supercell")
-    sites, cells = boundary_images(frac, lattice, supercell)
+    ((lattice, frac, numbers),) = one.to("cpu").each()
+    if len(numbers) > MOST_ATOMS:
+        raise InputError(f"{len(numbers)} atoms are too many to draw: at most {MOST_ATOMS}")
+    sites, cells = boundary_images(frac, lattice)
     positions = (frac[sites] + cells) @ lattice  # (atoms, 3)
-    sticks = mutual_neighbours(positions, nearest_distances(frac, lattice)[sites])
+    nearest = geometry.min_image_distances(one)[0].amin(1).cpu().numpy()  # (sites,)
+    sticks = mutual_neighbours(positions, nearest[sites])
     return Drawing(lattice, numbers[sites], positions, sticks, one.formulas()[0], len(numbers))
 
 
-def boundary_images(
-    frac: np.ndarray, lattice: np.ndarray, supercell: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray]:
-    """Every site in every cell of a block, and again where it lies on the block's far faces.
-
-    Args:
-        frac: (sites, 3).
-        lattice: (3, 3) Å.
-        supercell: cells along a, b, c.
+def boundary_images(frac: np.ndarray, lattice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every site of the cell, and again where it lies on the cell's far faces.
 
     Returns:
         Index of the site (atoms,), and cell of the image (atoms, 3).
@@ -93,24 +76,15 @@ def boundary_images(
     for site, position in enumerate(frac):
         low = np.where(position > 1 - near, -1, 0)  # an atom just inside the far face has its
         high = np.where(position < near, 1, 0)  # twin on the near one, and the other way round
-        ranges = [
-            range(start, n + stop) for start, stop, n in zip(low, high, supercell, strict=True)
-        ]
-        for cell in itertools.product(*ranges):
+        for cell in itertools.product(*map(range, low, high + 1)):
             sites.append(site)
             cells.append(cell)
     return np.array(sites), np.array(cells, dtype=float)
 
 
-def nearest_distances(frac: np.ndarray, lattice: np.ndarray) -> np.ndarray:
-    """Distance (sites,) in Å from each site to its nearest neighbour, own images included."""
-    shifts = np.array(list(itertools.product((-1, 0, 1), repeat=3)))  # (27, 3)
-    apart = frac[:, None] - frac[None, :]
-    apart -= np.round(apart)
-    vectors = (apart[:, :, None] + shifts) @ lattice  # (sites, sites, 27, 3)
-    distances = np.linalg.norm(vectors, axis=-1)
-    distances[distances < 1e-8] = np.inf
-    return distances.min(axis=(1, 2))
+def kinds(drawings: Sequence[Drawing]) -> list[int]:
+    """Atomic numbers of all elements that are drawn."""
+    return np.unique(np.concatenate([drawing.numbers for drawing in drawings])).tolist()
 
 
 def mutual_neighbours(positions: np.ndarray, nearest: np.ndarray) -> list[list[int]]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ..runtime import data_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 # Okabe and Ito's eight colours, told apart by readers with any common colour blindness
 # (jfly.uni-koeln.de/color); the order starts with the strongest contrast on a white ground.
@@ -16,7 +21,6 @@ PALETTE: dict[str, str] = {
     "yellow": "#F0E442",
     "black": "#000000",
 }
-INK, RULE = "#2b3238", "#c9cdc8"
 GREY = "#858b90"  # is seen on white and on black
 
 
@@ -28,40 +32,30 @@ def style() -> dict[str, Any]:
     meaning hangs on colour alone.
     """
     from cycler import cycler
+    from matplotlib import rc_params_from_file
 
     colours = [colour for name, colour in PALETTE.items() if name != "yellow"]
     dashes = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
-    return {
-        "axes.prop_cycle": cycler(color=colours) + cycler(linestyle=dashes),
-        "axes.edgecolor": INK,
-        "axes.labelcolor": INK,
-        "axes.titlecolor": INK,
-        "axes.titlelocation": "left",
-        "axes.titleweight": "bold",
-        "axes.titlesize": 11,
-        "axes.labelsize": 10.5,
-        "axes.linewidth": 0.8,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": RULE,
-        "grid.linewidth": 0.5,
-        "text.color": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "xtick.labelsize": 9.5,
-        "ytick.labelsize": 9.5,
-        "legend.frameon": False,
-        "legend.fontsize": 9.5,
-        "lines.linewidth": 1.8,
-        "lines.markersize": 5,
-        "patch.linewidth": 0,
-        "image.cmap": "cividis",
-        "figure.figsize": (6.4, 3.6),
-        "figure.dpi": 144,
-        "figure.facecolor": "white",
-        "axes.facecolor": "white",
-        "figure.constrained_layout.use": True,
-        "savefig.bbox": "tight",
-    }
+    cycle = cycler(color=colours) + cycler(linestyle=dashes)
+    settings = rc_params_from_file(
+        data_path("figures", "book.mplstyle"), use_default_template=False
+    )
+    return {**settings, "axes.prop_cycle": cycle}
+
+
+def for_any_page(ax: Axes) -> None:
+    """No ground and grey ink, which read on light and on dark pages."""
+    for part in (ax.figure, ax):
+        part.patch.set_alpha(0)
+    ax.tick_params(colors=GREY)
+    ax.xaxis.label.set_color(GREY)
+    for spine in ax.spines.values():
+        spine.set_color(GREY)
+
+
+def element_colour(number: int) -> str:
+    """``#rrggbb`` in which chemists expect to see an element (Jmol's), given its atomic number."""
+    from ase.data.colors import jmol_colors
+
+    shares = jmol_colors[min(number, len(jmol_colors) - 1)]  # the last elements share one
+    return "#" + "".join(f"{round(255 * share):02x}" for share in shares)

@@ -13,10 +13,9 @@ import numpy as np
 
 from ..crystals import CrystalBatch, elements
 from ..runtime import InputError
-from .colours import element_colour
-from .crystal import BALL, TURNS, as_batch
-from .drawn import Drawing, draw, edges
-from .figures import GREY
+from .crystal import BALL, LARGE, TURNS, as_batch, one_each
+from .drawn import Drawing, draw, edges, kinds
+from .figures import GREY, element_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +29,6 @@ def trajectory(
     *,
     titles: Sequence[str] | None = None,
     strip: int = 5,
-    size: tuple[int, int] = (480, 360),
 ) -> None:
     """Show crystals one after the other; composition, cell and number of atoms may change.
 
@@ -41,21 +39,20 @@ def trajectory(
         frames: one crystal a frame.
         titles: one a frame; default: its number.
         strip: how many frames, evenly spaced, the strip holds.
-        size: of the view in pixels.
 
     Raises:
         InputError: no frames or too many, or not one title a frame.
     """
     drawings, names = _drawings(frames, titles)
-    if not is_live():
-        _strip(drawings, names, strip)
+    if is_live():
+        from IPython.display import display
+
+        display(player(drawings, names))
+    else:
         from matplotlib import pyplot as plt
 
+        _strip(drawings, names, strip)
         plt.show()
-        return
-    from IPython.display import display
-
-    display(player(drawings, names, size))
 
 
 def is_live() -> bool:
@@ -71,16 +68,14 @@ def _drawings(
     batch = as_batch(frames)
     if len(batch) > MOST_FRAMES:
         raise InputError(f"{len(batch)} frames: show at most {MOST_FRAMES}, as in frames[::10]")
-    names = [f"frame {i}" for i in range(len(batch))] if titles is None else list(titles)
-    if len(names) != len(batch):
-        raise InputError(f"{len(names)} titles for {len(batch)} frames: give one each")
-    return [draw(batch, i, (1, 1, 1)) for i in range(len(batch))], names
+    names = one_each(titles, [f"frame {i}" for i in range(len(batch))], "frames")
+    return [draw(batch, i) for i in range(len(batch))], names
 
 
 # ---- live
 
 
-def player(drawings: Sequence[Drawing], names: Sequence[str], size: tuple[int, int]) -> Any:
+def player(drawings: Sequence[Drawing], names: Sequence[str]) -> Any:
     """The view, a slider and a button to play, as one widget."""
     import ipywidgets
     from ase import Atoms
@@ -94,7 +89,7 @@ def player(drawings: Sequence[Drawing], names: Sequence[str], size: tuple[int, i
 
         output.enable_custom_widget_manager()  # widgets that are not Colab's own
     view = nglview.NGLWidget()
-    view.layout.width, view.layout.height = (f"{pixels}px" for pixels in size)
+    view.layout.width, view.layout.height = (f"{pixels}px" for pixels in LARGE)
     for drawing in drawings:
         atoms = Atoms(drawing.numbers, drawing.positions, cell=drawing.lattice, pbc=True)
         model = view.add_component(nglview.ASEStructure(atoms), default_representation=False)
@@ -126,12 +121,9 @@ def _strip(drawings: Sequence[Drawing], names: Sequence[str], most: int) -> Figu
 
     if most < 1:
         raise InputError(f"strip={most} must be at least 1")
-    rows = np.unique(
-        np.linspace(0, len(drawings) - 1, min(most, len(drawings))).round().astype(int)
-    )
-    fig, axes = plt.subplots(
-        1, len(rows), figsize=(1.7 * len(rows), 2.3), squeeze=False, layout="constrained"
-    )
+    n = min(most, len(drawings))
+    rows = np.linspace(0, len(drawings) - 1, n).round().astype(int)
+    fig, axes = plt.subplots(1, n, figsize=(1.7 * n, 2.3), squeeze=False, layout="constrained")
     flat = [_projected(drawings[i]) for i in rows]
     reach = max(np.abs(corners[..., :2]).max() for _, corners in flat) + 0.8  # Å
     for ax, i, (atoms, corners) in zip(axes[0], rows, flat, strict=True):
@@ -139,27 +131,19 @@ def _strip(drawings: Sequence[Drawing], names: Sequence[str], most: int) -> Figu
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         ax.set_axis_off()
         ax.set_title(names[i], loc="center", fontsize=9)
-    symbols = sorted({s for drawing in drawings for s in drawing.symbols}, key=elements.number)
-    dots = [
-        plt.Line2D([], [], ls="", marker="o", mec=GREY, mfc=element_colour(elements.number(s)))
-        for s in symbols
-    ]
-    fig.legend(dots, symbols, loc="outside lower center", ncols=len(symbols), frameon=False)
+    for z in kinds(drawings):
+        dot = {"marker": "o", "mec": GREY, "mfc": element_colour(z)}
+        axes[0, 0].plot([], [], ls="", label=elements.SYMBOLS[z], **dot)
+    fig.legend(loc="outside lower center", ncols=len(kinds(drawings)), frameon=False)
     return fig
 
 
 def _projected(drawing: Drawing) -> tuple[np.ndarray, np.ndarray]:
     """Atoms (atoms, 3) and edges (12, 2, 3), turned as in the 3-D view, about the middle."""
-    turn = np.eye(3)
-    for angle, axis in TURNS:
-        c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
-        turn = (
-            turn
-            @ {
-                "x": np.array([[1, 0, 0], [0, c, -s], [0, s, c]]),
-                "z": np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]),
-            }[axis]
-        )
+    from scipy.spatial.transform import Rotation
+
+    angles, axes = zip(*TURNS, strict=True)
+    turn = Rotation.from_euler("".join(axes).upper(), angles, degrees=True).as_matrix()
     middle = drawing.lattice.sum(0) / 2
     ends = np.array(edges(drawing.lattice))
     return (drawing.positions - middle) @ turn.T, (ends - middle) @ turn.T
@@ -173,11 +157,8 @@ def _draw_frame(ax: Axes, drawing: Drawing, atoms: np.ndarray, corners: np.ndarr
         ax.plot(*np.array([start, end]).T[:2], color=GREY, lw=0.7, ls="-", zorder=-50)
     radii = np.nan_to_num(elements.column("covalent_radius"), nan=1.5)
     for i, (at, z) in enumerate(zip(atoms, drawing.numbers, strict=True)):
+        colour = element_colour(int(z))
         for j in drawing.sticks[i]:
             half = np.array([at, (at + atoms[j]) / 2])  # each end draws its half
-            ax.plot(
-                *half.T[:2], color=element_colour(int(z)), lw=1.6, ls="-", zorder=half[:, 2].mean()
-            )
-        ball = Circle(at[:2], BALL * radii[z], fc=element_colour(int(z)), ec=GREY, lw=0.4)
-        ball.set_zorder(at[2])
-        ax.add_patch(ball)
+            ax.plot(*half.T[:2], color=colour, lw=1.6, ls="-", zorder=half[:, 2].mean())
+        ax.add_patch(Circle(at[:2], BALL * radii[z], fc=colour, ec=GREY, lw=0.4, zorder=at[2]))

@@ -102,7 +102,7 @@ def test_errors_teach(training):
         RandomCubic(training).sample(2, condition={"spacegroup": 225})
     with pytest.raises(UnknownNameError, match="Xx"):
         RandomCubic(training).sample(2, condition={"elements": ("Xx", "O", "Na")})
-    with pytest.raises(InputError, match="no training crystal"):
+    with pytest.raises(InputError, match="known crystals satisfies"):
         Substitution(training).sample(2, condition={"space_group": 1})
     with pytest.raises(InputError, match="three different"):
         RandomCubic(training).sample(2, condition={"elements": ("Na", "Cl")})

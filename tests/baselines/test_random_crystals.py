@@ -91,17 +91,16 @@ def test_random_wyckoff_follows_the_training_set(mixed, monkeypatch):
 
 def test_random_wyckoff_conditions(mixed):
     model = RandomWyckoff(mixed)
-    condition = {"elements": ("Sr", "Ti", "O"), "space_group": 99}
-    decoded = model.sample(12, condition=condition, seed=0)
+    decoded = model.sample(12, condition={"formula": "SrTiO3", "space_group": 99}, seed=0)
     asked = decoded.asked["space_group"]
     assert set(asked.tolist()) == {99}  # P4mm, whether the training set has it or not
     assert decoded.ok.all()
-    assert all(set(s.symbol_set) == {"Sr", "Ti", "O"} for s in decoded.crystals.structures())
+    assert set(decoded.crystals.formulas()) == {"SrTiO3"}
     assert set(symmetry.space_group_numbers(decoded.crystals, symprec=0.01)) == {99}
     pair = model.sample(10, condition={"elements": ("Mg", "O")}, seed=0).crystals
     assert all(set(s.symbol_set) == {"Mg", "O"} for s in pair.structures())
     with pytest.raises(InputError, match="too many sites"):
-        model.sample(3, condition={"elements": ("Sr", "Ti", "O"), "space_group": 230})
+        model.sample(3, condition={"formula": "SrTiO3", "space_group": 230})
     with pytest.raises(InputError, match=r"1\.\.230"):
         model.sample(3, condition={"space_group": 231})
 
@@ -120,6 +119,8 @@ def test_random_p1(mixed):
     apart = closest(decoded.crystals) >= 0.65
     found = symmetry.space_group_numbers(decoded.crystals[apart], symprec=0.01)
     assert (found == 1).mean() > 0.8
+    formula = RandomP1(mixed).sample(20, condition={"formula": "Fe4O6"}, seed=0).crystals
+    assert set(formula.formulas()) == {"Fe2O3"}
 
 
 def test_random_crystals_that_find_no_place_keep_it(mixed, monkeypatch):
@@ -135,7 +136,11 @@ def test_random_crystals_that_find_no_place_keep_it(mixed, monkeypatch):
 @pytest.mark.parametrize("kind", [RandomP1, RandomWyckoff])
 def test_random_crystals_errors(kind, mixed):
     model = kind(mixed)
+    with pytest.raises(InputError, match="one of the two"):
+        model.sample(2, condition={"formula": "NaCl", "elements": ("Na", "Cl")})
+    with pytest.raises(InputError, match="at most 20 sites"):
+        model.sample(2, condition={"formula": "Na30Cl17"})
     with pytest.raises(InputError, match="no composition of at most 20 sites"):
         model.sample(2, condition={"elements": [*"HBCNOFPSK"]})
-    with pytest.raises(UnknownNameError, match="elements"):
-        model.sample(2, condition={"element": ("Na", "Cl")})
+    with pytest.raises(UnknownNameError, match="formula"):
+        model.sample(2, condition={"formla": "NaCl"})

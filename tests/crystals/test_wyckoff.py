@@ -8,6 +8,7 @@ import numpy as np
 import pymatgen.analysis.prototypes
 import pytest
 
+from imd_helpers.baselines.cells import random_cells
 from imd_helpers.crystals import symmetry
 from imd_helpers.crystals.wyckoff import wyckoff_positions
 from imd_helpers.runtime import InputError
@@ -39,6 +40,24 @@ def test_points_of_a_wyckoff_position_have_its_multiplicity(number):
         for point in points:
             images = np.round((rotations @ point + translations) % 1, 6) % 1
             assert len(np.unique(images, axis=0)) == position.multiplicity
+
+
+def test_moyopy_gives_every_position_another_letter():
+    rng = np.random.default_rng(0)
+    for number in range(1, 231):
+        positions = wyckoff_positions(number)
+        if len(positions) == 1:  # one orbit in general position often has a higher symmetry
+            continue
+        cell = random_cells(np.array([number]), np.array([1e5]), rng)
+        points = [each.origin + rng.random(3) @ each.directions for each in positions]
+        names = np.arange(1, len(positions) + 1)  # another element on each
+        crystal, _ = symmetry.expand(
+            [number], cell, np.array([points]), names[None], tolerance=1e-6
+        )
+        (data,) = symmetry.moyo_datasets(crystal, symprec=1e-4)
+        assert data.number == number
+        found = set(zip(crystal.numbers[0].tolist(), data.wyckoffs, strict=True))
+        assert len({letter for _, letter in found}) == len(found) == len(positions)
 
 
 def test_free_parameters_fill_the_position():

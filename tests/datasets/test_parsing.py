@@ -35,7 +35,7 @@ def published(crystals) -> pd.DataFrame:
             "pretty_formula": table["formula"],
             "e_above_hull": table["energy_above_hull"],
             "elements": "[]",
-            "cif": [crystals.cif(i) for i in range(len(crystals))],
+            "cif": [each.to(fmt="cif") for each in crystals.structures()],
             "spacegroup.number": table["space_group"],
         }
     )
@@ -149,8 +149,8 @@ def test_json_with_structures(registered, crystals):
     train = datasets.load("toy_json", split="train")
     assert 0 < len(train) < len(data)
     assert train.table["formula"].map(split_of).eq("train").all()
-    with pytest.raises(InputError, match=r"no column 'prototype'.*formation_energy"):
-        data.select(prototype="AB_1_a_b_225")
+    with pytest.raises(InputError, match=r"no column 'band_gap'.*formation_energy"):
+        data.select(split="train", band_gap=(0, 1))
 
 
 def test_json_without_structures(registered):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from imd_helpers import datasets
 from imd_helpers.crystals.compositions import integer_amounts
 from imd_helpers.crystals.elements import SYMBOLS
-from imd_helpers.datasets.splits import SPLITS, formula_key, split_index, split_of
+from imd_helpers.datasets.splits import SPLITS, formula_key, split_of
 from imd_helpers.runtime import InputError, UnknownNameError
 
 FORMULA_TABLES = ("oqmd_formulas", "mp_e_form", "mp_gap", "mp_e_hull", "expt_gap")
@@ -62,11 +62,9 @@ def test_not_a_formula(bad):
         split_of(bad)
 
 
-def test_unknown_element_and_split():
+def test_unknown_element():
     with pytest.raises(UnknownNameError, match="Xx"):
         split_of("XxO2")
-    with pytest.raises(UnknownNameError, match=r"nearest first: val"):
-        split_index("valid")
 
 
 @pytest.mark.parametrize("name", ["oqmd_icsd", *FORMULA_TABLES])

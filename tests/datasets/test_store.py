@@ -92,7 +92,7 @@ def test_loads_fast_in_a_fresh_interpreter():
 # ---- selecting
 
 
-def slow_reference(data, *, elements=(), exclude=(), max_sites=None, groups=None, gap=None):
+def slow_reference(data, *, elements=(), max_sites=None, groups=None, gap=None):
     from imd_helpers.crystals.elements import number
 
     keep = []
@@ -100,7 +100,6 @@ def slow_reference(data, *, elements=(), exclude=(), max_sites=None, groups=None
         numbers = set(data.numbers[data.offsets[i] : data.offsets[i + 1]].tolist())
         row = data.table.iloc[i]
         good = {number(s) for s in elements} <= numbers
-        good &= not ({number(s) for s in exclude} & numbers)
         good &= max_sites is None or row["n_sites"] <= max_sites
         good &= groups is None or row["space_group"] in groups
         good &= gap is None or gap[0] <= row["band_gap"] <= gap[1]
@@ -112,20 +111,14 @@ def slow_reference(data, *, elements=(), exclude=(), max_sites=None, groups=None
 @settings(max_examples=15, deadline=None)
 @given(
     elements=st.sets(st.sampled_from(["O", "Fe", "Si", "Se", "Li"]), max_size=2),
-    exclude=st.sets(st.sampled_from(["H", "O", "La", "Na"]), max_size=2),
     max_sites=st.none() | st.integers(1, 60),
     groups=st.none() | st.sets(st.integers(1, 230), min_size=20, max_size=60),
     gap=st.none() | st.tuples(st.floats(0, 2), st.floats(2, 6)),
 )
-def test_select_equals_a_plain_loop(data, elements, exclude, max_sites, groups, gap):
+def test_select_equals_a_plain_loop(data, elements, max_sites, groups, gap):
     part = data[::40]
-    fast = part.select(
-        elements=elements, exclude_elements=exclude, max_sites=max_sites, space_groups=groups,
-        band_gap=gap,
-    )  # fmt: skip
-    expected = slow_reference(
-        part, elements=elements, exclude=exclude, max_sites=max_sites, groups=groups, gap=gap
-    )
+    fast = part.select(elements=elements, max_sites=max_sites, space_groups=groups, band_gap=gap)
+    expected = slow_reference(part, elements=elements, max_sites=max_sites, groups=groups, gap=gap)
     assert fast.table["entry"].tolist() == expected
 
 
@@ -148,9 +141,7 @@ def test_select_by_everything_else(data):
     assert len(data.select(energy_above_hull=(None, 0.05))) == 26_745
     assert len(data.select(band_gap=(None, None))) == len(data)
     assert len(data.select(band_gap=(0, None))) == 32_013  # a missing gap is in no range
-    assert len(data.select(min_sites=3, max_sites=3)) == (table["n_sites"] == 3).sum()
-    perovskites = data.select(prototype="ABC3_1_a_b_c_221")
-    assert len(perovskites) == (table["prototype"] == "ABC3_1_a_b_c_221").sum() == 471
+    assert len(data.select(max_sites=3)) == (table["n_sites"] <= 3).sum()
     assert set(data.select(formulas=["Ti2O4", "O3SrTi"]).table["formula"]) == {"TiO2", "SrTiO3"}
     assert len(data.select(nelements=[1, 2])) == 332 + 7_759
 
@@ -248,7 +239,7 @@ def test_cif_reads_back(data):
     from pymatgen.core import Structure
 
     one = data.select(formulas="SrTiO3", space_groups=221)
-    text = one.cif(0)
+    text = one.structures()[0].to(fmt="cif")
     back = Structure.from_str(text, fmt="cif")
     assert back.composition.reduced_formula == "SrTiO3"
     assert back.volume == pytest.approx(one.structures()[0].volume, rel=1e-4)

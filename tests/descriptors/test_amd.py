@@ -8,11 +8,7 @@ from hypothesis import strategies as st
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.descriptors.amd import (
-    average_minimum_distances,
-    nearest_rows,
-    pointwise_distances,
-)
+from imd_helpers.descriptors.amd import average_minimum_distances
 from imd_helpers.runtime import InputError
 
 
@@ -54,8 +50,6 @@ def test_unequal_sites_are_averaged():
     batch = crystal(np.diag([4.0, 100, 100]), [[0, 0, 0], [0.25, 0, 0]], [1, 1])
     assert np.allclose(average_minimum_distances(batch, k=6)[0], [1, 3, 4, 4, 5, 7])
     third = crystal(np.diag([4.0, 100, 100]), [[0, 0, 0], [0.25, 0, 0], [0.5, 0, 0]], [1, 1, 1])
-    rows = pointwise_distances(third, k=3)[0]
-    assert np.allclose(rows, [[1, 2, 2], [1, 1, 3], [1, 2, 2]])
     assert np.allclose(average_minimum_distances(third, k=3)[0], [1, 5 / 3, 7 / 3])
 
 
@@ -147,13 +141,6 @@ def test_scale(real):
     assert np.allclose(ratio, 1.1)
 
 
-def test_nearest_rows(real):
-    known = average_minimum_distances(real)
-    distance, index = nearest_rows(known[:50] + 1e-6, known)
-    assert (index == np.arange(50)).mean() > 0.9  # the others have twins
-    assert distance.max() < 1.1e-6
-
-
 def test_broken_crystals_have_none(real):
     lattice, frac, numbers = (t.clone() for t in (real.lattice, real.frac, real.numbers))
     lattice[0] = float("nan")
@@ -166,7 +153,6 @@ def test_broken_crystals_have_none(real):
     found = average_minimum_distances(batch)
     assert np.isnan(found).all(1).tolist() == [True] * 6 + [False] * (len(real) - 6)
     assert np.array_equal(found[6:], average_minimum_distances(real[6:]))
-    assert np.isnan(pointwise_distances(batch)[:6]).all()
 
 
 def test_input_errors(real):

@@ -50,7 +50,7 @@ ONE = [([0.2, 0.1, 0.6], 83)]
 
 
 def test_the_published_layout_of_one_system():
-    layout = ImageLayout.one_system((83, 34))
+    layout = ImageLayout((83, 34))
     assert layout.shape == (1, 28, 28)
     cell, sites = (
         torch.full((1, 25), 1.0),
@@ -59,16 +59,14 @@ def test_the_published_layout_of_one_system():
     flat = layout.pack(cell, sites).flatten()
     expected = [1.0] * 25 + [0.0] * 175 + [2.0] * 200 + [3.0] * 200 + [0.0] * 184
     assert flat.tolist() == expected
-    assert layout.slot(34) == slice(400, 600)
 
 
 def test_the_published_layout_of_all_elements():
-    layout = ImageLayout.all_elements()
+    layout = ImageLayout(tuple(range(1, 119)), side=160, cell_code=50, cell_room=160)
     assert layout.shape == (1, 160, 160)
-    assert layout.slot(1).start == 160  # the second row
-    assert layout.slot(118).stop == 160 + 118 * 200 <= 160**2
     image = torch.zeros(1, 1, 160, 160)
-    image.view(-1)[layout.slot(26)] = 1.0
+    start = 160 + 25 * 200  # iron; the cell fills the first row
+    image.view(-1)[start : start + 200] = 1.0
     _, sites = layout.unpack(image)
     assert sites[0, 25].eq(1).all()
     assert sites.sum() == 200
@@ -95,7 +93,7 @@ def test_crystals_survive_the_image_when_the_coder_loses_nothing():
     batch = crystals(BOTH, ONE)
     image = IMAGE.encode(batch)
     assert image.shape == (2, 1, 155, 155)
-    assert torch.equal(image.flatten(1)[1, LAYOUT.slot(34)], torch.zeros(POINTS**3))
+    assert torch.equal(image.flatten(1)[1, POINTS**3 :][: POINTS**3], torch.zeros(POINTS**3))
     decoded = IMAGE.decode(image)
     assert decoded.ok.all(), decoded.reasons
     assert decoded.crystals.formulas() == batch.formulas()
@@ -124,9 +122,7 @@ def test_errors_teach():
         ImageLayout((83,), cell_code=300)
     with pytest.raises(InputError, match="each of them once"):
         ImageLayout((83, 83))
-    layout = ImageLayout.one_system((83, 34))
-    with pytest.raises(InputError, match="the places are Bi Se"):
-        layout.slot(8)
+    layout = ImageLayout((83, 34))
     with pytest.raises(InputError, match=r"expected \(batch, 1, 28, 28\)"):
         layout.unpack(torch.zeros(2, 28, 28))
     with pytest.raises(InputError, match=r"\(batch, 25\) for the cell"):

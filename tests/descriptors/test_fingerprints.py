@@ -104,7 +104,6 @@ def test_magpie_lists_what_has_no_composition():
 
 
 def test_missing_matminer_names_the_remedy(monkeypatch):
-    prints._need_matminer.cache_clear()
     monkeypatch.setitem(sys.modules, "matminer", None)
     with pytest.raises(InputError, match=r'pip install "imd-helpers\[judge\]"'):
         prints.crystalnn(rocksalt((11, 17)))

@@ -14,7 +14,6 @@ from imd_helpers.descriptors.methane_grid import (
     MethaneGrid,
     heat_of_adsorption,
     scale_energy,
-    unscale_energy,
 )
 from imd_helpers.runtime import InputError
 
@@ -112,7 +111,6 @@ def test_atoms_come_back(zeolites):
 def test_energies_are_scaled_as_published():
     energy = np.array([-9000.0, -4000.0, 500.0, 5000.0, np.inf, np.nan])
     assert np.allclose(scale_energy(energy), [1, 1, 0.5, 0, 0, 0])
-    assert np.allclose(unscale_energy(scale_energy(energy)[:4]), [-4000, -4000, 500, 5000])
 
 
 def test_heat_of_adsorption():
@@ -137,7 +135,7 @@ def broken(zeolites):
     salt = Structure(Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     mixed = quartz.copy()
     mixed.replace(0, {"Si": 0.5, "Al": 0.5})
-    return {"Na Cl: the methane grid": salt, "apart, closer than": twin, "ordered": mixed}
+    return {"Na Cl: the methane grid": salt, "apart: atoms overlap": twin, "ordered": mixed}
 
 
 def test_single_ones_raise_and_batches_say_why(zeolites):

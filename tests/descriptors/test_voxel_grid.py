@@ -263,9 +263,9 @@ BAD = {
     "Cl has no channel; the channels are Na O": cubic(4.0, ([0, 0, 0], 17)),
     "21 sites, at most 20": cubic(9.0, *[([x / 21, 0.3 * (x % 3), 0], 8) for x in range(21)]),
     "an edge of 10.50 Å, at most 10.0 Å": cubic(10.5, ([0, 0, 0], 8)),
-    "sites 0 and 1 are 0.20 Å apart": cubic(4.0, ([0, 0, 0], 8), ([0.05, 0, 0], 8)),
+    "sites 1 and 2 are 0.20 Å apart": cubic(4.0, ([0, 0, 0], 8), ([0.05, 0, 0], 8)),
     "NaN or infinity": crystal(np.full((3, 3), np.nan), [[0, 0, 0]], [8]),
-    "no volume": crystal([[4, 0, 0], [0, 4, 0], [4, 4, 0]], [[0, 0, 0]], [8]),
+    "lie in one plane": crystal([[4, 0, 0], [0, 4, 0], [4, 4, 0]], [[0, 0, 0]], [8]),
     "ordered, fully occupied": [disordered()],
     "planes are 1.00 Å apart": crystal(np.diag([1.0, 4, 4]), [[0, 0, 0]], [8]),
 }

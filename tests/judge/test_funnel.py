@@ -183,5 +183,3 @@ def test_bad_input(known):
         Report.from_json("{}")
     with pytest.raises(InputError, match="at least one"):
         compare([])
-    with pytest.raises(InputError, match="unique"):
-        funnel(known.crystals[:2]).reached("novelty")

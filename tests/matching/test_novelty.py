@@ -6,11 +6,11 @@ import torch
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, symmetry
+from imd_helpers.matching import novelty
 from imd_helpers.matching import prototypes as naming
 from imd_helpers.matching.cells import NONE, MatchSettings
-from imd_helpers.matching.novelty import KINDS, NoveltySettings, novelty_kinds
+from imd_helpers.matching.novelty import KINDS, novelty_kinds
 from imd_helpers.matching.prototypes import prototypes
-from imd_helpers.runtime import InputError
 
 UNUSED = (86, 84, 85, 87, 88, 89)  # elements that the reference does not hold
 
@@ -62,8 +62,8 @@ def reference():
     return CrystalBatch.cat([some, PYRITE, ANTIPEROVSKITE])
 
 
-def kind_of(batch, reference, **settings):
-    found = novelty_kinds(batch, reference, settings=NoveltySettings(**settings))
+def kind_of(batch, reference):
+    found = novelty_kinds(batch, reference)
     return found.kind[0], int(found.reference[0]), found.details[0]
 
 
@@ -110,14 +110,17 @@ def test_the_nearest_match_decides():
     assert kind_of(salt, known[[0, 2]])[0] == "strained copy"
 
 
-def test_thresholds_of_copies():
+def test_thresholds_of_copies(monkeypatch):
     data = imd.datasets.load("oqmd_icsd").select(formulas="NaCl", space_groups=[225])
     salt = data.crystals[:1]
     for change, expected in ((0.049, "copy"), (0.051, "strained copy")):
         grown = CrystalBatch((1 + change) ** (1 / 3) * salt.lattice, salt.frac, salt.numbers)
         assert kind_of(grown, salt)[0] == expected
-        assert kind_of(grown, salt, volume=0.1, distance=0.2)[0] == "copy"
-        assert kind_of(grown, salt, distance=1e-6)[0] == "strained copy"
+        for volume, distance, other in ((0.1, 0.2, "copy"), (0.05, 1e-6, "strained copy")):
+            with monkeypatch.context() as changed:
+                changed.setattr(novelty, "VOLUME", volume)
+                changed.setattr(novelty, "DISTANCE", distance)
+                assert kind_of(grown, salt)[0] == other
 
 
 def test_substitutions(reference):
@@ -214,15 +217,15 @@ def test_order_of_the_reference_does_not_matter(reference):
     assert (one.kind == other.kind).all()
 
 
-def test_narrow_tolerances_make_fewer_copies(reference):
+def test_narrow_tolerances_make_fewer_copies(reference, monkeypatch):
     moved = CrystalBatch(
         reference.lattice,
         reference.frac + 0.02 * torch.rand(reference.frac.shape),
         reference.numbers,
     )
     wide = novelty_kinds(moved, reference).counts
-    settings = NoveltySettings(match=MatchSettings(ltol=0.01, stol=0.01, angle_tol=0.1))
-    narrow = novelty_kinds(moved, reference, settings=settings).counts
+    monkeypatch.setattr(novelty, "MATCH", MatchSettings(ltol=0.01, stol=0.01, angle_tol=0.1))
+    narrow = novelty_kinds(moved, reference).counts
     assert wide["copy"] + wide["strained copy"] > 250
     assert narrow["copy"] + narrow["strained copy"] < 150
 
@@ -246,11 +249,6 @@ def test_anonymous_matches_are_pymatgens():
         assert ours == expected
         verdicts.append(expected)
     assert 0.1 < np.mean(verdicts) < 0.9
-
-
-def test_thresholds_must_be_positive():
-    with pytest.raises(InputError, match="symprec"):
-        NoveltySettings(symprec=0)
 
 
 # ---- prototypes

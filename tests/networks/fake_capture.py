@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from imd_helpers.networks.capture import Capture
+from imd_helpers.networks.capture import CudaGraph
 
 HOST = ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select")
 
@@ -51,7 +51,7 @@ def place(tensor):
     return tensor.untyped_storage().data_ptr()
 
 
-class TapeGraph(Capture):
+class TapeGraph(CudaGraph):
     """Stands in for `CudaGraph` where there is no GPU."""
 
     adam: ClassVar[dict[str, bool]] = {"fused": True}  # no step count is read on the host

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from imd_helpers.check import CHECKS
 from imd_helpers.check import networks as checks
 from imd_helpers.networks import layers, losses
 
@@ -60,7 +61,7 @@ def test_batch_norm_makes_the_slope_of_a_sample_depend_on_the_others():
 
 @pytest.mark.parametrize("number", range(1, 5))
 def test_every_answer_can_be_checked(number):
-    check = checks.CHECKS[f"gan_pathologies.{number}"]
+    check = CHECKS[f"gan_pathologies.{number}"]
     truth = check.truth()
     assert check.right(truth)
     assert not check.right(1.5 * truth)

@@ -116,7 +116,7 @@ CONDITIONAL = {
     "projection": (
         lambda: layers.Concatenated(layers.mlp((5, 12, 2)), nn.Embedding(2, 2)),
         lambda: layers.ProjectionHead(layers.mlp((2, 12, 6)), 6, nn.Embedding(2, 6)),
-        {"loss": "hinge"},
+        {"loss": "wasserstein"},
     ),
     "class": (
         lambda: layers.Concatenated(layers.mlp((5, 12, 2)), nn.Embedding(2, 2)),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from imd_helpers import check
 from imd_helpers.check import networks as checks
 from imd_helpers.crystals.compositions import reduced
 from imd_helpers.models import formula_models as fm
@@ -93,12 +94,12 @@ def test_a_step_of_reinforcement_moves_the_weights_along_the_policy_gradient(agr
 def test_answers_are_those_found_by_other_ways():
     """KL by torch.distributions, the slope of the mean reward by finite differences."""
     q, p = torch.distributions.Normal(1.0, 0.5), torch.distributions.Normal(0.0, 1.0)
-    assert checks.CHECKS["vae_rnn_rl.1"].right(float(torch.distributions.kl_divergence(q, p)))
+    assert check.CHECKS["vae_rnn_rl.1"].right(float(torch.distributions.kl_divergence(q, p)))
 
     def mean_reward(logit):
         return float(torch.tensor([logit, 0.0, 0.0], dtype=torch.float64).softmax(0)[0])
 
     slope = (mean_reward(1e-4) - mean_reward(-1e-4)) / 2e-4
-    assert checks.CHECKS["vae_rnn_rl.3"].right(slope)
-    assert not checks.CHECKS["vae_rnn_rl.3"].right(-slope)
+    assert check.CHECKS["vae_rnn_rl.3"].right(slope)
+    assert not check.CHECKS["vae_rnn_rl.3"].right(-slope)
     assert 0.2 < checks.all_metal_share() < 0.35

@@ -7,10 +7,8 @@ import pytest
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.runtime import InputError, UnknownNameError
+from imd_helpers.runtime import InputError
 from imd_helpers.show import drawn
-
-ONE = (1, 1, 1)
 
 
 def batch(lattice, frac, numbers):
@@ -34,7 +32,7 @@ def published(monkeypatch):
 
 
 def test_atoms_on_faces_edges_and_corners_are_repeated(perovskite):
-    drawing = drawn.draw(perovskite, 0, ONE)
+    drawing = drawn.draw(perovskite, 0)
     kinds, counts = np.unique(drawing.numbers, return_counts=True)
     assert dict(zip(kinds, counts, strict=True)) == {8: 6, 22: 1, 56: 8}
     assert drawing.positions.min() >= -1e-9
@@ -43,25 +41,19 @@ def test_atoms_on_faces_edges_and_corners_are_repeated(perovskite):
 
 @pytest.mark.parametrize("shift", [1e-4, -1e-4])
 def test_an_atom_almost_on_a_face_is_repeated_too(shift):
-    drawing = drawn.draw(batch(4 * np.eye(3), [[shift % 1, 0.5, 0.5]], [3]), 0, ONE)
+    drawing = drawn.draw(batch(4 * np.eye(3), [[shift % 1, 0.5, 0.5]], [3]), 0)
     ends = np.sort(drawing.positions[:, 0])
     assert ends == pytest.approx([4 * shift, 4 + 4 * shift])
 
 
 def test_an_atom_inside_is_drawn_once():
-    drawing = drawn.draw(batch(4 * np.eye(3), [[0.1, 0.2, 0.9]], [3]), 0, ONE)
+    drawing = drawn.draw(batch(4 * np.eye(3), [[0.1, 0.2, 0.9]], [3]), 0)
     assert drawing.positions == pytest.approx(np.array([[0.4, 0.8, 3.6]]))
-
-
-def test_a_supercell_repeats_the_cell_and_closes_its_far_faces(perovskite):
-    drawing = drawn.draw(perovskite, 0, (2, 1, 1))
-    assert (drawing.numbers == 22).sum() == 2
-    assert (drawing.numbers == 56).sum() == 3 * 2 * 2
 
 
 def test_images_are_right_in_a_skewed_cell():
     lattice = np.array([[3.0, 0, 0], [-1.5, 2.6, 0], [0.7, 0.2, 5.0]])
-    drawing = drawn.draw(batch(lattice, [[0, 0, 0]], [30]), 0, ONE)
+    drawing = drawn.draw(batch(lattice, [[0, 0, 0]], [30]), 0)
     corners = np.array([[i, j, k] for i in (0, 1) for j in (0, 1) for k in (0, 1)]) @ lattice
     assert len(drawing.positions) == 8
     for corner in corners:
@@ -69,7 +61,7 @@ def test_images_are_right_in_a_skewed_cell():
 
 
 def test_sticks_join_mutual_nearest_neighbours(perovskite):
-    drawing = drawn.draw(perovskite, 0, ONE)
+    drawing = drawn.draw(perovskite, 0)
     titanium = int(np.flatnonzero(drawing.numbers == 22)[0])
     assert set(drawing.numbers[drawing.sticks[titanium]]) == {8}
     assert len(drawing.sticks[titanium]) == 6
@@ -79,19 +71,13 @@ def test_sticks_join_mutual_nearest_neighbours(perovskite):
         assert all(atom in drawing.sticks[other] for other in others)
 
 
-def test_nearest_distances_count_own_images():
-    assert drawn.nearest_distances(np.zeros((1, 3)), np.diag([2.5, 4.0, 6.0])) == pytest.approx(
-        [2.5]
-    )
-
-
 def test_padding_is_not_drawn(perovskite):
     padded = CrystalBatch.cat([batch(3 * np.eye(3), [[0.5, 0.5, 0.5]], [26]), perovskite])
-    assert drawn.draw(padded, 0, ONE).numbers.tolist() == [26]
+    assert drawn.draw(padded, 0).numbers.tolist() == [26]
 
 
 def test_words_describe_the_crystal(perovskite):
-    words = drawn.draw(perovskite, 0, ONE).words()
+    words = drawn.draw(perovskite, 0).words()
     assert words.startswith("BaTiO3, 5 atoms in the unit cell; a = 4.010 Å")
     assert words.endswith("γ = 90.0°")
 
@@ -116,11 +102,6 @@ def test_a_view_loads_3dmol_only_where_the_book_does_not(perovskite, published):
     page = published[0]["text/html"]
     assert "typeof $3Dmolpromise === 'undefined'" in page
     assert set(re.findall(r"https?://([\w.-]+)", page)) <= {"cdn.jsdelivr.net", "medium.com"}
-
-
-def test_spheres_have_no_sticks(perovskite, published):
-    imd.show.crystal(perovskite, style="spheres")
-    assert '"stick"' not in published[0]["text/html"]
 
 
 def test_several_crystals_share_one_canvas(perovskite, published):
@@ -156,11 +137,9 @@ def test_a_pymatgen_structure_is_welcome(published):
     ("call", "message"),
     [
         (lambda b: imd.show.crystal("NaCl"), "cannot show str: give a CrystalBatch"),
-        (lambda b: imd.show.crystal(b, index=1), "index=1, but there are 1: take 0 to 0"),
         (lambda b: imd.show.crystal(b[:0]), "no crystal to show"),
         (lambda b: imd.show.crystals([]), "cannot show list"),
-        (lambda b: imd.show.crystal(b, supercell=(0, 1, 1)), "three positive integers"),
-        (lambda b: imd.show.crystal(b, supercell=(9, 9, 9)), "too many to draw"),
+        (lambda b: imd.show.crystal(batch(np.eye(3), np.zeros((2001, 3)), [1] * 2001)), "too many"),
         (lambda b: imd.show.crystals(b, titles=["x", "y"]), "2 titles for 1 crystals"),
         (lambda b: imd.show.crystals(b, columns=0), "columns=0 must be at least 1"),
         (lambda b: imd.show.crystals(CrystalBatch.cat([b] * 25)), "show at most 24"),
@@ -169,8 +148,3 @@ def test_a_pymatgen_structure_is_welcome(published):
 def test_bad_input_says_what_to_do(perovskite, call, message):
     with pytest.raises(InputError, match=message):
         call(perovskite)
-
-
-def test_an_unknown_style_lists_the_known_ones(perovskite):
-    with pytest.raises(UnknownNameError, match="ball_stick, spheres"):
-        imd.show.crystal(perovskite, style="ball_and_stick")

@@ -4,7 +4,7 @@ import matplotlib as mpl
 import pytest
 
 from imd_helpers import show
-from imd_helpers.show.colours import element_colour
+from imd_helpers.show.figures import element_colour
 
 
 def test_style_changes_nothing_until_applied():

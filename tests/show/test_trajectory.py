@@ -65,7 +65,7 @@ def test_few_frames_make_a_short_strip(frames, still):
 
 
 def test_the_strip_turns_the_crystal_and_keeps_its_lengths(frames):
-    drawing = imd.show.drawn.draw(frames, 0, (1, 1, 1))
+    drawing = imd.show.drawn.draw(frames, 0)
     atoms, edges = module._projected(drawing)
     np.testing.assert_allclose(np.linalg.norm(edges[:, 0] - edges[:, 1], axis=1), 4.0)
     apart = np.linalg.norm(atoms[0] - atoms, axis=1)
@@ -113,7 +113,7 @@ def test_bad_input_says_what_to_do(frames, still, call, message):
 def test_the_player_has_a_model_for_each_frame(frames):
     pytest.importorskip("nglview")
     drawings, names = module._drawings(frames, None)
-    view, controls, said = module.player(drawings, names, (300, 200)).children
+    view, controls, said = module.player(drawings, names).children
     assert len(view._ngl_component_ids) == 7
     assert said.value.startswith("frame 0: CsCl, 2 atoms")
     controls.children[1].value = 6
