@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -51,7 +51,8 @@ class Entry:
             needs beside the numbers is in ``asked``.
         read: decode to crystals or compositions.
         regress: are the numbers comparable between all crystals?
-        population: which crystals to take where few of a random thousand fit.
+        kind: which crystals to take where few of a random thousand fit, see `CrystalSet.select`.
+        few: look at no more than so many of these.
     """
 
     family: str
@@ -60,12 +61,15 @@ class Entry:
     write: Callable[[CrystalBatch], Samples]
     read: Callable[[Samples], Samples] | None = None
     regress: bool = True
-    population: Callable[[CrystalSet], CrystalSet] | None = None
+    kind: Mapping[str, Any] = field(default_factory=dict)
+    few: int | None = None
 
 
 def population(entry: Entry, data: CrystalSet, most: int) -> CrystalBatch:
     """At most so many random crystals that a descriptor can write."""
-    data = entry.population(data) if entry.population else data
+    data = data.select(**entry.kind)
+    if entry.few is not None:
+        data = data[np.random.default_rng(0).permutation(len(data))[: entry.few]]
     order = np.random.default_rng(0).permutation(len(data))
     batch = data[order].crystals
     return batch[np.flatnonzero(entry.write(batch).ok)[:most]]
@@ -149,11 +153,6 @@ def coordinates() -> coordinate_matrix.CoordinateMatrix:
     return coordinate_matrix.CoordinateMatrix.fit(data.crystals)
 
 
-def ternary_hydrides(data: CrystalSet) -> CrystalSet:
-    """Crystals of hydrogen and two other elements."""
-    return data.select(elements=["H"], nelements=3)
-
-
 def hydride_entry(rule: str) -> Entry:
     """CrystalGAN's blocks, with those of the crystal's own metals."""
 
@@ -163,7 +162,8 @@ def hydride_entry(rule: str) -> Entry:
         return None
 
     shape = (4, hydride_blocks.ROWS, 3)
-    return own_elements("coordinates", shape, blocks_of, population=ternary_hydrides)
+    kind = {"elements": ["H"], "nelements": 3}
+    return own_elements("coordinates", shape, blocks_of, kind=kind)
 
 
 # ---- voxels
@@ -246,28 +246,16 @@ def methane_written(batch: CrystalBatch) -> Samples:
     return replace(_METHANE.encode_all(batch), asked={"lattice": batch.lattice})
 
 
-def methane_back(written: Samples) -> Samples:
-    """Frameworks by peaks, in the given cells."""
-    return _METHANE.decode(written.tensor, written.asked["lattice"])
-
-
-def silica(data: CrystalSet) -> CrystalSet:
-    """Crystals of SiO2."""
-    return data.select(formulas=["SiO2"])
-
-
 # ---- symmetry
+
+
+CUBIC_TERNARIES = {"nelements": 3, "space_groups": list(symmetry_sites.SPACE_GROUPS)}
 
 
 def site_rows() -> symmetry_sites.SymmetrySites:
     """CubicGAN's descriptor."""
-    data = cubic_ternaries(imd.datasets.load("oqmd_icsd"))
+    data = imd.datasets.load("oqmd_icsd").select(**CUBIC_TERNARIES)
     return symmetry_sites.SymmetrySites.fit(symmetry_sites.find_sites(data.crystals)[0])
-
-
-def cubic_ternaries(data: CrystalSet) -> CrystalSet:
-    """What may pass CubicGAN's filter."""
-    return data.select(nelements=3, space_groups=list(symmetry_sites.SPACE_GROUPS))
 
 
 def unit_written(batch: CrystalBatch) -> Samples:
@@ -332,13 +320,8 @@ def pgcgm_entry(decimals: int | None) -> Entry:
         crystals, _ = symmetry.expand(groups, lattice.numpy(), frac, numbers, tolerance=1e-3)
         return samples(in_places(crystals, ok), ok)
 
-    return Entry("symmetry", "crystal", PGCGM_SIZE, write, read, decimals is None, ternaries)
-
-
-def ternaries(data: CrystalSet) -> CrystalSet:
-    """What may fit PGCGM; few are enough."""
-    data = data.select(nelements=3, space_groups=list(PGCGM_GROUPS))
-    return data[np.random.default_rng(0).permutation(len(data))[:2000]]
+    kind = {"nelements": 3, "space_groups": list(PGCGM_GROUPS)}
+    return Entry("symmetry", "crystal", PGCGM_SIZE, write, read, decimals is None, kind, few=2000)
 
 
 @cache
@@ -423,9 +406,15 @@ ENTRIES: dict[str, Entry] = {
     "crystal image (CCDCGAN), linear coder": own_elements("voxels", (1, 28, 28), image),
     "voxels, one channel": whole("voxels", voxel_grid.VoxelGrid),
     "methane grids (ZeoGAN), cell given": Entry(
-        "voxels", "crystal", 3 * 32**3, methane_written, methane_back, False, silica
+        "voxels",
+        "crystal",
+        3 * 32**3,
+        methane_written,
+        lambda written: _METHANE.decode(written.tensor, written.asked["lattice"]),
+        regress=False,
+        kind={"formulas": ["SiO2"]},
     ),
-    "three sites (CubicGAN)": whole("symmetry", site_rows, population=cubic_ternaries),
+    "three sites (CubicGAN)": whole("symmetry", site_rows, kind=CUBIC_TERNARIES),
     "base sites (PGCGM), two decimals": pgcgm_entry(2),
     "base sites (PGCGM)": pgcgm_entry(None),
     "asymmetric unit": Entry("symmetry", "crystal", UNIT_WIDTH, unit_written, unit_back),

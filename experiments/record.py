@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import multiprocessing
 import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from imd_helpers.runtime import device_name, version
-from imd_helpers.work import write_atomic
+from imd_helpers.work import Workers, write_atomic
 
 REPO = Path(__file__).resolve().parents[1]
 DATA = REPO / "data"
@@ -103,18 +102,15 @@ def fill(
 
     done = [tuple(row[key] for key in keys) for row in there()]
     todo = [job for job in jobs if job not in done]
-    for job, found in zip(todo, _each(make, todo, processes), strict=True):
-        rows = [*there(), dict(zip(keys, job, strict=True)) | found]
-        write(path, read(path, {}) | (about or {}) | {under: sorted(rows, key=place)})
+    with Workers(processes) as where:
+        for k, found in where.map(_made, [(make, job) for job in todo], len(todo)):
+            rows = [*there(), dict(zip(keys, todo[k], strict=True)) | found]
+            write(path, read(path, {}) | (about or {}) | {under: sorted(rows, key=place)})
 
 
-def _each(make: Callable[..., Row], jobs: list[tuple], processes: int) -> Iterator[Row]:
-    if processes == 1:
-        yield from (make(*job) for job in jobs)
-        return
-    with multiprocessing.get_context("spawn").Pool(processes, one_thread) as pool:
-        for waiting in [pool.apply_async(make, job) for job in jobs]:
-            yield waiting.get()
+def _made(task: tuple[Callable[..., Row], tuple]) -> Row:
+    make, job = task
+    return make(*job)
 
 
 # ---- what the page shows
