@@ -253,7 +253,7 @@ class Run:
             self.value(name)[rows] = values
 
     def note(self, fact: Fact, rows: np.ndarray, ok: np.ndarray, why: Mapping[int, str]) -> None:
-        """Write down yes or no of some samples; ``why`` has the reasons of at least the refusals."""
+        """Write down yes or no of some samples; ``why`` has the reasons of the refusals."""
         self.facts[fact.name][rows] = np.where(ok, YES, NO)
         failed = rows[~np.asarray(ok)].tolist() if why else []
         self.reasons[fact.name] |= {i: why[i] for i in failed if i in why}
