@@ -112,12 +112,15 @@ def _measurable(run: Run, rows: np.ndarray) -> np.ndarray:
 
 
 def _measured(run: Run, distance: Distance, rows: np.ndarray) -> dict[str, Measure]:
-    from .distributions import coverage, wasserstein
+    from .distributions import CUTOFFS, coverage, wasserstein
 
     crystals, reference = run.samples.crystals, run.reference.crystals
     if distance.measure in COVERAGE:
-        made = crystals[_measurable(run, rows)]
-        return coverage(made, reference, processes=run.workers.workers, progress=run.progress)
+        made, how = crystals[_measurable(run, rows)], {"progress": run.progress}
+        how |= {"processes": run.workers.workers}
+        return coverage(
+            made, reference, cutoffs=CUTOFFS.get(run.reference.name, CUTOFFS["mp_20"]), **how
+        )
     if distance.draw:
         rng = np.random.default_rng(DRAW_SEED)
         rows = np.sort(rng.choice(rows, size=distance.draw, replace=False))
