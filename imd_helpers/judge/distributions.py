@@ -18,7 +18,7 @@ from ..crystals.compositions import blocks
 from ..crystals.rules import GeometryRule, geometry_verdict
 from ..descriptors.fingerprints import Features, crystalnn, magpie, magpie_statistics
 from ..intervals import bootstrap_distance, jackknife, wilson
-from ..networks.distances import frechet_gaussians
+from ..networks import distances
 from ..runtime import InputError, lookup, read_toml
 from .report import LEVEL, DefinitionError
 
@@ -27,6 +27,7 @@ CUTOFFS: dict[str, tuple[float, float]] = CDVAE["cutoffs"]  # of structure and c
 BANDWIDTHS = {"crystalnn": 0.2, "magpie": 5.0}  # of the Vendi score: half of CDVAE's for MP-20
 SEED = 0  # of what is resampled or drawn
 MOST = 1000  # points of a Vendi score
+NEIGHBOURS = 3  # of a point, up to which its ball reaches
 ANY = GeometryRule("any", "whatever can be measured at all")
 RESAMPLES = 200
 GROUPS = 20  # of the jackknife
@@ -165,13 +166,14 @@ def coverage(
         "reference": [known.structure.digest, known.composition.digest],
         "interval": OTHER_SET_FIXED,
     }
-    recalled = _covered(known, made, cutoffs, same_crystal)[known.ok]
-    precise = _covered(made, known, cutoffs, same_crystal)
+    recalled, precise = (
+        int(_covered(*pair, cutoffs, same_crystal).sum()) for pair in ((known, made), (made, known))
+    )
     lost = (made.failed, known.failed)
     sampled = {**definition, "samples": len(made)}  # more samples recall more
     return {
-        "recall": _share("coverage recall", recalled, sampled, lost),
-        "precision": _share("coverage precision", precise, definition, lost),
+        "recall": _share("coverage recall", recalled, int(known.ok.sum()), sampled, lost),
+        "precision": _share("coverage precision", precise, len(made), definition, lost),
     }
 
 
@@ -197,62 +199,39 @@ def _covered(
 # ---- precision and recall of manifolds
 
 
-def precision_recall(
-    samples: Features, reference: Features, *, neighbours: int = 3
-) -> dict[str, Measure]:
+def precision_recall(samples: Features, reference: Features) -> dict[str, Measure]:
     """Improved precision and recall: shares of one set inside the manifold of the other.
 
     The manifold of a set is the union of balls around its points; each ball reaches to the point's
-    k-th nearest other point of that set. No cutoff is chosen, but the balls shrink as a set grows
+    third nearest other point of that set. No cutoff is chosen, but the balls shrink as a set grows
     and with duplicates, and one outlier makes a large ball. Both sizes are part of the definition.
 
     Args:
         samples: n points.
         reference: points to compare with.
-        neighbours: k.
 
     Raises:
         DefinitionError: the points of the two sets were made differently.
-        InputError: a set with fewer than k + 1 points.
+        InputError: a set with fewer than 4 points.
 
     Source:
         Kynkäänniemi et al., NeurIPS 2019 (arXiv 1904.06991).
     """
     _comparable(samples, reference)
     one, two = samples.points, reference.points
-    for name, points in (("samples", one), ("reference", two)):
-        if not 1 <= neighbours < len(points):
-            raise InputError(
-                f"neighbours = {neighbours} and {len(points)} points in the {name}: a ball reaches "
-                "to the k-th other point, so give more crystals than neighbours, at least one"
-            )
+    found = distances.precision_recall(two, one, k=NEIGHBOURS)
     definition = {
         "metric": "precision and recall of manifolds",
-        "neighbours": neighbours,
+        "neighbours": NEIGHBOURS,
         **_pair_definition(samples, reference),
         "interval": OTHER_SET_FIXED,
     }
-    precise = np.zeros(len(samples), dtype=bool)  # a sample without a point is in no manifold
-    precise[samples.ok] = _inside(one, two, neighbours)
-    recalled = _inside(two, one, neighbours)
+    precise, recalled = round(found.precision * len(one)), round(found.recall * len(two))
     lost = (samples.failed, reference.failed)
-    return {
-        "precision": _share("precision", precise, definition, lost),
-        "recall": _share("recall", recalled, definition, lost),
+    return {  # a sample without a point is in no manifold
+        "precision": _share("precision", precise, len(samples), definition, lost),
+        "recall": _share("recall", recalled, len(two), definition, lost),
     }
-
-
-def _inside(points: np.ndarray, centers: np.ndarray, k: int) -> np.ndarray:
-    """(n,) bool: a point lies in the ball of some centre."""
-    from scipy.spatial.distance import cdist
-
-    # place k of the sorted distances: place 0 is the point itself
-    radius, inside = np.empty(len(centers)), np.empty(len(points), dtype=bool)
-    for part in blocks(len(centers), BLOCK):
-        radius[part] = np.partition(cdist(centers[part], centers), k, axis=1)[:, k]
-    for part in blocks(len(points), BLOCK):
-        inside[part] = (cdist(points[part], centers) <= radius).any(1)
-    return inside
 
 
 # ---- distances of distributions
@@ -350,7 +329,7 @@ def frechet(samples: Features, reference: Features, *, resamples: int = RESAMPLE
         )
 
     def distance(u: np.ndarray, v: np.ndarray) -> float:
-        return max(0.0, frechet_gaussians(*_moments(one, u), *_moments(two, v)))
+        return max(0.0, distances.frechet_gaussians(*_moments(one, u), *_moments(two, v)))
 
     sets = (samples, reference)
     metric = "Fréchet distance of Gaussians"
@@ -444,10 +423,9 @@ def _pair_definition(made: Features, known: Features) -> dict[str, Any]:
     return {**made.definition, "reference": known.digest, **sizes}
 
 
-def _share(name: str, hits: np.ndarray, definition: dict[str, Any], lost: Lost) -> Measure:
-    low, high = wilson(hits.sum(), len(hits), level=LEVEL)
-    ends = (float(hits.mean()), float(low), float(high))
-    return Measure(name, *ends, len(hits), definition, *lost)
+def _share(name: str, hits: int, n: int, definition: dict[str, Any], lost: Lost) -> Measure:
+    low, high = wilson(hits, n, level=LEVEL)
+    return Measure(name, hits / n, float(low), float(high), n, definition, *lost)
 
 
 def _resampled(

@@ -179,10 +179,9 @@ def test_precision_recall_against_loops():
             inside += any(hits)
         return inside / len(points)
 
-    for k in (1, 3, 5):
-        found = dist.precision_recall(Features.of("x", one), Features.of("x", two), neighbours=k)
-        assert found["precision"].value == pytest.approx(share(one, two, k))
-        assert found["recall"].value == pytest.approx(share(two, one, k))
+    found = dist.precision_recall(Features.of("x", one), Features.of("x", two))
+    assert found["precision"].value == pytest.approx(share(one, two, 3))
+    assert found["recall"].value == pytest.approx(share(two, one, 3))
 
 
 def test_dropped_modes_are_seen_by_recall_not_by_precision(real):
@@ -222,14 +221,12 @@ def test_duplicates_shrink_the_manifold():
     assert copies["precision"].value == 1.0
 
 
-def test_precision_recall_needs_neighbours(real):
-    with pytest.raises(InputError, match="neighbours = 3 and 3 points in the reference"):
+def test_precision_recall_needs_neighbours():
+    with pytest.raises(InputError, match="k=3 with 3 and 4 points"):
         dist.precision_recall(line(0, 1, 2, 3), line(0, 1, 2))
-    with pytest.raises(InputError, match="neighbours = 0"):
-        dist.precision_recall(line(0, 1, 2), line(0, 1, 2), neighbours=0)
-    failed = dist.precision_recall(line(0, 1, 2, np.nan), line(0, 1, 2, 3), neighbours=1)
-    assert failed["precision"].value == 0.75  # of all four samples
-    assert failed["precision"].failed == {3: "not finite"}
+    failed = dist.precision_recall(line(0, 1, 2, 3, np.nan), line(0, 1, 2, 3))
+    assert failed["precision"].value == 0.8  # of all five samples
+    assert failed["precision"].failed == {4: "not finite"}
 
 
 # ---- Wasserstein

@@ -20,7 +20,7 @@ import imd_helpers as imd
 from imd_helpers import work
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.samples import Samples, set_digest
-from imd_helpers.judge import PROTOCOLS, Report, engine, facts, judge
+from imd_helpers.judge import PROTOCOLS, Report, compare, engine, facts, judge
 from imd_helpers.judge.protocols import Distance, Protocol, Step
 from imd_helpers.judge.samples import Known
 from imd_helpers.runtime import InputError
@@ -503,7 +503,7 @@ def test_json_keeps_everything(samples, known, monkeypatch):
     assert "M.S.U.N." in report._repr_html_()
     assert "a &lt; b" in report._repr_html_()
     assert "S.U.N." in str(report)
-    report.compare(back)
+    compare([report, back])
 
 
 @pytest.mark.parametrize(
