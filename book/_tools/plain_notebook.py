@@ -382,8 +382,9 @@ class Exporter:
         path = self.locate(target)
         if path.suffix in {"", ".md", ".ipynb"} and path.is_relative_to(self.around.root):
             name = self.page_name(target, line)
-            suffix = ".ipynb" if name in self.around.chapters else ".md"
-            return self.address.page(f"{self.address.folder}/{name}{suffix}")
+            if name in self.around.chapters:  # a reader in Colab stays in Colab
+                return self.address.colab(f"{name}.ipynb")
+            return self.address.page(f"{self.address.folder}/{name}.md")
         return self.address.page(self.in_repository(target, line))
 
     def asset(self, target: str, line: int) -> str:

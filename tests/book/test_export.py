@@ -136,7 +136,8 @@ def test_references_read_as_text(torture):
     assert "Table 2.1 and Table 2.2." in text
     assert "Exercise 2.1 and Exercise 2.2." in text
     assert "See Theory with `code` in its title, the theory," in text
-    link = "https://github.com/example/torture/blob/trunk/book/part/other.ipynb"
+    host = "https://colab.research.google.com/github"
+    link = f"{host}/example/torture/blob/trunk/book/part/other.ipynb"
     assert f"[The other chapter]({link}), [another one]({link})" in text
     assert "[outside](https://example.org/x_(y))" in text
 
