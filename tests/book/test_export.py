@@ -117,7 +117,8 @@ def test_solutions_become_empty_answers(torture):
     assert "secret_answer = 42" not in text
     answers = [c for c in code(torture["torture"]) if c.startswith("# your answer")]
     assert len(answers) == 2
-    assert answers[0].splitlines()[3:] == ["# imd.check.count(", "#     secret_answer,", "# )"]
+    assert answers[0].splitlines()[3:] == ["# imd.check.count(...)"]
+    assert "secret_answer" not in text  # not even as what is checked
 
 
 def test_citations_read_as_text_and_are_listed(torture):
