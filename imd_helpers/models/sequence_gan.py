@@ -198,8 +198,8 @@ class SequenceGan(CompositionGan):
     Config = SequenceGanConfig
     VARIANTS: ClassVar = {
         "icsd": ICSD,
-        "neutral": ICSD,  # trained on the charge-neutral part of its set, see `train`'s ``keep``
-        "oqmd": ICSD.but(data="oqmd"),
+        "neutral": ICSD.but(steps=5_000),  # of the charge-neutral part, see `train`'s ``keep``
+        "oqmd": ICSD.but(data="oqmd", steps=5_000),
         "mp": ICSD.but(data="mp"),
         "energy": ICSD.but(condition="formation_energy"),
         "gap": ICSD.but(condition="band_gap"),
