@@ -261,24 +261,7 @@ class MatGan(CompositionGan):
         return formula_sets.compositions(config.data, split=split)[0]
 
 
-# ---- the autoencoder twin
-
-
-class Autoencoder(nn.Module):
-    """The autoencoder beside MatGAN: the critic's layers, a latent vector, the generator's layers.
-
-    The paper's argument: what a decoder of this shape cannot write, the generator will not write.
-    """
-
-    def __init__(self, config: MatGanConfig = PAPER) -> None:
-        super().__init__()
-        self.encoder = Critic(config.but(norm_in_critic=True))
-        self.encoder.score = nn.Linear(self.encoder.n_features, config.latent)
-        self.decoder = Generator(config)
-
-    def forward(self, matrix: Tensor) -> Tensor:
-        """(batch, 85, 8) to (batch, 85, 8) values between 0 and 1."""
-        return self.decoder(self.encoder(matrix))
+# ---- parts
 
 
 def dice_loss(found: Tensor, wanted: Tensor) -> Tensor:

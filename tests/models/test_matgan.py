@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-import imd_helpers as imd
 from imd_helpers.datasets import formula_sets
 from imd_helpers.models import matgan
-from imd_helpers.models.matgan import FIXED, PAPER, Autoencoder, MatGan, dice_loss
+from imd_helpers.models.matgan import FIXED, PAPER, MatGan, dice_loss
 from imd_helpers.networks import layers
 from imd_helpers.runtime import InputError, UnknownNameError
 
@@ -174,7 +173,7 @@ def test_saved_models_load_and_sample_the_same(tmp_path, monkeypatch):
         assert np.array_equal(model.sample(20).counts, twin.sample(20).counts)
 
 
-# ---- the autoencoder twin
+# ---- the twin's loss
 
 
 def test_dice_loss_of_known_overlaps():
@@ -184,21 +183,6 @@ def test_dice_loss_of_known_overlaps():
     assert dice_loss(a, a).item() == pytest.approx(-1.0)
     assert dice_loss(a, b).item() == pytest.approx(-0.5)
     assert dice_loss(a, 1 - a).item() == pytest.approx(0.0)
-
-
-def test_the_autoencoder_learns_a_few_compositions(counts):
-    torch.manual_seed(0)
-    model = Autoencoder(PAPER.but(width=1 / 8, latent=16))
-    matrix = imd.descriptors.composition_matrix.CompositionMatrix.matrices(counts[:8])
-    adam = torch.optim.Adam(model.parameters(), 2e-2)
-    first = last = 0.0
-    for step in range(100):
-        loss = dice_loss(model(matrix), matrix)
-        first, last = (loss.item() if step == 0 else first), loss.item()
-        adam.zero_grad()
-        loss.backward()
-        adam.step()
-    assert last < first - 0.3
 
 
 # ---- wrong input
