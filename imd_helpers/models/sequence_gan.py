@@ -196,9 +196,10 @@ class SequenceGan(CompositionGan):
 
     name = "sequence_gan"
     Config = SequenceGanConfig
+    KEPT_BY: ClassVar = {"neutral": "charge_neutral"}
     VARIANTS: ClassVar = {
         "icsd": ICSD,
-        "neutral": ICSD,  # trained on the charge-neutral part of its set, see `train`'s ``keep``
+        "neutral": ICSD,  # see ``KEPT_BY``
         "oqmd": ICSD.but(data="oqmd"),
         "mp": ICSD.but(data="mp"),
         "energy": ICSD.but(condition="formation_energy"),
