@@ -1,7 +1,5 @@
 """Training under its own name: a folder belongs to one recipe and its data, and to one process."""
 
-import json
-
 import pytest
 import torch
 
