@@ -100,6 +100,9 @@ class ExchangedFormulas(CopiedFormulas):
 
     Args:
         training: (n, 119) counts.
+
+    Raises:
+        InputError: formulas without any pair.
     """
 
     def __init__(self, training: np.ndarray) -> None:
@@ -114,12 +117,20 @@ class ExchangedFormulas(CopiedFormulas):
         for held in places.values():
             pairs[np.ix_(held, held)] += 1 - np.eye(len(held))
         self.often = pairs / pairs.sum(1, keepdims=True).clip(min=1)
+        known = self.often.any(1)  # has a partner
+        self.training = self.training[(self.training[:, known] > 0).any(1)]
+        if not len(self.training):
+            raise InputError(
+                f"no two of {len(training)} formulas differ by one element alone: there is "
+                "nothing to count, so give more formulas, or use SubstitutedFormulas"
+            )
 
     def sample(self, n: int, *, seed: int = 0) -> Samples:
         """Make n compositions: reduced counts; zeros where the new element was there already."""
         rng, rows = np.random.default_rng(seed), np.arange(at_least_one(n))
         counts = rng.choice(self.training, size=n)
-        old = np.where(counts > 0, rng.random(counts.shape), -1.0).argmax(1)
+        free = (counts > 0) & self.often.any(1)
+        old = np.where(free, rng.random(counts.shape), -1.0).argmax(1)
         last = elements.N_COLUMNS - 1
         new = (self.often[old].cumsum(1) < rng.random((n, 1))).sum(1).clip(max=last)
         taken = counts[rows, new] > 0
