@@ -13,9 +13,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections import defaultdict
 from importlib import metadata, resources
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -218,59 +216,11 @@ def stands(crystals: CrystalBatch) -> list[Row]:
 # --- what OQMD says about the same compositions
 
 
-class FormulaHull:
-    """Hulls of compositions with formation energies by one method; the elements lie at 0."""
-
-    def __init__(self, counts: np.ndarray, energy: Any) -> None:
-        """(n, 119) counts and (n,) eV/atom."""
-        self.fraction = counts / counts.sum(1, keepdims=True)
-        self.energy = np.asarray(energy, float)
-        self.systems: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for i, row in enumerate(counts > 0):
-            self.systems[tuple(np.flatnonzero(row).tolist())].append(i)
-
-    def at(self, counts: np.ndarray, *, without: int | None = None) -> float:
-        """The hull at one composition, eV/atom, if one of the phases were not known."""
-        kinds = np.flatnonzero(counts)
-        rows = sorted(
-            i
-            for size in range(1, len(kinds) + 1)
-            for some in combinations(kinds.tolist(), size)
-            for i in self.systems.get(some, [])
-            if i != without
-        )
-        phases = np.concatenate([self.fraction[rows][:, kinds], np.eye(len(kinds))])
-        energy = np.concatenate([self.energy[rows], np.zeros(len(kinds))])
-        return hull.hull_energy(counts[kinds] / counts.sum(), phases, energy)
-
-    def lowest(self, counts: np.ndarray) -> float:
-        """The lowest energy of a phase with this composition; NaN where there is none."""
-        rows = self.systems.get(tuple(np.flatnonzero(counts).tolist()), [])
-        same = np.abs(self.fraction[rows] - counts / counts.sum()).max(1, initial=0) < 1e-9
-        return float(self.energy[rows][same].min()) if same.any() else float("nan")
-
-
 def by_dft(formulas: list[str]) -> Row:
-    """How much deeper OQMD's hull is than that of our phases, and where OQMD sees each formula.
-
-    All of `oqmd_formulas` but the formula itself competes. Both hulls are on OQMD's scale.
-    """
-    listed = imd.datasets.load("oqmd_formulas").table
-    place = {formula: i for i, formula in enumerate(listed["formula"])}
-    big = FormulaHull(np.asarray(amounts(listed["formula"].tolist())), listed["formation_energy"])
-    known = imd.datasets.load("oqmd_icsd")
-    rows = hull.phases("chgnet").rows
-    rows = rows[rows >= 0]
-    energy = known.table["formation_energy"].to_numpy()[rows]
-    small = FormulaHull(known.crystals.counts().numpy()[rows], energy)
-    out = {}
-    for formula in sorted(set(formulas)):
-        counts, own = np.asarray(amounts([formula]))[0], place.get(formula)
-        deep = big.at(counts, without=own)
-        out[formula] = {"missing": round(max(small.at(counts) - deep, 0.0), DIGITS), "dft": None}
-        if own is not None:
-            out[formula]["dft"] = round(max(float(big.energy[own]) - deep, 0.0), DIGITS)
-    return out
+    """How far above its own hull OQMD sees each formula, eV/atom."""
+    wanted = sorted(set(formulas))
+    found = hull.oqmd_distance(amounts(wanted)) if wanted else []
+    return dict(zip(wanted, rounded(list(map(float, found)), DIGITS), strict=True))
 
 
 def near_both(row: Row) -> bool:
