@@ -164,7 +164,8 @@ def test_a_rattled_saddle_falls_and_a_rattled_valley_is_found_again():
     gold = CrystalBatch.from_ragged(lattices, np.zeros((2, 3)), [79, 79], [1, 1])
     rest = relax(gold, "chgnet", fmax=0.005, steps=300)
     again = relax(rattled(rest.crystals), "chgnet", fmax=0.005, steps=400)
-    assert rest.converged.all() and again.converged.all()
+    assert rest.converged.all()
+    assert again.converged.all()
     assert symmetry.space_group_numbers(rest.crystals).tolist() == [221, 225]
     assert symmetry.space_group_numbers(again.crystals).tolist() == [225, 225]
     gain = rest.energy - again.energy
