@@ -130,7 +130,8 @@ def fit_of(table: Table, pair: tuple[str, str], threshold: float, rows: np.ndarr
     tau = between(x @ coefficients, stable, table.method[rows])
     covariance = spread(x, stable, table.system[rows])
     seen = (table.counts[rows] > 0).any(0)
-    return Calibration(pair, threshold, coefficients, covariance, tau, seen)
+    generators = len(np.unique(table.method[rows]))
+    return Calibration(pair, threshold, coefficients, covariance, tau, generators, seen)
 
 
 # ---- predicting what was left out
@@ -259,6 +260,7 @@ def as_data(fit: Calibration) -> dict[str, Any]:
         "coefficients": fit.coefficients.tolist(),
         "covariance": fit.covariance.tolist(),
         "between_generators": fit.between,
+        "generators": fit.generators,
     }
 
 

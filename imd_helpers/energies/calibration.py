@@ -8,9 +8,9 @@ logistic regression was fitted for each threshold,
     P(DFT <= t) = 1 / (1 + exp(-(b_0 + b_1 m + b_2 d + b_3 f))),
 
 with the mean m of both distances, their difference d and the formation energy f by the first
-potential, all in eV/atom. Generators differ beyond that: tau is the standard deviation of what one
-adds to the exponent. `data/calibration` holds the numbers, and how well they predict crystals of
-generators and of chemical systems that were left out.
+potential, all in eV/atom. Generators differ beyond that: each adds something of its own to the
+exponent, of which a handful of generators tells the spread. `data/calibration` holds the numbers,
+and how well they predict crystals of generators and of chemical systems that were left out.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Calibration:
         threshold: eV/atom above DFT's hull.
         coefficients: (4,) of `FEATURES`.
         covariance: (4, 4) of the coefficients, by a bootstrap over chemical systems.
-        between: standard deviation of a generator's own shift of the exponent.
+        between: standard deviation of the generators' own shifts of the exponent.
+        generators: how many it was estimated from.
         seen: (119,) bool, elements of the crystals that it was fitted to.
     """
 
@@ -50,6 +51,7 @@ class Calibration:
     coefficients: np.ndarray
     covariance: np.ndarray
     between: float
+    generators: int
     seen: np.ndarray
 
     def probability(self, features: np.ndarray) -> np.ndarray:
@@ -77,11 +79,12 @@ class Calibration:
         features = features[np.isfinite(features).all(1)]
         rng = np.random.default_rng(SEED)
         drawn = rng.multivariate_normal(self.coefficients, self.covariance, DRAWS)
-        shift = rng.normal(scale=self.between, size=DRAWS)
-        found, mean = np.zeros(DRAWS), np.zeros(DRAWS)
+        # the shift of a further generator, when mean and spread are known from a few
+        wide = self.between * np.sqrt(1 + 1 / self.generators)
+        shift = wide * rng.standard_t(self.generators - 1, size=DRAWS)
+        found = np.zeros(DRAWS)
         for k, (coefficients, own) in enumerate(zip(drawn, shift, strict=True)):
             p = _logistic(features @ coefficients + own)
-            mean[k] = p.sum()
             found[k] = (rng.random(len(p)) < p).sum()
         low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(self.probability(features).sum() / n), float(low / n), float(high / n)
@@ -110,6 +113,7 @@ def calibration(potentials: Sequence[str], threshold: float = 0.0) -> Calibratio
         np.array(fit["coefficients"]),
         np.array(fit["covariance"]),
         fit["between_generators"],
+        fit["generators"],
         seen,
     )
 

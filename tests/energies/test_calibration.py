@@ -16,7 +16,7 @@ BEST = tuple(RECORD["best"].split(" + "))
 def made_up(between=0.0, covariance=0.0):
     return Calibration(
         ("a", "b"), 0.0, np.array([-1.0, -20.0, 2.0, -0.5]), covariance * np.eye(4), between,
-        np.ones(119, dtype=bool),
+        10_000, np.ones(119, dtype=bool),
     )  # fmt: skip
 
 
