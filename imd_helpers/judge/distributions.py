@@ -1,14 +1,14 @@
 """Does a set of crystals look like another set: coverage, precision, distances, Vendi score.
 
 These numbers compare sets, not crystals: no sample is right or wrong. Crystals become points (see
-`descriptors.fingerprints`), and each number comes as a `Measure`: value, interval, n, definition,
-and what could not be measured.
+`descriptors.fingerprints`), and each number comes with its interval, n and definition; its note
+says what could not be measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from ..descriptors.fingerprints import Features, crystalnn, magpie, magpie_stati
 from ..intervals import bootstrap_distance, jackknife, wilson
 from ..networks import distances
 from ..runtime import InputError, lookup, read_toml
-from .report import LEVEL, DefinitionError
+from .report import LEVEL, SHARE, DefinitionError, Number
 
 CDVAE = read_toml("protocols", "cdvae.toml")  # its cutoffs, and its scale of Magpie's statistics
 CUTOFFS: dict[str, tuple[float, float]] = CDVAE["cutoffs"]  # of structure and composition
@@ -33,38 +33,6 @@ RESAMPLES = 200
 GROUPS = 20  # of the jackknife
 BLOCK = 1024  # points whose distances to all others are in memory at once
 OTHER_SET_FIXED = f"Wilson {LEVEL:.0%}, other set fixed"
-
-Lost = tuple[Mapping[int, str], Mapping[int, str]]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number about a set of crystals.
-
-    Attributes:
-        name: what is measured.
-        value: the number.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        n: crystals that count in it.
-        definition: what the number means; only measures with equal definitions compare.
-        failed: index of a sample -> why it could not be measured.
-        failed_reference: index of a reference crystal -> why it could not be measured.
-    """
-
-    name: str
-    value: float
-    low: float
-    high: float
-    n: int
-    definition: Mapping[str, Any] = field(repr=False)
-    failed: Mapping[int, str] = field(default_factory=dict, repr=False)
-    failed_reference: Mapping[int, str] = field(default_factory=dict, repr=False)
-
-    def __str__(self) -> str:
-        text = f"{self.name}: {self.value:.4g} ({self.low:.4g}–{self.high:.4g}), n = {self.n:,}"
-        lost = len(self.failed) + len(self.failed_reference)
-        return f"{text}, {lost} not measured" if lost else text
 
 
 # ---- coverage
@@ -119,7 +87,7 @@ def coverage(
     same_crystal: bool = False,
     processes: int = 1,
     progress: bool = False,
-) -> dict[str, Measure]:
+) -> dict[str, Number]:
     """CDVAE's coverage: ``recall`` (COV-R) and ``precision`` (COV-P).
 
     A sample is precise if some reference structure lies within the structure cutoff and some
@@ -169,11 +137,11 @@ def coverage(
     recalled, precise = (
         int(_covered(*pair, cutoffs, same_crystal).sum()) for pair in ((known, made), (made, known))
     )
-    lost = (made.failed, known.failed)
+    note = _lost(made.failed, known.failed)
     sampled = {**definition, "samples": len(made)}  # more samples recall more
     return {
-        "recall": _share("coverage recall", recalled, int(known.ok.sum()), sampled, lost),
-        "precision": _share("coverage precision", precise, len(made), definition, lost),
+        "recall": _share("coverage recall", recalled, int(known.ok.sum()), sampled, note),
+        "precision": _share("coverage precision", precise, len(made), definition, note),
     }
 
 
@@ -199,7 +167,7 @@ def _covered(
 # ---- precision and recall of manifolds
 
 
-def precision_recall(samples: Features, reference: Features) -> dict[str, Measure]:
+def precision_recall(samples: Features, reference: Features) -> dict[str, Number]:
     """Improved precision and recall: shares of one set inside the manifold of the other.
 
     The manifold of a set is the union of balls around its points; each ball reaches to the point's
@@ -227,10 +195,10 @@ def precision_recall(samples: Features, reference: Features) -> dict[str, Measur
         "interval": OTHER_SET_FIXED,
     }
     precise, recalled = round(found.precision * len(one)), round(found.recall * len(two))
-    lost = (samples.failed, reference.failed)
+    note = _lost(samples.failed, reference.failed)
     return {  # a sample without a point is in no manifold
-        "precision": _share("precision", precise, len(samples), definition, lost),
-        "recall": _share("recall", recalled, len(two), definition, lost),
+        "precision": _share("precision", precise, len(samples), definition, note),
+        "recall": _share("recall", recalled, len(two), definition, note),
     }
 
 
@@ -245,7 +213,7 @@ PROPERTIES: dict[str, tuple[Callable[[CrystalBatch], Any], str]] = {
 
 def wasserstein(
     samples: CrystalBatch, reference: CrystalBatch, property: str, *, resamples: int = RESAMPLES
-) -> Measure:
+) -> Number:
     """Wasserstein distance of a property's distributions: the mean shift of sorted values.
 
     In the unit of the property. Two finite sets of the same origin are some distance apart; the
@@ -265,7 +233,7 @@ def wasserstein(
     return of_values(*(values_of(each, property) for each in (samples, reference)), resamples)
 
 
-def of_values(made: Features, known: Features, resamples: int = RESAMPLES) -> Measure:
+def of_values(made: Features, known: Features, resamples: int = RESAMPLES) -> Number:
     """Wasserstein distance of two sets of points on a line.
 
     Raises:
@@ -300,7 +268,7 @@ def values_of(crystals: CrystalBatch, name: str) -> Features:
     return Features(name, values, {"property": name, "unit": unit}, failed)
 
 
-def frechet(samples: Features, reference: Features, *, resamples: int = RESAMPLES) -> Measure:
+def frechet(samples: Features, reference: Features, *, resamples: int = RESAMPLES) -> Number:
     """Fréchet distance of two sets of points, each taken as a Gaussian.
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2)``: the squared Wasserstein-2 distance of
@@ -347,7 +315,7 @@ def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nd
 # ---- diversity
 
 
-def vendi(made: Features) -> Measure:
+def vendi(made: Features) -> Number:
     """Vendi score: the effective number of different crystals, from 1 to n.
 
     The exponential of the Shannon entropy of the eigenvalues of K / n, with the Gaussian kernel
@@ -388,7 +356,9 @@ def vendi(made: Features) -> Measure:
         "samples": len(points),
         "interval": f"normal {LEVEL:.0%}, jackknife of {GROUPS} groups, seed {SEED}",
     }
-    return Measure("Vendi score", *ends, len(points), definition, made.failed)
+    value, *ends = ends
+    how = ("jackknife", "", definition, 0.0, _lost(made.failed, {}))
+    return Number("Vendi score", value, len(points), *ends, *how)
 
 
 def vendi_score(similarity: np.ndarray) -> float:
@@ -423,9 +393,19 @@ def _pair_definition(made: Features, known: Features) -> dict[str, Any]:
     return {**made.definition, "reference": known.digest, **sizes}
 
 
-def _share(name: str, hits: int, n: int, definition: dict[str, Any], lost: Lost) -> Measure:
-    low, high = wilson(hits, n, level=LEVEL)
-    return Measure(name, hits / n, float(low), float(high), n, definition, *lost)
+def _lost(samples: Mapping[int, str], reference: Mapping[int, str]) -> str:
+    """What could not be measured, and why the first of them could not."""
+    told = (
+        f"{len(lost)} {name} could not be measured ({next(iter(lost.values()))})"
+        for name, lost in (("samples", samples), ("reference crystals", reference))
+        if lost
+    )
+    return "; ".join(told)
+
+
+def _share(name: str, hits: int, n: int, definition: dict[str, Any], note: str) -> Number:
+    low, high = (float(end) for end in wilson(hits, n, level=LEVEL))
+    return Number(name, hits / n, n, low, high, "Wilson", SHARE, definition, 0.0, note)
 
 
 def _resampled(
@@ -434,15 +414,15 @@ def _resampled(
     sets: tuple[Features, Features],
     distance: Callable[[np.ndarray, np.ndarray], float],
     resamples: int,
-) -> Measure:
+) -> Number:
     """A distance of samples and reference, from how often each point counts."""
     made, known = sets
     sizes = tuple(int(each.ok.sum()) for each in sets)
-    ends = bootstrap_distance(distance, sizes, resamples=resamples, seed=SEED, level=LEVEL)
+    value, *ends = bootstrap_distance(distance, sizes, resamples=resamples, seed=SEED, level=LEVEL)
     definition = {
         "metric": metric,
         **_pair_definition(made, known),
         "interval": f"bootstrap {LEVEL:.0%}, {resamples} resamples of both sets, seed {SEED}",
     }
-    lost = (made.failed, known.failed)
-    return Measure(name, *ends, sizes[0], definition, *lost)
+    unit, note = str(made.definition.get("unit", "")), _lost(made.failed, known.failed)
+    return Number(name, value, sizes[0], *ends, "bootstrap", unit, definition, 0.0, note)
