@@ -285,8 +285,9 @@ class Relaxed(Fact):
         for some, answer in run.answers(self, push, rows, settings, label="rattle", piece=8):
             gain = np.nan_to_num(energy[some] - answer.values["energy"])
             run.value("gain by rattling")[some] = np.maximum(gain, 0.0)
-            run.value("symmetry kept")[some] = answer.values["kept"]
-            fell = np.flatnonzero(answer.ok & (gain > FELL))
+            down = answer.ok & (gain > FELL)
+            run.value("symmetry kept")[some] = np.where(down, answer.values["kept"], 1.0)
+            fell = np.flatnonzero(down)
             if len(fell):
                 which[some[fell]] = sum(map(len, parts)) + np.arange(len(fell))
                 energy[some[fell]] = answer.values["energy"][fell]
