@@ -52,7 +52,6 @@ class Entry:
         read: decode to crystals or compositions.
         regress: are the numbers comparable between all crystals?
         kind: which crystals to take where few of a random thousand fit, see `CrystalSet.select`.
-        few: look at no more than so many of these.
     """
 
     family: str
@@ -62,16 +61,12 @@ class Entry:
     read: Callable[[Samples], Samples] | None = None
     regress: bool = True
     kind: Mapping[str, Any] = field(default_factory=dict)
-    few: int | None = None
 
 
 def population(entry: Entry, data: CrystalSet, most: int) -> CrystalBatch:
     """At most so many random crystals that a descriptor can write."""
     data = data.select(**entry.kind)
-    if entry.few is not None:
-        data = data[np.random.default_rng(0).permutation(len(data))[: entry.few]]
-    order = np.random.default_rng(0).permutation(len(data))
-    batch = data[order].crystals
+    batch = data[np.random.default_rng(0).permutation(len(data))].crystals
     return batch[np.flatnonzero(entry.write(batch).ok)[:most]]
 
 
@@ -320,8 +315,7 @@ def pgcgm_entry(decimals: int | None) -> Entry:
         crystals, _ = symmetry.expand(groups, lattice.numpy(), frac, numbers, tolerance=1e-3)
         return samples(in_places(crystals, ok), ok)
 
-    kind = {"nelements": 3, "space_groups": list(PGCGM_GROUPS)}
-    return Entry("symmetry", "crystal", PGCGM_SIZE, write, read, decimals is None, kind, few=2000)
+    return Entry("symmetry", "crystal", PGCGM_SIZE, write, read, decimals is None)
 
 
 @cache

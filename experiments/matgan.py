@@ -1,16 +1,17 @@
 """Train the MatGANs that come with the book, judge them, and record what the chapter compares.
 
-    python experiments/matgan.py train VARIANT [STEPS]  weights and run.json
-    python experiments/matgan.py judge VARIANT          the verdicts alone, once more
-    python experiments/matgan.py million VARIANT        two million: time, memory
-    python experiments/matgan.py baselines              the same without a GAN
-    python experiments/matgan.py losses                 plain, clipped, penalty
-    python experiments/matgan.py draws                  all at once, or in turn
-    python experiments/matgan.py autoencoder            the twin, with its weights
-    python experiments/matgan.py condition              asked for a property
+    python experiments/matgan.py train VARIANT    weights and run.json
+    python experiments/matgan.py judge VARIANT    the verdicts alone, once more
+    python experiments/matgan.py seeds VARIANT    the verdicts on two more trainings
+    python experiments/matgan.py million VARIANT  two million: time, memory
+    python experiments/matgan.py baselines        the same without a GAN
+    python experiments/matgan.py losses           plain, clipped, penalty
+    python experiments/matgan.py draws            all at once, or in turn
+    python experiments/matgan.py autoencoder      the twin
+    python experiments/matgan.py condition        asked for a property, with weights
 
-VARIANT is paper or fixed, of `matgan`, or icsd, neutral, oqmd or mp, of `sequence_gan`; `judge` and
-`million` come after `train`. What was interrupted goes on where it stopped. Everything learns from
+VARIANT is paper or fixed, of `matgan`, or icsd, neutral, oqmd or mp, of `sequence_gan`; the other
+tasks come after `train`. What was interrupted goes on where it stopped. Everything learns from
 training splits only.
 """
 
@@ -21,6 +22,7 @@ import resource
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +35,22 @@ from torch import nn
 
 import imd_helpers as imd
 from imd_helpers.baselines import RandomFormulas, SubstitutedFormulas
-from imd_helpers.crystals.compositions import first_rows, member
+from imd_helpers.crystals import elements
+from imd_helpers.crystals.compositions import first_rows, member, reduced
 from imd_helpers.crystals.samples import Samples, Stream
 from imd_helpers.datasets import formula_sets
-from imd_helpers.descriptors.composition_matrix import CompositionMatrix
+from imd_helpers.descriptors.composition_matrix import (
+    ELEMENTS,
+    MAX_COUNT,
+    CompositionMatrix,
+    fits,
+)
 from imd_helpers.judge import PROTOCOLS, Report
 from imd_helpers.judge import charge as composition
 from imd_helpers.models import formula_models, matgan
 from imd_helpers.models.matgan import MatGan
-from imd_helpers.models.sequence_gan import SequenceGan
-from imd_helpers.networks import fit
+from imd_helpers.models.sequence_gan import SequenceGan, SequenceGanConfig
+from imd_helpers.networks import fit, layers
 from imd_helpers.networks.epochs import fit_epochs, seeded
 from imd_helpers.networks.losses import slope
 from imd_helpers.predictors import FormulaPredictor
@@ -50,6 +58,8 @@ from imd_helpers.runtime import device_name
 
 HERE = record.CHECKPOINTS / "matgan"
 SEED, N_JUDGED, N_MILLION, POINTS = 2022, 200_000, 2_000_000, 40
+MORE_SEEDS = (1, 2)  # of the training, beside the 0 of the weights that are kept
+OF_A_SEED = ("n", "funnel", "funnel_without_alloys", "distinct_by_elements", "recovered")
 IN_ONE = 20_000  # samples of a baseline with one seed
 SETTINGS = (("icsd24", True), ("icsd24", False), ("smact14", False))  # states, alloys pass
 LOSS_CASES: dict[str, dict[str, Any]] = {
@@ -72,7 +82,7 @@ WASSERSTEIN = {
 }
 BY_HEART = {"counts": False, "dropout": 0.0, "weight_decay_critic": 0.0}
 DRAW_CASES: dict[str, dict[str, Any]] = {  # what differs from `icsd`
-    "at once, path": {**WASSERSTEIN, "network": "dense", "gradient": "path"},
+    "at once, path": {**WASSERSTEIN, "gradient": "path"},  # by `AtOnce`
     "in turn, path": {**WASSERSTEIN, "gradient": "path"},
     "in turn, score": WASSERSTEIN,
     "in turn, log ratio": BY_HEART,
@@ -107,18 +117,20 @@ def add(variant: str, **parts: Row) -> None:
 # ---- training
 
 
-def train(variant: str, steps: str = "") -> None:
-    """Train one variant at the profile `full`, and judge it."""
-    model_of(variant).train(
-        variant,
-        profile="full",
-        folder=folder(variant),
-        resume=True,
-        keep=imd.judge.charge_neutral if variant == "neutral" else None,
-        changes={"steps": int(steps)} if steps else None,
-    )
+def train(variant: str) -> None:
+    """Train one variant, and judge it."""
+    trained(variant, folder(variant))
     (folder(variant) / "training.safetensors").unlink()  # not committed
     judge(variant)
+
+
+def trained(variant: str, into: Path, seed: int = 0) -> MatGan | SequenceGan:
+    """A variant at the profile `full`; goes on with what the folder has."""
+    keep = imd.judge.charge_neutral if variant == "neutral" else None
+    model, _ = model_of(variant).train(
+        variant, profile="full", folder=into, resume=True, seed=seed, keep=keep
+    )
+    return model
 
 
 # ---- verdicts
@@ -201,14 +213,27 @@ def verdicts(
 
 def curves(made: Report, training: np.ndarray, hidden: np.ndarray) -> Row:
     """Uniqueness along the samples, what is recovered, and what is new."""
+    known = {hole for row in training for hole in holes(row)}
+    far = np.array([known.isdisjoint(holes(row)) for row in hidden])
+    wanted = {"training": training, "left_out": hidden, "left_out_far": hidden[far]}
     return {
         "uniqueness": table_rows(imd.judge.uniqueness(made, POINTS)),
-        "recovered": {
-            "training": table_rows(imd.judge.recovery(made, training)),
-            "left_out": table_rows(imd.judge.recovery(made, hidden)),
-        },
+        "recovered": {k: table_rows(imd.judge.recovery(made, v)) for k, v in wanted.items()},
         "new": table_rows(imd.judge.new_by_elements(made, training)),
     }
+
+
+def holes(counts: np.ndarray) -> list[bytes]:
+    """A formula without each of its elements in turn, of which the number of atoms is kept.
+
+    Two formulas share one if they differ in one element alone, as after an exchange.
+    """
+    out = []
+    for z in np.flatnonzero(counts):
+        rest = counts.astype(np.int8)
+        rest[0], rest[z] = counts[z], 0  # no element has column 0
+        out.append(rest.tobytes())
+    return out
 
 
 def stream_of(variant: str, n: int) -> Stream:
@@ -222,6 +247,19 @@ def judge(variant: str) -> None:
     found = verdicts(stream, *sets_of(variant), cache=pieces, progress=True, name=variant)
     add(variant, judged=found)
     shutil.rmtree(pieces)
+
+
+def seeds(variant: str) -> None:
+    """Verdicts on as many samples of two more trainings, into run.json; no weights are kept."""
+    path, jobs = folder(variant) / "run.json", [(seed,) for seed in MORE_SEEDS]
+    record.fill(path, ("seed",), jobs, partial(one_seed, variant), under="seeds")
+
+
+def one_seed(variant: str, seed: int) -> Row:
+    """Train once more, and judge."""
+    model = trained(variant, record.BUILD / f"{variant}-{seed}", seed)
+    found = verdicts(Stream(model, N_JUDGED, seed=SEED), *sets_of(variant), name=variant)
+    return {key: found[key] for key in OF_A_SEED}
 
 
 def million(variant: str) -> None:
@@ -240,11 +278,7 @@ def million(variant: str) -> None:
         "n": made.n,
         "workers": 2,
         "seconds": round(seconds, 1),
-        "peak_gb": {
-            "parent": round(parent, 3),
-            "largest_child": round(child, 3),
-            "at_most": round(parent + 2 * child, 3),  # all three at once
-        },
+        "peak_gb": round(parent + 2 * child, 3),  # at most: all three at once
         "device": device_name(),
         "decoded": int(yes(made, "decoded").sum()),
         "distinct": int(first.sum()),
@@ -260,13 +294,74 @@ def million(variant: str) -> None:
 # ---- without a GAN
 
 
+class Copies:
+    """Training formulas, at random."""
+
+    def __init__(self, training: np.ndarray) -> None:
+        self.training = training.astype(np.int64)
+
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions."""
+        return Samples.from_counts(np.random.default_rng(seed).choice(self.training, size=n))
+
+
+class Marginals:
+    """Each element absent or there so many times as often as in training, whatever the others."""
+
+    def __init__(self, training: np.ndarray) -> None:
+        chosen = training[:, list(ELEMENTS)]  # (n, 85)
+        self.share = np.stack([(chosen == k).mean(0) for k in range(MAX_COUNT + 1)], 1)  # (85, 9)
+
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: zeros where fewer than 2 or more than 8 elements were drawn."""
+        drawn = np.random.default_rng(seed).random((n, len(ELEMENTS), 1))
+        counts = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
+        counts[:, list(ELEMENTS)] = (drawn > self.share.cumsum(1)[:, :-1]).sum(2)
+        counts[~fits(counts)] = 0
+        return Samples.from_counts(reduced(counts))
+
+
+class Exchange:
+    """Training formulas with one element exchanged for one that stands in its place elsewhere.
+
+    How often two elements stand in the same place, with the same number of atoms beside the same
+    others, is counted in the training set.
+    """
+
+    def __init__(self, training: np.ndarray) -> None:
+        self.training = training.astype(np.int64)
+        places: dict[bytes, list[int]] = {}
+        for row in training:
+            for z, hole in zip(np.flatnonzero(row), holes(row), strict=True):
+                places.setdefault(hole, []).append(int(z))
+        together = np.zeros((elements.N_COLUMNS, elements.N_COLUMNS))
+        for held in places.values():
+            together[np.ix_(held, held)] += 1 - np.eye(len(held))
+        self.often = together / together.sum(1, keepdims=True).clip(min=1)
+
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: zeros where the new element was there already."""
+        rng, rows = np.random.default_rng(seed), np.arange(n)
+        counts = rng.choice(self.training, size=n)
+        old = np.where(counts > 0, rng.random(counts.shape), -1.0).argmax(1)
+        last = elements.N_COLUMNS - 1
+        new = (self.often[old].cumsum(1) < rng.random((n, 1))).sum(1).clip(max=last)
+        taken = counts[rows, new] > 0
+        counts[rows, new], counts[rows, old] = counts[rows, old], 0
+        counts[taken] = 0
+        return Samples.from_counts(reduced(counts), "two elements became one")
+
+
 def baselines() -> None:
     """The same verdicts for samplers without a GAN, and the shares of the training sets."""
     training, hidden = sets_of("icsd")
     makers: dict[str, Any] = {
+        "training copies": Copies(training),
+        "marginals": Marginals(training),
         "random": RandomFormulas(training),
         "random, balanced": RandomFormulas(training, accept=imd.judge.charge_neutral),
         "substitution": SubstitutedFormulas(training),
+        "exchange": Exchange(training),
         "RNN": formula_models.load(formula_models.checkpoint_path("rnn")),
     }
     found = {}
@@ -350,6 +445,23 @@ def autoencoder() -> None:
     record.write(HERE / "autoencoder.json", about)
 
 
+class Autoencoder(nn.Module):
+    """The autoencoder beside MatGAN: the critic's layers, a latent vector, the generator's layers.
+
+    The paper's argument: what a decoder of this shape cannot write, the generator will not write.
+    """
+
+    def __init__(self, config: matgan.MatGanConfig) -> None:
+        super().__init__()
+        self.encoder = matgan.Critic(config.but(norm_in_critic=True))
+        self.encoder.score = nn.Linear(self.encoder.n_features, config.latent)
+        self.decoder = matgan.Generator(config)
+
+    def forward(self, matrix: torch.Tensor) -> torch.Tensor:
+        """(batch, 85, 8) to (batch, 85, 8) values between 0 and 1."""
+        return self.decoder(self.encoder(matrix))
+
+
 def one_twin(loss: Callable[..., torch.Tensor]) -> Row:
     """Train one autoencoder on the ICSD role; exact reconstructions of both splits."""
     training, hidden = sets_of("icsd")
@@ -363,8 +475,9 @@ def one_twin(loss: Callable[..., torch.Tensor]) -> Row:
     def terms(matrix: torch.Tensor) -> dict[str, torch.Tensor]:
         return {"loss": loss(model(matrix), matrix)}
 
+    torch.set_flush_denormal(True)  # values near 0 of the Dice loss slow a step tenfold
     with seeded(0):
-        model = matgan.Autoencoder(TWIN)
+        model = Autoencoder(TWIN)
         rows = fit_epochs(
             model, batches, terms, epochs=TWIN_EPOCHS, lr=TWIN_RATE, falling=TWIN_EPOCHS * steps
         )
@@ -377,7 +490,7 @@ def one_twin(loss: Callable[..., torch.Tensor]) -> Row:
 
 
 @torch.no_grad()
-def twice(model: matgan.Autoencoder, counts: np.ndarray) -> list[Row]:
+def twice(model: Autoencoder, counts: np.ndarray) -> list[Row]:
     """Exact reconstructions by number of elements, by the published decoding rule."""
     model.eval()
     parts = np.array_split(counts, -(-len(counts) // 1024))
@@ -406,7 +519,8 @@ def one_draw(case: str, steps: int, seed: int) -> Row:
     changes = {**SMALL, **DRAW_CASES[case], "steps": steps}
     training, hidden = sets_of("icsd")
     started = time.process_time()
-    model, _ = SequenceGan.train("icsd", profile="full", changes=changes, seed=seed, progress=False)
+    kind = AtOnce if case.startswith("at once") else SequenceGan
+    model, _ = kind.train("icsd", profile="full", changes=changes, seed=seed, progress=False)
     made = judged(Stream(model, N_DRAWN, seed=SEED), training)
     counts = made.samples.counts
     score = {
@@ -426,6 +540,35 @@ def one_draw(case: str, steps: int, seed: int) -> Row:
     }
 
 
+class AtOnce(SequenceGan):
+    """The sequence model with another generator: all rows are drawn at once."""
+
+    def build(self) -> dict[str, nn.Module]:
+        """The generator that draws at once, and the critic of the sequence model."""
+        critic = super().build()["critic"]
+        return {"generator": DrawingGenerator(self.config), "critic": critic}
+
+
+class DrawingGenerator(nn.Module):
+    """Noise to a matrix whose rows are drawn all at once."""
+
+    def __init__(self, config: SequenceGanConfig) -> None:
+        super().__init__()
+        width = config.channels(256)
+        rows = len(ELEMENTS) * (MAX_COUNT + 1)
+        self.body = layers.mlp(
+            [config.latent, width, 2 * width, 2 * width, rows], activation=nn.ReLU()
+        )
+        bias = self.body[-1].bias.data.view(len(ELEMENTS), MAX_COUNT + 1)
+        bias.zero_()
+        bias[:, 0] = 4.0  # start near 12 elements a sample, not near 75
+
+    def forward(self, noise: torch.Tensor) -> torch.Tensor:
+        """(batch, latent) to (batch, 85, 8): zeros and ones, with the softmax's gradient."""
+        logits = self.body(noise).view(-1, len(ELEMENTS), MAX_COUNT + 1)
+        return layers.draw(logits)[:, :, 1:]
+
+
 @torch.no_grad()
 def scores(model: SequenceGan, counts: np.ndarray) -> np.ndarray:
     """(n,) scores of the critic."""
@@ -443,10 +586,7 @@ def above(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def condition() -> None:
-    """Small models asked for a property, two at once, and what a referee finds.
-
-    The control learns the same formulas with the same values, but each with another's.
-    """
+    """Small models asked for a property, two at once, and what a referee finds."""
     about = {
         **SMALL,
         "asked_each": N_ASKED,
@@ -463,7 +603,7 @@ def condition() -> None:
 def error_of_referee(variant: str) -> Row:
     """Its predictions of compositions that nobody trained on."""
     name = SequenceGan.VARIANTS[variant].condition
-    parts = [valued("icsd", name, split) for split in ("val", "test")]
+    parts = [formula_sets.compositions("icsd", split=s, value=name) for s in ("val", "test")]
     hidden, values = (np.concatenate(part) for part in zip(*parts, strict=True))
     found = referee(name).predict(hidden)
     return {
@@ -475,42 +615,39 @@ def error_of_referee(variant: str) -> Row:
 
 def one_condition(variant: str, shuffled: bool, seed: int) -> Row:
     """Train one conditional model, ask it, and let the referee answer."""
-    judge_ = referee(SequenceGan.VARIANTS[variant].condition)
+    name = SequenceGan.VARIANTS[variant].condition
     started = time.process_time()
-    model, history = asked_model(variant, shuffled=shuffled, seed=seed)
-    if seed == 0 and not shuffled:
-        model.save(HERE / f"condition-{variant}.safetensors")
+    model, history = (Shuffled if shuffled else SequenceGan).train(
+        variant,
+        profile="full",
+        changes=SMALL,
+        folder=None if shuffled or seed else folder(variant),
+        seed=seed,
+        progress=False,
+    )
+    (folder(variant) / "training.safetensors").unlink(missing_ok=True)
     return {
         "cpu_seconds": round(time.process_time() - started, 1),
         "distance": [row["critic_distance"] for row in history.rows],
-        "obtained": [obtained(model, value, judge_) for value in ASKED[variant]],
+        "obtained": [obtained(model, value, referee(name)) for value in ASKED[variant]],
     }
 
 
-def asked_model(variant: str, *, shuffled: bool, seed: int) -> tuple[SequenceGan, Any]:
-    """A small conditional model of the training split, with its values in order or shuffled."""
-    config = SequenceGan.VARIANTS[variant].but(**SMALL, seed=seed)
-    counts, values = valued("icsd", config.condition, "train")
-    if shuffled:
-        values = np.random.default_rng(seed).permutation(values)
-    data = Samples.of(counts, asked={config.condition: values})
-    model = SequenceGan.from_data(data, config, seed=seed)
-    history = fit(model, config.train, progress=False)
-    assert history.ema is not None
-    model.generator.load_state_dict(history.ema.state_dict())
-    return model, history
+class Shuffled(SequenceGan):
+    """Learns the same formulas with the same values, but each with another's."""
+
+    @classmethod
+    def read(cls, config: SequenceGanConfig, split: str | None = "train") -> Samples:
+        """Compositions, with the value of another."""
+        data = super().read(config, split)
+        order = np.random.default_rng(config.train.seed).permutation(len(data))
+        return Samples.of(data.counts, asked={k: v[order] for k, v in data.asked.items()})
 
 
-def valued(role: str, condition: str, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Compositions of a role with a property of each."""
-    counts, values = formula_sets.compositions(role, split=split, value=condition)
-    assert values is not None
-    return counts, values
-
-
+@cache
 def referee(condition: str) -> FormulaPredictor:
     """Gradient boosting on OQMD formulas, none of which any conditional model has seen."""
-    counts, values = valued("oqmd", condition, "val")
+    counts, values = formula_sets.compositions("oqmd", split="val", value=condition)
     fresh = ~member(counts, compositions("icsd", "train"))
     return FormulaPredictor("trees").fit(counts[fresh].astype(np.int64), values[fresh])
 
@@ -529,7 +666,7 @@ def obtained(model: SequenceGan, value: float, judge_: FormulaPredictor) -> Row:
     }
 
 
-TASKS = (train, judge, million, baselines, losses, draws, autoencoder, condition)
+TASKS = (train, judge, seeds, million, baselines, losses, draws, autoencoder, condition)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

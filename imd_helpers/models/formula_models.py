@@ -59,6 +59,7 @@ class FormulaVae(FormulaModel):
     """
 
     kind = "formula-vae"
+    read = staticmethod(CompositionMatrix.matrices)  # (n, 119) counts to (n, 85, 8)
 
     def __init__(self, width: int = 256, latent: int = 16) -> None:
         super().__init__()
@@ -73,11 +74,6 @@ class FormulaVae(FormulaModel):
             nn.Linear(width, len(ELEMENTS) * (MAX_COUNT + 1)),
             nn.Unflatten(1, (len(ELEMENTS), MAX_COUNT + 1)),
         )
-
-    @staticmethod
-    def read(counts: np.ndarray) -> Tensor:
-        """(n, 85, 8) composition matrices of (n, 119) counts."""
-        return CompositionMatrix.matrices(counts)
 
     def encode(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latent vector, (batch, latent) each, of (batch, 85, 8)."""
@@ -128,6 +124,7 @@ class FormulaRnn(FormulaModel):
     """
 
     kind = "formula-rnn"
+    read = staticmethod(encode_tokens)  # (n, 119) counts to (n, 17)
 
     def __init__(self, width: int = 128, embedding: int = 48) -> None:
         super().__init__()
@@ -135,11 +132,6 @@ class FormulaRnn(FormulaModel):
         self.embedding = nn.Embedding(VOCABULARY, embedding)
         self.recurrent = nn.GRU(embedding, width, batch_first=True)
         self.head = nn.Linear(width, VOCABULARY - 2)  # padding and start are never written
-
-    @staticmethod
-    def read(counts: np.ndarray) -> Tensor:
-        """(n, 17) tokens of (n, 119) counts."""
-        return encode_tokens(counts)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(batch, length, vocabulary) logits of each token, given those before it."""

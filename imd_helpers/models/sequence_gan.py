@@ -23,7 +23,6 @@ from ..runtime import InputError
 from .gan import Condition, GanConfig
 from .matgan import CompositionGan
 
-NETWORKS = ("dense", "sequence")
 LOSSES = ("penalty", "logistic")
 GRADIENTS = ("path", "score")
 CELLS = len(ELEMENTS) * MAX_COUNT
@@ -35,17 +34,15 @@ class SequenceGanConfig(GanConfig):
 
     The generator learns from a critic along the ``path`` through the matrix, as if the draws were a
     softmax (straight-through Gumbel-softmax), or by the ``score``: from the log-probability of what
-    was drawn, weighted by its score (REINFORCE); without bias, only for ``sequence``.
+    was drawn, weighted by its score (REINFORCE), without bias.
     """
 
     CHOICES: ClassVar = {
-        "network": NETWORKS,
         "loss": LOSSES,
         "gradient": GRADIENTS,
         "condition": ("", *formula_sets.PROPERTIES),
         "data": formula_sets.ROLES,
     }
-    network: str = "sequence"  # one element after the other; ``dense`` draws all at once
     latent: int = 64
     gradient: str = "score"
     counts: bool = True  # show the critic each element's count and its fraction of the atoms too
@@ -76,36 +73,12 @@ class SequenceGanConfig(GanConfig):
                 f"entropy={self.entropy} with gradient={self.gradient!r}: variety can be rewarded "
                 "only with gradient='score'"
             )
-        if self.gradient == "score" and self.network != "sequence":
-            raise InputError(
-                f"gradient='score' with network={self.network!r}: only 'sequence' knows the "
-                "probability of what it drew; take gradient='path'"
-            )
 
 
 ICSD = SequenceGanConfig()
 
 
 # ---- networks
-
-
-class DrawingGenerator(nn.Module):
-    """Noise, and a condition if there is one, to a matrix whose rows are drawn all at once."""
-
-    def __init__(self, config: SequenceGanConfig) -> None:
-        super().__init__()
-        width = config.channels(256)
-        into = config.latent + bool(config.condition)
-        rows = len(ELEMENTS) * (MAX_COUNT + 1)
-        self.body = layers.mlp([into, width, 2 * width, 2 * width, rows], activation=nn.ReLU())
-        bias = self.body[-1].bias.data.view(len(ELEMENTS), MAX_COUNT + 1)
-        bias.zero_()
-        bias[:, 0] = 4.0  # start near 12 elements a sample, not near 75
-
-    def forward(self, noise: Tensor) -> Tensor:
-        """(batch, latent [+ 1]) to (batch, 85, 8): zeros and ones, with the softmax's gradient."""
-        logits = self.body(noise).view(-1, len(ELEMENTS), MAX_COUNT + 1)
-        return layers.draw(logits)[:, :, 1:]
 
 
 class SequenceGenerator(nn.Module):
@@ -196,10 +169,11 @@ class SequenceGan(CompositionGan):
 
     name = "sequence_gan"
     Config = SequenceGanConfig
+    KEPT_BY: ClassVar = {"neutral": "charge_neutral"}
     VARIANTS: ClassVar = {
         "icsd": ICSD,
-        "neutral": ICSD,  # trained on the charge-neutral part of its set, see `train`'s ``keep``
-        "oqmd": ICSD.but(data="oqmd"),
+        "neutral": ICSD.but(steps=5_000),  # see ``KEPT_BY``
+        "oqmd": ICSD.but(data="oqmd", steps=5_000),
         "mp": ICSD.but(data="mp"),
         "energy": ICSD.but(condition="formation_energy"),
         "gap": ICSD.but(condition="band_gap"),
@@ -209,6 +183,7 @@ class SequenceGan(CompositionGan):
     LEARNT = ("scale",)
     DROPPED: ClassVar = {
         "hard": True,
+        "network": "sequence",
         "norm_in_critic": False,
         "normal_weights": False,
         "temperature": 1.0,
@@ -222,8 +197,7 @@ class SequenceGan(CompositionGan):
     def build(self) -> dict[str, nn.Module]:
         """Generator and critic; a property that was never learnt keeps its own scale."""
         self.learnt.setdefault("scale", [0.0, 1.0])
-        drawing = SequenceGenerator if self.config.network == "sequence" else DrawingGenerator
-        return {"generator": drawing(self.config), "critic": DenseCritic(self.config)}
+        return {"generator": SequenceGenerator(self.config), "critic": DenseCritic(self.config)}
 
     # ---- data
 

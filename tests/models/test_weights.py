@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 
 from imd_helpers import models
-from imd_helpers.models.sequence_gan import SequenceGan
-from imd_helpers.runtime import data_path
 
 SEED = 7
 CONDITIONS = {
@@ -39,15 +37,16 @@ CRYSTALS = {
     ("prototypes", "data", 300): ("6451fa33ad5ee497", [7.1109, 6.9016, 3.6221]),
 }
 COMPOSITIONS = {  # model, variant and n: counts and verdicts
-    ("matgan", "paper", 500): "6f772c336921c1ea",
+    ("matgan", "paper", 500): "65dd5ae5eed73863",
+    ("matgan", "fixed", 500): "49b3d7e2c1cfb39d",
     ("sequence_gan", "icsd", 2000): "6d977bffc65d3adc",
     ("sequence_gan", "neutral", 2000): "17fb421ef7615761",
     ("sequence_gan", "oqmd", 2000): "dfe5b8c852046b4b",
     ("sequence_gan", "mp", 2000): "094493ad1d881061",
 }
 ASKED = {
-    "energy": ({"formation_energy": -1.0}, "ac17a6580a4f2fe6"),
-    "gap": ({"band_gap": 2.0}, "3b641bcc38511c25"),
+    "energy": ({"formation_energy": -1.0}, "c5cb8fa5ddca850a"),
+    "gap": ({"band_gap": 2.0}, "bb065de564eab337"),
 }
 
 
@@ -85,6 +84,17 @@ def test_a_piece_has_a_stream_of_its_own():
 @pytest.mark.parametrize("name", ASKED)
 def test_compositions_asked_for_a_property(name):
     condition, expected = ASKED[name]
-    path = data_path("checkpoints", "matgan", f"condition-{name}.safetensors")
-    made = SequenceGan.load(path).sample(500, condition=condition, seed=SEED)
+    model = models.load("sequence_gan", variant=name)
+    made = model.sample(500, condition=condition, seed=SEED)
     assert digest(made.counts, made.ok) == expected
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_every_variant_that_has_a_name_has_weights(name):
+    for variant in models.find(name).VARIANTS:
+        folder = models.checkpoint_path(name, variant=variant).parent
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "card.md",
+            "model.safetensors",
+            "run.json",
+        ]
