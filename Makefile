@@ -10,12 +10,13 @@ export MPLCONFIGDIR := $(abspath $(VENV))/matplotlib
 STAMP := $(VENV)/.installed-$(shell cat requirements.lock pyproject.toml | cksum | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help install book test lint notebooks clean
+.PHONY: help install book test lint notebooks colab clean
 
 help:
 	@echo "make book       build the executed book into _build/html (installs what it needs first)"
 	@echo "make test       check style and spelling, run all tests (installs what it needs first)"
 	@echo "make notebooks  write the .ipynb beside each chapter, for Colab and Binder"
+	@echo "make colab      run every chapter in the profile colab, record times and outcomes (hours)"
 	@echo "make lint       check style and spelling only"
 	@echo "make clean      remove what was built; the environment $(VENV) stays"
 
@@ -30,6 +31,9 @@ book: $(STAMP)
 
 notebooks: $(STAMP)
 	@$(PY) book/_tools/export.py
+
+colab: $(STAMP)
+	@$(PY) book/_tools/colab.py
 
 lint: $(STAMP)
 	$(PY) -m ruff check .

@@ -1,11 +1,11 @@
 """Energies of the competing phases of `oqmd_icsd` by each potential, one at a time.
 
-    python experiments/potentials.py energies chgnet|sevennet   what the potential says
-    python experiments/potentials.py relax chgnet|sevennet      the error of not relaxing
-    python experiments/potentials.py table                      both into potentials.npz
+    python experiments/potentials.py energies NAME   what the potential says
+    python experiments/potentials.py relax NAME      the error of not relaxing
+    python experiments/potentials.py table           all into potentials.npz
 
 Interrupted runs go on where they stopped: finished chunks lie in `_build/potentials/`. One process
-of one thread takes about 15 minutes for CHGNet and 30 for SevenNet-0.
+of one thread takes about 15 minutes for CHGNet, 30 for SevenNet-0 and 70 for SevenNet-l3i5.
 """
 
 from __future__ import annotations
@@ -92,13 +92,17 @@ def relax(name: str) -> None:
 
 
 def table() -> None:
-    """Both potentials side by side, and where the numbers come from."""
+    """All potentials side by side, and where the numbers come from; what is not new stays."""
     rows, _ = competing()
     numbers, _ = reference_elements()
-    columns: dict[str, Any] = {"rows": rows.astype(np.uint16)}
     z = np.unique(numbers)
-    columns["element"] = z.astype(np.uint8)
+    columns: dict[str, Any] = {"rows": rows.astype(np.uint16), "element": z.astype(np.uint8)}
+    with np.load(HERE / "potentials.npz") as file:
+        if all(np.array_equal(file[name], columns[name]) for name in columns):
+            columns |= dict(file)
     for name in POTENTIALS:
+        if name in columns and not (WORK / name).exists():
+            continue
         parts = [np.load(WORK / name / f"rows-{k:03d}.npz")["energy"] for k in _count(rows)]
         columns[name] = np.concatenate(parts).astype(np.float32)
         each = np.load(WORK / name / "elements.npz")["energy"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -34,7 +35,7 @@ def main() -> None:
 
     try:
         app()
-    except (InputError, DownloadError, FileNotFoundError) as error:
+    except (InputError, DownloadError, OSError) as error:
         typer.secho(f"imd: {error}", fg=typer.colors.RED, err=True)
         raise SystemExit(2) from error
 
@@ -86,13 +87,18 @@ def train(
     width: Annotated[float | None, typer.Option(help="1.0 is the published size")] = None,
 ) -> None:
     """Train a model of the book and write its weights and run.json."""
+    from . import judge as judging
     from . import models
 
     chosen = lookup("profile", profile, PROFILES) if profile else current_profile()
     cls = models.find(model)
     folder = out or Path("runs") / f"{model}-{cls.variant(variant)}"
     changes = {k: v for k, v in {"steps": steps, "width": width}.items() if v is not None}
-    cls.train(variant, profile=chosen, folder=folder, resume=resume, seed=seed, changes=changes)
+    rule = cls.KEPT_BY.get(cls.variant(variant), "")
+    how = {"resume": resume, "seed": seed, "changes": changes}
+    if rule:
+        how["keep"] = getattr(judging, rule)
+    cls.train(variant, profile=chosen, folder=folder, **how)
     typer.echo(f"wrote {folder / 'model.safetensors'} and {folder / 'run.json'}")
 
 
@@ -193,7 +199,9 @@ def judge(
         write_atomic(out, report.to_json().encode())
         typer.echo(f"wrote {out}")
     if figure is not None:
-        show.reports(report).savefig(figure, dpi=200)
+        picture = BytesIO()
+        show.reports(report).savefig(picture, dpi=200, format=figure.suffix[1:].lower())
+        write_atomic(figure, picture.getvalue())
         typer.echo(f"wrote {figure}")
 
 

@@ -44,6 +44,21 @@ def lookup(kind: str, name: str, known: Iterable[str]) -> str:
     raise UnknownNameError(f"unknown {kind} {name!r}; known, nearest first: {', '.join(ordered)}")
 
 
+def whole(name: str, value: Any, *, least: int = 0) -> int:
+    """A setting that counts something.
+
+    Raises:
+        InputError: it is no whole number, or smaller than ``least``.
+    """
+    try:
+        fits = int(value) == value and value >= least
+    except (TypeError, ValueError, OverflowError):
+        fits = False
+    if not fits or isinstance(value, bool):
+        raise InputError(f"{name}={value!r}: must be a whole number of at least {least}")
+    return int(value)
+
+
 def data_path(*parts: str) -> Path:
     """Path of a file of the embedded data: inside the installed wheel, else in the repository.
 

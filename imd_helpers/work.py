@@ -23,6 +23,11 @@ import numpy as np
 
 from .runtime import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PATIENCE = 10  # s, for a scheduler to answer
 MOST_ON_THE_WAY = 4  # pieces a worker may have waiting: all at once would fill the memory
@@ -44,6 +49,32 @@ def write_atomic(path: Path, content: bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+    """Write a folder, one process at a time where the system has file locks.
+
+    The lock ends with the process, however that ends.
+
+    Args:
+        folder: made if it is not there.
+        wait: for the other process, instead of giving up.
+
+    Raises:
+        InputError: another process writes there, and ``wait`` is False.
+        OSError: the folder cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        if fcntl is not None:  # else two processes may write; each file is whole all the same
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                raise InputError(
+                    f"another process is writing to {folder}: wait for it, or give another folder"
+                ) from error
+        yield
 
 
 class Workers:

@@ -91,6 +91,12 @@ def read_pages(repo: Path = REPO) -> list[Page]:
     return pages
 
 
+def read_extras(page: Page) -> tuple[str, ...]:
+    """Extras of `pyproject.toml` that a chapter needs beyond the core, from its front matter."""
+    header = yaml.safe_load(_front_matter(page.path).removeprefix("---\n")) or {}
+    return tuple(header.get("extras", []))
+
+
 def _page(repo: Path, name: str, number: int | None) -> Page:
     path = repo / "book" / f"{name.removesuffix('.md')}.md"
     if not path.is_file():

@@ -182,12 +182,12 @@ def read_notebook(page: Page) -> nbformat.NotebookNode:
     return read_myst_markdown_notebook(page.path.read_text("utf-8"), config, path=page.path)
 
 
-def execute_one(page: Page, notebook: nbformat.NotebookNode) -> Run:
-    """Run one chapter in its own kernel, in its own folder."""
+def execute_one(page: Page, notebook: nbformat.NotebookNode, *, timeout: int | None = None) -> Run:
+    """Run one chapter in its own kernel, in its own folder; seconds that a cell may take."""
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-    timeout = notebook.metadata.get("mystnb", {}).get(
+    timeout = timeout or notebook.metadata.get("mystnb", {}).get(
         "execution_timeout", read_config()["execute"]["timeout"]
     )
     settings = {

@@ -1,7 +1,8 @@
 """Write the page on verified equations: run the tests that are marked as such, and tabulate.
 
 A test marked ``@pytest.mark.equation("eq-label", function="imd_helpers.…")`` says which numbered
-equation it verifies and with which function; the fixture ``agrees`` measures the error.
+equation it verifies and with which function; the fixture ``agrees`` measures the error. A function
+that only a chapter has is named by chapter: ``2_descriptors/symmetry.free_numbers``.
 """
 
 from __future__ import annotations
@@ -18,22 +19,28 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from bookfiles import REPO, Address, BookError, Page, read_address, read_pages
 from myst_text import Directive, Math, blocks, split_front_matter
-from numbering import walk
+from numbering import is_code_cell, walk
 from plain_notebook import page_title
 
 PAGE = REPO / "book" / "verified_equations.md"
-REQUIRED = ("3_networks/",)  # parts of the book of which every numbered equation needs a test
+REQUIRED = (
+    "1_foundations/",
+    "2_descriptors/",
+    "3_networks/",
+)  # parts of the book of which every numbered equation needs a test
 FLOOR = 1e-12  # below it an error is rounding, which differs from one machine to another
 GROWTH = 10.0  # how much larger an error may be on another machine
 SUPERSCRIPT = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
 
 INTRODUCTION = """# Verified equations
 
-Every numbered equation of the part on networks is computed by a function of the package, and a test compares that function with something that is known without it: a closed form, a finite difference, an independent program.
+Every numbered equation of the parts on foundations, descriptors and networks is computed by a function, and a test compares that function with something that is known without it: a closed form, a finite difference, an independent program.
+The function is one of the package, or one that a chapter builds on its page and a test takes from there.
 This page is written by those tests.
 It shows the equation as the chapter prints it, the function, what it was compared with, the largest error that was measured, and the error at which the test fails.
 
@@ -161,8 +168,11 @@ def read_test(file: Path, test: str, function: str) -> str:
     """
     name = function.rpartition(".")[2]
     try:
-        pkgutil.resolve_name(function)  # functions and methods alike
-    except (ImportError, AttributeError, ValueError):
+        if "/" in function:
+            page_functions(function.rpartition(".")[0], name)
+        else:
+            pkgutil.resolve_name(function)  # functions and methods alike
+    except (ImportError, AttributeError, ValueError, BookError):
         raise BookError(f"{file}: {test} verifies {function}, which does not exist") from None
     source = file.read_text("utf-8")
     for node in ast.walk(ast.parse(source)):
@@ -174,6 +184,36 @@ def read_test(file: Path, test: str, function: str) -> str:
             said = (ast.get_docstring(node) or words).split("\n\n")[0]
             return " ".join(said.split()).rstrip(".")
     raise BookError(f"{file}: there is no function {test}")
+
+
+def page_functions(page: str, *names: str, **given: Any) -> dict[str, Any]:
+    """Functions, classes and constants that the cells of a chapter define, by name.
+
+    Only these and the imports of the chapter are executed; what else they need is given.
+
+    Raises:
+        BookError: the chapter does not define one of them.
+    """
+    found = {found.name: found for found in read_pages()}
+    _, lines, first = split_front_matter(found[page].path.read_text("utf-8"))
+    cells = [b for b in walk(blocks(lines, first, page), page) if is_code_cell(b)]
+    nodes = [node for cell in cells for node in ast.parse("\n".join(cell.body)).body]
+    wanted = [n for n in nodes if isinstance(n, ast.Import | ast.ImportFrom) or defines(n) in names]
+    missing = set(names) - {defines(node) for node in wanted}
+    if missing:
+        raise BookError(f"{page} defines no {', '.join(sorted(missing))}")
+    space: dict[str, Any] = dict(given)
+    exec(compile(ast.Module(wanted, []), page, "exec"), space)
+    return space
+
+
+def defines(node: ast.stmt) -> str | None:
+    """The name that a definition or a plain assignment binds."""
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return node.name
+    if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+        return node.targets[0].id
+    return None
 
 
 def worst(checks: Iterable[Check]) -> list[Check]:

@@ -11,9 +11,17 @@ import json
 import sys
 from pathlib import Path
 
-from bookfiles import REPO, Address, BookError, Page, read_address, read_config, read_pages
+from bookfiles import (
+    REPO,
+    Address,
+    BookError,
+    Page,
+    read_address,
+    read_config,
+    read_extras,
+    read_pages,
+)
 from citations import References
-from myst_text import split_front_matter
 from numbering import read_labels
 from plain_notebook import Cell, Exporter, Surroundings, page_title
 
@@ -23,6 +31,20 @@ METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
+# A failed %pip raises nothing, so the cell looks again and says what to do.
+INSTALL = """import importlib.util
+
+if importlib.util.find_spec("imd_helpers") is None:
+    %pip install -q "{package} @ {source}"
+    importlib.invalidate_caches()
+    if importlib.util.find_spec("imd_helpers") is None:
+        raise SystemExit(
+            "imd_helpers could not be installed from\\n    {source}\\n"
+            "Is there a network, and is the book published at that address yet?\\n"
+            "With a copy of it on your disk: %pip install '/path/to/the/copy{extras}'"
+        )
+
+import imd_helpers as imd"""
 
 
 def main() -> int:
@@ -82,15 +104,10 @@ def setup_cells(page: Page, address: Address, book: str) -> list[Cell]:
         "Run the next cell first: it installs what is missing.\n"
         "Solutions of the exercises are in the book."
     )
-    header, _, _ = split_front_matter(page.path.read_text("utf-8"))
-    extras = ",".join(header.get("extras", []))  # of pyproject.toml, beyond the core
+    extras = ",".join(read_extras(page))
     package = f"imd-helpers[{extras}]" if extras else "imd-helpers"
-    install = (
-        "import importlib.util\n\n"
-        'if importlib.util.find_spec("imd_helpers") is None:\n'
-        f'    %pip install -q "{package} @ git+{address.url}@{address.branch}"\n\n'
-        "import imd_helpers as imd"
-    )
+    source = f"git+{address.url}@{address.branch}"
+    install = INSTALL.format(package=package, source=source, extras=package[11:])
     return [Cell("markdown", badges), Cell("code", install, ["setup"])]
 
 

@@ -382,8 +382,9 @@ class Exporter:
         path = self.locate(target)
         if path.suffix in {"", ".md", ".ipynb"} and path.is_relative_to(self.around.root):
             name = self.page_name(target, line)
-            suffix = ".ipynb" if name in self.around.chapters else ".md"
-            return self.address.page(f"{self.address.folder}/{name}{suffix}")
+            if name in self.around.chapters:  # a reader in Colab stays in Colab
+                return self.address.colab(f"{name}.ipynb")
+            return self.address.page(f"{self.address.folder}/{name}.md")
         return self.address.page(self.in_repository(target, line))
 
     def asset(self, target: str, line: int) -> str:
@@ -416,12 +417,14 @@ def ends_solution(block: Block) -> bool:
 
 
 def checks_in(source: str) -> list[str]:
-    """The calls of ``imd.check`` in a cell, which a reader wants to run on an own answer."""
-    return [
-        ast.get_source_segment(source, node) or ""
-        for node in ast.parse(source).body
-        if isinstance(node, ast.Expr) and ast.unparse(node).startswith("imd.check.")
-    ]
+    """The calls of ``imd.check`` in a cell, for a reader's own answer: three dots stand for it."""
+    checks = []
+    for node in ast.parse(source).body:
+        call = node.test if isinstance(node, ast.Assert) else getattr(node, "value", None)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("imd.check."):
+            names = [ast.unparse(word) for word in call.args[:-1]]  # the last is the solution
+            checks.append(f"{ast.unparse(call.func)}({', '.join([*names, '...'])})")
+    return [check.replace("'", '"') for check in checks]
 
 
 def plain_code(block: Directive) -> str:

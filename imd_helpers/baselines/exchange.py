@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from ..crystals.wyckoff import Occupation
 from ..runtime import InputError
 from .cells import atomic_volumes
 from .known import ALL, Baseline, Templates, elements_of
+
+TRIES = 100  # draws of different elements; then the template stays as it is
 
 
 class IonExchange(Baseline):
@@ -95,6 +97,39 @@ def exchange_pairs(held: Sequence[Occupation]) -> np.ndarray:
         pairs[np.ix_(list(found), list(found))] += 1
     np.fill_diagonal(pairs, 0)
     return pairs
+
+
+class SiteMarginals(Baseline):
+    """Training crystals with the element of each place drawn anew, whatever stands on the others.
+
+    A template is drawn, and each of its places gets an element that stands there in some training
+    crystal of the same prototype, as often as it does. Triples and pairs of elements are not
+    known, so this is what a network that learned each site alone could do. The cell is
+    scaled by the volumes of the elements, see `atomic_volumes`.
+    """
+
+    conditions: ClassVar[tuple[str, ...]] = ("space_group",)
+
+    def __init__(self, training: Templates | CrystalBatch) -> None:
+        super().__init__(training)
+        self.volumes, _ = atomic_volumes(self.training.crystals)
+        self.places = [each.places() for each in self.training.occupations]
+        self.names = [each.prototype() for each in self.training.occupations]
+        self.seen: dict[tuple, list[tuple[int, ...]]] = defaultdict(list)
+        for name, places in zip(self.names, self.places, strict=True):
+            self.seen[name].append(places)
+
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        rows = self.training.choose(n, condition, rng)
+        swap = np.tile(ALL, (n, 1))
+        for row, new in zip(rows, swap, strict=True):
+            seen = np.array(self.seen[self.names[row]])  # (crystals, places)
+            for _ in range(TRIES):
+                drawn = [int(rng.choice(column)) for column in seen.T]
+                if len(set(drawn)) == len(drawn):  # no two elements become one
+                    new[list(self.places[row])] = drawn
+                    break
+        return self.training.refilled(rows, swap, self.volumes, power=1 / 3)
 
 
 class PrototypeEnumeration(Baseline):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
@@ -72,6 +73,70 @@ class RandomFormulas:
         counts = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
         counts[:, list(ELEMENTS)] = np.where(rank < kinds[:, None], size, 0)
         return counts
+
+
+class CopiedFormulas:
+    """Training formulas, drawn with replacement.
+
+    Args:
+        training: (n, 119) counts.
+    """
+
+    def __init__(self, training: np.ndarray) -> None:
+        self.training = np.asarray(training, dtype=np.int64)
+
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: counts."""
+        return Samples.from_counts(
+            np.random.default_rng(seed).choice(self.training, at_least_one(n))
+        )
+
+
+class ExchangedFormulas(CopiedFormulas):
+    """Training formulas with one element exchanged as often as the training set exchanges it.
+
+    Two formulas that differ in one element alone, with as many atoms of it, are a pair; an element
+    a becomes b with the share that b has of all pairs of a. The counterpart of `IonExchange`.
+
+    Args:
+        training: (n, 119) counts.
+
+    Raises:
+        InputError: formulas without any pair.
+    """
+
+    def __init__(self, training: np.ndarray) -> None:
+        super().__init__(training)
+        places: dict[bytes, list[int]] = defaultdict(list)
+        for row in self.training:
+            for z in np.flatnonzero(row):
+                rest = row.astype(np.int8)
+                rest[0], rest[z] = row[z], 0  # no element has column 0
+                places[rest.tobytes()].append(int(z))
+        pairs = np.zeros((elements.N_COLUMNS, elements.N_COLUMNS))
+        for held in places.values():
+            pairs[np.ix_(held, held)] += 1 - np.eye(len(held))
+        self.often = pairs / pairs.sum(1, keepdims=True).clip(min=1)
+        known = self.often.any(1)  # has a partner
+        self.training = self.training[(self.training[:, known] > 0).any(1)]
+        if not len(self.training):
+            raise InputError(
+                f"no two of {len(training)} formulas differ by one element alone: there is "
+                "nothing to count, so give more formulas, or use SubstitutedFormulas"
+            )
+
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: reduced counts; zeros where the new element was there already."""
+        rng, rows = np.random.default_rng(seed), np.arange(at_least_one(n))
+        counts = rng.choice(self.training, size=n)
+        free = (counts > 0) & self.often.any(1)
+        old = np.where(free, rng.random(counts.shape), -1.0).argmax(1)
+        last = elements.N_COLUMNS - 1
+        new = (self.often[old].cumsum(1) < rng.random((n, 1))).sum(1).clip(max=last)
+        taken = counts[rows, new] > 0
+        counts[rows, new], counts[rows, old] = counts[rows, old], 0
+        counts[taken] = 0
+        return Samples.from_counts(reduced(counts), "two elements became one")
 
 
 class SubstitutedFormulas:

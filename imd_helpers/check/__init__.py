@@ -74,6 +74,8 @@ def answer(exercise: str, value: Any) -> bool:
         InputError: the value is not a finite number.
     """
     check = CHECKS[lookup("exercise", exercise, CHECKS)]
-    right = check.right(value)
-    print(f"{exercise}: {'right.' if right else 'not yet. ' + check.hint}")
+    right, hint = check.right(value), check.hint
+    if not right and 1 < value <= 100 and check.right(value / 100):
+        hint = "Asked is a share, from 0 to 1, and this looks like per cent: divide by 100."
+    print(f"{exercise}: {'right.' if right else 'not yet. ' + hint}")
     return right

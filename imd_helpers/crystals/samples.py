@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -239,6 +240,23 @@ def assembled(parts: Sequence[CrystalBatch | str]) -> Samples:
 
 
 # ---- digests
+
+
+def room_for(some: Samples, n: int) -> None:
+    """Would n samples like these fit into the memory of this machine?
+
+    Raises:
+        InputError: they need more than there is.
+    """
+    content = some.content
+    parts = vars(content).values() if isinstance(content, CrystalBatch) else [content]
+    needed = n / len(some) * sum(part.nbytes for part in parts)
+    there = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > there:
+        raise InputError(
+            f"n={n:,}: these samples need {needed / 1e9:,.0f} GB, and this machine has "
+            f"{there / 1e9:,.0f}: take fewer, or give the judge a Stream, which holds one piece"
+        )
 
 
 def set_digest(crystals: CrystalBatch) -> str:

@@ -74,6 +74,12 @@ class Occupation:
         """Equal for crystals with atoms on the same positions, whatever the elements."""
         return self.space_group, min(tuple(sorted(held for held, _ in way)) for way in self.ways)
 
+    def places(self) -> tuple[int, ...]:
+        """Atomic numbers in an order of the places that crystals of one prototype share."""
+        ordered = (tuple(sorted(way)) for way in self.ways)
+        way = min(ordered, key=lambda way: (tuple(held for held, _ in way), way))
+        return tuple(z for _, z in way)
+
     def without(self, number: int) -> tuple:
         """Equal for crystals that are the same but for this element of each."""
         hidden = (

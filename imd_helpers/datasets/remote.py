@@ -19,16 +19,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..work import locked
 from .registry import RemoteFile, RemoteSet
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 ATTEMPTS = 4  # for each address; a dropped connection continues where it stopped
 WAIT_S = 1.0  # before the second attempt, doubled each time
 TIMEOUT_S = (10.0, 30.0)  # to connect, and between two pieces of the answer
+SLOWEST = 1_000  # bytes a second, in the mean of one answer
+LARGEST = 1 << 34  # bytes, of a file whose size nobody tells
 CHUNK = 1 << 15  # bytes; what a dropped connection may cost at most
 OK, PARTIAL, RANGE_NOT_SATISFIABLE = 200, 206, 416
 WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)
@@ -142,16 +140,13 @@ def _disguise(path: Path) -> str:
 
 @contextlib.contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Write a folder, one process at a time where the system has file locks.
+    """Write a folder of the cache, one process at a time.
 
     Raises:
         DownloadError: the file system refuses.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:
-            if fcntl is not None:  # else two processes may download twice; the checksum holds
-                fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(folder, wait=True):
             yield
     except OSError as error:
         raise DownloadError(
@@ -190,9 +185,10 @@ def _transfer(dataset: str, file: RemoteFile, part: Path, _url: str, target: str
             return
         problems.append(f"  {address}: {problem}")
     lines = [f"{dataset}: {file.path} could not be downloaded.", *problems]
-    if part.exists() and part.stat().st_size:
-        kept = part.stat().st_size
-        lines.append(f"{kept:,} bytes are kept: the next call continues from there.")
+    if _size(part):
+        lines.append(f"{_size(part):,} bytes are kept: the next call continues from there.")
+    else:
+        part.unlink(missing_ok=True)
     lines.append(
         "Check the connection and call again; or download the file by hand, put it at "
         f"DIR/{dataset}/{file.path}, and set IMD_DATA_DIR=DIR."
@@ -202,18 +198,21 @@ def _transfer(dataset: str, file: RemoteFile, part: Path, _url: str, target: str
 
 def _try_address(url: str, part: Path, file: RemoteFile) -> str | None:
     """Complete ``part`` from one address; return what went wrong, or None."""
-    problem = ""
-    for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(WAIT_S * 2 ** (attempt - 1))
-        resumed = part.exists() and part.stat().st_size > 0
+    problem, failed, most = "", 0, _size(part)
+    while failed < ATTEMPTS:
+        if failed:
+            time.sleep(WAIT_S * 2 ** (failed - 1))
+        resumed = _size(part) > 0
         try:
             _receive(url, part, file)
         except _RefusedError as error:
             return str(error)
         except _InterruptedError as error:
             problem = str(error)
+            failed = 1 if _size(part) >= most + CHUNK else failed + 1  # it got on: count anew
+            most = max(most, _size(part))
             continue
+        failed += 1
         fault = _fault(part, file)
         if fault is None:
             return None
@@ -226,6 +225,10 @@ def _try_address(url: str, part: Path, file: RemoteFile) -> str | None:
     return f"{problem}, after {ATTEMPTS} attempts"
 
 
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
 def _receive(url: str, part: Path, file: RemoteFile) -> None:
     """Append what is missing of a file to ``part``, or start it over if the server cannot.
 
@@ -235,7 +238,7 @@ def _receive(url: str, part: Path, file: RemoteFile) -> None:
     """
     import requests
 
-    have = part.stat().st_size if part.exists() else 0
+    have = _size(part)
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
     try:
         with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT_S) as answer:
@@ -244,7 +247,7 @@ def _receive(url: str, part: Path, file: RemoteFile) -> None:
                     part.unlink()
                     raise _InterruptedError("has less than what an earlier attempt left")
                 return
-            begin = _first_byte(answer, have)
+            begin = _first_byte(answer, part)
             with part.open("r+b" if begin else "wb") as stream:
                 stream.seek(begin)
                 _copy(answer, stream, file, begin)
@@ -257,13 +260,14 @@ def _receive(url: str, part: Path, file: RemoteFile) -> None:
         raise _RefusedError("answered 200 with an empty file")
 
 
-def _first_byte(answer: Any, have: int) -> int:
+def _first_byte(answer: Any, part: Path) -> int:
     """Where in the file the answer begins: 0 unless the server granted the range we asked for.
 
     Raises:
-        _RefusedError: the answer is no file, or not the range that was asked for.
-        _InterruptedError: the server is busy.
+        _RefusedError: the answer is no file.
+        _InterruptedError: the server is busy, or sent another range than was asked for.
     """
+    have = _size(part)
     code, reason = answer.status_code, answer.reason or ""
     if code in WORTH_RETRYING:
         raise _InterruptedError(f"answered {code} {reason}".strip())
@@ -274,20 +278,30 @@ def _first_byte(answer: Any, have: int) -> int:
     if code != PARTIAL:
         return 0
     content_range = answer.headers.get("Content-Range", "")
-    if not content_range.startswith(f"bytes {have}-"):
-        raise _RefusedError(f"sent the range {content_range!r}, asked to begin at byte {have}")
-    return have
+    if content_range.startswith(f"bytes {have}-"):
+        return have
+    part.unlink(missing_ok=True)  # or every later call would ask for the same range again
+    raise _InterruptedError(f"sent the range {content_range!r}, asked to begin at byte {have}")
 
 
 def _copy(answer: Any, stream: Any, file: RemoteFile, begin: int) -> None:
     from tqdm import tqdm
 
+    told = str(answer.headers.get("Content-Length", ""))
+    promised = int(told) if told.isdecimal() else 0
+    most = file.size or (begin + promised if promised else LARGEST)
     options = {"unit": "B", "unit_scale": True, "desc": file.path, "disable": None}
+    started = time.monotonic()
     with tqdm(total=file.size, initial=begin, **options) as bar:
         for piece in answer.iter_content(CHUNK):
             stream.write(piece)
             bar.update(len(piece))
-    promised = int(answer.headers.get("Content-Length", 0))
+            if stream.tell() > most:
+                stream.truncate(0)
+                raise _RefusedError(f"sends more than the {most:,} bytes of the file")
+            seconds = time.monotonic() - started
+            if seconds > TIMEOUT_S[1] and stream.tell() - begin < SLOWEST * seconds:
+                raise _InterruptedError(f"sends fewer than {SLOWEST:,} bytes a second")
     if stream.tell() - begin < promised:  # older urllib3 does not notice
         raise _InterruptedError(f"stopped after {stream.tell() - begin:,} of {promised:,} bytes")
 

@@ -4,24 +4,32 @@ The energies of 28,670 known crystals were computed once by each potential and t
 package (`data/potentials`). A hull is built from one potential alone, on that potential's own
 elements: CHGNet's corrected energies, SevenNet's raw ones and those of OQMD never meet.
 
+Crystals of the ICSD are not all that competes. OQMD lists the formation energies of 341,700
+formulas, most of them hypothetical. How much deeper its hull is with them than with our phases
+alone, on its own scale, is added to the distance from the hull of every potential (`missing`).
+
 The hull at a composition is the lowest energy of any mixture of phases of that composition, a
 linear programme: min w·e over w >= 0 with sum_i w_i x_i = x.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..crystals import elements
+from ..crystals.compositions import amounts
 from ..runtime import InputError, data_path, lookup
 from .potentials import POTENTIALS
 
 SAME = 1e-9
+SAME_COMPOSITION = 1e-6  # of atomic fractions
+LOWEST = -5.0  # eV/atom; what OQMD lists below are failed calculations: real crystals end at -4.57
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +42,16 @@ class Phases:
     rows: np.ndarray  # (m,) row of `oqmd_icsd`, -1 for the elements that come from matcalc
     element_energy: np.ndarray  # (119,) eV/atom of the most stable form, NaN where unknown
 
+    @cached_property
+    def _held(self) -> np.ndarray:
+        return _packed(self.fraction > 0)
+
     def system(self, present: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(k, 119) fractions, (k,) energies and (k,) rows of what competes in a chemical system.
 
         Of each composition only the lowest phase; ``present`` (119,) bool are the elements.
         """
-        inside = ~(self.fraction[:, ~present] > 0).any(1)
-        rows = np.flatnonzero(inside)
+        rows = _within(self._held, present)
         rows = rows[np.argsort(self.energy[rows], kind="stable")]
         _, first = np.unique(np.round(self.fraction[rows], 6), axis=0, return_index=True)
         rows = rows[np.sort(first)]
@@ -52,8 +63,10 @@ class HullVerdict:
     """Where n crystals stand.
 
     Attributes:
-        energy_above_hull: (n,) eV/atom above the mixture of known phases; negative where the
-            crystal is more stable than all of them, NaN where there is no answer.
+        energy_above_hull: (n,) eV/atom above the mixture of known phases, ``missing`` included;
+            negative where the crystal is more stable than all of them, NaN where there is no
+            answer.
+        missing: (n,) eV/atom, how much deeper OQMD's hull of all formulas lies, see `missing`.
         formation_energy: (n,) eV/atom from the elements.
         n_competitors: (n,) known compounds, elements not counted, in the chemical system. Where
             there are none the hull is that of the elements, and says little.
@@ -62,6 +75,7 @@ class HullVerdict:
     """
 
     energy_above_hull: np.ndarray
+    missing: np.ndarray
     formation_energy: np.ndarray
     n_competitors: np.ndarray
     ok: np.ndarray
@@ -105,6 +119,7 @@ def definition(potential: str) -> dict[str, Any]:
         "phases": len(phases(potential).energy),
         "near_oqmd_hull": about["above_oqmd_hull"],
         "geometry_of_phases": about["geometry"],
+        "missing_phases": "the hull is lowered to that of oqmd_formulas, on OQMD's scale",
         **about["potentials"][potential],
     }
 
@@ -133,23 +148,23 @@ def formation_energy(counts: ArrayLike, energy: ArrayLike, potential: str = "chg
 def above_hull(counts: ArrayLike, energy: ArrayLike, potential: str = "chgnet") -> HullVerdict:
     """Energy above the hull of all known phases; arguments as in `formation_energy`.
 
-    Phases more than 0.1 eV/atom above OQMD's own hull, and phases that nobody knows, are missing:
-    a crystal may be less stable than it looks here, and is never more stable.
+    Phases that nobody knows are missing: a crystal may be less stable than it looks here.
     """
     known = phases(potential)
     fraction, energy = _fractions(counts, energy)
     formed = formation_energy(counts, energy, potential)
     n = len(energy)
     above, competitors = np.full(n, np.nan), np.zeros(n, dtype=np.int64)
+    lacks = missing(counts)
     reasons = [""] * n
     present = fraction > 0
     systems, which = np.unique(present, axis=0, return_inverse=True)
     for s, system in enumerate(systems):
         members = np.flatnonzero(which.ravel() == s)
         names = "-".join(elements.SYMBOLS[z] for z in np.flatnonzero(system))
-        missing = np.flatnonzero(system & np.isnan(known.element_energy))
-        if len(missing):
-            why = f"no {known.potential} energy of elemental {elements.SYMBOLS[missing[0]]}"
+        unknown = np.flatnonzero(system & np.isnan(known.element_energy))
+        if len(unknown):
+            why = f"no {known.potential} energy of elemental {elements.SYMBOLS[unknown[0]]}"
             for i in members:
                 reasons[i] = why
             continue
@@ -160,10 +175,101 @@ def above_hull(counts: ArrayLike, energy: ArrayLike, potential: str = "chgnet") 
             if np.isnan(energy[i]):
                 reasons[i] = "no energy"
                 continue
-            above[i] = energy[i] - hull_energy(fraction[i, system], x[:, system], e)
+            mixture = hull_energy(fraction[i, system], x[:, system], e) - lacks[i]
+            above[i] = energy[i] - mixture
             if not compounds and system.sum() > 1:
                 reasons[i] = f"no known compound in {names}: the hull is that of the elements"
-    return HullVerdict(above, formed, competitors, np.isfinite(above), tuple(reasons))
+    return HullVerdict(above, lacks, formed, competitors, np.isfinite(above), tuple(reasons))
+
+
+def missing(counts: ArrayLike) -> np.ndarray:
+    """How far OQMD's hull of all formulas lies below the hull of the phases that we have.
+
+    Both hulls are on OQMD's scale, with the elements at zero; the formula itself competes too, in
+    the lowest form that OQMD knows. A difference of two hulls by one method, so that it can be
+    carried over to a potential.
+
+    Args:
+        counts: (n, 119) atoms of each element.
+
+    Returns:
+        (n,) eV/atom, never negative.
+    """
+    ours, everything = _oqmd()
+    return _by_composition(counts, lambda x: max(ours.hull(x) - everything.hull(x), 0.0))
+
+
+def oqmd_distance(counts: ArrayLike) -> np.ndarray:
+    """(n,) eV/atom from OQMD's hull to the lowest phase of each formula; NaN if it lists none.
+
+    Args:
+        counts: (n, 119) atoms of each element.
+    """
+    _, everything = _oqmd()
+    return _by_composition(counts, lambda x: everything.lowest(x) - everything.hull(x))
+
+
+def _by_composition(counts: ArrayLike, ask: Callable[[np.ndarray], float]) -> np.ndarray:
+    """(n,) answers about atomic fractions, each composition asked once."""
+    fraction, _ = _fractions(counts, np.zeros(len(np.asarray(counts))))
+    found, which = np.unique(np.round(fraction, 9), axis=0, return_inverse=True)
+    return np.array([ask(each) for each in found])[which.ravel()]
+
+
+class _Formulas:
+    """Compositions with formation energies by OQMD; the elements lie at zero."""
+
+    def __init__(self, counts: np.ndarray, energy: np.ndarray) -> None:
+        self.counts, self.energy = counts, energy
+        self.held = _packed(counts > 0)
+
+    def hull(self, wanted: np.ndarray) -> float:
+        """Energy of the hull at (119,) atomic fractions, eV/atom."""
+        fraction, energy = self._system(wanted)
+        return hull_energy(wanted[wanted > 0] / wanted.sum(), fraction, energy)
+
+    def lowest(self, wanted: np.ndarray) -> float:
+        """Lowest energy of a phase with these atomic fractions; NaN where there is none."""
+        fraction, energy = self._system(wanted)
+        same = np.abs(fraction - wanted[wanted > 0]).max(1) < SAME_COMPOSITION
+        return float(energy[same].min()) if same.any() else np.nan
+
+    def _system(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        present = wanted > 0
+        rows = _within(self.held, present)
+        inside = self.counts[rows][:, present].astype(float)
+        fraction = np.concatenate([inside / inside.sum(1, keepdims=True), np.eye(present.sum())])
+        return fraction, np.concatenate([self.energy[rows], np.zeros(present.sum())])
+
+
+@cache
+def _oqmd() -> tuple[_Formulas, _Formulas]:
+    """Our phases, and with them all formulas that OQMD lists."""
+    from ..datasets import load
+
+    with np.load(data_path("potentials", "potentials.npz"), allow_pickle=False) as file:
+        rows = file["rows"].astype(np.int64)
+    known = load("oqmd_icsd")
+    mine = known.crystals.counts().numpy()[rows].astype(np.int16)
+    energy = known.table["formation_energy"].to_numpy()[rows]
+    listed = load("oqmd_formulas").table
+    formed = listed["formation_energy"].to_numpy()
+    sane = formed > LOWEST
+    others = amounts(listed["formula"].tolist()).astype(np.int16)[sane]
+    everything = np.concatenate([mine, others]), np.concatenate([energy, formed[sane]])
+    return _Formulas(mine, energy), _Formulas(*everything)
+
+
+def _packed(held: np.ndarray) -> np.ndarray:
+    """(n, 2) uint64: which of 119 elements each phase holds, one bit an element."""
+    padded = np.zeros((len(held), 128), dtype=bool)
+    padded[:, : held.shape[1]] = held
+    return np.packbits(padded, axis=1).view(np.uint64)
+
+
+def _within(held: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Rows of the phases that hold no element but those present."""
+    return np.flatnonzero(~(held & ~_packed(present[None])).any(1))
 
 
 def hull_energy(fraction: np.ndarray, phases: np.ndarray, energy: np.ndarray) -> float:

@@ -1,8 +1,8 @@
-"""Universal interatomic potentials behind one interface: CHGNet, and SevenNet-0 beside it.
+"""Universal interatomic potentials behind one interface: CHGNet, and two SevenNets beside it.
 
-Both carry their weights in their wheels, so nothing is downloaded. Their energies are on different
+All carry their weights in their wheels, so nothing is downloaded. Their energies are on different
 scales and must never meet in one hull: CHGNet 0.3.0 learned energies that include the corrections
-MP2020 of the Materials Project, SevenNet-0 learned raw PBE(+U) energies.
+MP2020 of the Materials Project, both SevenNets learned raw PBE(+U) energies.
 
 A potential answers for every arrangement of atoms, also for one that it never learned anything
 about, and may then be wrong by any amount. So crystals pass a distance gate first.
@@ -24,7 +24,7 @@ from ..crystals import CrystalBatch
 from ..crystals.rules import RULES, GeometryRule, geometry_verdict
 from ..runtime import InputError, lookup
 
-POTENTIALS = ("chgnet", "sevennet")
+POTENTIALS = ("chgnet", "sevennet", "sevennet_l3i5")
 GATE: GeometryRule = RULES["imd"]
 GPA = 160.21766208  # GPa in 1 eV/Å^3
 MOST_ATOMS = 128  # in one batch: larger ones are no faster, and cost memory
@@ -49,7 +49,7 @@ class Evaluation:
 
 
 class Potential(ABC):
-    """What both potentials share: the gate, batches, and one broken crystal that stops nothing."""
+    """What all potentials share: the gate, batches, and one broken crystal that stops nothing."""
 
     name: str
     label: str  # name and version of the weights
@@ -158,11 +158,12 @@ class Sevennet(Potential):
 
     name, label, package, extra = "sevennet", "SevenNet-0", "sevenn", "hull"
     scale = "PBE(+U), uncorrected"
+    weights = "7net-0"
 
     def __init__(self) -> None:
         from sevenn.util import load_checkpoint
 
-        checkpoint = load_checkpoint("7net-0")
+        checkpoint = load_checkpoint(self.weights)
         self.model = checkpoint.build_model().eval()
         self.model.set_is_batch_data(True)
         self.cutoff = float(checkpoint.config["cutoff"])
@@ -206,11 +207,23 @@ class Sevennet(Potential):
         return data
 
 
-_CLASSES: dict[str, type[Potential]] = {"chgnet": Chgnet, "sevennet": Sevennet}
+class SevennetL3i5(Sevennet):
+    """SevenNet-l3i5 (12Dec2024): the same architecture, harmonics to degree 3, five layers.
+
+    Its card: https://github.com/MDIL-SNU/SevenNet, model `SevenNet-l3i5`.
+    """
+
+    name, label = "sevennet_l3i5", "SevenNet-l3i5"
+    weights = "7net-l3i5"
+
+
+_CLASSES: dict[str, type[Potential]] = {
+    each.name: each for each in (Chgnet, Sevennet, SevennetL3i5)
+}
 
 
 def potential(name: str | Potential = "chgnet") -> Potential:
-    """Load ``chgnet`` or ``sevennet`` once; a potential is returned as it is.
+    """Load ``chgnet``, ``sevennet`` or ``sevennet_l3i5`` once; a potential is returned as it is.
 
     Raises:
         UnknownNameError: no such potential.

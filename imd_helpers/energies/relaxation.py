@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from ..crystals import CrystalBatch
 from ..runtime import InputError
@@ -18,6 +19,8 @@ from .potentials import GATE, Potential, potential
 LONGEST_STEP = 0.1  # Å, per atom and row of the deformation
 DT, DT_MAX = 0.1, 1.0
 ALPHA, GROW, SHRINK, ALPHA_SHRINK, PATIENCE = 0.1, 1.1, 0.5, 0.99, 5
+RATTLE = 0.05  # Å, standard deviation of each coordinate of an atom
+STRAIN = 0.01  # the same of each component of the deformation: one atom alone has no other way out
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +83,34 @@ def relax(
     return Relaxed(
         run.now(), run.energy, run.converged, run.count, run.failed, frames, np.array(energies)
     )
+
+
+def rattled(
+    crystals: CrystalBatch, *, amplitude: float = RATTLE, seeds: ArrayLike = 0
+) -> CrystalBatch:
+    """Crystals without symmetry, to be relaxed again: a valley is found again, a saddle is left.
+
+    A relaxation that starts from a symmetric crystal keeps its symmetry, because no force breaks
+    it, and so ends on a saddle where the valley is less symmetric.
+
+    Args:
+        crystals: n crystals at rest.
+        amplitude: standard deviation of the normal displacements, Å; the cell is deformed as well.
+        seeds: (n,) or one for all; a crystal's displacements depend on its seed alone.
+
+    Raises:
+        InputError: the amplitude is not positive.
+    """
+    if not amplitude > 0:
+        raise InputError(f"amplitude = {amplitude}: must be positive, in Å; try {RATTLE}")
+    lattice, frac = crystals.lattice.numpy().copy(), crystals.frac.numpy().copy()
+    for i, seed in enumerate(np.broadcast_to(seeds, len(lattice)).tolist()):
+        rng = np.random.default_rng(seed)
+        strain = rng.normal(scale=STRAIN, size=(3, 3))
+        k = int(crystals.n_sites[i])
+        frac[i, :k] += rng.normal(scale=amplitude, size=(k, 3)) @ np.linalg.inv(lattice[i])
+        lattice[i] = lattice[i] @ (np.eye(3) + (strain + strain.T) / 2)
+    return CrystalBatch(torch.as_tensor(lattice), torch.as_tensor(frac), crystals.numbers)
 
 
 class _Fire:

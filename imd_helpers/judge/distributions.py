@@ -12,19 +12,21 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ..crystals import CrystalBatch, geometry
 from ..crystals.compositions import blocks
 from ..crystals.rules import GeometryRule, geometry_verdict
-from ..descriptors.fingerprints import Features, crystalnn, magpie
+from ..descriptors.fingerprints import Features, crystalnn, magpie, magpie_statistics
 from ..intervals import bootstrap_distance, jackknife, wilson
 from ..networks.distances import frechet_gaussians
-from ..runtime import InputError, lookup
+from ..runtime import InputError, lookup, read_toml
 from .report import LEVEL, DefinitionError
 
-CUTOFFS = {"crystalnn": 0.4, "magpie": 10.0}  # of CDVAE for MP-20
-BANDWIDTHS = {"crystalnn": 0.2, "magpie": 5.0}  # of the Vendi score: half of the cutoffs
+CDVAE = read_toml("protocols", "cdvae.toml")  # its cutoffs, and its scale of Magpie's statistics
+CUTOFFS: dict[str, tuple[float, float]] = CDVAE["cutoffs"]  # of structure and composition
+BANDWIDTHS = {"crystalnn": 0.2, "magpie": 5.0}  # of the Vendi score: half of CDVAE's for MP-20
+SEED = 0  # of what is resampled or drawn
+MOST = 1000  # points of a Vendi score
 ANY = GeometryRule("any", "whatever can be measured at all")
 RESAMPLES = 200
 GROUPS = 20  # of the jackknife
@@ -79,13 +81,6 @@ class Fingerprints:
     structure: Features
     composition: Features
 
-    def __post_init__(self) -> None:
-        if len(self.structure) != len(self.composition):
-            raise InputError(
-                f"{len(self.structure)} structures and {len(self.composition)} compositions: give "
-                "both for every crystal"
-            )
-
     def __len__(self) -> int:
         return len(self.structure)
 
@@ -103,17 +98,23 @@ class Fingerprints:
 def fingerprints(
     crystals: CrystalBatch, *, processes: int = 1, cached: bool = True, progress: bool = False
 ) -> Fingerprints:
-    """What `coverage` compares: `crystalnn` and `magpie`; compute once, use often."""
+    """What `coverage` compares: `crystalnn`, and `magpie` scaled by CDVAE's constants."""
     structure = crystalnn(crystals, processes=processes, cached=cached, progress=progress)
-    return Fingerprints(structure, magpie(crystals))
+    composition = magpie(crystals)
+    means, deviations = (np.array(CDVAE["magpie"][part]) for part in ("means", "deviations"))
+    values = np.full(composition.values.shape, np.nan)
+    if composition.ok.any():
+        statistics = magpie_statistics(crystals[composition.ok].counts().double().numpy())
+        values[composition.ok] = (statistics - means) / deviations
+    about = {**composition.definition, "scaled": "by the 132 means and deviations of CDVAE"}
+    return Fingerprints(structure, Features("magpie", values, about, composition.failed))
 
 
 def coverage(
     samples: CrystalBatch | Fingerprints,
     reference: CrystalBatch | Fingerprints,
     *,
-    structure_cutoff: float = CUTOFFS["crystalnn"],
-    composition_cutoff: float = CUTOFFS["magpie"],
+    cutoffs: tuple[float, float] = CUTOFFS["mp_20"],
     same_crystal: bool = False,
     processes: int = 1,
     progress: bool = False,
@@ -133,22 +134,19 @@ def coverage(
     Args:
         samples: n crystals, or their fingerprints; one without fingerprint is not precise.
         reference: what they should look like; one without fingerprint is left out of recall.
-        structure_cutoff: largest distance of CrystalNN fingerprints.
-        composition_cutoff: largest distance of scaled Magpie fingerprints.
+        cutoffs: largest distances of CrystalNN fingerprints and of Magpie fingerprints, see
+            `CUTOFFS`.
         same_crystal: close the hole.
         processes: for fingerprints of crystals.
         progress: show a progress bar for them.
 
     Raises:
         DefinitionError: the fingerprints of the two sets were made differently.
-        InputError: no sample, a reference without any fingerprint, or a cutoff below zero.
+        InputError: no sample, or a reference without any fingerprint.
 
     Source:
-        Xie et al., ICLR 2022 (arXiv 2110.06197), whose cutoffs are 0.4 and 10 for MP-20.
+        Xie et al., ICLR 2022 (arXiv 2110.06197); ``compute_cov`` in scripts/eval_utils.py.
     """
-    cutoffs = (structure_cutoff, composition_cutoff)
-    if not min(cutoffs) >= 0:
-        raise InputError(f"cutoffs {cutoffs}: distances are never below zero")
     made, known = (
         each
         if isinstance(each, Fingerprints)
@@ -263,17 +261,11 @@ def _inside(points: np.ndarray, centers: np.ndarray, k: int) -> np.ndarray:
 PROPERTIES: dict[str, tuple[Callable[[CrystalBatch], Any], str]] = {
     "density": (geometry.density, "g/cm^3"),
     "n_elements": (lambda crystals: (crystals.counts() > 0).sum(1), "elements"),
-    "volume_per_atom": (lambda crystals: geometry.volume(crystals) / crystals.n_sites, "Å^3"),
 }
 
 
 def wasserstein(
-    samples: CrystalBatch | ArrayLike,
-    reference: CrystalBatch | ArrayLike,
-    property: str,
-    *,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
+    samples: CrystalBatch, reference: CrystalBatch, property: str, *, resamples: int = RESAMPLES
 ) -> Measure:
     """Wasserstein distance of a property's distributions: the mean shift of sorted values.
 
@@ -282,44 +274,46 @@ def wasserstein(
     cannot be told apart.
 
     Args:
-        samples: n crystals, or n values of a property of your own (NaN = not measured).
-        reference: crystals, or values, to compare with.
-        property: ``density``, ``n_elements``, ``volume_per_atom``, or the name of your own.
+        samples: n crystals.
+        reference: crystals to compare with.
+        property: ``density`` or ``n_elements``.
         resamples: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         UnknownNameError: no such property of crystals.
+        InputError: a set in which nothing can be measured.
+    """
+    return of_values(*(values_of(each, property) for each in (samples, reference)), resamples)
+
+
+def of_values(made: Features, known: Features, resamples: int = RESAMPLES) -> Measure:
+    """Wasserstein distance of two sets of points on a line.
+
+    Raises:
         InputError: a set without values.
     """
     from scipy.stats import wasserstein_distance
 
-    made, known = (_values(each, property) for each in (samples, reference))
     _comparable(made, known)
     for each, name in ((made, "samples"), (known, "reference")):
         _not_empty(each.ok, each.failed, name)
     one, two = made.points[:, 0], known.points[:, 0]
     return _resampled(
-        f"Wasserstein {property}",
+        f"Wasserstein {made.space}",
         "Wasserstein-1 distance",
         (made, known),
         lambda u, v: wasserstein_distance(one, two, u, v),
-        (resamples, seed),
+        resamples,
     )
 
 
-def _values(given: CrystalBatch | ArrayLike, name: str) -> Features:
+def values_of(crystals: CrystalBatch, name: str) -> Features:
     """Values of a property as points on a line; broken crystals fail."""
-    if not isinstance(given, CrystalBatch):
-        column = np.asarray(given, dtype=np.float64)
-        if column.ndim != 1:
-            raise InputError(f"{name} has shape {column.shape}: expected (n,), one value a crystal")
-        return Features.of(name, column[:, None])
     function, unit = PROPERTIES[lookup("property", name, PROPERTIES)]
-    values = np.full((len(given), 1), np.nan)
-    verdict = geometry_verdict(given, ANY)
+    values = np.full((len(crystals), 1), np.nan)
+    verdict = geometry_verdict(crystals, ANY)
     if verdict.ok.any():
-        values[verdict.ok, 0] = function(given[verdict.ok].to("cpu")).numpy()
+        values[verdict.ok, 0] = function(crystals[verdict.ok].to("cpu")).numpy()
     failed = {
         int(i): verdict.reason(int(i)) or f"no {name}: an element has no known mass"
         for i in np.flatnonzero(~np.isfinite(values[:, 0]))
@@ -327,9 +321,7 @@ def _values(given: CrystalBatch | ArrayLike, name: str) -> Features:
     return Features(name, values, {"property": name, "unit": unit}, failed)
 
 
-def frechet(
-    samples: Features, reference: Features, *, resamples: int = RESAMPLES, seed: int = 0
-) -> Measure:
+def frechet(samples: Features, reference: Features, *, resamples: int = RESAMPLES) -> Measure:
     """Fréchet distance of two sets of points, each taken as a Gaussian.
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2)``: the squared Wasserstein-2 distance of
@@ -341,7 +333,6 @@ def frechet(
         samples: n points.
         reference: points to compare with.
         resamples: of the bootstrap.
-        seed: of the bootstrap.
 
     Raises:
         DefinitionError: the points of the two sets were made differently.
@@ -363,7 +354,7 @@ def frechet(
 
     sets = (samples, reference)
     metric = "Fréchet distance of Gaussians"
-    return _resampled(f"Fréchet {samples.space}", metric, sets, distance, (resamples, seed))
+    return _resampled(f"Fréchet {samples.space}", metric, sets, distance, resamples)
 
 
 def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -377,25 +368,21 @@ def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nd
 # ---- diversity
 
 
-def vendi(
-    made: Features, *, bandwidth: float | None = None, at_most: int = 1000, seed: int = 0
-) -> Measure:
+def vendi(made: Features) -> Measure:
     """Vendi score: the effective number of different crystals, from 1 to n.
 
     The exponential of the Shannon entropy of the eigenvalues of K / n, with the Gaussian kernel
     ``K_ij = exp(-d_ij^2 / (2 h^2))``. Duplicates count once, crystals much further apart than h
-    each count fully. By default h is half of CDVAE's cutoff (5 in ``magpie``, 0.2 in
-    ``crystalnn``), so that two crystals at the cutoff have a similarity of 0.14.
+    each count fully. h is half of CDVAE's cutoff (5 in ``magpie``, 0.2 in ``crystalnn``), so that
+    two crystals at the cutoff have a similarity of 0.14. The interval is a jackknife: a bootstrap
+    repeats crystals, and repeats are what a diversity counts as loss.
 
     Args:
-        made: n points.
-        bandwidth: h; needed in a space of your own.
-        at_most: larger sets are drawn from, without repeats.
-        seed: of that draw, and of the groups of the jackknife that gives the interval: a
-            bootstrap repeats crystals, and repeats are what a diversity counts as loss.
+        made: n points in one of these spaces; of more than 1,000 some are drawn, without repeats.
 
     Raises:
-        InputError: no points, or no bandwidth above zero.
+        InputError: no points.
+        UnknownNameError: another space.
 
     Source:
         Friedman and Dieng, TMLR 2023 (arXiv 2210.02410).
@@ -403,21 +390,16 @@ def vendi(
     from scipy.spatial.distance import pdist, squareform
 
     _not_empty(made.ok, made.failed, "set")
-    width = BANDWIDTHS.get(made.space, 0.0) if bandwidth is None else bandwidth
-    if not width > 0:
-        raise InputError(
-            f"bandwidth {bandwidth} in the space {made.space!r}: give the distance at which two "
-            "crystals begin to count as different, above zero"
-        )
+    width = BANDWIDTHS[lookup("space", made.space, BANDWIDTHS)]
     points = made.points
-    if len(points) > at_most:
-        points = np.random.default_rng(seed).permutation(points)[:at_most]
+    if len(points) > MOST:
+        points = np.random.default_rng(SEED).permutation(points)[:MOST]
     similarity = np.exp(squareform(pdist(points, "sqeuclidean")) / (-2.0 * width**2))
     ends = jackknife(
         lambda keep: vendi_score(similarity[np.ix_(keep, keep)]),
         len(points),
         groups=GROUPS,
-        seed=seed,
+        seed=SEED,
         level=LEVEL,
     )
     definition = {
@@ -425,21 +407,16 @@ def vendi(
         **made.definition,
         "bandwidth": width,
         "samples": len(points),
-        "interval": f"normal {LEVEL:.0%}, jackknife of {GROUPS} groups, seed {seed}",
+        "interval": f"normal {LEVEL:.0%}, jackknife of {GROUPS} groups, seed {SEED}",
     }
     return Measure("Vendi score", *ends, len(points), definition, made.failed)
 
 
 def vendi_score(similarity: np.ndarray) -> float:
     """Exponential of the entropy of the eigenvalues of K / n, from K (n, n) with ones in K_ii."""
-    return float(np.exp(entropy(np.linalg.eigvalsh(similarity))))
-
-
-def entropy(weights: ArrayLike) -> float:
-    """Shannon entropy in nats of weights, brought to sum 1; those at or below 0 count nothing."""
-    weights = np.asarray(weights, dtype=np.float64)
+    weights = np.linalg.eigvalsh(similarity)
     share = weights[weights > 0] / weights[weights > 0].sum()
-    return float(-(share * np.log(share)).sum())
+    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 # ---- what they share
@@ -478,16 +455,16 @@ def _resampled(
     metric: str,
     sets: tuple[Features, Features],
     distance: Callable[[np.ndarray, np.ndarray], float],
-    how: tuple[int, int],
+    resamples: int,
 ) -> Measure:
-    """A distance of samples and reference from how often each point counts, by `how` resampled."""
+    """A distance of samples and reference, from how often each point counts."""
     made, known = sets
-    (resamples, seed), sizes = how, tuple(int(each.ok.sum()) for each in sets)
-    ends = bootstrap_distance(distance, sizes, resamples=resamples, seed=seed, level=LEVEL)
+    sizes = tuple(int(each.ok.sum()) for each in sets)
+    ends = bootstrap_distance(distance, sizes, resamples=resamples, seed=SEED, level=LEVEL)
     definition = {
         "metric": metric,
         **_pair_definition(made, known),
-        "interval": f"bootstrap {LEVEL:.0%}, {resamples} resamples of both sets, seed {seed}",
+        "interval": f"bootstrap {LEVEL:.0%}, {resamples} resamples of both sets, seed {SEED}",
     }
     lost = (made.failed, known.failed)
     return Measure(name, *ends, sizes[0], definition, *lost)

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 CACHE_FORMAT = 2  # a change of what the pieces hold changes this
 KEYS = 50_000  # samples of which the compositions are counted at once
 YES, NO, NOT_ASKED = 1, 0, -1
+MACHINE = (
+    "which is no verdict on them, and nothing was kept of it; mend the installation (modules, "
+    "memory, a writable NUMBA_CACHE_DIR) and judge again"
+)
 
 
 def judge(
@@ -374,12 +378,14 @@ def carried_out(task: Task) -> Answer:
     """The answer of a task; a sample on which it breaks down is a no, and stops nothing.
 
     Raises:
-        InputError: the same one for every sample, so it is the settings that are wrong.
+        InputError: it breaks down on every sample alike, so that the settings or the machine are
+            to blame; or for want of a module, memory, a disk or a compiler.
     """
     start = time.perf_counter()
     try:
         answer = task.function(task.content, task.rows, **task.settings, **task.each)
-    except Exception:
+    except Exception as error:
+        _blame_the_machine(error)
         answer = _without_culprits(task)
     answer.seconds = time.perf_counter() - start
     return answer
@@ -394,10 +400,13 @@ def _without_culprits(task: Task) -> Answer:
         try:
             one.function(one.content, one.rows, **one.settings, **one.each)
         except Exception as error:
+            _blame_the_machine(error)
             broken[i] = f"{type(error).__name__}: {str(error)[:200]}"
             last = error
-    if len(broken) == k > 1 and len(set(broken.values())) == 1 and isinstance(last, InputError):
-        raise last
+    if len(broken) == k > 1 and len(set(broken.values())) == 1:
+        if isinstance(last, InputError):
+            raise last
+        raise InputError(f"{k} of {k} samples fail alike, {MACHINE}: {broken[0]}") from last
     out = Answer(np.zeros(k, dtype=bool), broken)
     good = np.array([i for i in range(k) if i not in broken], dtype=np.int64)
     if len(good) == 0:
@@ -406,6 +415,19 @@ def _without_culprits(task: Task) -> Answer:
     answer = rest.function(rest.content, rest.rows, **rest.settings, **rest.each)
     out.content = None if answer.content is None else task.content
     return put_in(out, good, answer)
+
+
+def _blame_the_machine(error: Exception) -> None:
+    """Raise if no sample can be at fault.
+
+    Raises:
+        InputError: a module, memory, a disk or a compiler is missing.
+    """
+    compiler = type(error).__module__.startswith(("numba", "llvmlite"))
+    said = "cannot cache" in str(error) or "out of memory" in str(error)
+    if compiler or said or isinstance(error, ImportError | MemoryError | OSError):
+        why = f"{type(error).__name__}: {error}"
+        raise InputError(f"a question could not be asked, {MACHINE}: {why}") from error
 
 
 def _cut(content: Any, rows: np.ndarray) -> Any:

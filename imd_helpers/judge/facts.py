@@ -22,7 +22,7 @@ from ..crystals.rules import GeometryRule, broken_crystals, geometry_verdict
 from ..energies.potentials import GATE
 from ..matching import same
 from ..matching.same import MatchSettings
-from . import charge
+from . import bond_valence, charge
 from .samples import safe_counts
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SYMPREC = 0.1  # Å, for the space group that a sample has
 SCAN, RELAX = 1.0, 0.0  # the two roads to a minimum
+ORDER = """as given, each compared with the first of every group before it; being the same is not \
+transitive, so that another order may give another number"""
 
 
 @dataclass(eq=False)
@@ -72,6 +74,8 @@ class Fact:
         together: the verdict depends on the other samples, and those of one composition stay in
             one piece.
         relaxed_too: asked behind ``relaxed`` it means another thing, and says so.
+        among: asked only about samples for which all of these facts hold.
+        but_not: and none of these.
         compares: with the known ones, as far as there are some.
         needs: ``known``, ``potentials`` or ``space group`` (asked for), without which it is not
             asked; or nothing.
@@ -85,6 +89,8 @@ class Fact:
     piece: int = 1_000
     together: bool = False
     relaxed_too: bool = False
+    among: tuple[str, ...] = ()
+    but_not: tuple[str, ...] = ()
     compares: bool = False
     needs: str = ""
 
@@ -98,15 +104,16 @@ class Fact:
         """What a yes means."""
         own = {"rule": self.meaning} if isinstance(self.meaning, str) else self.meaning(run)
         others = {"samples": len(run.samples)} if self.together else {}
+        if self.among:
+            others |= {"among": list(self.among), "but_not": list(self.but_not)}
         return {**own, **others, **(run.known_definition() if self.compares else {})}
 
     def ask(self, run: Run) -> None:
-        """Ask about all samples that are left."""
+        """Ask about all samples that are left, or some of them."""
         known = list(run.known.values()) if self.compares else None
         settings, each = self.settings(run), self.each(run)
-        for rows, answer in run.answers(
-            self, self.answer, run.left, settings, each=each, known=known
-        ):
+        some = run.left[run.holds(self.among, self.but_not)[run.left]]
+        for rows, answer in run.answers(self, self.answer, some, settings, each=each, known=known):
             run.take(self, rows, answer)
 
 
@@ -154,6 +161,16 @@ def neutral(content: CrystalBatch, rows: np.ndarray, **settings: Any) -> Answer:
         for i in np.flatnonzero(~ok).tolist()
     }
     return Answer(ok, reasons)
+
+
+def bonds_balance(content: CrystalBatch, rows: np.ndarray) -> Answer:
+    """Do the charges balance by the rule of LeMat-GenBench?"""
+    ok = np.zeros(len(rows), dtype=bool)
+    whole = np.flatnonzero(~broken_crystals(content))
+    if len(whole):
+        ok[whole] = bond_valence.balanced(content[whole])
+    why = "neither a metal, nor balanced by composition or bonds"
+    return Answer(ok, dict.fromkeys(np.flatnonzero(~ok).tolist(), why))
 
 
 def group_kept(content: CrystalBatch, rows: np.ndarray, *, requested: np.ndarray) -> Answer:
@@ -237,7 +254,7 @@ class Relaxed(Fact):
         if energies.lattice_scan:
             for rows, answer in run.answers(self, free_scale, run.left, label="road"):
                 road[rows] = answer.values["road"]
-        shared = {"potential": run.potentials[0], "most_atoms": energies.most_atoms}
+        shared = _potential(run)
         forces = {**shared, "fmax": energies.fmax, "steps": energies.steps}
         scanned = road[run.left] == SCAN
         before = run.content
@@ -256,6 +273,15 @@ class Relaxed(Fact):
         run.content = CrystalBatch(lattice, frac, before.numbers)
         if energies.lattice_scan:
             run.value("scanned")[run.left] = road[run.left]
+
+
+def as_submitted(
+    content: CrystalBatch, rows: np.ndarray, *, potential: Any, most_atoms: int
+) -> Answer:
+    """Energy of the crystal as it is."""
+    return _behind_gate(
+        content, most_atoms, lambda some: single_point(some, rows, potential=potential)
+    )
 
 
 def free_scale(content: CrystalBatch, rows: np.ndarray) -> Answer:
@@ -528,11 +554,23 @@ def _energies(run: Run, *names: str) -> dict[str, Any]:
     return {name: getattr(run.protocol.energies, name) for name in names}
 
 
-def _relaxed_means(run: Run) -> dict[str, Any]:
+def _unique_means(run: Run) -> dict[str, Any]:
+    return {**_same(run), "order": ORDER}
+
+
+def _potential(run: Run) -> dict[str, Any]:
+    return {"potential": run.potentials[0], **_energies(run, "most_atoms")}
+
+
+def _energy_means(run: Run) -> dict[str, Any]:
     from ..energies.potentials import potential
 
-    settings = _energies(run, "fmax", "steps", "lattice_scan", "most_atoms")
-    return {**potential(run.potentials[0]).definition(), **settings, "gate": GATE.definition()}
+    about = potential(run.potentials[0]).definition()
+    return {**about, **_energies(run, "most_atoms"), "gate": GATE.definition()}
+
+
+def _relaxed_means(run: Run) -> dict[str, Any]:
+    return {**_energy_means(run), **_energies(run, "fmax", "steps", "lattice_scan")}
 
 
 def _hull_means(run: Run) -> dict[str, Any]:
@@ -555,6 +593,12 @@ def _low(threshold: str) -> Fact:
     return AtOnce(threshold, partial(low, threshold=threshold), meaning, needs="potentials")
 
 
+def _unique(name: str, among: str = "", but_not: tuple[str, ...] = ()) -> Fact:
+    rest = {"among": (among,), "but_not": but_not, "needs": "potentials"} if among else {}
+    common = {"together": True, "relaxed_too": True}
+    return Fact(name, unlike_earlier, _unique_means, _match, **common, **rest)
+
+
 def _balanced(name: str, *, pauling: bool) -> Fact:
     meaning, settings = (partial(each, pauling=pauling) for each in (_charges_mean, _charges))
     return Fact(name, adds_up, meaning, settings, piece=8_192)
@@ -573,10 +617,12 @@ _CRYSTALS = (
         relaxed_too=True,
     ),
     Fact("charge neutral", neutral, _charges_mean, _charges, piece=50_000, relaxed_too=True),
+    Fact("charge balance", bonds_balance, lambda run: bond_valence.definition(), piece=200),
     Fact("space group", group_kept, _groups_mean, each=_groups, needs="space group"),
     Fact("compound", compound, "at least two elements", piece=100_000),
-    Fact("unique", unlike_earlier, _same, _match, together=True, relaxed_too=True),
+    _unique("unique"),
     Novel("novel", unlike_known, _same, relaxed_too=True, compares=True, needs="known"),
+    Fact("energy", as_submitted, _energy_means, _potential, piece=64, needs="potentials"),
     Relaxed("relaxed", relax, _relaxed_means, needs="potentials"),
     AtOnce("converged", converged, lambda run: _energies(run, "fmax", "steps"), needs="potentials"),
     Hull("hull", above_hull, _hull_means, piece=500, needs="potentials"),
@@ -588,6 +634,8 @@ _CRYSTALS = (
     ),
     _low("metastable"),
     _low("stable"),
+    _unique("unique among stable", "stable"),
+    _unique("unique among metastable", "metastable", ("stable",)),
     Fact("still new", still_new, _same, _match, together=True, compares=True, needs="potentials"),
 )
 _COMPOSITIONS = (

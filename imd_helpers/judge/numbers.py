@@ -25,7 +25,7 @@ COVERAGE = ("recall", "precision")
 
 
 def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
-    """The protocol's numbers, without those that need what was not asked.
+    """The protocol's numbers; one whose condition or denominator was not asked is left out.
 
     Args:
         run: after all of its steps.
@@ -33,26 +33,27 @@ def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
     """
     out = []
     for each in run.protocol.numbers:
-        if isinstance(each, Share) and run.asked(*each.where, *each.but_not):
+        if isinstance(each, Share) and run.asked(*each.where, *each.but_not, *each.of):
             out.append(_share(run, each))
         elif isinstance(each, Mean) and run.asked(*each.over):
             out.append(_mean(run, each))
     if "disagreement" in run.values:
         mean = Mean("disagreement of the potentials", "disagreement", "eV/atom", ("hull",))
         out.append(_mean(run, mean))
-    wanted = [each for each in run.protocol.numbers if isinstance(each, Distance)]
+    distances = [each for each in run.protocol.numbers if isinstance(each, Distance)]
+    wanted = [each for each in distances if run.asked(*each.over)]
     if wanted and distributions and run.reference is not None:
         out += _distances(run, wanted)
     return out
 
 
 def _share(run: Run, share: Share) -> Number:
-    of = [fact for fact in share.of if run.asked(fact)]  # without energies: of all samples
-    hits = int(run.holds([*share.where, *of], share.but_not).sum())
-    n = int(run.holds(of).sum())
+    hits = int(run.holds([*share.where, *share.of], share.but_not).sum())
+    n = int(run.holds(share.of).sum())
     ends = (float(end) for end in wilson(hits, n))
-    used = [*share.where, *share.but_not, *of]
-    terms = {"where": list(share.where), "but_not": list(share.but_not), "of": of or ALL}
+    used = [*share.where, *share.but_not, *share.of]
+    terms = {"where": list(share.where), "but_not": list(share.but_not)}
+    terms["of"] = list(share.of) or ALL
     meaning, seconds = _meaning(run, used, **terms), _seconds(run, used)
     note = "" if n else "no sample in the denominator"
     value = hits / n if n else NAN
@@ -77,9 +78,9 @@ def _distances(run: Run, wanted: Sequence[Distance]) -> list[Number]:
     found: dict[str, tuple[Measure, float]] = {}  # with seconds
     out = []
     for each in wanted:
-        over = [fact for fact in each.over if run.asked(fact)]
-        rows = np.flatnonzero(run.holds([*over, "decodes"]))
-        meaning = _meaning(run, over, measure=each.measure, over=over or ALL, draw=each.draw)
+        rows = np.flatnonzero(run.holds([*each.over, "decodes"]))
+        terms = {"measure": each.measure, "over": list(each.over) or ALL, "draw": each.draw}
+        meaning = _meaning(run, each.over, **terms)
         short = _too_few(run, rows, each)
         if short:
             missing = (NAN, len(rows), NAN, NAN, "", each.unit, meaning, 0.0, short)
@@ -111,12 +112,15 @@ def _measurable(run: Run, rows: np.ndarray) -> np.ndarray:
 
 
 def _measured(run: Run, distance: Distance, rows: np.ndarray) -> dict[str, Measure]:
-    from .distributions import coverage, wasserstein
+    from .distributions import CUTOFFS, coverage, wasserstein
 
     crystals, reference = run.samples.crystals, run.reference.crystals
     if distance.measure in COVERAGE:
-        made = crystals[_measurable(run, rows)]
-        return coverage(made, reference, processes=run.workers.workers, progress=run.progress)
+        made, how = crystals[_measurable(run, rows)], {"progress": run.progress}
+        how |= {"processes": run.workers.workers}
+        return coverage(
+            made, reference, cutoffs=CUTOFFS.get(run.reference.name, CUTOFFS["mp_20"]), **how
+        )
     if distance.draw:
         rng = np.random.default_rng(DRAW_SEED)
         rows = np.sort(rng.choice(rows, size=distance.draw, replace=False))

@@ -75,7 +75,8 @@ def as_compositions(given: Samples | np.ndarray | Sequence[str]) -> Samples:
         InputError: none given, a single formula, crystals, or counts that are not whole.
     """
     if isinstance(given, Samples):
-        counts, ok, reasons = given.counts, given.ok.copy(), dict(enumerate(given.reasons))
+        counts, ok = given.counts, given.ok.copy()
+        reasons = {i: given.reasons[i] for i in np.flatnonzero(~ok).tolist()}
     else:
         counts, reasons = _counts_of(given)
         ok = counts.any(1)
@@ -194,8 +195,12 @@ class KnownFormulas:
     @cached_property
     def digests(self) -> tuple[str, ...]:
         """A fingerprint of the set; the order does not count."""
-        rows = sorted(compositions.keys(self.counts))
-        return (hashlib.sha256(b"".join(rows)).hexdigest()[:12],)
+        rows = (
+            hashlib.sha256(key).digest()
+            for part in compositions.blocks(len(self))
+            for key in compositions.keys(self.counts[part])
+        )
+        return (hashlib.sha256(b"".join(sorted(rows))).hexdigest()[:12],)
 
 
 def as_known(source: Any, content: str = "crystals") -> Known | KnownFormulas:

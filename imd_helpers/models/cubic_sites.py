@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..datasets import CrystalSet
 
 LABEL_SOURCES = ("uniform", "data")
+MOST_REDRAWS = 1_000
 TRAINING_SETS = ("oqmd_icsd", "cubic_prototypes")
 
 
@@ -102,12 +103,17 @@ class LabelSource:
             return Labels(group, self._any_elements(n))
         element = torch.empty(n, N_ROWS, dtype=torch.long, device=where)
         todo = torch.arange(n, device=where)
-        while len(todo):  # redraw triples that repeat an element
+        for _ in range(MOST_REDRAWS):  # of triples that repeat an element
+            if not len(todo):
+                return Labels(group, self._in_row_order(element))
             for row in range(N_ROWS):
                 element[todo, row] = self._row_elements(group[todo], row)
             ordered = element[todo].sort(1).values
             todo = todo[(ordered[:, 1:] == ordered[:, :-1]).any(1)]
-        return Labels(group, self._in_row_order(element))
+        raise InputError(
+            f"{len(todo)} of {n} triples still repeat an element after {MOST_REDRAWS} draws: the "
+            "labels of this model are damaged, get a fresh copy of its weights"
+        )
 
     def batch(self, n: int, *, source: str, rng: torch.Generator | None = None) -> Labels:
         """Labels for a training batch; ``data`` takes those of one crystal together."""

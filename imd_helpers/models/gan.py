@@ -7,9 +7,11 @@ the usual one, what it is asked for, and how it reads its data and decodes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -18,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..crystals.samples import Samples
+from ..crystals.samples import Samples, room_for
 from ..networks import History, TrainConfig, checkpoint, fit, losses
 from ..networks.fit import Game
-from ..runtime import InputError, device, lookup
+from ..runtime import InputError, device, lookup, whole
+from ..work import locked
 
 Condition = Mapping[str, Any]
 
@@ -43,11 +46,10 @@ class GanConfig:
     def __post_init__(self) -> None:
         for switch, known in {"mixing": losses.MIXINGS, **self.CHOICES}.items():
             lookup(switch, getattr(self, switch), known)
-        if self.width <= 0 or self.batch < 2:
-            raise InputError(
-                f"width={self.width}, batch={self.batch}: width must be positive and a batch "
-                "holds at least 2 samples"
-            )
+        whole("batch", self.batch, least=2)
+        for name, least in (("width", 1e-6), ("penalty", 0.0)):
+            if not least <= getattr(self, name) < math.inf:
+                raise InputError(f"{name}={getattr(self, name)}: must be finite and positive")
 
     def channels(self, published: int) -> int:
         """A published number of channels times the width."""
@@ -80,6 +82,7 @@ class Gan(Game):
     VARIANTS: ClassVar[Mapping[str, Any]]  # configurations by name
     PROFILES: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]]  # see `recipe`
     LEARNT: ClassVar[tuple[str, ...]] = ()  # names of what `learn` gives
+    KEPT_BY: ClassVar[Mapping[str, str]] = {}  # variant: rule of `imd.judge` that picks its data
     DROPPED: ClassVar[Mapping[str, Any]] = {}  # switches of older files that have but one value now
     PIECE: ClassVar[int] = 8_192  # samples made at once
     HALF: ClassVar[bool] = False  # 16-bit floats on disk
@@ -238,26 +241,43 @@ class Gan(Game):
             The model, with the averaged network where the configuration keeps one, and the history.
         """
         variant = cls.variant(variant)
+        rule = getattr(keep, "__name__", repr(keep)) if keep else ""
+        if cls.KEPT_BY.get(variant, rule) != rule:
+            raise InputError(
+                f"the variant {variant!r} learns from what {cls.KEPT_BY[variant]} keeps: give "
+                f"keep=imd.judge.{cls.KEPT_BY[variant]}"
+            )
         config = cls.recipe(variant, profile=profile).but(**dict(changes or {}), seed=seed)
         data = cls.read(config)
         if keep is not None:
             data = data[keep(data.counts if isinstance(data, Samples) else data)]
         model = cls.from_data(data, config, seed=seed, where=device())
-        history = fit(model, config.train, folder=folder, resume=resume, progress=progress)
-        if history.ema is not None:
-            model.networks[model.averaged].load_state_dict(history.ema.state_dict())
-        if folder is not None:
-            about = {
-                "model": cls.name,
-                "variant": variant,
-                "profile": profile,
-                "config": dataclasses.asdict(config),
-                "kept_by": "" if keep is None else getattr(keep, "__name__", repr(keep)),
-                f"training_{cls.holds}": len(data),
-            }
-            weights = model.save(Path(folder) / "model.safetensors")
-            checkpoint.write_run(weights, about=about, seconds=history.seconds, rows=history.rows)
+        about = {
+            "model": cls.name,
+            "variant": variant,
+            "config": dataclasses.asdict(config),
+            "kept_by": rule,
+            f"training_{cls.holds}": len(data),
+        }
+        recipe = {k: v for k, v in about["config"].items() if k != "train"}
+        same = {**about, "config": recipe, "data": model.data_digest()}
+        how = {"resume": resume, "identity": same, "progress": progress}
+        with nullcontext() if folder is None else locked(Path(folder)):
+            history = fit(model, config.train, folder=folder, **how)
+            if history.ema is not None:
+                model.networks[model.averaged].load_state_dict(history.ema.state_dict())
+            if folder is not None:
+                about["profile"] = profile
+                weights = model.save(Path(folder) / "model.safetensors")
+                record = {"seconds": history.seconds, "rows": history.rows}
+                checkpoint.write_run(weights, about=about, **record)
         return model, history
+
+    def data_digest(self) -> str:
+        """A short hash of the training data, in the form that `prepare` gave them."""
+        tensors = sorted((k, v) for k, v in vars(self).items() if isinstance(v, Tensor))
+        parts = (name.encode() + v.cpu().numpy().tobytes() for name, v in tensors)
+        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
     # ---- sampling
 
@@ -272,8 +292,12 @@ class Gan(Game):
         Raises:
             InputError: n below 1, or a condition that the model does not have, or lacks.
         """
-        asked = {"condition": condition, "seed": seed}
-        return Samples.cat([self.piece(index, size, **asked) for index, size in self.pieces(n)])
+        parts = []
+        for index, size in self.pieces(n):
+            parts.append(self.piece(index, size, condition=condition, seed=whole("seed", seed)))
+            if index == 0:
+                room_for(parts[0], n)
+        return Samples.cat(parts)
 
     def piece(
         self, index: int, n: int, *, condition: Condition | None = None, seed: int = 0
@@ -304,8 +328,7 @@ class Gan(Game):
 
     def pieces(self, n: int) -> Iterator[tuple[int, int]]:
         """Index and size of each piece of n samples, so that only one is in memory at once."""
-        if n < 1:
-            raise InputError(f"n={n}: ask for at least one sample")
+        whole("n", n, least=1)
         for index, start in enumerate(range(0, n, self.PIECE)):
             yield index, min(self.PIECE, n - start)
 
@@ -334,14 +357,17 @@ class Gan(Game):
             CheckpointError: missing, truncated or foreign.
         """
         tensors, header = checkpoint.read(path, expect=cls.format)
-        config = cls._config_of(header, source=str(path))
         try:
+            config = cls._config_of(header, source=str(path))
             learnt = {name: (header | tensors)[name] for name in cls.LEARNT}
-        except KeyError as error:
+            model = cls(config, learnt)
+        except checkpoint.CheckpointError:
+            raise
+        except Exception as error:  # whatever a header from elsewhere may hold
             raise checkpoint.CheckpointError(
-                f"{path} lacks {error}, which {cls.name} takes from its data: train it again"
+                f"{path}: its header is none that {cls.name} writes ({type(error).__name__}: "
+                f"{error}): get a fresh copy, or train it again"
             ) from error
-        model = cls(config, learnt)
         for name, network in model.networks.items():
             part = checkpoint.section(name, tensors)
             checkpoint.load_into(network, part, source=str(path))

@@ -169,9 +169,10 @@ class SequenceGan(CompositionGan):
 
     name = "sequence_gan"
     Config = SequenceGanConfig
+    KEPT_BY: ClassVar = {"neutral": "charge_neutral"}
     VARIANTS: ClassVar = {
         "icsd": ICSD,
-        "neutral": ICSD.but(steps=5_000),  # of the charge-neutral part, see `train`'s ``keep``
+        "neutral": ICSD.but(steps=5_000),  # see ``KEPT_BY``
         "oqmd": ICSD.but(data="oqmd", steps=5_000),
         "mp": ICSD.but(data="mp"),
         "energy": ICSD.but(condition="formation_energy"),

@@ -35,7 +35,13 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, 
     """
     from safetensors.torch import save
 
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        mine = tensor.detach().cpu().contiguous()
+        place = mine.untyped_storage().data_ptr()
+        plain[name] = mine.clone() if place in seen else mine  # tied weights are written twice
+        seen.add(place)
     text = json.dumps(dict(header), sort_keys=True)
     return _put(Path(path), save(plain, metadata={_HEADER: text}))
 
@@ -54,7 +60,8 @@ def read(path: Path | str, *, expect: str) -> tuple[dict[str, Tensor], dict[str,
     """Tensors and header of a file that `write` wrote with ``format`` ``expect``.
 
     Raises:
-        CheckpointError: no such file, truncated, not safetensors, or of another format.
+        CheckpointError: no such file, truncated, not safetensors, of another format, or not the
+            file whose SHA-256 the ``run.json`` beside it records.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -65,18 +72,36 @@ def read(path: Path | str, *, expect: str) -> tuple[dict[str, Tensor], dict[str,
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {}).get(_HEADER, "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CheckpointError(
             f"{path} ({path.stat().st_size} bytes) is truncated or no safetensors file "
             f"({error}); pickled weights (.pt, .pth, .ckpt) are not read: get a fresh copy or "
             "train again"
         ) from error
-    if header.get("format") != expect:
+    found = header.get("format", "a foreign file") if isinstance(header, dict) else "no header"
+    if found != expect:
         raise CheckpointError(
-            f"{path} holds {header.get('format', 'a foreign file')!r}, expected {expect!r}: it "
-            "was not written by this version of imd_helpers for this purpose"
+            f"{path} holds {found!r}, expected {expect!r}: it was not written by this version of "
+            "imd_helpers for this purpose"
         )
+    _compare_with_record(path)
     return tensors, header
+
+
+def _compare_with_record(path: Path) -> None:
+    """Is it the file that ``run.json`` was written for?"""
+    try:
+        record = json.loads(path.with_name("run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return
+    if not isinstance(record, dict) or record.get("weights") != path.name:
+        return
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != record.get("sha256"):
+        raise CheckpointError(
+            f"{path} has the SHA-256 {digest[:16]}…, and the run.json beside it was written for "
+            f"{str(record.get('sha256'))[:16]}…: damaged or replaced, get a fresh copy of both"
+        )
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) -> None:

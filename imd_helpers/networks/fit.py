@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..runtime import InputError, progress_bar
+from ..runtime import InputError, progress_bar, whole
 from . import checkpoint
 from .capture import CAPTURES, REFUSED
 from .team import Team
@@ -113,8 +115,11 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "critic_steps", "log_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
+            whole(name, getattr(self, name), least=1)
+        whole("seed", self.seed)
+        for name in ("lr_generator", "lr_critic"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"{name}={getattr(self, name)}: a rate is positive, e.g. 1e-4")
         if not 0.0 <= self.fall <= 1.0:
             raise InputError(f"fall={self.fall}: a share of the steps lies in [0, 1], e.g. 0.25")
         if self.fall and self.capture:
@@ -151,6 +156,7 @@ def fit(
     *,
     folder: Path | str | None = None,
     resume: bool = False,
+    identity: Mapping[str, Any] | None = None,
     callbacks: Iterable[Callback] = (),
     progress: bool = True,
 ) -> History:
@@ -164,13 +170,15 @@ def fit(
         config: length, rates and seed.
         folder: where ``training.safetensors`` goes, every ``save_every`` steps and at the end.
         resume: go on from that file if it is there, bit for bit as if training had never stopped.
+        identity: what else is kept in that file, and must be the same to go on from it, e.g. the
+            data and the recipe; as JSON can hold it.
         callbacks: called as ``callback(step, game, history)`` after each row of the history.
         progress: show a progress bar.
 
     Raises:
         InputError: ``resume`` without ``folder``, a loss that is not finite, or ``capture`` of a
             game that cannot be captured.
-        CheckpointError: a checkpoint that is broken or of another run.
+        CheckpointError: a checkpoint that is broken, of another run, or with more steps.
     """
     if resume and folder is None:
         raise InputError("resume=True needs the folder that holds the checkpoint: give folder=")
@@ -186,6 +194,7 @@ def fit(
         # one stream of random numbers a process, equal weights in all
         torch.manual_seed(config.seed + 1_000_003 * team.rank)
         run = _Run(game, config, None if folder is None else Path(folder), team)
+        run.same |= json.loads(json.dumps(dict(identity or {})))
         if resume:
             run.resume()
         run.train(list(callbacks), progress)
@@ -209,6 +218,7 @@ class _Run:
             averaged = copy.deepcopy(self.networks[game.averaged])
             self.history.ema = averaged.requires_grad_(False)
         self.step = 0
+        self.same = _comparable(config)  # what a continuation must share
         self.sums: dict[str, Tensor] = {}
         self.times: dict[str, int] = {}  # how often an iteration adds to a sum
         team.equalise(*self.networks.values(), self.history.ema)
@@ -284,8 +294,7 @@ class _Run:
             self.sums[key] += value.detach()  # in place: a captured iteration adds here too
 
     def _log(self) -> dict[str, float]:
-        config = self.config
-        rounds = self.step % config.log_every or config.log_every
+        rounds = self.step - int(self.history.rows[-1]["step"] if self.history.rows else 0)
         row: dict[str, float] = {"step": self.step}
         for key, total in self.sums.items():
             row[key] = float(total) / (rounds * self.times[key])
@@ -327,7 +336,7 @@ class _Run:
             tensors |= checkpoint.prefixed(f"adam_{who}", _adam_state(optimizer))
         header = {
             "format": FORMAT,
-            "config": _comparable(self.config),
+            "config": self.same,
             "step": self.step,
             "rows": self.history.rows,
             "seconds": self.history.seconds,
@@ -338,13 +347,19 @@ class _Run:
         if self.path is None or not self.path.exists():
             return
         tensors, header = checkpoint.read(self.path, expect=FORMAT)
-        theirs, ours = header["config"], _comparable(self.config)
+        theirs, ours = header["config"], self.same
         if theirs != ours:
-            changed = {k: (theirs.get(k), v) for k, v in ours.items() if theirs.get(k) != v}
+            keys = [key for key in {**ours, **theirs} if theirs.get(key) != ours.get(key)]
+            changed = {key: (theirs.get(key), ours.get(key)) for key in keys}
             raise checkpoint.CheckpointError(
                 f"{self.path} was trained with other settings (theirs, yours): {changed}; resume "
                 "with the same ones (only steps may grow, and only without fall), or train into "
                 "a new folder"
+            )
+        if header["step"] > self.config.steps:
+            raise checkpoint.CheckpointError(
+                f"{self.path} has {header['step']:,} steps already, and steps={self.config.steps}: "
+                "ask for at least as many, or train into a new folder"
             )
         for name, network in self._modules().items():
             part = checkpoint.section(name, tensors)

@@ -86,5 +86,5 @@ def test_without_python_the_installer_says_what_to_do(repo, tmp_path):
 
 def test_make_alone_lists_the_targets(repo):
     result = subprocess.run(["make"], cwd=repo, capture_output=True, text=True, check=True)
-    for target in ("book", "test", "notebooks", "lint", "clean"):
+    for target in ("book", "test", "notebooks", "colab", "lint", "clean"):
         assert f"make {target}" in result.stdout

@@ -117,7 +117,8 @@ def test_solutions_become_empty_answers(torture):
     assert "secret_answer = 42" not in text
     answers = [c for c in code(torture["torture"]) if c.startswith("# your answer")]
     assert len(answers) == 2
-    assert answers[0].splitlines()[3:] == ["# imd.check.count(", "#     secret_answer,", "# )"]
+    assert answers[0].splitlines()[3:] == ["# imd.check.count(...)"]
+    assert "secret_answer" not in text  # not even as what is checked
 
 
 def test_citations_read_as_text_and_are_listed(torture):
@@ -136,7 +137,8 @@ def test_references_read_as_text(torture):
     assert "Table 2.1 and Table 2.2." in text
     assert "Exercise 2.1 and Exercise 2.2." in text
     assert "See Theory with `code` in its title, the theory," in text
-    link = "https://github.com/example/torture/blob/trunk/book/part/other.ipynb"
+    host = "https://colab.research.google.com/github"
+    link = f"{host}/example/torture/blob/trunk/book/part/other.ipynb"
     assert f"[The other chapter]({link}), [another one]({link})" in text
     assert "[outside](https://example.org/x_(y))" in text
 

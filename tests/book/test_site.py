@@ -48,6 +48,22 @@ def test_launch_buttons_open_files_that_exist(html, page, repo):
         assert {address.colab(notebook), address.binder(notebook)} <= set(links)
 
 
+@each_page
+def test_the_download_button_serves_the_notebook_beside_the_chapter(html, page, repo):
+    links = re.findall(r'href="([^"]+)"[^>]*btn-download-notebook-button', read(html, page))
+    assert len(links) == page.is_chapter
+    for link in links:
+        served = ((html / page.name).parent / link).resolve()
+        assert served.read_bytes() == (repo / "book" / f"{page.name}.ipynb").read_bytes()
+
+
+@each_page
+def test_a_page_ends_with_a_way_to_say_what_is_wrong_with_it(html, page):
+    text = read(html, page)
+    assert f"{read_address().url}/issues/new?title=Page%20{page.name}" in text
+    assert "THEBE_JS_URL" not in text  # sphinx-thebe declares it twice, an error on each page
+
+
 def test_pictures_made_by_cells_have_caption_and_text(html):
     for path in sorted((html.parent / "jupyter_execute").rglob("*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:

@@ -33,6 +33,14 @@ def test_an_answer_is_a_finite_number(value):
         imd.check.answer("inverse_design.1", value)
 
 
+def test_per_cent_in_place_of_a_share_get_a_hint(monkeypatch, capsys):
+    monkeypatch.setitem(CHECKS, "inverse_design.1", Check(lambda: 0.24, "another hint"))
+    assert not imd.check.answer("inverse_design.1", 24.0)
+    assert "divide by 100" in capsys.readouterr().out
+    assert not imd.check.answer("inverse_design.1", 25.0)
+    assert "another hint" in capsys.readouterr().out
+
+
 def test_an_unknown_exercise_lists_the_nearest():
     with pytest.raises(UnknownNameError, match=r"inverse_design\.1"):
         imd.check.answer("inverse_desing.1", 3)

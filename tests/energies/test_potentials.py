@@ -9,7 +9,7 @@ from imd_helpers.crystals import CrystalBatch, symmetry
 from imd_helpers.energies import lattice_scan as scanning
 from imd_helpers.energies.lattice_scan import lattice_scan
 from imd_helpers.energies.potentials import GPA, POTENTIALS, Potential, potential
-from imd_helpers.energies.relaxation import relax
+from imd_helpers.energies.relaxation import rattled, relax
 from imd_helpers.runtime import InputError, UnknownNameError
 
 
@@ -156,6 +156,33 @@ def test_a_relaxation_that_runs_out_of_steps_says_so():
     assert np.isfinite(found.energy[0])
     assert "distance gate" in found.failed[1]
     assert torch.equal(found.crystals.lattice[1], crystals.lattice[1])
+
+
+def test_a_rattled_saddle_falls_and_a_rattled_valley_is_found_again():
+    """Gold in a simple cubic lattice rests by symmetry alone; nature stacks it face-centred."""
+    lattices = np.stack([np.eye(3) * 2.77, (np.ones((3, 3)) - np.eye(3)) * 2.08])
+    gold = CrystalBatch.from_ragged(lattices, np.zeros((2, 3)), [79, 79], [1, 1])
+    rest = relax(gold, "chgnet", fmax=0.005, steps=300)
+    again = relax(rattled(rest.crystals), "chgnet", fmax=0.005, steps=400)
+    assert rest.converged.all()
+    assert again.converged.all()
+    assert symmetry.space_group_numbers(rest.crystals).tolist() == [221, 225]
+    assert symmetry.space_group_numbers(again.crystals).tolist() == [225, 225]
+    gain = rest.energy - again.energy
+    assert gain[0] > 0.1
+    assert abs(gain[1]) < 1e-3
+
+
+def test_a_push_depends_on_the_seed_of_its_crystal_alone():
+    cells = np.tile(np.eye(3) * 4.0, (3, 1, 1))
+    sites = np.tile([[0.0, 0, 0], [0.5, 0.5, 0.5]], (3, 1))
+    crystals = CrystalBatch.from_ragged(cells, sites, [55, 17] * 3, [2, 2, 2])
+    pushed = rattled(crystals, seeds=[5, 6, 5])
+    assert torch.equal(pushed.frac[0], pushed.frac[2])
+    assert not torch.equal(pushed.frac[0], pushed.frac[1])
+    assert torch.equal(pushed[1].frac, rattled(crystals[1], seeds=6).frac)
+    with pytest.raises(InputError, match="amplitude = 0"):
+        rattled(crystals, amplitude=0)
 
 
 @pytest.mark.parametrize("start", [3.6, 4.6, 5.0, 5.3, 6.5])

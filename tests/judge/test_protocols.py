@@ -159,13 +159,24 @@ def test_lemat(samples, spring):
         "unique": (5, 6),  # 1 is 0
         "novel": (5, 6),  # 2 is known
         "stable": (4, 6),  # at or below the hull: 0 1 2 6
-        "metastable": (1, 6),  # above it, up to 0.1: 5 alone; stable ones do not count
+        "metastable": (5, 6),  # up to 0.1 above it: 0 1 2 5 6, stable ones count
         "S.U.N.": (2, 6),  # 0 6
-        "M.S.U.N.": (1, 6),  # 5
+        "M.S.U.N.": (1, 6),
         "S.U.N. of all": (2, 10),
         "M.S.U.N. of all": (1, 10),
     }
     assert "asks for exactly 2,500 samples, these are 10" in report.notes[0]
+
+
+def test_lemat_judges_what_was_submitted_and_counts_within_each_set(spring):
+    # the same crystal twice, once 5 % too long: relaxed both would be stable, and one repeats
+    pair_of_two = CrystalBatch.cat([rocksalt(5.64, NA, CL), rocksalt(5.92, NA, CL)])
+    report = run(Samples.of(pair_of_two), spring, "lemat")
+    assert shares(report)["unique"] == (1, 2)
+    stretched = -0.02 + 2.0 * np.log((5.92 / 5.64) ** 3) ** 2
+    assert report.values["energy_above_hull"] == pytest.approx([-0.02, stretched], abs=1e-6)
+    assert shares(report)["S.U.N."] == shares(report)["M.S.U.N."] == (1, 2)
+    assert report.facts["unique among metastable"].tolist() == [-1, 1]
 
 
 def test_imd(samples, spring):
@@ -218,7 +229,7 @@ def test_an_ensemble_takes_the_mean(samples, monkeypatch):
     options = {"reference": rocksalt(4.21, MG, OX), "distributions": False}
     lemat = judge(samples, protocol="lemat", potentials=(one, two), **options)
     assert shares(lemat)["stable"] == (3, 6)
-    assert shares(lemat)["metastable"] == (2, 6)
+    assert shares(lemat)["metastable"] == (5, 6)  # stable ones count
     assert lemat.values["energy_above_hull"][6] == pytest.approx(0.01, abs=1e-6)
     # in a protocol that is no ensemble the first decides, and the second is the error bar
     imd = judge(samples, protocol="imd", potentials=(one, two), **options)
@@ -244,8 +255,10 @@ def test_without_energies_the_rest_stays(samples):
     for name in CRYSTAL_PROTOCOLS:
         report = judge(samples, reference=known, protocol=name, potentials=(), distributions=False)
         asked = set(report.facts)
-        assert not asked & {"relaxed", "hull", "stable", "metastable", "converged"}
-        assert "S.U.N." not in [number.name for number in report.numbers]
+        unasked = {"relaxed", "hull", "stable", "metastable", "converged"}
+        assert not asked & unasked
+        for number in report.numbers:  # none whose condition or denominator nobody asked about
+            assert not {*number.definition["where"], *number.definition["of"]} & unasked
         with pytest.raises(UnknownNameError):
             report["S.U.N."]
 

@@ -125,6 +125,34 @@ def test_finished_training_can_be_prolonged(tmp_path):
     assert torch.equal(weights(whole), weights(longer))
 
 
+def test_the_record_of_a_prolonged_training_adds_up(tmp_path):
+    """An end between two rows starts the next mean anew."""
+    run(tmp_path, config=dataclasses.replace(CONFIG, steps=5))
+    _, longer = run(tmp_path, resume=True)
+    _, whole = run(tmp_path / "whole")
+    assert [row["step"] for row in longer.rows] == [4, 5, 8, 12]
+    _, five, eight, _ = (row["critic_loss"] for row in longer.rows)
+    assert (five + 3 * eight) / 4 == pytest.approx(whole.rows[1]["critic_loss"], rel=1e-5)
+
+
+def test_tied_weights_are_saved_and_resumed(tmp_path):
+    class Tied(Line):
+        def __init__(self):
+            super().__init__()
+            twins = [nn.Linear(16, 16) for _ in range(2)]
+            twins[1].weight = twins[0].weight
+            self.generator = nn.Sequential(nn.Linear(1, 16), *twins, nn.Linear(16, 1))
+
+    games = []
+    for folder, steps in ((tmp_path / "whole", (6,)), (tmp_path / "cut", (3, 6))):
+        for k in steps:
+            games.append(game := Tied())
+            config = dataclasses.replace(CONFIG, steps=k)
+            fit(game, config, folder=folder, resume=True, progress=False)
+    assert torch.equal(weights(games[0]), weights(games[2]))
+    assert games[2].generator[1].weight is games[2].generator[2].weight
+
+
 def test_weight_decay_shrinks_the_critic_and_resumes_bit_for_bit(tmp_path):
     config = dataclasses.replace(CONFIG, weight_decay_critic=500.0)  # by 5 % a critic step
     plain, _ = run(None)

@@ -1,0 +1,144 @@
+"""What DFT would say: the probability that a crystal is stable, from what two potentials say.
+
+Potentials flatter crystals that they have never seen, and two that agree may flatter alike. So
+their distances from the hull were compared with decomposition energies by DFT of crystals that six
+generators proposed (Szymanski and Bartel, Mater. Horiz. 2025, doi:10.1039/D5MH00010F), and a
+logistic regression was fitted for each threshold,
+
+    P(DFT <= t) = 1 / (1 + exp(-(b_0 + b_1 m + b_2 d + b_3 f))),
+
+with the mean m of both distances, their difference d and the formation energy f by the first
+potential, all in eV/atom. Generators differ beyond that: each adds something of its own to the
+exponent, of which a handful of generators tells the spread. `data/calibration` holds the numbers,
+and how well they predict crystals of generators and of chemical systems that were left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..runtime import InputError, data_path, lookup
+
+FEATURES = ("one", "mean distance", "difference", "formation energy")
+LOWEST, HIGHEST = -0.3, 0.6  # eV/atom; mean distances beyond count as these
+LARGEST_DIFFERENCE = 0.3  # eV/atom, likewise
+DRAWS, SEED = 1_000, 0
+LEVEL = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """One fitted threshold.
+
+    Attributes:
+        potentials: names of the two; the order counts.
+        threshold: eV/atom above DFT's hull.
+        coefficients: (4,) of `FEATURES`.
+        covariance: (4, 4) of the coefficients, by a bootstrap over chemical systems.
+        between: standard deviation of the generators' own shifts of the exponent.
+        generators: how many it was estimated from.
+        seen: (119,) bool, elements of the crystals that it was fitted to.
+    """
+
+    potentials: tuple[str, str]
+    threshold: float
+    coefficients: np.ndarray
+    covariance: np.ndarray
+    between: float
+    generators: int
+    seen: np.ndarray
+
+    def probability(self, features: np.ndarray) -> np.ndarray:
+        """(n,) that DFT puts the crystal at or below the threshold; NaN without an answer."""
+        return _logistic(features @ self.coefficients)
+
+    def expected(self, features: np.ndarray, n: int | None = None) -> tuple[float, float, float]:
+        """Expected share of n samples at or below the threshold, with its 95 % interval.
+
+        The interval holds what is not known: the coefficients, how this generator differs from
+        those of the table, and the luck of the draw.
+
+        Args:
+            features: (k, 4) of the samples that count; rows with NaN count as not stable.
+            n: the denominator; default: k.
+
+        Raises:
+            InputError: n is smaller than k or zero.
+        """
+        n = len(features) if n is None else n
+        if n < max(len(features), 1):
+            raise InputError(
+                f"n = {n} for {len(features)} samples: must be at least as many, and 1"
+            )
+        features = features[np.isfinite(features).all(1)]
+        rng = np.random.default_rng(SEED)
+        drawn = rng.multivariate_normal(self.coefficients, self.covariance, DRAWS)
+        # the shift of a further generator, when mean and spread are known from a few
+        wide = self.between * np.sqrt(1 + 1 / self.generators)
+        shift = wide * rng.standard_t(self.generators - 1, size=DRAWS)
+        found = np.zeros(DRAWS)
+        for k, (coefficients, own) in enumerate(zip(drawn, shift, strict=True)):
+            p = _logistic(features @ coefficients + own)
+            found[k] = (rng.random(len(p)) < p).sum()
+        low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        return float(self.probability(features).sum() / n), float(low / n), float(high / n)
+
+
+@cache
+def calibration(potentials: Sequence[str], threshold: float = 0.0) -> Calibration:
+    """What was fitted for two potentials and a threshold.
+
+    Raises:
+        UnknownNameError: no such pair of potentials, in this order.
+        InputError: no such threshold.
+    """
+    known = json.loads(data_path("calibration", "stability.json").read_text(encoding="utf-8"))
+    pair = lookup("calibrated pair", " + ".join(potentials), known["pairs"])
+    fits = {fit["threshold"]: fit for fit in known["pairs"][pair]["fits"]}
+    if threshold not in fits:
+        listed = ", ".join(map(str, fits))
+        raise InputError(f"threshold = {threshold}: calibrated are {listed} eV/atom")
+    fit = fits[threshold]
+    seen = np.zeros(119, dtype=bool)
+    seen[known["elements"]] = True
+    return Calibration(
+        tuple(pair.split(" + ")),
+        threshold,
+        np.array(fit["coefficients"]),
+        np.array(fit["covariance"]),
+        fit["between_generators"],
+        fit["generators"],
+        seen,
+    )
+
+
+def calibrated(potentials: Sequence[str], threshold: float) -> bool:
+    """Is there a calibration for these?"""
+    try:
+        calibration(tuple(potentials), threshold)
+    except InputError:
+        return False
+    return True
+
+
+def features(above: ArrayLike, formation: ArrayLike) -> np.ndarray:
+    """(n, 4) of what `FEATURES` lists.
+
+    Args:
+        above: (n, 2) eV/atom above the hull, by both potentials in the order of the pair.
+        formation: (n,) eV/atom, formation energy by the first.
+    """
+    above = np.asarray(above, dtype=float)
+    mean = np.clip(above.mean(1), LOWEST, HIGHEST)
+    difference = np.minimum(np.abs(above[:, 0] - above[:, 1]), LARGEST_DIFFERENCE)
+    return np.stack([np.ones(len(above)), mean, difference, np.asarray(formation, float)], axis=1)
+
+
+def _logistic(x: np.ndarray) -> np.ndarray:
+    return 1.0 / (1.0 + np.exp(-x))

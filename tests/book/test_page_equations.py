@@ -1,0 +1,171 @@
+"""Numbered equations that a chapter computes itself: the function is taken from the page."""
+
+import numpy as np
+import pytest
+import torch
+from bookfiles import BookError
+from equations import page_functions
+
+import imd_helpers as imd
+from imd_helpers.crystals import CrystalBatch, symmetry
+from imd_helpers.descriptors import amd
+
+MOLECULES, COMPOSITIONS = "2_descriptors/molecules", "2_descriptors/compositions"
+COORDINATES, SYMMETRY = "2_descriptors/coordinates", "2_descriptors/symmetry"
+COMPARISON = "2_descriptors/comparison"
+
+
+def verifies(label, page, name):
+    return pytest.mark.equation(label, function=f"{page}.{name}")
+
+
+@verifies("eq-molecules-ridge", MOLECULES, "leave_one_out")
+def test_leaving_one_out_without_a_second_fit(agrees):
+    """Twenty fits of kernel ridge regression, each without one of 20 points."""
+    leave_one_out = page_functions(MOLECULES, "leave_one_out")["leave_one_out"]
+    x, y = np.random.default_rng(0).normal(size=(2, 20))
+    kernel = np.exp(-np.abs(x[:, None] - x))
+    errors = []
+    for i in range(20):
+        rest = np.arange(20) != i
+        weights = np.linalg.solve(kernel[np.ix_(rest, rest)] + 0.1 * np.eye(19), y[rest])
+        errors.append(y[i] - kernel[i, rest] @ weights)
+    agrees(leave_one_out(kernel, y, 0.1), errors, within=1e-9)
+
+
+@verifies("eq-compositions-share", COMPOSITIONS, "shares")
+def test_shares_against_pymatgen(agrees):
+    """Atomic fractions by pymatgen."""
+    from pymatgen.core import Composition
+
+    space = page_functions(COMPOSITIONS, "shares")
+    counts = np.zeros((1, 119))
+    counts[0, [38, 22, 8]] = 2, 2, 6
+    found = space["shares"](counts)[0]
+    for symbol, number in (("Sr", 38), ("Ti", 22), ("O", 8)):
+        fraction = Composition("SrTiO3").get_atomic_fraction(symbol)
+        agrees(found[space["ELEMENTS"].index(number)], fraction, within=1e-12)
+
+
+@verifies("eq-compositions-least", COMPOSITIONS, "least_error")
+def test_no_constant_of_a_formula_beats_the_least_error(agrees):
+    """The best of 2,001 constants for each formula, tried one after the other."""
+    import pandas as pd
+
+    least_error = page_functions(COMPOSITIONS, "least_error")["least_error"]
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"formula": rng.integers(5, size=40), "y": rng.integers(0, 2001, 40)})
+    tried = sum(
+        np.abs(part.to_numpy()[:, None] - np.arange(2001)).sum(0).min()
+        for _, part in table.groupby("formula")["y"]
+    )
+    agrees(least_error(table, "y"), tried / 40, within=1e-9)
+
+
+@verifies("eq-coordinates-same", COORDINATES, "everything")
+def test_all_ways_of_writing_a_crystal_keep_its_distances(agrees):
+    """Average minimum distances of 20 real crystals, before and after, Å."""
+    operations = ("translated", "permuted", "rotated", "changed_cell", "other_axes", "other_cell")
+    everything = page_functions(COORDINATES, "everything", *operations)["everything"]
+    crystals = imd.datasets.load("oqmd_icsd").select(max_sites=12)[:2000:100].crystals
+    after = everything(crystals, np.random.default_rng(0))
+    before = amd.average_minimum_distances(crystals, k=30)
+    agrees(amd.average_minimum_distances(after, k=30), before, within=1e-6)
+
+
+@verifies("eq-coordinates-spread", COORDINATES, "spread")
+def test_spread_of_answers_with_known_noise(agrees):
+    """Answers that scatter by 0.5 about properties that scatter by 2, in exact proportion."""
+    spread = page_functions(COORDINATES, "spread")["spread"]
+    noise = torch.tensor([-1.0, 0.0, 1.0]) * 0.5  # variance 0.25 with n - 1
+    truth = torch.tensor([-1.0, 0.0, 1.0]) * 2  # standard deviation 2
+    agrees(spread(truth + noise[:, None], truth), 0.5 / 2, within=1e-6)
+
+
+@verifies("eq-symmetry-free", SYMMETRY, "free_numbers")
+@pytest.mark.parametrize(
+    ("formula", "group", "count"),
+    [("NaCl", 225, 1), ("TiO2", 136, 3), ("SiO2", 154, 6), ("CaTiO3", 62, 10)],
+)
+def test_free_numbers_of_well_known_structures(agrees, formula, group, count):
+    """Counts of a crystallographer: rock salt 1, rutile 3, quartz 6, orthorhombic perovskite 10."""
+    needed = ("site_symmetry", "free_coordinates", "LATTICE", "free_numbers")
+    free_numbers = page_functions(SYMMETRY, *needed)["free_numbers"]
+    rows = imd.datasets.load("oqmd_icsd").select(formulas=[formula], space_groups=[group])
+    smallest = rows[[int(rows.n_sites.argmin())]].crystals
+    agrees(free_numbers(symmetry.orbits(smallest)[0]), count, within=1e-12)
+
+
+@verifies("eq-symmetry-length", SYMMETRY, "lengths_code")
+def test_lengths_on_a_logarithmic_scale(agrees):
+    """0 for the mean of the logarithm, 1 for its double, and any length comes back."""
+    space = page_functions(SYMMETRY, "lengths_code", "MU")
+    code, mu = space["lengths_code"], space["MU"]
+    agrees(code(np.diag(np.exp(mu))), np.zeros(3), within=1e-9)
+    agrees(code(np.diag(np.exp(2 * mu))), np.ones(3), within=1e-9)
+    lengths_code = code(np.diag([3.0, 5.0, 11.0]))
+    agrees(np.exp(mu * (1 + lengths_code)), [3.0, 5.0, 11.0], within=1e-9)
+
+
+@verifies("eq-symmetry-affine", SYMMETRY, "affine")
+@pytest.mark.parametrize("group", [2, 62, 154, 225])
+def test_affine_matrices_are_a_group(agrees, group):
+    """The product of any two operations, up to whole shifts, is one of the list."""
+    affine = page_functions(SYMMETRY, "affine")["affine"](group)
+    real = affine[affine[:, 3, 3] == 1]
+    wrapped = real.copy()
+    wrapped[:, :3, 3] = np.mod(np.round(real[:, :3, 3], 6), 1)
+    for first in real[:: max(1, len(real) // 8)]:
+        products = first @ real
+        products[:, :3, 3] = np.mod(np.round(products[:, :3, 3], 6), 1)
+        nearest = np.abs(products[:, None] - wrapped[None]).max((2, 3)).min(1)
+        agrees(nearest, np.zeros(len(real)), within=1e-5)
+
+
+@verifies("eq-comparison-deviation", COMPARISON, "deviation")
+def test_deviation_of_a_stretched_crystal(agrees):
+    """A cube stretched by 1 %: the largest of 50 distances of a sublattice grows by 1 %."""
+    deviation = page_functions(COMPARISON, "deviation", "parts")["deviation"]
+    one, other = (
+        CrystalBatch.from_ragged(a * np.eye(3)[None], [[0, 0, 0]], [84], [1]) for a in (3.0, 3.03)
+    )
+    steps = np.array(np.meshgrid(*[np.arange(-3, 4)] * 3)).reshape(3, -1).T
+    fiftieth = np.sort(np.linalg.norm(steps, axis=1))[50]
+    agrees(deviation(one, other), 0.03 * fiftieth, within=1e-6)
+
+
+@verifies("eq-comparison-kernel", COMPARISON, "ridge")
+def test_kernel_ridge_against_scikit_learn(agrees):
+    """scikit-learn's KernelRidge with the same kernel."""
+    from sklearn.kernel_ridge import KernelRidge
+    from sklearn.metrics.pairwise import euclidean_distances
+
+    ridge = page_functions(COMPARISON, "ridge")["ridge"]
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(40, 3)), rng.normal(size=40)
+    train = (x[:30] - x[:30].mean(0)) / x[:30].std(0)
+    test = (x[30:] - x[:30].mean(0)) / x[:30].std(0)
+    m = np.median(euclidean_distances(train, squared=True)[np.triu_indices(30, 1)])
+    model = KernelRidge(alpha=0.01, kernel="rbf", gamma=0.7 / m).fit(train, y[:30] - y[:30].mean())
+    expected = model.predict(test) + y[:30].mean()
+    agrees(ridge(x[:30], y[:30], x[30:], width=0.7, ridge=0.01), expected, within=1e-8)
+
+
+@verifies("eq-comparison-invariance", COMPARISON, "change")
+def test_invariance_of_a_descriptor_that_feels_only_the_origin(agrees):
+    """Two crystals with numbers half apart that a rewriting moves by a quarter: 1/2."""
+    space = page_functions(COMPARISON, "change")
+    space["rewritten"] = lambda crystal, rng, **kinds: CrystalBatch(
+        crystal.lattice, crystal.frac + 0.25, crystal.numbers
+    )
+    two = CrystalBatch.from_ragged(
+        np.tile(3 * np.eye(3), (2, 1, 1)), [[0.0, 0, 0], [0.5, 0, 0]], [84, 84], [1, 1]
+    )
+    change = space["change"]
+    found = change(lambda batch: batch.frac[:, 0, :1].numpy(), CrystalBatch.cat([two] * 8))
+    agrees(found, 0.25 / 0.5, within=1e-9)
+
+
+def test_a_chapter_that_lacks_the_function_is_refused():
+    with pytest.raises(BookError, match="defines no leave_two_out"):
+        page_functions(MOLECULES, "leave_two_out")

@@ -1,0 +1,107 @@
+"""Calibrated stability: the formula, the interval, and what was recorded of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from imd_helpers.energies import calibration
+from imd_helpers.energies.calibration import FEATURES, Calibration, calibrated, features
+from imd_helpers.runtime import InputError, UnknownNameError, data_path
+
+RECORD = json.loads(data_path("calibration", "stability.json").read_text(encoding="utf-8"))
+BEST = tuple(RECORD["best"].split(" + "))
+
+
+def made_up(between=0.0, covariance=0.0):
+    return Calibration(
+        ("a", "b"), 0.0, np.array([-1.0, -20.0, 2.0, -0.5]), covariance * np.eye(4), between,
+        10_000, np.ones(119, dtype=bool),
+    )  # fmt: skip
+
+
+def samples(n, seed=0):
+    rng = np.random.default_rng(seed)
+    above = rng.normal(0.15, 0.15, (n, 1)) + rng.normal(0, 0.03, (n, 2))
+    return features(above, rng.normal(-1, 0.5, n))
+
+
+def test_the_features_are_bounded_and_in_order():
+    found = features([[0.1, 0.3], [5.0, 0.0], [-4.0, -4.0]], [-1.0, 0.0, -2.0])
+    assert found == pytest.approx(np.array([[1, 0.2, 0.2, -1], [1, 0.6, 0.3, 0], [1, -0.3, 0, -2]]))
+    assert len(FEATURES) == found.shape[1]
+
+
+def test_the_probability_is_the_logistic_function_of_the_features():
+    one = made_up()
+    x = samples(50)
+    by_hand = [1 / (1 + np.exp(1 + 20 * m - 2 * d + 0.5 * f)) for _, m, d, f in x]
+    assert one.probability(x) == pytest.approx(np.array(by_hand))
+
+
+def test_the_interval_holds_what_happens():
+    """Draw outcomes from the model itself, generators' shifts included: 95 % must lie inside."""
+    for between in (0.0, 0.8):
+        one = made_up(between)
+        rng = np.random.default_rng(1)
+        x = samples(200)
+        value, low, high = one.expected(x)
+        assert value == pytest.approx(one.probability(x).mean())
+        exponent = x @ one.coefficients
+        inside = 0
+        for _ in range(400):
+            p = 1 / (1 + np.exp(-exponent - rng.normal(scale=between)))
+            inside += low <= (rng.random(200) < p).mean() <= high
+        assert 0.92 < inside / 400 < 0.995, between
+
+
+def test_more_doubt_makes_wider_intervals():
+    x = samples(300)
+    width = [np.ptp(made_up(tau).expected(x)[1:]) for tau in (0.0, 0.5, 1.0)]
+    assert width[0] < width[1] < width[2]
+
+
+def test_samples_without_energies_count_in_the_denominator_only():
+    x = samples(100)
+    whole = made_up().expected(x)[0]
+    assert made_up().expected(x, n=400)[0] == pytest.approx(whole / 4)
+    some = x.copy()
+    some[:50, 1] = np.nan
+    assert made_up().expected(some)[0] < whole
+    assert made_up().expected(x[:0], n=10) == (0.0, 0.0, 0.0)
+    with pytest.raises(InputError, match="n = 99 for 100 samples"):
+        made_up().expected(x, n=99)
+
+
+def test_unknown_pairs_and_thresholds_are_refused():
+    with pytest.raises(UnknownNameError, match="calibrated pair"):
+        calibration.calibration(("chgnet", "dft"))
+    with pytest.raises(InputError, match=r"threshold = 0.3: calibrated are 0.0, 0.1"):
+        calibration.calibration(BEST, 0.3)
+    assert calibrated(BEST, 0.1)
+    assert not calibrated(BEST, 0.05)
+    assert not calibrated(BEST[:1], 0.0)
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.1])
+def test_what_was_fitted_is_sane(threshold):
+    fit = calibration.calibration(BEST, threshold)
+    grid = np.linspace(-0.2, 0.5, 30)
+    p = fit.probability(features(np.stack([grid, grid], 1), np.full(30, -1.0)))
+    assert (np.diff(p) < 0).all()  # further above the hull, less likely stable
+    assert np.linalg.eigvalsh(fit.covariance).min() > 0
+    assert fit.seen[[8, 14, 26]].all()
+    assert not fit.seen[0]
+
+
+@pytest.mark.parametrize("threshold", ["0.0", "0.1"])
+def test_what_was_left_out_is_predicted_better_than_by_guesses(threshold):
+    """Chemical systems and generators that a fit never saw, as recorded."""
+    scores = RECORD["compared"][RECORD["best"]][threshold]
+    for left_out in ("system", "method"):
+        brier = scores[left_out]["brier"]
+        assert brier < scores["base rate"]
+        assert brier < min(scores["raw"].values())
+    found = RECORD["details"][threshold]["generators"].values()
+    inside = [g["expected"][1] <= g["dft"][0] <= g["expected"][2] for g in found]
+    assert sum(inside) >= 5
