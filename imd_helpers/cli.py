@@ -145,7 +145,8 @@ def judge(
     ] = None,
     split: Annotated[str, typer.Option(help="train, val, test, or all")] = "train",
     potential: Annotated[
-        list[str] | None, typer.Option(help="chgnet or sevennet; a second one is a second opinion")
+        list[str] | None,
+        typer.Option(help="the first relaxes, a second judges too; default: a pair set by DFT"),
     ] = None,
     energies: Annotated[bool, typer.Option(help="relax, and compare with known phases")] = True,
     distributions: Annotated[
@@ -162,6 +163,7 @@ def judge(
     """Judge crystals or formulas by a protocol: validity, uniqueness, novelty, stability."""
     from . import judge, show
     from .crystals import files
+    from .energies.potentials import JUDGES
 
     if potential and not energies:
         raise InputError("--potential and --no-energies: give one of the two")
@@ -185,7 +187,7 @@ def judge(
         samples,
         reference=known,
         protocol=protocol,
-        potentials=(potential or ["chgnet"]) if energies and not formulas else [],
+        potentials=(potential or JUDGES) if energies and not formulas else [],
         distributions=distributions,
         workers=workers,
         scheduler=scheduler,

@@ -17,6 +17,7 @@ import torch
 
 from ..crystals import CrystalBatch, compositions
 from ..crystals.samples import Samples, Stream
+from ..energies.potentials import JUDGES
 from ..runtime import InputError, lookup, progress_bar
 from ..work import Pieces, Workers, write_atomic
 from .facts import FACTS, Answer, Fact, potential_name, put_in
@@ -45,7 +46,7 @@ def judge(
     *,
     reference: Known | CrystalBatch | CrystalSet | np.ndarray | Sequence[str] | str | None = None,
     protocol: str | Protocol = "imd",
-    potentials: Sequence[str | Potential] = ("chgnet",),
+    potentials: Sequence[str | Potential] = JUDGES,
     training: Known | CrystalBatch | CrystalSet | np.ndarray | Sequence[str] | str | None = None,
     distributions: bool = True,
     workers: int = 1,
@@ -68,7 +69,8 @@ def judge(
             set or its name (for compositions: counts or formulas); None for no novelty.
         protocol: one of `PROTOCOLS`, or one of your own.
         potentials: the first relaxes and decides; further ones say how far they disagree (in an
-            ensemble protocol their mean decides). Empty: no energies.
+            ensemble protocol their mean decides). Two that were calibrated against DFT also say
+            what DFT is expected to say. Empty: no energies.
         training: what the generator learned from, where the protocol asks for it; default: the
             reference.
         distributions: compute coverage and distances too, where the protocol has them (slow: some

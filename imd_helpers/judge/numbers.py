@@ -11,8 +11,10 @@ import numpy as np
 from ..crystals.rules import geometry_valid
 from ..descriptors.fingerprints import MEASURABLE
 from ..intervals import bootstrap, wilson
+from .facts import potential_name
 from .protocols import Distance, Mean, Share
 from .report import SHARE, Number
+from .samples import safe_counts
 
 if TYPE_CHECKING:
     from .distributions import Measure
@@ -22,6 +24,7 @@ DRAW_SEED = 0
 NAN = float("nan")
 ALL = "all samples"
 COVERAGE = ("recall", "precision")
+LOW = ("stable", "metastable")
 
 
 def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
@@ -34,7 +37,7 @@ def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
     out = []
     for each in run.protocol.numbers:
         if isinstance(each, Share) and run.asked(*each.where, *each.but_not, *each.of):
-            out.append(_share(run, each))
+            out += [_share(run, each), *_calibrated(run, each)]
         elif isinstance(each, Mean) and run.asked(*each.over):
             out.append(_mean(run, each))
     if "disagreement" in run.values:
@@ -58,6 +61,36 @@ def _share(run: Run, share: Share) -> Number:
     note = "" if n else "no sample in the denominator"
     value = hits / n if n else NAN
     return Number(share.name, value, n, *ends, "Wilson", SHARE, meaning, seconds, note)
+
+
+def _calibrated(run: Run, share: Share) -> list[Number]:
+    """What DFT is expected to say of a share of stable crystals, where two potentials tell."""
+    from ..energies import calibration
+    from ..energies.potentials import POTENTIALS
+
+    fact = next((fact for fact in LOW if fact in share.where), "")
+    others = [other for other in share.where if other not in LOW]
+    pair = tuple(potential_name(each) for each in run.potentials[:2])
+    known = set(pair) <= set(POTENTIALS) and not any("among" in other for other in others)
+    limit = getattr(run.protocol.energies, fact, float("nan"))
+    if share.but_not or not known or not calibration.calibrated(pair, limit):
+        return []
+    first = next(step.fact for step, _ in run.steps if step.fact in LOW)
+    rows = (run.facts[first] >= 0) & run.holds([*others, *share.of])
+    above = np.stack([run.values[f"energy_above_hull {name}"][rows] for name in pair], axis=1)
+    x = calibration.features(above, run.value("formation_energy")[rows])
+    fit, n = calibration.calibration(pair, limit), int(run.holds(share.of).sum())
+    if not n:
+        return []
+    held = safe_counts(run.content[np.flatnonzero(rows)]) > 0
+    strange = int((held & ~fit.seen).any(1).sum())
+    raw = _share(run, share)
+    note = f"the potentials say {raw.value:.1%}"
+    if strange:
+        note += f"; {strange} samples hold elements that the calibration never saw"
+    meaning = {**raw.definition, "calibrated": list(pair), "coefficients": list(fit.coefficients)}
+    name, ends = f"{share.name}, expected by DFT", fit.expected(x, n)
+    return [Number(name, ends[0], n, *ends[1:], "calibration", SHARE, meaning, 0.0, note)]
 
 
 def _mean(run: Run, mean: Mean) -> Number:

@@ -344,6 +344,15 @@ def test_chgnet_and_the_real_hull(tmp_path):
     squeezed = CrystalBatch(rock.lattice * 0.97, rock.frac, rock.numbers)
     report = judge(squeezed, reference=None, cache=tmp_path)
     assert report.facts["converged"][0] == 1
+    assert report.values["gain by rattling"][0] < 1e-3
+    assert report.values["symmetry kept"][0] == 1
+    told = {number.name: number for number in report.numbers}
+    raw, expected = told["S.U.N."], told["S.U.N., expected by DFT"]
+    assert 0 < expected.value < 0.5
+    assert expected.low <= expected.value <= expected.high
+    assert expected.note == f"the potentials say {raw.value:.1%}"
+    alone = judge(squeezed, reference=None, potentials=["chgnet"])
+    assert not any("expected" in number.name for number in alone.numbers)
     assert abs(report.values["energy_above_hull"][0]) < 0.05
     assert -2.3 < report.values["formation_energy"][0] < -1.7  # 298 K: -2.13 eV/atom
     assert 10 < report.values["bulk_modulus"][0] < 40  # GPa; measured 24
