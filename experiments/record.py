@@ -133,7 +133,7 @@ def chapter(page: str, *, until: str) -> ModuleType:
         raise ValueError(f"{page}.md has no line {until!r}: name another one of the page")
     names = ModuleType(page)
     for cell in re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", before, flags=re.M | re.S):
-        code = re.sub(r"\A---\n.*?^---\n", "", cell, flags=re.M | re.S)
+        code = re.sub(r"\A(---\n.*?^---\n|(:\w[^\n]*\n)+)", "", cell, flags=re.M | re.S)
         with contextlib.redirect_stdout(io.StringIO()):
             exec(compile(code, f"{page}.md", "exec"), vars(names))
     return names
