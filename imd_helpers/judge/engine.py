@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..crystals import CrystalBatch, compositions
-from ..crystals.samples import Samples, Stream
+from ..crystals.samples import Samples, Stream, digest
 from ..energies.potentials import JUDGES
 from ..runtime import InputError, lookup, progress_bar
 from ..work import Pieces, Workers, write_atomic
@@ -583,14 +583,12 @@ def _digest_of_stream(stream: Stream) -> str:
 
 
 def _digest_of_samples(samples: Samples) -> str:
-    """SHA-256 of everything that the verdicts depend on."""
+    """SHA-256 of everything that the verdicts depend on, up to rounding."""
     blob = hashlib.sha256(repr((samples.ok.tolist(), samples.reasons)).encode())
-    content: Any = samples.content
-    parts = (content,)
-    if isinstance(content, CrystalBatch):
-        parts = tuple(part.numpy() for part in vars(content).values())
-    for part in parts:
-        blob.update(np.ascontiguousarray(part).data)
+    if isinstance(samples.content, CrystalBatch):
+        blob.update(b"".join(digest(*crystal) for crystal in samples.content.each()))
+    else:
+        blob.update(np.ascontiguousarray(samples.content).data)
     for name, values in sorted(samples.asked.items()):
         blob.update(name.encode() + np.ascontiguousarray(values).tobytes())
     return blob.hexdigest()

@@ -566,10 +566,6 @@ def new_formula(run: Run) -> tuple[np.ndarray, dict[int, str]]:
 # ---- settings and meanings
 
 
-def _rule(run: Run) -> dict[str, Any]:
-    return {"rule": run.protocol.rule}
-
-
 def _charges(run: Run, **more: Any) -> dict[str, Any]:
     protocol = run.protocol
     return {"oxidation_states": protocol.oxidation_states, "alloys": protocol.alloys, **more}
@@ -577,10 +573,6 @@ def _charges(run: Run, **more: Any) -> dict[str, Any]:
 
 def _charges_mean(run: Run, **more: Any) -> dict[str, Any]:
     return charge.definition(**_charges(run, **more))
-
-
-def _groups(run: Run) -> dict[str, Any]:
-    return {"requested": run.samples.asked["space_group"]}
 
 
 def _groups_mean(run: Run) -> dict[str, Any]:
@@ -658,13 +650,19 @@ _CRYSTALS = (
         "distances",
         distances,
         lambda run: run.protocol.rule.definition(),
-        _rule,
+        lambda run: {"rule": run.protocol.rule},
         piece=20_000,
         relaxed_too=True,
     ),
     Fact("charge neutral", neutral, _charges_mean, _charges, piece=50_000, relaxed_too=True),
     Fact("charge balance", bonds_balance, lambda run: bond_valence.definition(), piece=200),
-    Fact("space group", group_kept, _groups_mean, each=_groups, needs="space group"),
+    Fact(
+        "space group",
+        group_kept,
+        _groups_mean,
+        each=lambda run: {"requested": run.samples.asked["space_group"]},
+        needs="space group",
+    ),
     Fact("compound", compound, "at least two elements", piece=100_000),
     _unique("unique"),
     Novel("novel", unlike_known, _same, relaxed_too=True, compares=True, needs="known"),
