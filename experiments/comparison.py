@@ -16,6 +16,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from functools import cache, partial
+from types import ModuleType
 from typing import Any
 
 import comparison_entries as entries
@@ -29,7 +30,6 @@ from torch import Tensor
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.datasets.store import CrystalSet
-from imd_helpers.descriptors import amd
 from imd_helpers.intervals import bootstrap
 from imd_helpers.runtime import lookup
 
@@ -73,35 +73,16 @@ def chunks(batch: CrystalBatch) -> Iterator[CrystalBatch]:
 # ---- round trip
 
 
+@cache
+def page() -> ModuleType:
+    """The chapter, up to its measure of how far two crystals are apart."""
+    return record.chapter("2_descriptors/comparison", until="### A round trip")
+
+
 def deviation(one: CrystalBatch, other: CrystalBatch) -> np.ndarray:
-    """(n,) Å: how far two crystals are apart, elements included; infinite for other formulas.
-
-    The largest difference between average minimum distances: of all atoms, of the atoms of each
-    element alone, and of those of each pair of elements.
-    """
-    out = np.where(np.array(one.formulas()) == np.array(other.formulas()), 0.0, np.inf)
-    rows = np.flatnonzero(out == 0)
-    if len(rows) == 0:
-        return out
-    both = [[list(parts(crystal)) for crystal in batch[rows]] for batch in (one, other)]
-    ours, theirs = (
-        amd.average_minimum_distances(CrystalBatch.cat(list(itertools.chain(*some))), k=50)
-        for some in both
-    )
-    apart = np.abs(ours - theirs).max(axis=1)
-    of = np.repeat(rows, [len(some) for some in both[0]])
-    np.maximum.at(out, of, np.nan_to_num(apart, nan=np.inf))
-    return out
-
-
-def parts(crystal: CrystalBatch) -> Iterator[CrystalBatch]:
-    """The atoms of all elements, of each element, and of each pair, in the same cell."""
-    kinds = sorted(set(crystal.numbers[0].tolist()) - {0})
-    few = [some for size in (1, 2) for some in itertools.combinations(kinds, size)]
-    for some in dict.fromkeys([tuple(kinds), *few]):
-        keep = torch.isin(crystal.numbers, torch.tensor(some))
-        kept = crystal.frac[keep], crystal.numbers[keep]
-        yield CrystalBatch.from_ragged(crystal.lattice, *kept, [int(keep.sum())])
+    """(n,) Å: how far two crystals are apart, elements included; infinite for other formulas."""
+    apart = [page().deviation(*pair) for pair in zip(one, other, strict=True)]
+    return np.nan_to_num(np.array(apart), nan=np.inf, posinf=np.inf)
 
 
 def round_trip(entry: Entry, batch: CrystalBatch) -> Row:

@@ -119,12 +119,9 @@ def to_the_hull(model: Any, name: str) -> list[Row]:
 
 
 def baselines() -> None:
-    """The three baselines without learning, through the same funnel."""
-    known = decode_sites(cubicgan.training_sites()).crystals
-    found = {}
-    for cls in (samplers.TrainingCopies, samplers.Substitution, samplers.RandomCubic):
-        report = funnel(cls(known), N_JUDGED, name=cls.__name__)
-        found[cls.__name__] = rows(report)
+    """The ladder of samplers that learn nothing, through the same funnel."""
+    rungs = samplers.ladder(decode_sites(cubicgan.training_sites()).crystals)
+    found = {k: rows(funnel(rung, N_JUDGED, name=k)) for k, rung in rungs.items()}
     record.write(CHECKPOINTS / "cubicgan" / "baselines.json", found)
 
 

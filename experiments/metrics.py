@@ -22,7 +22,7 @@ from imd_helpers import baselines
 from imd_helpers.crystals import CrystalBatch, geometry, symmetry
 from imd_helpers.descriptors.fingerprints import magpie
 from imd_helpers.descriptors.symmetry_sites import decode_sites
-from imd_helpers.judge import corruption, distributions, wilson
+from imd_helpers.judge import Number, corruption, distributions, wilson
 from imd_helpers.matching.novelty import BROKEN, KINDS, novelty_kinds
 from imd_helpers.matching.same import structure_distance
 from imd_helpers.models import cubicgan
@@ -50,7 +50,7 @@ def share(name: str, yes: np.ndarray) -> Row:
     return row(name, yes.mean(), low, high, len(yes))
 
 
-def measured(name: str, measure: distributions.Measure) -> Row:
+def measured(name: str, measure: Number) -> Row:
     """A measure as plain numbers."""
     return row(name, measure.value, measure.low, measure.high, measure.n)
 

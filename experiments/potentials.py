@@ -5,7 +5,7 @@
     python experiments/potentials.py table           all into potentials.npz
 
 Interrupted runs go on where they stopped: finished chunks lie in `_build/potentials/`. One process
-of one thread takes about 15 minutes for CHGNet, 30 for SevenNet-0 and 70 for SevenNet-l3i5.
+of one thread takes about 15 minutes for CHGNet, 30 for SevenNet-0 and 62 for SevenNet-l3i5.
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +10,7 @@ import numpy as np
 import typer
 
 from .runtime import PROFILES, InputError, current_profile, lookup
-from .work import write_atomic
+from .work import try_writing, write_atomic
 
 if TYPE_CHECKING:
     from .crystals import CrystalBatch
@@ -146,7 +145,8 @@ def judge(
     ] = None,
     split: Annotated[str, typer.Option(help="train, val, test, or all")] = "train",
     potential: Annotated[
-        list[str] | None, typer.Option(help="chgnet or sevennet; a second one is a second opinion")
+        list[str] | None,
+        typer.Option(help="the first relaxes, a second judges too; default: a pair set by DFT"),
     ] = None,
     energies: Annotated[bool, typer.Option(help="relax, and compare with known phases")] = True,
     distributions: Annotated[
@@ -163,6 +163,7 @@ def judge(
     """Judge crystals or formulas by a protocol: validity, uniqueness, novelty, stability."""
     from . import judge, show
     from .crystals import files
+    from .energies.potentials import JUDGES
 
     if potential and not energies:
         raise InputError("--potential and --no-energies: give one of the two")
@@ -186,7 +187,7 @@ def judge(
         samples,
         reference=known,
         protocol=protocol,
-        potentials=(potential or ["chgnet"]) if energies and not formulas else [],
+        potentials=(potential or JUDGES) if energies and not formulas else [],
         distributions=distributions,
         workers=workers,
         scheduler=scheduler,
@@ -252,7 +253,9 @@ def _write_samples(out: Path, samples: Samples) -> None:
 
     if isinstance(samples.content, np.ndarray):
         kind = "formulas"
-        table = pd.DataFrame({"formula": samples.formulas(), "reason": samples.reasons})
+        # pandas would read the formula NaN as a missing number
+        formulas = ["Na1N1" if formula == "NaN" else formula for formula in samples.formulas()]
+        table = pd.DataFrame({"formula": formulas, "reason": samples.reasons})
         write_atomic(out, table.to_csv(index=False).encode())
     else:
         kind = "crystals"
@@ -267,14 +270,13 @@ def _check_writable(path: Path, suffixes: tuple[str, ...]) -> None:
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{path}: the suffix must be one of {', '.join(suffixes)}")
     folder = path.absolute().parent
-    if not folder.is_dir():
-        raise InputError(f"{path}: there is no folder {path.parent}, make it first")
+    if not folder.is_dir() or path.is_dir():
+        wrong = "is a folder, give a file" if path.is_dir() else "its folder is not there, make it"
+        raise InputError(f"{path}: {wrong}")
     try:
-        tempfile.TemporaryFile(dir=folder).close()
+        try_writing(folder)
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot write there ({error.strerror}): choose another"
-        ) from error
+        raise InputError(f"{path}: cannot write there ({error}), choose another") from error
 
 
 if __name__ == "__main__":

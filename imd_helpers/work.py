@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from secrets import token_hex
+from tempfile import NamedTemporaryFile
+from typing import IO, Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -30,6 +33,7 @@ except ImportError:  # Windows
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 PATIENCE = 10  # s, for a scheduler to answer
+YOUNG = 10  # s, in which a file that is being written is left alone
 MOST_ON_THE_WAY = 4  # pieces a worker may have waiting: all at once would fill the memory
 
 
@@ -37,18 +41,54 @@ def write_atomic(path: Path, content: bytes) -> None:
     """Write a file that appears, or replaces the old one, only when it is complete.
 
     Raises:
-        OSError: the folder cannot be made or written.
+        OSError: the folder cannot be made or written, or is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}.part")
     try:
         with partial.open("wb") as file:
+            _take(file)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def try_writing(folder: Path) -> None:
+    """Write a block to a folder, made if need be, before the work whose results go there.
+
+    What processes that were killed while writing have left there is removed.
+
+    Raises:
+        OSError: the folder cannot be made or written, or is full.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=folder) as probe:
+        probe.write(bytes(4096))
+        probe.flush()
+        os.fsync(probe.fileno())
+    for partial in folder.glob(".*.part"):
+        with suppress(OSError), partial.open("rb") as file:
+            old = time.time() - partial.stat().st_mtime > YOUNG  # a new one may not be locked yet
+            if old and _take(file):  # refused while its writer lives
+                partial.unlink()
+
+
+def _take(file: IO[bytes], *, wait: bool = False) -> bool:
+    """Lock an open file until it is closed; False where files cannot be locked.
+
+    Raises:
+        BlockingIOError: another process holds it, and ``wait`` is False.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        raise
+    except (OSError, AttributeError):  # a network's file system, Windows
+        return False
+    return True
 
 
 @contextmanager
@@ -65,15 +105,14 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         InputError: another process writes there, and ``wait`` is False.
         OSError: the folder cannot be made or written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
-        if fcntl is not None:  # else two processes may write; each file is whole all the same
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError as error:
-                raise InputError(
-                    f"another process is writing to {folder}: wait for it, or give another folder"
-                ) from error
+    try_writing(folder)
+    with (folder / ".lock").open("wb") as lock:
+        try:
+            _take(lock, wait=wait)  # without locks each file is whole all the same
+        except BlockingIOError as error:
+            raise InputError(
+                f"another process is writing to {folder}: wait for it, or give another folder"
+            ) from error
         yield
 
 
@@ -188,7 +227,7 @@ class Pieces:
         if folder is None:
             return
         try:
-            write_atomic(folder / "writable", b"")
+            try_writing(folder)
         except OSError as error:
             raise InputError(
                 f"the cache {folder} cannot be written ({error}): choose another folder"

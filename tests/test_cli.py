@@ -122,13 +122,27 @@ def test_coverage_says_how_long_it_takes(monkeypatch, capsys):
 
 
 def test_outputs_are_tried_before_the_work(imd, monkeypatch, tmp_path):
-    def refuse(dir):
+    def refuse(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("os.fsync", refuse)  # a block is written, not only a file opened
     done = imd("judge", "nothing.extxyz", "-o", tmp_path / "report.json")
     assert done.returncode == 2
-    assert "cannot write there (Read-only file system)" in done.stderr
+    assert "cannot write there" in done.stderr
+    assert "Read-only file system" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_formula_nan_comes_back_through_pandas(tmp_path):
+    import pandas as pd
+
+    from imd_helpers.crystals import compositions, files
+    from imd_helpers.crystals.samples import Samples
+
+    made = Samples.from_counts(compositions.parse(["NaN", "MgO"])[0])
+    cli._write_samples(tmp_path / "made.csv", made)
+    assert pd.read_csv(tmp_path / "made.csv")["formula"].tolist() == ["Na1N1", "MgO"]
+    assert (files.read(tmp_path / "made.csv").counts == made.counts).all()
 
 
 def test_resume_goes_on(imd, tmp_path):

@@ -1,5 +1,6 @@
 """Workers, pieces on disk, and files that are whole or not there."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 from imd_helpers.runtime import InputError
-from imd_helpers.work import Pieces, Workers, write_atomic
+from imd_helpers.work import Pieces, Workers, locked, try_writing, write_atomic
 
 
 def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
@@ -25,6 +26,20 @@ def test_a_file_is_whole_or_not_there(tmp_path, monkeypatch):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert [file.name for file in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_remains_of_killed_writers_are_removed_and_living_ones_stay(tmp_path):
+    dead, living = tmp_path / ".x.json.1-a.part", tmp_path / ".y.json.2-b.part"
+    for file in (dead, living):
+        file.write_bytes(b"half")
+        os.utime(file, (0, 0))
+    with living.open("r+b") as held:
+        fcntl = pytest.importorskip("fcntl")
+        fcntl.flock(held, fcntl.LOCK_EX)
+        try_writing(tmp_path)
+        assert [file.name for file in tmp_path.iterdir()] == [living.name]
+    with locked(tmp_path):
+        assert not living.exists()
 
 
 def test_pieces_come_back_or_are_not_there(tmp_path):

@@ -10,6 +10,7 @@ from shutil import copyfile
 from typing import Any
 from urllib.parse import quote
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 FEEDBACK = """<p class="imd-feedback">Something wrong or unclear on this page?
@@ -19,6 +20,7 @@ FEEDBACK = """<p class="imd-feedback">Something wrong or unclear on this page?
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", put_address)
+    app.connect("doctree-read", say_what_is_folded)
     app.connect("html-page-context", without_thebe, priority=900)
     app.connect("html-page-context", with_feedback, priority=900)
     app.connect("build-finished", serve_exported_notebooks)
@@ -34,6 +36,25 @@ def put_address(app: Sphinx, _name: str, source: list[str]) -> None:
 
 def address(app: Sphinx) -> str:
     return app.config.html_theme_options["repository_url"].rstrip("/")
+
+
+def say_what_is_folded(_app: Sphinx, doctree: nodes.document) -> None:
+    """A folded cell says what is in it: a check, with its first comment, or a drawing."""
+    for cell in doctree.findall(nodes.container):
+        if "prompt_show" in cell:
+            source = next(cell.findall(nodes.literal_block)).astext()
+            cell["prompt_show"], cell["prompt_hide"] = what_is_folded(source), "Fold"
+
+
+def what_is_folded(source: str) -> str:
+    """The line in place of a folded cell."""
+    lines = source.splitlines()
+    checks = sum(line.lstrip().startswith("assert ") for line in lines)
+    if not checks:
+        return "Code of the figure" if "plt." in source else "Code"
+    if lines[0].startswith("# "):
+        return f"Check: {lines[0][2:]}"
+    return f"Check, {checks} assertion{'s' * (checks > 1)}"
 
 
 def without_thebe(_app: Sphinx, _page: str, _template: str, context: dict[str, Any], _tree: Any):

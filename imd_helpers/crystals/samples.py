@@ -17,6 +17,7 @@ from .batch import CrystalBatch
 
 PIECE = 8_192  # samples that a source makes at once
 ROUNDED = 3  # decimals of lattices and coordinates that count in a digest
+SHIFT = 0.4142  # of the grid on which they are rounded, in units of the last decimal
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,7 +269,13 @@ def set_digest(crystals: CrystalBatch) -> str:
 def digest(
     lattice: np.ndarray, frac: np.ndarray, numbers: np.ndarray, *, decimals: int = ROUNDED
 ) -> bytes:
-    """SHA-256 of one crystal, rounded."""
-    values = np.concatenate([lattice.ravel(), frac.ravel()])
-    text = (np.round(values, decimals) + 0.0).tobytes() + numbers.astype(np.int64).tobytes()
-    return hashlib.sha256(text).digest()
+    """SHA-256 of one crystal on a grid; rounding noise does not count, nor that 0 and 1 differ.
+
+    The grid is shifted, so that decimals and fractions that people write lie on none of its lines.
+    """
+    scale = 10.0**decimals
+    cell = np.floor(lattice * scale + SHIFT)
+    place = np.floor(frac * scale + SHIFT) % scale
+    return hashlib.sha256(
+        b"".join(x.tobytes() for x in (cell + 0.0, place, numbers.astype(np.int64)))
+    ).digest()

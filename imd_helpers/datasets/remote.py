@@ -15,7 +15,6 @@ import hashlib
 import os
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ from .registry import RemoteFile, RemoteSet
 ATTEMPTS = 4  # for each address; a dropped connection continues where it stopped
 WAIT_S = 1.0  # before the second attempt, doubled each time
 TIMEOUT_S = (10.0, 30.0)  # to connect, and between two pieces of the answer
-SLOWEST = 1_000  # bytes a second, in the mean of one answer
+SLOWEST = 1_000  # bytes a second, in the mean of one answer; fewer are no progress
 LARGEST = 1 << 34  # bytes, of a file whose size nobody tells
-CHUNK = 1 << 15  # bytes; what a dropped connection may cost at most
+CHUNK = 1 << 15  # bytes, at most, between two looks at what has come
 OK, PARTIAL, RANGE_NOT_SATISFIABLE = 200, 206, 416
 WORTH_RETRYING = (408, 425, 429, 500, 502, 503, 504)
 
@@ -87,7 +86,7 @@ def _locate(entry: RemoteSet, file: RemoteFile) -> Path:
             if _fault(target, file) is None:
                 return target
             target.unlink()  # damaged on disk
-        _download(entry, file, folder)
+        _transfer(entry.name, file, target)
     return target
 
 
@@ -158,30 +157,18 @@ def _writing(folder: Path) -> Iterator[None]:
 # ---- the transfer
 
 
-def _download(entry: RemoteSet, file: RemoteFile, folder: Path) -> None:
-    """Let pooch fetch a file with our transfer: it writes aside, checks SHA-256, and renames."""
-    import pooch
-
-    known = file.checksum if file.checksum.startswith("sha256:") else None
-    store = pooch.create(
-        path=folder, base_url="", registry={file.path: known}, urls={file.path: file.urls[0]}
-    )
-    part = folder / f"{file.path}.part"
-    store.fetch(file.path, downloader=partial(_transfer, entry.name, file, part))
-
-
-def _transfer(dataset: str, file: RemoteFile, part: Path, _url: str, target: str, _: Any) -> None:
-    """Try every address, resume what is there, and verify before handing over: for pooch.
+def _transfer(dataset: str, file: RemoteFile, target: Path) -> None:
+    """Try every address, resume what is there, verify, and only then give it its name.
 
     Raises:
         DownloadError: no address gave the right file.
     """
-    problems = []
+    part, problems = target.with_name(f"{target.name}.part"), []
     for address in file.urls:
         whole = part.exists() and _fault(part, file) is None
         problem = None if whole else _try_address(address, part, file)
         if problem is None:
-            os.replace(part, target)
+            part.replace(target)
             return
         problems.append(f"  {address}: {problem}")
     lines = [f"{dataset}: {file.path} could not be downloaded.", *problems]
@@ -209,7 +196,7 @@ def _try_address(url: str, part: Path, file: RemoteFile) -> str | None:
             return str(error)
         except _InterruptedError as error:
             problem = str(error)
-            failed = 1 if _size(part) >= most + CHUNK else failed + 1  # it got on: count anew
+            failed = 1 if _size(part) >= most + SLOWEST else failed + 1  # it got on: count anew
             most = max(most, _size(part))
             continue
         failed += 1
@@ -237,6 +224,7 @@ def _receive(url: str, part: Path, file: RemoteFile) -> None:
         _InterruptedError: the transfer broke off.
     """
     import requests
+    from urllib3.exceptions import HTTPError, ReadTimeoutError
 
     have = _size(part)
     headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={have}-"} if have else {})}
@@ -251,9 +239,9 @@ def _receive(url: str, part: Path, file: RemoteFile) -> None:
             with part.open("r+b" if begin else "wb") as stream:
                 stream.seek(begin)
                 _copy(answer, stream, file, begin)
-    except requests.Timeout as error:
+    except (requests.Timeout, ReadTimeoutError) as error:
         raise _InterruptedError(f"no data for {TIMEOUT_S[1]:g} s") from error
-    except requests.RequestException as error:
+    except (requests.RequestException, HTTPError) as error:
         raise _InterruptedError(f"the connection broke: {_short(error)}") from error
     if part.stat().st_size == 0:
         part.unlink()
@@ -293,7 +281,8 @@ def _copy(answer: Any, stream: Any, file: RemoteFile, begin: int) -> None:
     options = {"unit": "B", "unit_scale": True, "desc": file.path, "disable": None}
     started = time.monotonic()
     with tqdm(total=file.size, initial=begin, **options) as bar:
-        for piece in answer.iter_content(CHUNK):
+        # what has come, not a whole chunk: a trickle would keep that waiting
+        while piece := answer.raw.read1(CHUNK):
             stream.write(piece)
             bar.update(len(piece))
             if stream.tell() > most:
@@ -301,7 +290,7 @@ def _copy(answer: Any, stream: Any, file: RemoteFile, begin: int) -> None:
                 raise _RefusedError(f"sends more than the {most:,} bytes of the file")
             seconds = time.monotonic() - started
             if seconds > TIMEOUT_S[1] and stream.tell() - begin < SLOWEST * seconds:
-                raise _InterruptedError(f"sends fewer than {SLOWEST:,} bytes a second")
+                raise _RefusedError(f"sends fewer than {SLOWEST:,} bytes a second")
     if stream.tell() - begin < promised:  # older urllib3 does not notice
         raise _InterruptedError(f"stopped after {stream.tell() - begin:,} of {promised:,} bytes")
 

@@ -25,6 +25,7 @@ from ..crystals.rules import RULES, GeometryRule, geometry_verdict
 from ..runtime import InputError, lookup
 
 POTENTIALS = ("chgnet", "sevennet", "sevennet_l3i5")
+JUDGES = ("chgnet", "sevennet_l3i5")  # the pair that DFT bears out best, see `data/calibration`
 GATE: GeometryRule = RULES["imd"]
 GPA = 160.21766208  # GPa in 1 eV/Å^3
 MOST_ATOMS = 128  # in one batch: larger ones are no faster, and cost memory

@@ -9,7 +9,8 @@ ICSD for other elements; in its place stand all states that this analyser can gi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import numpy as np
 from ..crystals import CrystalBatch
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
+    from pymatgen.core import Species, Structure
 
 METALLIC = 0.7  # smact's score above which no charges are asked for
 States = Mapping[str, frozenset[int]]  # symbol of an element -> its oxidation states
@@ -32,15 +33,9 @@ def balanced(crystals: CrystalBatch) -> np.ndarray:
     zero; or any known ones do, the more positive on the whole the less electronegative; or the bond
     valence sums of all sites vanish; or pymatgen finds valences from the bonds.
     """
-    known: dict[str, bool] = {}
-    out = np.zeros(len(crystals), dtype=bool)
-    for i, (formula, structure) in enumerate(
-        zip(crystals.formulas(), crystals.structures(), strict=True)
-    ):
-        if formula not in known:
-            known[formula] = _by_composition(structure)
-        out[i] = known[formula] or _by_bonds(structure)
-    return out
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # elements without electronegativity, and spglib's own
+        return np.array([_by_composition(s) or _by_bonds(s) for s in crystals.structures()])
 
 
 def definition() -> dict[str, Any]:
@@ -110,7 +105,7 @@ def _states() -> tuple[States, States]:
     return {**icsd24, **given}, every
 
 
-def _grouped(species: Any) -> dict[str, frozenset[int]]:
+def _grouped(species: Iterable[Species]) -> dict[str, frozenset[int]]:
     out: dict[str, frozenset[int]] = {}
     for each in species:
         if each.oxi_state:

@@ -22,7 +22,10 @@ from ..crystals import compositions as comps
 from ..crystals import elements
 from ..runtime import InputError, lookup
 
-OXIDATION_STATES = ("icsd24", "smact14")
+OXIDATION_STATES = {
+    "icsd24": "seen in 3 reports of the ICSD of 2024 or more; smact's default since December 2024",
+    "smact14": "smact's list of 2014; its default before",
+}
 ROWS = 65_536
 
 
@@ -150,7 +153,7 @@ def definition(
     """What `charge_neutral` decided by, for reports."""
     return {
         "rule": "smact_validity",
-        "oxidation_states": oxidation_states,
+        "oxidation_states": f"{oxidation_states}: {OXIDATION_STATES[oxidation_states]}",
         "pauling": pauling,
         "alloys": alloys,
         "smact": metadata.version("smact"),

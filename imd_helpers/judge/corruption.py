@@ -8,7 +8,7 @@ touched by a small dose are among those touched by a large one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -23,7 +23,6 @@ from ..runtime import InputError, lookup
 
 STRAINS = ("isotropic", "shear")
 TARGETS = ("same group", "other group")
-DISGUISES = ("basis", "supercell", "origin", "permutation", "rotation")
 
 # ---- a dose for every crystal
 
@@ -125,13 +124,10 @@ def shuffle_sites(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> Crys
 # ---- a dose of crystals
 
 
-def duplicate(
-    crystals: CrystalBatch, dose: float, *, seed: int = 0, ways: Sequence[str] = DISGUISES
-) -> CrystalBatch:
-    """Replace a share of the crystals by disguised copies of the others.
+def duplicate(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
+    """Replace a share of the crystals by copies of the others, see `disguise`.
 
-    The dose is the share that is replaced, rounded to whole crystals; one at least is kept. Copies
-    are written differently in the ways of `disguise`; without any they are plain.
+    The dose is the share that is replaced, rounded to whole crystals; one at least is kept.
     """
     n = len(crystals)
     order = default_rng(seed).permutation(n)
@@ -141,26 +137,20 @@ def duplicate(
         return crystals
     source = np.arange(n)
     source[replaced] = default_rng(seed + 1).choice(kept, size=len(replaced))
-    copies = disguise(crystals[source[replaced]], seed=seed, ways=ways)
+    copies = disguise(crystals[source[replaced]], seed=seed)
     place = np.arange(n)
     place[replaced] = n + np.arange(len(replaced))
     return CrystalBatch.cat([crystals, copies])[place]
 
 
-def disguise(
-    crystals: CrystalBatch, *, seed: int = 0, ways: Sequence[str] = DISGUISES
-) -> CrystalBatch:
+def disguise(crystals: CrystalBatch, *, seed: int = 0) -> CrystalBatch:
     """Write the same crystals in another way.
 
-    The ways are ``basis`` (other vectors of the same lattice, up to twice as long or more),
-    ``supercell`` (doubled along one vector), ``origin`` (shifted), ``permutation`` (sites in
-    another order) and ``rotation`` (turned in space).
+    With other vectors of the same lattice, up to twice as long or more, doubled along one of them,
+    from another origin, with the sites in another order, and turned in space.
     """
-    chosen = {lookup("way of disguise", way, DISGUISES) for way in ways}
-    changes = (_other_basis, _doubled, _shifted, _permuted, _turned)  # as in DISGUISES
-    for place, (way, change) in enumerate(zip(DISGUISES, changes, strict=True)):
-        if way in chosen:
-            crystals = change(crystals, default_rng([seed, place]))
+    for place, change in enumerate((_other_basis, _doubled, _shifted, _permuted, _turned)):
+        crystals = change(crystals, default_rng([seed, place]))
     return crystals
 
 

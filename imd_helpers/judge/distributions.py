@@ -1,14 +1,14 @@
 """Does a set of crystals look like another set: coverage, precision, distances, Vendi score.
 
 These numbers compare sets, not crystals: no sample is right or wrong. Crystals become points (see
-`descriptors.fingerprints`), and each number comes as a `Measure`: value, interval, n, definition,
-and what could not be measured.
+`descriptors.fingerprints`), and each number comes with its interval, n and definition; its note
+says what could not be measured.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,52 +18,21 @@ from ..crystals.compositions import blocks
 from ..crystals.rules import GeometryRule, geometry_verdict
 from ..descriptors.fingerprints import Features, crystalnn, magpie, magpie_statistics
 from ..intervals import bootstrap_distance, jackknife, wilson
-from ..networks.distances import frechet_gaussians
+from ..networks import distances
 from ..runtime import InputError, lookup, read_toml
-from .report import LEVEL, DefinitionError
+from .report import LEVEL, SHARE, DefinitionError, Number
 
 CDVAE = read_toml("protocols", "cdvae.toml")  # its cutoffs, and its scale of Magpie's statistics
 CUTOFFS: dict[str, tuple[float, float]] = CDVAE["cutoffs"]  # of structure and composition
 BANDWIDTHS = {"crystalnn": 0.2, "magpie": 5.0}  # of the Vendi score: half of CDVAE's for MP-20
 SEED = 0  # of what is resampled or drawn
 MOST = 1000  # points of a Vendi score
+NEIGHBOURS = 3  # of a point, up to which its ball reaches
 ANY = GeometryRule("any", "whatever can be measured at all")
 RESAMPLES = 200
 GROUPS = 20  # of the jackknife
 BLOCK = 1024  # points whose distances to all others are in memory at once
 OTHER_SET_FIXED = f"Wilson {LEVEL:.0%}, other set fixed"
-
-Lost = tuple[Mapping[int, str], Mapping[int, str]]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One number about a set of crystals.
-
-    Attributes:
-        name: what is measured.
-        value: the number.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        n: crystals that count in it.
-        definition: what the number means; only measures with equal definitions compare.
-        failed: index of a sample -> why it could not be measured.
-        failed_reference: index of a reference crystal -> why it could not be measured.
-    """
-
-    name: str
-    value: float
-    low: float
-    high: float
-    n: int
-    definition: Mapping[str, Any] = field(repr=False)
-    failed: Mapping[int, str] = field(default_factory=dict, repr=False)
-    failed_reference: Mapping[int, str] = field(default_factory=dict, repr=False)
-
-    def __str__(self) -> str:
-        text = f"{self.name}: {self.value:.4g} ({self.low:.4g}–{self.high:.4g}), n = {self.n:,}"
-        lost = len(self.failed) + len(self.failed_reference)
-        return f"{text}, {lost} not measured" if lost else text
 
 
 # ---- coverage
@@ -118,7 +87,7 @@ def coverage(
     same_crystal: bool = False,
     processes: int = 1,
     progress: bool = False,
-) -> dict[str, Measure]:
+) -> dict[str, Number]:
     """CDVAE's coverage: ``recall`` (COV-R) and ``precision`` (COV-P).
 
     A sample is precise if some reference structure lies within the structure cutoff and some
@@ -165,13 +134,14 @@ def coverage(
         "reference": [known.structure.digest, known.composition.digest],
         "interval": OTHER_SET_FIXED,
     }
-    recalled = _covered(known, made, cutoffs, same_crystal)[known.ok]
-    precise = _covered(made, known, cutoffs, same_crystal)
-    lost = (made.failed, known.failed)
+    recalled, precise = (
+        int(_covered(*pair, cutoffs, same_crystal).sum()) for pair in ((known, made), (made, known))
+    )
+    note = _lost(made.failed, known.failed)
     sampled = {**definition, "samples": len(made)}  # more samples recall more
     return {
-        "recall": _share("coverage recall", recalled, sampled, lost),
-        "precision": _share("coverage precision", precise, definition, lost),
+        "recall": _share("coverage recall", recalled, int(known.ok.sum()), sampled, note),
+        "precision": _share("coverage precision", precise, len(made), definition, note),
     }
 
 
@@ -197,62 +167,39 @@ def _covered(
 # ---- precision and recall of manifolds
 
 
-def precision_recall(
-    samples: Features, reference: Features, *, neighbours: int = 3
-) -> dict[str, Measure]:
+def precision_recall(samples: Features, reference: Features) -> dict[str, Number]:
     """Improved precision and recall: shares of one set inside the manifold of the other.
 
     The manifold of a set is the union of balls around its points; each ball reaches to the point's
-    k-th nearest other point of that set. No cutoff is chosen, but the balls shrink as a set grows
+    third nearest other point of that set. No cutoff is chosen, but the balls shrink as a set grows
     and with duplicates, and one outlier makes a large ball. Both sizes are part of the definition.
 
     Args:
         samples: n points.
         reference: points to compare with.
-        neighbours: k.
 
     Raises:
         DefinitionError: the points of the two sets were made differently.
-        InputError: a set with fewer than k + 1 points.
+        InputError: a set with fewer than 4 points.
 
     Source:
         Kynkäänniemi et al., NeurIPS 2019 (arXiv 1904.06991).
     """
     _comparable(samples, reference)
     one, two = samples.points, reference.points
-    for name, points in (("samples", one), ("reference", two)):
-        if not 1 <= neighbours < len(points):
-            raise InputError(
-                f"neighbours = {neighbours} and {len(points)} points in the {name}: a ball reaches "
-                "to the k-th other point, so give more crystals than neighbours, at least one"
-            )
+    found = distances.precision_recall(two, one, k=NEIGHBOURS)
     definition = {
         "metric": "precision and recall of manifolds",
-        "neighbours": neighbours,
+        "neighbours": NEIGHBOURS,
         **_pair_definition(samples, reference),
         "interval": OTHER_SET_FIXED,
     }
-    precise = np.zeros(len(samples), dtype=bool)  # a sample without a point is in no manifold
-    precise[samples.ok] = _inside(one, two, neighbours)
-    recalled = _inside(two, one, neighbours)
-    lost = (samples.failed, reference.failed)
-    return {
-        "precision": _share("precision", precise, definition, lost),
-        "recall": _share("recall", recalled, definition, lost),
+    precise, recalled = round(found.precision * len(one)), round(found.recall * len(two))
+    note = _lost(samples.failed, reference.failed)
+    return {  # a sample without a point is in no manifold
+        "precision": _share("precision", precise, len(samples), definition, note),
+        "recall": _share("recall", recalled, len(two), definition, note),
     }
-
-
-def _inside(points: np.ndarray, centers: np.ndarray, k: int) -> np.ndarray:
-    """(n,) bool: a point lies in the ball of some centre."""
-    from scipy.spatial.distance import cdist
-
-    # place k of the sorted distances: place 0 is the point itself
-    radius, inside = np.empty(len(centers)), np.empty(len(points), dtype=bool)
-    for part in blocks(len(centers), BLOCK):
-        radius[part] = np.partition(cdist(centers[part], centers), k, axis=1)[:, k]
-    for part in blocks(len(points), BLOCK):
-        inside[part] = (cdist(points[part], centers) <= radius).any(1)
-    return inside
 
 
 # ---- distances of distributions
@@ -266,7 +213,7 @@ PROPERTIES: dict[str, tuple[Callable[[CrystalBatch], Any], str]] = {
 
 def wasserstein(
     samples: CrystalBatch, reference: CrystalBatch, property: str, *, resamples: int = RESAMPLES
-) -> Measure:
+) -> Number:
     """Wasserstein distance of a property's distributions: the mean shift of sorted values.
 
     In the unit of the property. Two finite sets of the same origin are some distance apart; the
@@ -286,7 +233,7 @@ def wasserstein(
     return of_values(*(values_of(each, property) for each in (samples, reference)), resamples)
 
 
-def of_values(made: Features, known: Features, resamples: int = RESAMPLES) -> Measure:
+def of_values(made: Features, known: Features, resamples: int = RESAMPLES) -> Number:
     """Wasserstein distance of two sets of points on a line.
 
     Raises:
@@ -321,7 +268,7 @@ def values_of(crystals: CrystalBatch, name: str) -> Features:
     return Features(name, values, {"property": name, "unit": unit}, failed)
 
 
-def frechet(samples: Features, reference: Features, *, resamples: int = RESAMPLES) -> Measure:
+def frechet(samples: Features, reference: Features, *, resamples: int = RESAMPLES) -> Number:
     """Fréchet distance of two sets of points, each taken as a Gaussian.
 
     ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2)``: the squared Wasserstein-2 distance of
@@ -350,7 +297,7 @@ def frechet(samples: Features, reference: Features, *, resamples: int = RESAMPLE
         )
 
     def distance(u: np.ndarray, v: np.ndarray) -> float:
-        return max(0.0, frechet_gaussians(*_moments(one, u), *_moments(two, v)))
+        return max(0.0, distances.frechet_gaussians(*_moments(one, u), *_moments(two, v)))
 
     sets = (samples, reference)
     metric = "Fréchet distance of Gaussians"
@@ -368,7 +315,7 @@ def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.nd
 # ---- diversity
 
 
-def vendi(made: Features) -> Measure:
+def vendi(made: Features) -> Number:
     """Vendi score: the effective number of different crystals, from 1 to n.
 
     The exponential of the Shannon entropy of the eigenvalues of K / n, with the Gaussian kernel
@@ -409,7 +356,9 @@ def vendi(made: Features) -> Measure:
         "samples": len(points),
         "interval": f"normal {LEVEL:.0%}, jackknife of {GROUPS} groups, seed {SEED}",
     }
-    return Measure("Vendi score", *ends, len(points), definition, made.failed)
+    value, *ends = ends
+    how = ("jackknife", "", definition, 0.0, _lost(made.failed, {}))
+    return Number("Vendi score", value, len(points), *ends, *how)
 
 
 def vendi_score(similarity: np.ndarray) -> float:
@@ -444,10 +393,19 @@ def _pair_definition(made: Features, known: Features) -> dict[str, Any]:
     return {**made.definition, "reference": known.digest, **sizes}
 
 
-def _share(name: str, hits: np.ndarray, definition: dict[str, Any], lost: Lost) -> Measure:
-    low, high = wilson(hits.sum(), len(hits), level=LEVEL)
-    ends = (float(hits.mean()), float(low), float(high))
-    return Measure(name, *ends, len(hits), definition, *lost)
+def _lost(samples: Mapping[int, str], reference: Mapping[int, str]) -> str:
+    """What could not be measured, and why the first of them could not."""
+    told = (
+        f"{len(lost)} {name} could not be measured ({next(iter(lost.values()))})"
+        for name, lost in (("samples", samples), ("reference crystals", reference))
+        if lost
+    )
+    return "; ".join(told)
+
+
+def _share(name: str, hits: int, n: int, definition: dict[str, Any], note: str) -> Number:
+    low, high = (float(end) for end in wilson(hits, n, level=LEVEL))
+    return Number(name, hits / n, n, low, high, "Wilson", SHARE, definition, 0.0, note)
 
 
 def _resampled(
@@ -456,15 +414,15 @@ def _resampled(
     sets: tuple[Features, Features],
     distance: Callable[[np.ndarray, np.ndarray], float],
     resamples: int,
-) -> Measure:
+) -> Number:
     """A distance of samples and reference, from how often each point counts."""
     made, known = sets
     sizes = tuple(int(each.ok.sum()) for each in sets)
-    ends = bootstrap_distance(distance, sizes, resamples=resamples, seed=SEED, level=LEVEL)
+    value, *ends = bootstrap_distance(distance, sizes, resamples=resamples, seed=SEED, level=LEVEL)
     definition = {
         "metric": metric,
         **_pair_definition(made, known),
         "interval": f"bootstrap {LEVEL:.0%}, {resamples} resamples of both sets, seed {SEED}",
     }
-    lost = (made.failed, known.failed)
-    return Measure(name, *ends, sizes[0], definition, *lost)
+    unit, note = str(made.definition.get("unit", "")), _lost(made.failed, known.failed)
+    return Number(name, value, sizes[0], *ends, "bootstrap", unit, definition, 0.0, note)

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from ..crystals import CrystalBatch, compositions
-from ..crystals.samples import Samples, Stream
+from ..crystals.samples import Samples, Stream, digest
+from ..energies.potentials import JUDGES
 from ..runtime import InputError, lookup, progress_bar
 from ..work import Pieces, Workers, write_atomic
 from .facts import FACTS, Answer, Fact, potential_name, put_in
@@ -45,7 +46,7 @@ def judge(
     *,
     reference: Known | CrystalBatch | CrystalSet | np.ndarray | Sequence[str] | str | None = None,
     protocol: str | Protocol = "imd",
-    potentials: Sequence[str | Potential] = ("chgnet",),
+    potentials: Sequence[str | Potential] = JUDGES,
     training: Known | CrystalBatch | CrystalSet | np.ndarray | Sequence[str] | str | None = None,
     distributions: bool = True,
     workers: int = 1,
@@ -68,7 +69,8 @@ def judge(
             set or its name (for compositions: counts or formulas); None for no novelty.
         protocol: one of `PROTOCOLS`, or one of your own.
         potentials: the first relaxes and decides; further ones say how far they disagree (in an
-            ensemble protocol their mean decides). Empty: no energies.
+            ensemble protocol their mean decides). Two that were calibrated against DFT also say
+            what DFT is expected to say. Empty: no energies.
         training: what the generator learned from, where the protocol asks for it; default: the
             reference.
         distributions: compute coverage and distances too, where the protocol has them (slow: some
@@ -581,14 +583,12 @@ def _digest_of_stream(stream: Stream) -> str:
 
 
 def _digest_of_samples(samples: Samples) -> str:
-    """SHA-256 of everything that the verdicts depend on."""
+    """SHA-256 of everything that the verdicts depend on, up to rounding."""
     blob = hashlib.sha256(repr((samples.ok.tolist(), samples.reasons)).encode())
-    content: Any = samples.content
-    parts = (content,)
-    if isinstance(content, CrystalBatch):
-        parts = tuple(part.numpy() for part in vars(content).values())
-    for part in parts:
-        blob.update(np.ascontiguousarray(part).data)
+    if isinstance(samples.content, CrystalBatch):
+        blob.update(b"".join(digest(*crystal) for crystal in samples.content.each()))
+    else:
+        blob.update(np.ascontiguousarray(samples.content).data)
     for name, values in sorted(samples.asked.items()):
         blob.update(name.encode() + np.ascontiguousarray(values).tobytes())
     return blob.hexdigest()

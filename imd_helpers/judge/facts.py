@@ -7,8 +7,8 @@ Whether a fact is about crystals as sampled or as relaxed depends on where a pro
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SYMPREC = 0.1  # Å, for the space group that a sample has
 SCAN, RELAX = 1.0, 0.0  # the two roads to a minimum
+FELL = 1e-3  # eV/atom that a pushed crystal must win to count
 ORDER = """as given, each compared with the first of every group before it; being the same is not \
 transitive, so that another order may give another number"""
 
@@ -271,8 +272,53 @@ class Relaxed(Fact):
                     lattice[at] = answer.content.lattice
                     frac[at, :width] = answer.content.frac
         run.content = CrystalBatch(lattice, frac, before.numbers)
+        if energies.rattle:
+            self._push(run, {**forces, "amplitude": energies.rattle})
         if energies.lattice_scan:
             run.value("scanned")[run.left] = road[run.left]
+
+    def _push(self, run: Run, settings: Mapping[str, Any]) -> None:
+        """Out of saddles: the lower of two minima counts."""
+        rows = run.left[np.isfinite(run.value("energy")[run.left])]
+        energy, which = run.value("energy"), np.arange(len(run.samples))
+        parts = [run.content]  # and the primitive cells of those that fell
+        for some, answer in run.answers(self, push, rows, settings, label="rattle", piece=8):
+            gain = np.nan_to_num(energy[some] - answer.values["energy"])
+            run.value("gain by rattling")[some] = np.maximum(gain, 0.0)
+            down = answer.ok & (gain > FELL)
+            run.value("symmetry kept")[some] = np.where(down, answer.values["kept"], 1.0)
+            fell = np.flatnonzero(down)
+            if len(fell):
+                which[some[fell]] = sum(map(len, parts)) + np.arange(len(fell))
+                energy[some[fell]] = answer.values["energy"][fell]
+                parts.append(answer.content[fell])
+        run.content = CrystalBatch.cat(parts)[which]
+
+
+def push(
+    content: CrystalBatch,
+    rows: np.ndarray,
+    *,
+    potential: Any,
+    most_atoms: int,
+    fmax: float,
+    steps: int,
+    amplitude: float,
+) -> Answer:
+    """Primitive cells relaxed again after a push that keeps no symmetry."""
+    from ..energies.relaxation import rattled
+
+    start = symmetry.primitive(content)
+    pushed = rattled(start, amplitude=amplitude, seeds=rows)
+    shared = {"potential": potential, "most_atoms": most_atoms}
+    found = relax(pushed, rows, fmax=fmax, steps=steps, **shared)
+    before, after = map(symmetry.space_group_numbers, (start, found.content))
+    missing = np.full(len(rows), np.nan)
+    values = {
+        "energy": found.values.get("energy", missing),
+        "kept": (before == after).astype(float),
+    }
+    return replace(found, ok=found.values.get("converged", missing) == 1, values=values)
 
 
 def as_submitted(
@@ -520,10 +566,6 @@ def new_formula(run: Run) -> tuple[np.ndarray, dict[int, str]]:
 # ---- settings and meanings
 
 
-def _rule(run: Run) -> dict[str, Any]:
-    return {"rule": run.protocol.rule}
-
-
 def _charges(run: Run, **more: Any) -> dict[str, Any]:
     protocol = run.protocol
     return {"oxidation_states": protocol.oxidation_states, "alloys": protocol.alloys, **more}
@@ -531,10 +573,6 @@ def _charges(run: Run, **more: Any) -> dict[str, Any]:
 
 def _charges_mean(run: Run, **more: Any) -> dict[str, Any]:
     return charge.definition(**_charges(run, **more))
-
-
-def _groups(run: Run) -> dict[str, Any]:
-    return {"requested": run.samples.asked["space_group"]}
 
 
 def _groups_mean(run: Run) -> dict[str, Any]:
@@ -570,7 +608,7 @@ def _energy_means(run: Run) -> dict[str, Any]:
 
 
 def _relaxed_means(run: Run) -> dict[str, Any]:
-    return {**_energy_means(run), **_energies(run, "fmax", "steps", "lattice_scan")}
+    return {**_energy_means(run), **_energies(run, "fmax", "steps", "lattice_scan", "rattle")}
 
 
 def _hull_means(run: Run) -> dict[str, Any]:
@@ -612,13 +650,19 @@ _CRYSTALS = (
         "distances",
         distances,
         lambda run: run.protocol.rule.definition(),
-        _rule,
+        lambda run: {"rule": run.protocol.rule},
         piece=20_000,
         relaxed_too=True,
     ),
     Fact("charge neutral", neutral, _charges_mean, _charges, piece=50_000, relaxed_too=True),
     Fact("charge balance", bonds_balance, lambda run: bond_valence.definition(), piece=200),
-    Fact("space group", group_kept, _groups_mean, each=_groups, needs="space group"),
+    Fact(
+        "space group",
+        group_kept,
+        _groups_mean,
+        each=lambda run: {"requested": run.samples.asked["space_group"]},
+        needs="space group",
+    ),
     Fact("compound", compound, "at least two elements", piece=100_000),
     _unique("unique"),
     Novel("novel", unlike_known, _same, relaxed_too=True, compares=True, needs="known"),

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..crystals.rules import geometry_valid
-from ..descriptors.fingerprints import MEASURABLE
 from ..intervals import bootstrap, wilson
+from .facts import potential_name
 from .protocols import Distance, Mean, Share
 from .report import SHARE, Number
+from .samples import safe_counts
 
 if TYPE_CHECKING:
-    from .distributions import Measure
     from .engine import Run
 
 DRAW_SEED = 0
 NAN = float("nan")
 ALL = "all samples"
 COVERAGE = ("recall", "precision")
+LOW = ("stable", "metastable")
 
 
 def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
@@ -34,7 +35,7 @@ def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
     out = []
     for each in run.protocol.numbers:
         if isinstance(each, Share) and run.asked(*each.where, *each.but_not, *each.of):
-            out.append(_share(run, each))
+            out += [_share(run, each), *_calibrated(run, each)]
         elif isinstance(each, Mean) and run.asked(*each.over):
             out.append(_mean(run, each))
     if "disagreement" in run.values:
@@ -60,6 +61,36 @@ def _share(run: Run, share: Share) -> Number:
     return Number(share.name, value, n, *ends, "Wilson", SHARE, meaning, seconds, note)
 
 
+def _calibrated(run: Run, share: Share) -> list[Number]:
+    """What DFT is expected to say of a share of stable crystals, where two potentials tell."""
+    from ..energies import calibration
+    from ..energies.potentials import POTENTIALS
+
+    fact = next((fact for fact in LOW if fact in share.where), "")
+    others = [other for other in share.where if other not in LOW]
+    pair = tuple(potential_name(each) for each in run.potentials[:2])
+    known = set(pair) <= set(POTENTIALS) and not any("among" in other for other in others)
+    limit = getattr(run.protocol.energies, fact, float("nan"))
+    if share.but_not or not known or not calibration.calibrated(pair, limit):
+        return []
+    first = next(step.fact for step, _ in run.steps if step.fact in LOW)
+    rows = (run.facts[first] >= 0) & run.holds([*others, *share.of])
+    above = np.stack([run.values[f"energy_above_hull {name}"][rows] for name in pair], axis=1)
+    x = calibration.features(above, run.value("formation_energy")[rows])
+    fit, n = calibration.calibration(pair, limit), int(run.holds(share.of).sum())
+    if not n:
+        return []
+    held = safe_counts(run.content[np.flatnonzero(rows)]) > 0
+    strange = int((held & ~fit.seen).any(1).sum())
+    raw = _share(run, share)
+    note = f"the potentials say {raw.value:.1%}"
+    if strange:
+        note += f"; {strange} samples hold elements that the calibration never saw"
+    meaning = {**raw.definition, "calibrated": list(pair), "coefficients": list(fit.coefficients)}
+    name, ends = f"{share.name}, expected by DFT", fit.expected(x, n)
+    return [Number(name, ends[0], n, *ends[1:], "calibration", SHARE, meaning, 0.0, note)]
+
+
 def _mean(run: Run, mean: Mean) -> Number:
     values = run.value(mean.value)[run.holds(mean.over)]
     values = values[np.isfinite(values)]
@@ -75,51 +106,49 @@ def _mean(run: Run, mean: Mean) -> Number:
 
 
 def _distances(run: Run, wanted: Sequence[Distance]) -> list[Number]:
-    found: dict[str, tuple[Measure, float]] = {}  # with seconds
+    found: dict[str, Number] = {}
     out = []
     for each in wanted:
         rows = np.flatnonzero(run.holds([*each.over, "decodes"]))
         terms = {"measure": each.measure, "over": list(each.over) or ALL, "draw": each.draw}
         meaning = _meaning(run, each.over, **terms)
-        short = _too_few(run, rows, each)
+        short = _too_few(rows, each)
         if short:
             missing = (NAN, len(rows), NAN, NAN, "", each.unit, meaning, 0.0, short)
             out.append(Number(each.name, *missing))
             continue
         if each.measure not in found:
             start = time.perf_counter()
-            measures = _measured(run, each, rows)
-            seconds = time.perf_counter() - start
-            found |= {name: (measure, seconds) for name, measure in measures.items()}
-        kind = _of_coverage if each.measure in COVERAGE else _of_property
-        out.append(kind(each, *found[each.measure], len(run.samples), meaning))
+            measured = _measured(run, each, rows)
+            took = time.perf_counter() - start
+            found |= {name: replace(number, seconds=took) for name, number in measured.items()}
+        number = found[each.measure]
+        if each.measure in COVERAGE:
+            number = _of_all(number, each.measure, len(run.samples))
+        about = {**meaning, **number.definition}
+        out.append(replace(number, name=each.name, unit=each.unit, definition=about))
     return out
 
 
-def _too_few(run: Run, rows: np.ndarray, distance: Distance) -> str:
+def _too_few(rows: np.ndarray, distance: Distance) -> str:
     if not len(rows):
         return "no sample takes part"
     if distance.draw and len(rows) < distance.draw:
         return f"{distance.draw:,} valid samples are needed, there are {len(rows):,}"
-    if not distance.draw and not len(_measurable(run, rows)):
-        return "no sample can have a fingerprint"
     return ""
 
 
-def _measurable(run: Run, rows: np.ndarray) -> np.ndarray:
-    """Rows that CrystalNN can take in time and memory."""
-    return rows[geometry_valid(run.samples.crystals[rows], MEASURABLE)]
-
-
-def _measured(run: Run, distance: Distance, rows: np.ndarray) -> dict[str, Measure]:
+def _measured(run: Run, distance: Distance, rows: np.ndarray) -> dict[str, Number]:
     from .distributions import CUTOFFS, coverage, wasserstein
 
     crystals, reference = run.samples.crystals, run.reference.crystals
     if distance.measure in COVERAGE:
-        made, how = crystals[_measurable(run, rows)], {"progress": run.progress}
-        how |= {"processes": run.workers.workers}
         return coverage(
-            made, reference, cutoffs=CUTOFFS.get(run.reference.name, CUTOFFS["mp_20"]), **how
+            crystals[rows],
+            reference,
+            cutoffs=CUTOFFS.get(run.reference.name, CUTOFFS["mp_20"]),
+            processes=run.workers.workers,
+            progress=run.progress,
         )
     if distance.draw:
         rng = np.random.default_rng(DRAW_SEED)
@@ -127,30 +156,16 @@ def _measured(run: Run, distance: Distance, rows: np.ndarray) -> dict[str, Measu
     return {distance.measure: wasserstein(crystals[rows], reference, distance.measure)}
 
 
-def _of_coverage(
-    distance: Distance, measure: Measure, seconds: float, n: int, meaning: dict[str, Any]
-) -> Number:
-    """Samples without a fingerprint are not covered, and stay in the denominator of precision."""
-    value, low, high, of = measure.value, measure.low, measure.high, measure.n
-    lost = len(measure.failed)
-    if distance.measure == "precision" and of != n:
-        lost += n - of
-        hits = round(value * of)
-        value, of = hits / n, n
-        low, high = (float(end) for end in wilson(hits, n))
-    note = f"{lost} samples have no fingerprint" if lost else ""
-    about = {**meaning, **measure.definition, "samples": n}
-    return Number(distance.name, value, of, low, high, "Wilson", SHARE, about, seconds, note)
-
-
-def _of_property(
-    distance: Distance, measure: Measure, seconds: float, n: int, meaning: dict[str, Any]
-) -> Number:
-    lost = len(measure.failed) + len(measure.failed_reference)
-    note = f"{lost} crystals could not be measured" if lost else ""
-    ends = (measure.value, measure.n, measure.low, measure.high)
-    about = {**meaning, **measure.definition}
-    return Number(distance.name, *ends, "bootstrap", distance.unit, about, seconds, note)
+def _of_all(number: Number, measure: str, n: int) -> Number:
+    """Samples that do not decode are not covered, and stay in the denominator of precision."""
+    number = replace(number, definition={**number.definition, "samples": n})
+    if measure != "precision" or number.n == n:
+        return number
+    hits = round(number.value * number.n)
+    low, high = (float(end) for end in wilson(hits, n))
+    undecoded = f"{n - number.n} samples do not decode"
+    note = "; ".join(filter(None, (undecoded, number.note)))
+    return replace(number, value=hits / n, n=n, low=low, high=high, note=note)
 
 
 # ---- what they share

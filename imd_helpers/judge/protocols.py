@@ -93,6 +93,8 @@ class Energies:
     Attributes:
         fmax: relaxations end below this force, eV/Å.
         steps: most evaluations of one relaxation.
+        rattle: Å; relaxed crystals are pushed out of their symmetry by this much and relaxed
+            again, and the lower of both minima counts. 0: not.
         lattice_scan: crystals whose sites symmetry fixes are scanned in volume instead.
         ensemble: with several potentials the energy above hull is their mean, else the first's.
         stable: largest energy above hull of a stable crystal, eV/atom.
@@ -105,6 +107,7 @@ class Energies:
 
     fmax: float = 0.05
     steps: int = 500
+    rattle: float = 0.0
     lattice_scan: bool = False
     ensemble: bool = False
     stable: float = 0.0

@@ -160,10 +160,6 @@ class Report:
         numbers = {f"number {number.name}": dict(number.definition) for number in self.numbers}
         return {"report": {"protocol": self.protocol, **self.about}, **stages, **numbers}
 
-    def compare(self, *others: Report) -> pd.DataFrame:
-        """See `compare`."""
-        return compare([self, *others])
-
     def to_json(self) -> str:
         """The whole report as JSON text, without samples and relaxed crystals."""
         data = {

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from ..crystals.samples import Samples, room_for
 from ..networks import History, TrainConfig, checkpoint, fit, losses
 from ..networks.fit import Game
+from ..networks.team import Team
 from ..runtime import InputError, device, lookup, whole
 from ..work import locked
 
@@ -262,11 +263,12 @@ class Gan(Game):
         recipe = {k: v for k, v in about["config"].items() if k != "train"}
         same = {**about, "config": recipe, "data": model.data_digest()}
         how = {"resume": resume, "identity": same, "progress": progress}
-        with nullcontext() if folder is None else locked(Path(folder)):
+        first = folder is not None and Team.join().rank == 0  # of the processes of torchrun
+        with locked(Path(folder)) if first else nullcontext():
             history = fit(model, config.train, folder=folder, **how)
             if history.ema is not None:
                 model.networks[model.averaged].load_state_dict(history.ema.state_dict())
-            if folder is not None:
+            if first:
                 about["profile"] = profile
                 weights = model.save(Path(folder) / "model.safetensors")
                 record = {"seconds": history.seconds, "rows": history.rows}

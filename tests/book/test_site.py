@@ -1,6 +1,7 @@
 """The built pages, read as files: complete, self-contained, described for those who cannot see."""
 
 import re
+import sys
 
 import nbformat
 import pytest
@@ -55,6 +56,15 @@ def test_the_download_button_serves_the_notebook_beside_the_chapter(html, page, 
     for link in links:
         served = ((html / page.name).parent / link).resolve()
         assert served.read_bytes() == (repo / "book" / f"{page.name}.ipynb").read_bytes()
+
+
+def test_a_folded_cell_says_what_is_in_it(repo):
+    sys.path.insert(0, str(repo / "book" / "_ext"))
+    from imd_pages import what_is_folded
+
+    assert what_is_folded("assert a\nassert b") == "Check, 2 assertions"
+    assert what_is_folded("# no one twice\nassert a") == "Check: no one twice"
+    assert what_is_folded("fig, ax = plt.subplots()") == "Code of the figure"
 
 
 @each_page

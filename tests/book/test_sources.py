@@ -197,6 +197,18 @@ def test_the_readme_opens_notebooks_at_the_configured_address(repo):
         assert (repo / address.folder / name).is_file(), f"README.md: there is no {name}"
 
 
+def test_the_table_of_systems_names_chapters_and_papers_that_exist(repo):
+    """One table, `_status.md`, for every page that says how far the book is."""
+    text = (repo / "book" / "_status.md").read_text("utf-8")
+    rows = [line for line in text.splitlines()[2:] if line]
+    assert len(rows) == 8
+    known = References(repo / "book" / "references.bib").entries
+    for row in rows:
+        assert set(re.findall(r"\{cite:p\}`([^`]+)`", row)) <= set(known), row
+        for chapter in re.findall(r"\{doc\}`/([^`]+)`", row):
+            assert chapter in {page.name for page in CHAPTERS}, row
+
+
 def test_licences_lie_beside_what_is_vendored(repo):
     vendor = repo / "book" / "_assets" / "vendor"
     for folder in vendor.iterdir():

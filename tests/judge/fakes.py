@@ -47,7 +47,9 @@ def energies_are_above_hull(counts, energy, potential="chgnet"):
     """A hull at zero: what the spring says is the energy above hull; 4 known compounds compete."""
     energy = np.asarray(energy, dtype=float)
     n = len(energy)
-    return HullVerdict(energy, energy - 1.0, np.full(n, 4), np.isfinite(energy), ("",) * n)
+    nothing = np.zeros(n)
+    formed = energy - 1.0
+    return HullVerdict(energy, nothing, formed, np.full(n, 4), np.isfinite(energy), ("",) * n)
 
 
 def use_fake_hull(monkeypatch):

@@ -14,13 +14,14 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
+import torch
 from fakes import Spring, use_fake_hull
 
 import imd_helpers as imd
 from imd_helpers import work
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.samples import Samples, set_digest
-from imd_helpers.judge import PROTOCOLS, Report, engine, facts, judge
+from imd_helpers.judge import PROTOCOLS, Report, compare, engine, facts, judge
 from imd_helpers.judge.protocols import Distance, Protocol, Step
 from imd_helpers.judge.samples import Known
 from imd_helpers.runtime import InputError
@@ -344,6 +345,15 @@ def test_chgnet_and_the_real_hull(tmp_path):
     squeezed = CrystalBatch(rock.lattice * 0.97, rock.frac, rock.numbers)
     report = judge(squeezed, reference=None, cache=tmp_path)
     assert report.facts["converged"][0] == 1
+    assert report.values["gain by rattling"][0] < 1e-3
+    assert report.values["symmetry kept"][0] == 1
+    told = {number.name: number for number in report.numbers}
+    raw, expected = told["S.U.N."], told["S.U.N., expected by DFT"]
+    assert 0 < expected.value < 0.5
+    assert expected.low <= expected.value <= expected.high
+    assert expected.note == f"the potentials say {raw.value:.1%}"
+    alone = judge(squeezed, reference=None, potentials=["chgnet"])
+    assert not any("expected" in number.name for number in alone.numbers)
     assert abs(report.values["energy_above_hull"][0]) < 0.05
     assert -2.3 < report.values["formation_energy"][0] < -1.7  # 298 K: -2.13 eV/atom
     assert 10 < report.values["bulk_modulus"][0] < 40  # GPa; measured 24
@@ -473,6 +483,19 @@ def test_coverage_and_distances(known, monkeypatch, tmp_path):
     assert Report.from_json(report.to_json()).to_json() == report.to_json()
 
 
+@pytest.mark.parametrize("noise", [1e-9, -1e-9])
+def test_rounding_noise_makes_no_other_crystal(samples, noise):
+    part = samples[:20]
+    frac = torch.where(part.mask[..., None], torch.tensor([0.0625, 0.0, 1 / 3]), part.frac)
+    cell = part.lattice.round(decimals=2) + 0.0005  # a digit that people write, and round
+    one = CrystalBatch(cell, frac, part.numbers)
+    other = CrystalBatch(cell + noise, (frac + noise) % 1, part.numbers)  # 0 may become 1
+    assert set_digest(one) == set_digest(other)
+    shared = [engine._digest_of_samples(Samples.of(each)) for each in (one, other)]
+    assert shared[0] == shared[1]
+    assert set_digest(one) != set_digest(CrystalBatch(cell + 0.002, frac, part.numbers))
+
+
 # ---- the report
 
 
@@ -503,7 +526,7 @@ def test_json_keeps_everything(samples, known, monkeypatch):
     assert "M.S.U.N." in report._repr_html_()
     assert "a &lt; b" in report._repr_html_()
     assert "S.U.N." in str(report)
-    report.compare(back)
+    compare([report, back])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import imd_helpers as imd
 from imd_helpers.crystals import compositions, elements
 from imd_helpers.crystals.compositions import amounts, first_rows, member
 from imd_helpers.crystals.samples import PIECE, Samples, Stream
-from imd_helpers.judge import PROTOCOLS, judge
+from imd_helpers.judge import PROTOCOLS, compare, judge
 from imd_helpers.runtime import InputError
 
 
@@ -132,7 +132,7 @@ def test_alloys_are_a_choice_that_stands_in_the_definition():
     assert with_alloys.facts["charge balanced"].all()
     assert not without.facts["charge balanced"].any()
     with pytest.raises(imd.judge.DefinitionError, match="alloys"):
-        with_alloys.compare(without)
+        compare([with_alloys, without])
 
 
 def test_uniqueness_falls_with_the_number_of_samples():

@@ -126,7 +126,7 @@ def test_only_equal_definitions_compare(known):
     }
     for key, other in different.items():
         with pytest.raises(DefinitionError, match=key):
-            one.compare(other)
+            compare([one, other])
         with pytest.raises(DefinitionError, match=key):
             imd.show.reports(one, other)
     trained = [funnel(crystals, training=known.crystals[50:k]) for k in (60, 61)]

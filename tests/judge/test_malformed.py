@@ -211,7 +211,7 @@ def test_coverage_does_not_stop_at_them(all_of_them, monkeypatch, tmp_path):
     report = judge(all_of_them, reference=batch(), protocol="cdvae", potentials=())
     assert report["COV-R"].value == 1.0
     assert report["COV-P"].n == report.n
-    assert "samples have no fingerprint" in report["COV-P"].note
+    assert "samples could not be measured" in report["COV-P"].note
 
 
 def test_everything_wrong_and_nothing_else(all_of_them):

@@ -239,13 +239,13 @@ def test_an_ensemble_takes_the_mean(samples, monkeypatch):
     assert spread.value == pytest.approx(0.08 / 4, abs=1e-4)  # 0, 0.08, 0, 0
     assert spread.unit == "eV/atom"
     with pytest.raises(DefinitionError, match="disagreement of the potentials"):
-        lemat.compare(judge(samples, protocol="lemat", potentials=(one,), **options))
+        compare([lemat, judge(samples, protocol="lemat", potentials=(one,), **options)])
 
 
 def test_other_protocols_do_not_compare(samples, spring):
     one, two = (run(samples, spring, p) for p in ("mattergen", "imd"))
     with pytest.raises(DefinitionError, match="protocol"):
-        one.compare(two)
+        compare([one, two])
     table = compare([one, run(samples, spring, "mattergen", name="again")])
     assert table.loc["S.U.N."].tolist() == ["40.0 % (16.8–68.7)"] * 2  # Wilson, 4 of 10
 
@@ -306,7 +306,7 @@ def test_what_stands_in_for_something_else_is_in_the_definition(samples, spring)
     assert "stands in for MatterSim" in report._repr_html_()
     changed = dataclasses.replace(PROTOCOLS["mattergen"], notes=("something else",))
     with pytest.raises(DefinitionError, match="notes is"):
-        report.compare(run(samples, spring, changed))
+        compare([report, run(samples, spring, changed)])
 
 
 def test_wrong_protocols(samples):
