@@ -133,10 +133,14 @@ def chapter(page: str, *, until: str) -> ModuleType:
         raise ValueError(f"{page}.md has no line {until!r}: name another one of the page")
     names = ModuleType(page)
     for cell in re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", before, flags=re.M | re.S):
-        code = re.sub(r"\A---\n.*?^---\n", "", cell, flags=re.M | re.S)
         with contextlib.redirect_stdout(io.StringIO()):
-            exec(compile(code, f"{page}.md", "exec"), vars(names))
+            exec(compile(code_of(cell), f"{page}.md", "exec"), vars(names))
     return names
+
+
+def code_of(cell: str) -> str:
+    """What a cell runs, without the options above it."""
+    return re.sub(r"\A(---\n.*?^---\n|(:\w[^\n]*\n)+)", "", cell, flags=re.M | re.S)
 
 
 # ---- numbers

@@ -176,8 +176,9 @@ def numbers() -> dict[str, Any]:
     tables = {
         "CubicGAN, fixed": run("fixed")["funnel"]["own labels"],
         "CubicGAN, paper": run("paper")["funnel"]["own labels"],
-        "element substitution": baselines["Substitution"],
-        "random cubic crystals": baselines["RandomCubic"],
+        "ion exchange": baselines["ion exchange"],
+        "element substitution": baselines["substitution"],
+        "random cubic crystals": baselines["random"],
     }
     rows = [row for table in tables.values() for row in table]
     (n,) = {row["n"] for row in rows}
@@ -494,9 +495,9 @@ def funnels(page: Page, record: Record) -> None:
     for column, stage in zip(columns, stages, strict=True):
         page.text(column, 446, stage, 23, color=page.theme.muted)
         page.line([column, column], [456, 668], 1, zorder=0.5)
-    colours = (page.theme.fixed, page.theme.published, page.theme.plain, page.theme.plain)
+    colours = (page.theme.fixed, page.theme.published, *[page.theme.plain] * len(record.shares))
     for k, (name, shares) in enumerate(record.shares.items()):
-        y = 484 + k * 53
+        y = 480 + k * 43
         band(page, columns, y, [1.0, *shares], colours[k])
         page.text(272, y + 8, name, 26, ha="right")
         page.text(1452, y + 10, f"{100 * shares[-1]:.1f} %", 31, ha="left", color=page.theme.ink)
@@ -514,7 +515,7 @@ def band(page: Page, columns: np.ndarray, y: float, shares: Sequence[float], col
     before = np.minimum(place.astype(int), len(shares) - 2)
     t = place - before
     share = np.array(shares)
-    half = 21 * (
+    half = 17 * (
         share[before] + (share[before + 1] - share[before]) * t**3 * (10 - 15 * t + 6 * t**2)
     )
     page.axes.fill_between(x, y - half, y + half, color=colour, linewidth=0.8, zorder=2)

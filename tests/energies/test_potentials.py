@@ -83,7 +83,7 @@ def calculator(name):
         return CHGNetCalculator(potential(name).model, use_device="cpu", on_isolated_atoms="ignore")
     from sevenn.calculator import SevenNetCalculator
 
-    return SevenNetCalculator("7net-0", device="cpu")
+    return SevenNetCalculator(potential(name).weights, device="cpu")
 
 
 @pytest.mark.parametrize("name", POTENTIALS)

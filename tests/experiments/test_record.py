@@ -99,7 +99,7 @@ def bound(code: str) -> set[str]:
     return names
 
 
-def test_pages_hold_what_experiments_take_from_them():
+def test_pages_hold_what_experiments_take_from_them(record):
     taken = 0
     for script in SCRIPTS:
         text = script.read_text()
@@ -110,7 +110,7 @@ def test_pages_hold_what_experiments_take_from_them():
             assert whole.count(f"\n{until}\n") == 1, f"{script.name}: {page} has no line {until!r}"
             before = whole.partition(f"\n{until}\n")[0]
             cells = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```", before, flags=re.M | re.S)
-            code = "\n".join(re.sub(r"\A---\n.*?^---\n", "", c, flags=re.M | re.S) for c in cells)
+            code = "\n".join(record.code_of(cell) for cell in cells)
             wanted = set(re.findall(r"\b(?:PAGE|page\(\))\.(\w+)", text))
             assert wanted <= bound(code), f"{script.name}: {wanted - bound(code)} not in {page}"
             taken += len(wanted)
