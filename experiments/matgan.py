@@ -34,23 +34,21 @@ from sklearn.metrics import roc_auc_score
 from torch import nn
 
 import imd_helpers as imd
-from imd_helpers.baselines import RandomFormulas, SubstitutedFormulas
-from imd_helpers.crystals import elements
-from imd_helpers.crystals.compositions import first_rows, member, reduced
+from imd_helpers.baselines import RandomFormulas, ladder
+from imd_helpers.crystals.compositions import first_rows, member
 from imd_helpers.crystals.samples import Samples, Stream
 from imd_helpers.datasets import formula_sets
 from imd_helpers.descriptors.composition_matrix import (
     ELEMENTS,
     MAX_COUNT,
     CompositionMatrix,
-    fits,
 )
 from imd_helpers.judge import PROTOCOLS, Report
 from imd_helpers.judge import charge as composition
 from imd_helpers.models import formula_models, matgan
 from imd_helpers.models.matgan import MatGan
 from imd_helpers.models.sequence_gan import SequenceGan, SequenceGanConfig
-from imd_helpers.networks import fit, layers
+from imd_helpers.networks import History, fit, layers
 from imd_helpers.networks.epochs import fit_epochs, seeded
 from imd_helpers.networks.losses import slope
 from imd_helpers.predictors import FormulaPredictor
@@ -124,13 +122,12 @@ def train(variant: str) -> None:
     judge(variant)
 
 
-def trained(variant: str, into: Path, seed: int = 0) -> MatGan | SequenceGan:
+def trained(variant: str, into: Path, seed: int = 0) -> tuple[Any, History]:
     """A variant at the profile `full`; goes on with what the folder has."""
     keep = imd.judge.charge_neutral if variant == "neutral" else None
-    model, _ = model_of(variant).train(
+    return model_of(variant).train(
         variant, profile="full", folder=into, resume=True, seed=seed, keep=keep
     )
-    return model
 
 
 # ---- verdicts
@@ -157,6 +154,8 @@ def shares(counts: np.ndarray) -> list[Row]:
         smact = composition.definition(oxidation_states=states)["smact"]
         neutral, balanced = (
             int(imd.judge.charge_neutral(counts, pauling=pauling, **rule).sum())
+            if len(counts)
+            else 0
             for pauling in (False, True)
         )
         found = {"n": len(counts), "neutral": neutral, "balanced": balanced}
@@ -257,9 +256,10 @@ def seeds(variant: str) -> None:
 
 def one_seed(variant: str, seed: int) -> Row:
     """Train once more, and judge."""
-    model = trained(variant, record.BUILD / f"{variant}-{seed}", seed)
+    model, history = trained(variant, record.BUILD / f"{variant}-{seed}", seed)
     found = verdicts(Stream(model, N_JUDGED, seed=SEED), *sets_of(variant), name=variant)
-    return {key: found[key] for key in OF_A_SEED}
+    last = history.rows[-1]["critic_distance"]
+    return {"critic_distance": last, **{key: found[key] for key in OF_A_SEED}}
 
 
 def million(variant: str) -> None:
@@ -294,74 +294,12 @@ def million(variant: str) -> None:
 # ---- without a GAN
 
 
-class Copies:
-    """Training formulas, at random."""
-
-    def __init__(self, training: np.ndarray) -> None:
-        self.training = training.astype(np.int64)
-
-    def sample(self, n: int, *, seed: int = 0) -> Samples:
-        """Make n compositions."""
-        return Samples.from_counts(np.random.default_rng(seed).choice(self.training, size=n))
-
-
-class Marginals:
-    """Each element absent or there so many times as often as in training, whatever the others."""
-
-    def __init__(self, training: np.ndarray) -> None:
-        chosen = training[:, list(ELEMENTS)]  # (n, 85)
-        self.share = np.stack([(chosen == k).mean(0) for k in range(MAX_COUNT + 1)], 1)  # (85, 9)
-
-    def sample(self, n: int, *, seed: int = 0) -> Samples:
-        """Make n compositions: zeros where fewer than 2 or more than 8 elements were drawn."""
-        drawn = np.random.default_rng(seed).random((n, len(ELEMENTS), 1))
-        counts = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
-        counts[:, list(ELEMENTS)] = (drawn > self.share.cumsum(1)[:, :-1]).sum(2)
-        counts[~fits(counts)] = 0
-        return Samples.from_counts(reduced(counts))
-
-
-class Exchange:
-    """Training formulas with one element exchanged for one that stands in its place elsewhere.
-
-    How often two elements stand in the same place, with the same number of atoms beside the same
-    others, is counted in the training set.
-    """
-
-    def __init__(self, training: np.ndarray) -> None:
-        self.training = training.astype(np.int64)
-        places: dict[bytes, list[int]] = {}
-        for row in training:
-            for z, hole in zip(np.flatnonzero(row), holes(row), strict=True):
-                places.setdefault(hole, []).append(int(z))
-        together = np.zeros((elements.N_COLUMNS, elements.N_COLUMNS))
-        for held in places.values():
-            together[np.ix_(held, held)] += 1 - np.eye(len(held))
-        self.often = together / together.sum(1, keepdims=True).clip(min=1)
-
-    def sample(self, n: int, *, seed: int = 0) -> Samples:
-        """Make n compositions: zeros where the new element was there already."""
-        rng, rows = np.random.default_rng(seed), np.arange(n)
-        counts = rng.choice(self.training, size=n)
-        old = np.where(counts > 0, rng.random(counts.shape), -1.0).argmax(1)
-        last = elements.N_COLUMNS - 1
-        new = (self.often[old].cumsum(1) < rng.random((n, 1))).sum(1).clip(max=last)
-        taken = counts[rows, new] > 0
-        counts[rows, new], counts[rows, old] = counts[rows, old], 0
-        counts[taken] = 0
-        return Samples.from_counts(reduced(counts), "two elements became one")
-
-
 def baselines() -> None:
     """The same verdicts for samplers without a GAN, and the shares of the training sets."""
     training, hidden = sets_of("icsd")
-    makers: dict[str, Any] = {
-        "training copies": Copies(training),
-        "marginals": Marginals(training),
-        "random": RandomFormulas(training),
+    makers = {
+        **ladder(training),
         "random, balanced": RandomFormulas(training, accept=imd.judge.charge_neutral),
-        "substitution": SubstitutedFormulas(training),
-        "exchange": Exchange(training),
         "RNN": formula_models.load(formula_models.checkpoint_path("rnn")),
     }
     found = {}

@@ -65,6 +65,8 @@ def new_by_elements(report: Report, training: np.ndarray) -> pd.DataFrame:
 
 def n_elements(counts: np.ndarray) -> np.ndarray:
     """(n,) number of different elements of (n, 119) counts."""
+    if not len(counts):
+        return np.zeros(0, dtype=np.int64)
     return np.concatenate([np.count_nonzero(counts[part], 1) for part in blocks(len(counts))])
 
 

@@ -39,7 +39,6 @@ class MatGanConfig(GanConfig):
     CHOICES: ClassVar = {"network": NETWORKS, "loss": LOSSES, "data": formula_sets.ROLES}
     network: str = "icsd"  # published layers of size ``oqmd`` or ``icsd`` (also used for MP)
     normal_weights: bool = True  # draw all from N(0, 1), as published, instead of torch's way
-    flat_norm: bool = True  # published: first norm before the reshape, else one a channel
     norm_in_critic: bool = True  # published; a sample's penalty then depends on its batch
     hard: bool = False  # draw a count or none for each element; otherwise 680 sigmoids, published
     loss: str = "penalty"  # of the critic: as in the code; ``plain``, as in the text; ``clipped``
@@ -55,7 +54,6 @@ class MatGanConfig(GanConfig):
 PAPER = MatGanConfig()
 FIXED = MatGanConfig(
     normal_weights=False,
-    flat_norm=False,
     norm_in_critic=False,
     hard=True,
     train=TrainConfig(
@@ -108,10 +106,8 @@ class Generator(nn.Module):
         self.hard = config.hard
         into = config.channels(first)
         self.seed = (into, HEIGHTS[0], 4)
-        n = math.prod(self.seed)
-        self.dense = nn.Linear(config.latent, n)
-        self.first_norm = nn.BatchNorm1d(n) if config.flat_norm else nn.BatchNorm2d(into)
-        self.normed = (n,) if config.flat_norm else self.seed
+        self.dense = nn.Linear(config.latent, math.prod(self.seed))
+        self.first_norm = nn.BatchNorm1d(math.prod(self.seed))  # before the reshape, as published
         self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
         step = 0
         for kernel, stride, published in plan:
@@ -126,8 +122,8 @@ class Generator(nn.Module):
 
     def forward(self, noise: Tensor) -> Tensor:
         """(batch, latent) to (batch, 85, 8)."""
-        x = self.first_norm(self.dense(noise).view(-1, *self.normed))
-        x = torch.relu(x).view(-1, *self.seed)  # (batch, channels, 6, 4)
+        x = torch.relu(self.first_norm(self.dense(noise)))  # (batch, channels x 6 x 4)
+        x = x.view(-1, *self.seed)  # (batch, channels, 6, 4)
         for layer, norm in zip(self.layers[:-1], self.norms[:-1], strict=True):
             x = torch.relu(norm(layer(x)))  # (batch, channels, 11 → 22 → 43, 8)
         x = self.layers[-1](x).squeeze(1)
@@ -232,7 +228,7 @@ class MatGan(CompositionGan):
 
     ``paper`` keeps every layer, the published width, rates and batch; its length is smaller: 1,000
     passes over the ICSD, as published, are days of one CPU core, and those of the package are of
-    profile ``full``. ``fixed`` keeps the convolutions, and mends what stands in their way.
+    profile ``full``. ``fixed`` keeps the layers, and mends what stands in their way.
     """
 
     name = "matgan"

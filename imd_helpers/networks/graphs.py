@@ -2,7 +2,9 @@
 
 Knows tensors only: features of sites, edges and their features, and which graph a site belongs to.
 
-Source: Xie & Grossman, Phys. Rev. Lett. 120 (2018) 145301, and its code.
+Source: Xie & Grossman, Phys. Rev. Lett. 120 (2018) 145301; ``published`` layers as in its code,
+`cgcnn/model.py` of txie-93/cgcnn, commit 12d1ba9, which `cgcnn/model_PU_learning.py` of
+kaist-amsg/Synthesizability-PU-CGCNN, commit dcc9372, repeats.
 """
 
 from __future__ import annotations
@@ -19,22 +21,27 @@ class GraphConvolution(nn.Module):
     ``z = (v_i, v_j, u_ij)``, then softplus. The two weight matrices are kept in three parts, for
     centre, neighbour and edge: those of the sites then act once a site and not once an edge.
 
-    Source: Xie & Grossman (2018), eq. 5; batch norm and the last softplus as in its code.
+    Source: Xie & Grossman (2018), eq. 5; batch norm and the last softplus as in its code, where a
+    second batch norm acts on all 2 F numbers of an edge before they are split (line 82).
     """
 
-    def __init__(self, width: int, edge_width: int) -> None:
-        """Features of sites and of edges have these widths."""
+    def __init__(self, width: int, edge_width: int, *, published: bool = False) -> None:
+        """Features of sites and of edges have these widths; with the second batch norm or without.
+
+        Without it the layer is equation 5, and does not depend on which edges share a batch.
+        """
         super().__init__()
         self.centre = nn.Linear(width, 2 * width)
         self.neighbour = nn.Linear(width, 2 * width, bias=False)
         self.edge = nn.Linear(edge_width, 2 * width, bias=False)
+        self.edge_norm = nn.BatchNorm1d(2 * width) if published else nn.Identity()
         self.norm = nn.BatchNorm1d(width)
 
     def forward(self, sites: Tensor, edge_index: Tensor, edges: Tensor) -> Tensor:
         """New (sites, width) from old ones, (2, edges) indices and (edges, edge_width)."""
         i, j = edge_index
         z = self.centre(sites)[i] + self.neighbour(sites)[j] + self.edge(edges)
-        gate, core = z.chunk(2, dim=-1)  # (edges, width) each
+        gate, core = self.edge_norm(z).chunk(2, dim=-1)  # (edges, width) each
         messages = torch.sigmoid(gate) * functional.softplus(core)
         total = torch.zeros_like(sites).index_add(0, i, messages)  # (sites, width)
         return functional.softplus(sites + self.norm(total))
@@ -44,16 +51,31 @@ class GraphNetwork(nn.Module):
     """Convolutions, the mean over the sites of each graph, and two layers to one number."""
 
     def __init__(
-        self, site_width: int, edge_width: int, *, width: int = 32, convolutions: int = 2
+        self,
+        site_width: int,
+        edge_width: int,
+        *,
+        width: int = 32,
+        convolutions: int = 2,
+        published: bool = False,
+        dropout: float = 0.0,
     ) -> None:
-        """Input widths, hidden width and depth."""
+        """Input widths, hidden width and depth.
+
+        ``published`` adds the batch norm of the edges and a softplus on the mean (line 165);
+        ``dropout`` acts before the last layer, published 0.5 for classes and none for regression.
+        """
         super().__init__()
         self.embed = nn.Linear(site_width, width)
         self.convolutions = nn.ModuleList(
-            GraphConvolution(width, edge_width) for _ in range(convolutions)
+            GraphConvolution(width, edge_width, published=published) for _ in range(convolutions)
         )
         self.head = nn.Sequential(
-            nn.Linear(width, 2 * width), nn.Softplus(), nn.Linear(2 * width, 1)
+            nn.Softplus() if published else nn.Identity(),
+            nn.Linear(width, 2 * width),
+            nn.Softplus(),
+            nn.Dropout(dropout),
+            nn.Linear(2 * width, 1),
         )
 
     def forward(

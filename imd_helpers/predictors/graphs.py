@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..crystals import elements
 from ..crystals.compositions import checked
 from ..descriptors.crystal_graph import CrystalGraph, gaussians
 from ..networks.epochs import fit_epochs, seeded
@@ -20,24 +22,30 @@ from ..networks.graphs import GraphNetwork
 from ..runtime import InputError, device
 from .base import UNFITTED, checked_values
 
-N_SITE = 23  # features of an element
 EDGE_STOP = 8.0  # Å, the last centre of the Gaussians of an edge
+PUBLISHED = ("group", "row", "electronegativity", "covalent_radius", "molar_volume")
 EDGE_STEP = 0.4  # Å; published 0.2: the coarser one costs half and loses little
 
 
 class GraphReader(GraphNetwork):
-    """A graph network that makes the features of sites and edges itself."""
+    """The published network, which makes the features of sites and edges itself."""
 
-    def __init__(self, *, width: int, convolutions: int, stop: float, step: float) -> None:
+    def __init__(
+        self, *, width: int, convolutions: int, stop: float, step: float, dropout: float = 0.0
+    ) -> None:
         """Hidden width and depth; last centre of the Gaussians of an edge, and their step, Å."""
-        n_edge = gaussians(torch.zeros(1), stop=stop, step=step).shape[1]
-        super().__init__(N_SITE, n_edge, width=width, convolutions=convolutions)
+        n_site, n_edge = (
+            atom_features().shape[1],
+            len(gaussians(torch.zeros(()), stop=stop, step=step)),
+        )
+        depth = {"width": width, "convolutions": convolutions}
+        super().__init__(n_site, n_edge, **depth, published=True, dropout=dropout)
         self.stop, self.step = stop, step
 
     def read(self, graph: CrystalGraph, *, noise: float = 0.0) -> Tensor:
         """(graphs,) one number a graph, with normal noise on the features of the sites."""
         graph = graph.to(next(self.parameters()).device)
-        sites = graph.site_features()
+        sites = atom_features().to(graph.numbers.device)[graph.numbers]
         if noise:
             sites = sites + noise * torch.randn_like(sites)
         edges = graph.edge_features(stop=self.stop, step=self.step)
@@ -54,7 +62,6 @@ class GraphPredictor:
     batch: int = 64  # graphs in a step
     lr: float = 3e-3  # at the start
     seed: int = 0  # of weights and order
-    history: list[float] = field(default_factory=list, init=False)  # mean loss of each epoch
     _network: GraphReader | None = field(default=None, init=False, repr=False)
     _scale: tuple[float, float] = field(default=(0.0, 1.0), init=False, repr=False)
 
@@ -74,9 +81,8 @@ class GraphPredictor:
 
         def batches() -> Iterator[tuple[tuple[CrystalGraph, Tensor], int]]:
             order = rng.permutation(len(graph))[: n_batches * self.batch]
-            wanted = scaled[torch.as_tensor(order)].split(self.batch)
-            for pair in zip(chunks(graph[order], self.batch), wanted, strict=True):
-                yield pair, self.batch
+            for rows in order.reshape(n_batches, self.batch):
+                yield (graph[rows], scaled[torch.as_tensor(rows)]), self.batch
 
         def terms(batch: tuple[CrystalGraph, Tensor]) -> dict[str, Tensor]:
             return {"loss": functional.smooth_l1_loss(network.read(batch[0]), batch[1])}
@@ -85,15 +91,8 @@ class GraphPredictor:
             network = GraphReader(
                 width=self.width, convolutions=self.convolutions, stop=EDGE_STOP, step=EDGE_STEP
             ).to(device())
-            rows = fit_epochs(
-                network,
-                batches,
-                terms,
-                epochs=self.epochs,
-                lr=self.lr,
-                falling=self.epochs * n_batches,
-            )
-        self.history = [row["loss"] for row in rows]
+            falling = self.epochs * n_batches
+            fit_epochs(network, batches, terms, epochs=self.epochs, lr=self.lr, falling=falling)
         self._network = network.eval()
         return self
 
@@ -106,33 +105,52 @@ class GraphPredictor:
         """
         if self._network is None:
             raise InputError(UNFITTED)
-        out, rows = np.full(len(graph), np.nan), np.flatnonzero(graph.ok)
-        if len(rows):
-            parts = [self._network.read(part).cpu() for part in chunks(graph[rows], 512)]
-            out[rows] = self._scale[0] + self._scale[1] * torch.cat(parts).numpy()
+        out = np.full(len(graph), np.nan)
+        for rows in np.split(np.flatnonzero(graph.ok), range(512, len(graph), 512)):
+            if len(rows):
+                found = self._network.read(graph[rows]).cpu().numpy()
+                out[rows] = self._scale[0] + self._scale[1] * found
         return out
 
 
-# ---- graphs in batches, and graphs of formulas
+# ---- features, and graphs of formulas
 
 
-def chunks(graph: CrystalGraph, size: int) -> Iterator[CrystalGraph]:
-    """Consecutive graphs, ``size`` at a time; cuts where indexing would go through all edges."""
-    sites = np.r_[0, torch.cumsum(graph.n_sites, 0).numpy()]
-    of_edge = torch.bincount(graph.site_crystal[graph.edge_index[0]], minlength=len(graph))
-    edges = np.r_[0, torch.cumsum(of_edge, 0).numpy()]
-    for start in range(0, len(graph), size):
-        end = min(start + size, len(graph))
-        site, edge = slice(sites[start], sites[end]), slice(edges[start], edges[end])
-        yield CrystalGraph(
-            edge_index=graph.edge_index[:, edge] - int(sites[start]),
-            image=graph.image[edge],
-            distance=graph.distance[edge],
-            site_crystal=graph.site_crystal[site] - start,
-            numbers=graph.numbers[site],
-            ok=graph.ok[start:end],
-            reasons=graph.reasons[start:end],
-        )
+@cache
+def atom_features() -> Tensor:
+    """(119, 92) float32 one-hot features of the elements; a property without a value has no one.
+
+    Group (19, the first for the f block), period (7), valence electrons (12) and block (4); in ten
+    bins each electronegativity, covalent radius, ionization energy, electron affinity and volume.
+
+    Source:
+        The nine properties of Xie & Grossman (2018), and their 92 columns in all. Values are
+        pymatgen's; the bins are ours, equal parts of the range of the elements up to curium.
+    """
+    from pymatgen.core import Element
+
+    known = [Element.from_Z(z) for z in range(1, 119)]
+    block = np.array(["spdf".index(e.block) for e in known])
+    group, row, chi, radius, volume = (elements.column(name)[1:] for name in PUBLISHED)
+    group = np.where(block == 3, 0, group)
+    valence = np.where(group > 12, group - 10, np.where(group == 0, 3, group))
+    ionization = [(e.data.get("Ionization energies") or [np.nan])[0] for e in known]  # eV
+    affinity = np.array([e.data.get("Electron affinity", np.nan) for e in known])  # eV
+    kinds = ((group, 19), (row - 1, 7), (valence - 1, 12), (block, 4))
+    ranges = (chi, radius, np.log(ionization), affinity, np.log(volume))
+    parts = [_one_hot(*kind) for kind in kinds] + [_binned(values) for values in ranges]
+    return torch.as_tensor(np.pad(np.concatenate(parts, axis=1), ((1, 0), (0, 0)))).float()
+
+
+def _one_hot(index: np.ndarray, n: int) -> np.ndarray:
+    """(elements, n) one in the column of each index; none where there is no index."""
+    return index[:, None] == np.arange(n)
+
+
+def _binned(values: np.ndarray) -> np.ndarray:
+    """(elements, 10) which of ten equal parts of the range of the first 96 values each is in."""
+    low, high = np.nanmin(values[:96]), np.nanmax(values[:96])
+    return _one_hot(np.clip(np.floor((values - low) / (high - low) * 10), 0, 9), 10)
 
 
 def joined(one: CrystalGraph, two: CrystalGraph) -> CrystalGraph:

@@ -30,9 +30,10 @@ from ..networks.epochs import fit_epochs, seeded
 from ..networks.fit import average
 from ..runtime import InputError, device, progress_bar
 from .base import UNFITTED
-from .graphs import GraphReader, chunks, joined
+from .graphs import GraphReader, joined
 
-FORMAT = "imd-pu-cgcnn-1"
+FORMAT = "imd-pu-cgcnn-2"
+NOISE = 0.05  # standard deviation, on site features that teacher and student see
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ class PuConfig:
     convolutions: int = 3
     stop: float = 8.0  # largest value that the Gaussians of an edge reach, Å; 1 for shares
     step: float = 0.2  # between the Gaussians
+    dropout: float = 0.5  # before the last layer
     consistency: float = 0.0  # weight of the mean teacher's part of the loss; 0: plain bagging
     teacher_decay: float = 0.99  # of the teacher's running mean of the student's weights
-    noise: float = 0.05  # standard deviation, on site features that teacher and student see
     seed: int = 0  # of weights, bags and order
 
 
@@ -97,7 +98,14 @@ class PuEnsemble:
             )
         self.networks, self.drawn = [], np.zeros((0, len(unlabelled)), dtype=bool)
         if keep is not None and Path(keep).exists():
-            self._resume(keep)
+            found = type(self).load(keep)
+            if found.config != self.config or found.drawn.shape[1] != len(unlabelled):
+                raise InputError(
+                    f"{keep} holds bags of other settings ({found.config}) or of "
+                    f"{found.drawn.shape[1]} unlabelled instead of {len(unlabelled)}: move it "
+                    "away, or give another file"
+                )
+            self.networks, self.drawn = found.networks, found.drawn
         graph, missing = joined(positive, unlabelled), range(len(self.networks), self.config.bags)
         for bag in progress_bar(missing, "training", progress, unit="bag"):
             rng = np.random.default_rng((self.config.seed, bag))
@@ -108,17 +116,6 @@ class PuEnsemble:
             if keep is not None:
                 self.save(keep)
         return self
-
-    def _resume(self, path: Path | str) -> None:
-        """Take over the bags of a file of the same settings and the same number of materials."""
-        found = type(self).load(path)
-        if found.config != self.config or found.drawn.shape[1] != self.drawn.shape[1]:
-            raise InputError(
-                f"{path} holds bags of other settings ({found.config}) or of "
-                f"{found.drawn.shape[1]} unlabelled instead of {self.drawn.shape[1]}: move it "
-                "away, or give another file"
-            )
-        self.networks, self.drawn = found.networks, found.drawn
 
     def score(self, graph: CrystalGraph) -> np.ndarray:
         """(n,) mean probability to be a positive, over all bags; NaN for a graph that failed.
@@ -154,12 +151,11 @@ class PuEnsemble:
         if not self.networks:
             raise InputError(UNFITTED)
         out = np.full((len(self.networks), len(graph)), np.nan)
-        if graph.ok.any():
-            parts = [
-                torch.stack([torch.sigmoid(network.read(part)) for network in self.networks])
-                for part in chunks(graph[graph.ok], 4096)
-            ]
-            out[:, graph.ok] = torch.cat(parts, dim=1).numpy()
+        for rows in np.split(np.flatnonzero(graph.ok), range(4096, len(graph), 4096)):
+            if len(rows):
+                part = graph[rows]
+                each = [torch.sigmoid(network.read(part)) for network in self.networks]
+                out[:, rows] = torch.stack(each).numpy()
         return out
 
     # ---- one bag
@@ -177,10 +173,9 @@ class PuEnsemble:
             sides = [rng.permutation(rows) for rows in sides]
             whole = min(map(len, sides)) // half * half
             # both sides in one batch, or batch norm would centre each on itself
-            rows = np.stack([side[:whole].reshape(-1, half) for side in sides], axis=1)
-            for part in chunks(graph[rows.ravel()], 2 * half):
+            for rows in np.hstack([side[:whole].reshape(-1, half) for side in sides]):
                 free = graph[rng.choice(others, size=config.batch)] if config.consistency else None
-                yield (part, free), config.batch
+                yield (graph[rows], free), config.batch
 
         with seeded(int(rng.integers(2**31))):
             student = self._network().to(device())
@@ -188,7 +183,7 @@ class PuEnsemble:
             fit_epochs(
                 student,
                 batches,
-                lambda batch: {"loss": self._loss(student, teacher, *batch)},
+                lambda each: {"loss": bag_loss(student, teacher, *each, config.consistency)},
                 epochs=config.epochs,
                 lr=config.lr,
                 after_step=lambda: average(teacher, student, config.teacher_decay),
@@ -196,30 +191,8 @@ class PuEnsemble:
         return (teacher if config.consistency else student).cpu().eval()
 
     def _network(self) -> GraphReader:
-        names = ("width", "convolutions", "stop", "step")
+        names = ("width", "convolutions", "stop", "step", "dropout")
         return GraphReader(**{name: getattr(self.config, name) for name in names})
-
-    def _loss(
-        self,
-        student: GraphReader,
-        teacher: GraphReader,
-        labelled: CrystalGraph,
-        free: CrystalGraph | None,
-    ) -> Tensor:
-        """Cross-entropy of a batch whose first half are positives, and the mean teacher's part.
-
-        That is how far student and teacher differ on graphs that the bag gives no labels.
-        """
-        noise = self.config.noise if free is not None else 0.0
-        logits = student.read(labelled, noise=noise)
-        wanted = (torch.arange(len(logits), device=logits.device) < len(logits) // 2).float()
-        loss = functional.binary_cross_entropy_with_logits(logits, wanted)
-        if free is not None:
-            with torch.no_grad():
-                aim = torch.sigmoid(teacher.read(free, noise=noise))
-            apart = (torch.sigmoid(student.read(free, noise=noise)) - aim).square().mean()
-            loss = loss + self.config.consistency * apart
-        return loss
 
     # ---- on disk
 
@@ -252,6 +225,30 @@ class PuEnsemble:
         return ensemble
 
 
+def bag_loss(
+    student: GraphReader,
+    teacher: GraphReader,
+    labelled: CrystalGraph,
+    free: CrystalGraph | None,
+    consistency: float,
+) -> Tensor:
+    """Cross-entropy of graphs of which the first half are positives, and the mean teacher's part.
+
+    That is ``consistency`` times the mean square by which student and teacher differ on ``free``,
+    graphs that the bag gives no labels; with it, sites are read under noise.
+    """
+    noise = 0.0 if free is None else NOISE
+    logits = student.read(labelled, noise=noise)
+    wanted = (torch.arange(len(logits), device=logits.device) < len(logits) // 2).float()
+    loss = functional.binary_cross_entropy_with_logits(logits, wanted)
+    if free is None:
+        return loss
+    with torch.no_grad():
+        aim = torch.sigmoid(teacher.read(free, noise=noise))
+    apart = torch.sigmoid(student.read(free, noise=noise)) - aim
+    return loss + consistency * apart.square().mean()
+
+
 # ---- what a score means
 
 
@@ -275,9 +272,7 @@ def posterior(score: ArrayLike, prior: float) -> np.ndarray:
     if not 0 <= prior <= 1:
         raise InputError(f"prior={prior}: a share lies in [0, 1]")
     score = np.asarray(score, dtype=float)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        odds = np.where(score < 1, score / (1 - score), np.inf)
-        return np.minimum(prior * odds, 1.0) if prior else np.zeros_like(score)
+    return np.minimum(prior * score / np.maximum(1 - score, 1e-300), 1.0)
 
 
 def largest_prior(spies: ArrayLike, unlabelled: ArrayLike) -> float:
@@ -295,10 +290,12 @@ def largest_prior(spies: ArrayLike, unlabelled: ArrayLike) -> float:
         the spies of Liu et al., ICML 2002; the bound as in Blanchard et al., JMLR 11 (2010) 2973.
     """
     spies, unlabelled = np.asarray(spies, dtype=float), np.asarray(unlabelled, dtype=float)
-    if min(len(spies), len(unlabelled)) < 20:
-        raise InputError(f"{len(spies)} spies, {len(unlabelled)} unlabelled: at least 20 of each")
-    if not (np.isfinite(spies).all() and np.isfinite(unlabelled).all()):
-        raise InputError("scores must be finite: leave out what every bag saw")
+    few = min(np.isfinite(spies).sum(), np.isfinite(unlabelled).sum()) < 20
+    if few or not np.isfinite(np.concatenate([spies, unlabelled])).all():
+        raise InputError(
+            f"{len(spies)} spies, {len(unlabelled)} unlabelled: at least 20 finite scores of each; "
+            "leave out what every bag saw"
+        )
     above = np.arange(0.05, 0.951, 0.05)
     threshold = np.quantile(spies, 1 - above)
     tails = [np.mean(unlabelled >= t) / np.mean(spies >= t) for t in threshold]

@@ -13,6 +13,7 @@ from imd_helpers.descriptors import amd
 MOLECULES, COMPOSITIONS = "2_descriptors/molecules", "2_descriptors/compositions"
 COORDINATES, SYMMETRY = "2_descriptors/coordinates", "2_descriptors/symmetry"
 COMPARISON = "2_descriptors/comparison"
+PROPERTIES = "4_models/stability_synthesizability_properties"
 
 
 def verifies(label, page, name):
@@ -164,6 +165,28 @@ def test_invariance_of_a_descriptor_that_feels_only_the_origin(agrees):
     change = space["change"]
     found = change(lambda batch: batch.frac[:, 0, :1].numpy(), CrystalBatch.cat([two] * 8))
     agrees(found, 0.25 / 0.5, within=1e-9)
+
+
+@verifies("eq-ssp-blind", PROPERTIES, "left_unexplained")
+def test_no_constant_of_a_formula_beats_what_it_leaves_unexplained(agrees):
+    """The least mean square of 20,001 constants for each of five formulas."""
+    import pandas as pd
+
+    left_unexplained = page_functions(PROPERTIES, "left_unexplained")["left_unexplained"]
+    rng, tried = np.random.default_rng(0), np.linspace(0, 1, 20_001)
+    table = pd.DataFrame({"formula": rng.integers(5, size=40), "y": rng.random(40)})
+    least = sum(
+        ((part.to_numpy()[:, None] - tried) ** 2).sum(0).min()
+        for _, part in table.groupby("formula")["y"]
+    )
+    agrees(left_unexplained(table, "y"), least / 40, within=1e-8)
+
+
+@verifies("eq-ssp-false", PROPERTIES, "false_positives")
+def test_false_positives_of_a_counted_crowd(agrees):
+    """Of 1,000 unlabelled 100 are possible, and 80 of these and 90 of the others pass: 1/10."""
+    false_positives = page_functions(PROPERTIES, "false_positives")["false_positives"]
+    agrees(false_positives(0.8, 170 / 1000, 0.1), 90 / 900, within=1e-12)
 
 
 def test_a_chapter_that_lacks_the_function_is_refused():

@@ -38,7 +38,6 @@ STILL_WIDE = {
     "3_networks/gan_pathologies",
     "3_networks/vae_rnn_rl",
     "4_models/cubicgan",
-    "4_models/stability_synthesizability_properties",
     "5_judging/metrics",
     "5_judging/stability",
 }

@@ -48,11 +48,17 @@ def test_the_hull_of_a_made_up_binary():
         hull.hull_energy(np.array([0.1, 0.9]), phases[:1], energy[:1])
 
 
+HERE = "imd_helpers.energies.hull."
+
+
+@pytest.mark.equation("eq-stability-formation", function=HERE + "formation_energy")
+@pytest.mark.equation("eq-stability-hull", function=HERE + "above_hull")
 @pytest.mark.parametrize("name", POTENTIALS)
 @pytest.mark.parametrize(
     "system", [("Mg", "O"), ("Mg", "Mn", "O"), ("Sr", "Ti", "O"), ("Li", "Fe", "P", "O")]
 )
-def test_pymatgen_draws_the_same_hull(system, name):
+def test_pymatgen_draws_the_same_hull(system, name, agrees):
+    """pymatgen's phase diagram of the same phases, eV/atom."""
     known = diagram(system, name)
     rng = np.random.default_rng(0)
     formulas = [
@@ -64,9 +70,9 @@ def test_pymatgen_draws_the_same_hull(system, name):
     for i, formula in enumerate(formulas):
         composition = Composition(formula).fractional_composition
         above = energy[i] - known.get_hull_energy_per_atom(composition)
-        assert ours.energy_above_hull[i] - ours.missing[i] == pytest.approx(above, abs=1e-6)
+        agrees(ours.energy_above_hull[i] - ours.missing[i], above, within=1e-6)
         formed = known.get_form_energy_per_atom(PDEntry(composition, energy[i]))
-        assert ours.formation_energy[i] == pytest.approx(formed, abs=1e-6)
+        agrees(ours.formation_energy[i], formed, within=1e-6)
         assert ours.n_competitors[i] == sum(1 for e in known.all_entries if len(e.composition) > 1)
 
 

@@ -76,14 +76,28 @@ def lennard_jones():
     return phonons(argon(1.02 * EDGE), LennardJones())
 
 
-def test_frequencies_of_springs_between_neighbours_are_those_of_the_textbook(lennard_jones):
+HERE = "imd_helpers.energies.phonons."
+
+
+@pytest.mark.equation("eq-stability-modes", function=HERE + "phonons")
+def test_frequencies_of_springs_between_neighbours_are_those_of_the_textbook(lennard_jones, agrees):
+    """Closed forms of the phonons at X and L: a face-centred lattice, springs to neighbours."""
     places = {name: place for place, name in lennard_jones.ticks}
     at_x = lennard_jones.frequencies[np.isclose(lennard_jones.distance, places["X"])][0]
     unit = THZ * np.sqrt(SPRING / ARGON)
     expected = unit * np.sqrt([4, 4, 8])  # transverse twice, longitudinal
-    assert np.sort(at_x) == pytest.approx(expected, rel=2e-3)
+    agrees(np.sort(at_x), expected, within=2e-3, relative=True)
     at_l = lennard_jones.frequencies[np.isclose(lennard_jones.distance, places["L"])][0]
-    assert np.sort(at_l) == pytest.approx(unit * np.sqrt([2, 2, 8]), rel=2e-3)
+    agrees(np.sort(at_l), unit * np.sqrt([2, 2, 8]), within=2e-3, relative=True)
+
+
+@pytest.mark.equation("eq-stability-spring", function=HERE + "phonons")
+def test_two_sublattices_on_springs_swing_with_their_reduced_mass(agrees):
+    """Rock salt: each atom on two springs along a line, and the reduced mass of Mg and O, THz."""
+    edge = 2 * 2 ** (1 / 6) * SIGMA  # six neighbours of the other kind at the minimum
+    found = phonons(rock_salt(edge, 12, 8), LennardJones(), at_rest=False, dos=False)
+    expected = THZ * np.sqrt(2 * SPRING * (1 / 24.305 + 1 / 15.9994))
+    agrees(found.optical, np.full(3, expected), within=2e-3, relative=True)
 
 
 def test_a_crystal_of_springs_is_at_rest_and_has_no_imaginary_mode(lennard_jones):
@@ -112,14 +126,16 @@ def test_forces_that_do_not_add_up_break_the_sum_rule():
     assert "acoustic sum rule" in pinned.doubts[0]
 
 
-def test_the_sum_rule_is_measured_on_full_and_compact_force_constants():
+@pytest.mark.equation("eq-stability-sum", function=HERE + "acoustic_sum")
+def test_the_sum_rule_is_measured_on_full_and_compact_force_constants(agrees):
+    """Two atoms on one spring: no violation, and 1/3 of the largest if one constant is raised."""
     spring = np.eye(3) * 2.0
     full = np.array([[spring, -spring], [-spring, spring]])
-    assert acoustic_sum(full, [0, 1]) == 0
-    assert acoustic_sum(full[:1], [0]) == 0
+    agrees(acoustic_sum(full, [0, 1]), 0, within=1e-12)
+    agrees(acoustic_sum(full[:1], [0]), 0, within=1e-12)
     full[0, 0] *= 1.5
-    assert acoustic_sum(full, [0, 1]) == pytest.approx(1 / 3)
-    assert acoustic_sum(full[:1], [0]) == pytest.approx(1 / 3)
+    agrees(acoustic_sum(full, [0, 1]), 1 / 3, within=1e-12)
+    agrees(acoustic_sum(full[:1], [0]), 1 / 3, within=1e-12)
 
 
 def test_a_cusp_of_the_energy_is_noticed():

@@ -99,7 +99,7 @@ def bound(code: str) -> set[str]:
     return names
 
 
-def test_pages_hold_what_experiments_take_from_them():
+def test_pages_hold_what_experiments_take_from_them(record):
     taken = 0
     for script in SCRIPTS:
         text = script.read_text()

@@ -153,6 +153,8 @@ def test_recovery_and_novelty_by_number_of_elements():
     new = imd.judge.new_by_elements(found, counts_of("NaCl", "CsPbI3"))
     assert new["made"].tolist() == [2, 2]
     assert new["new"].tolist() == [1, 1]
+    nothing = imd.judge.new_by_elements(by_formulas(["nonsense"]), counts_of("NaCl"))
+    assert len(nothing) == 0
 
 
 def test_formulas_that_are_none_keep_their_places():

@@ -28,9 +28,28 @@ def test_the_sum_is_that_of_the_paper(graph):
     assert torch.allclose(found, functional.softplus(sites + expected / scale**0.5), atol=1e-5)
 
 
-def test_graphs_do_not_see_each_other_and_order_does_not_count(graph):
+def test_the_published_layer_has_a_norm_before_the_gate_and_one_behind_the_sum(graph):
+    """Both norms in training mode, over all edges and over all sites, written out."""
+    sites, edge_index, edges, _ = graph
+    layer = GraphConvolution(6, 3, published=True)
+    i, j = edge_index
+    weight = torch.cat([layer.centre.weight, layer.neighbour.weight, layer.edge.weight], dim=1)
+    z = torch.cat([sites[i], sites[j], edges], dim=1) @ weight.T + layer.centre.bias
+
+    def normed(x):
+        return (x - x.mean(0)) / (x.var(0, correction=0) + 1e-5).sqrt()
+
+    gate, core = normed(z).split(6, dim=1)
+    messages = torch.sigmoid(gate) * functional.softplus(core)
+    total = torch.stack([messages[i == site].sum(0) for site in range(5)])
+    expected = functional.softplus(sites + normed(total))
+    assert torch.allclose(layer(sites, edge_index, edges), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("published", [False, True])
+def test_graphs_do_not_see_each_other_and_order_does_not_count(graph, published):
     sites, edge_index, edges, owner = graph
-    network = GraphNetwork(6, 3, width=8).eval()
+    network = GraphNetwork(6, 3, width=8, published=published, dropout=0.5 * published).eval()
     both = network(sites, edge_index, edges, owner, 2)
     first = network(sites[:3], edge_index[:, :5], edges[:5], owner[:3], 1)
     assert torch.allclose(both[:1], first, atol=1e-6)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from imd_helpers.networks import checkpoint
-from imd_helpers.predictors.graphs import chunks, formula_graph
-from imd_helpers.predictors.pu import PuConfig, PuEnsemble, largest_prior, posterior
+from imd_helpers.predictors.graphs import formula_graph
+from imd_helpers.predictors.pu import PuConfig, PuEnsemble, bag_loss, largest_prior, posterior
 from imd_helpers.runtime import InputError
 
 SMALL = PuConfig(bags=4, epochs=15, batch=32, lr=1e-2, width=8, convolutions=1, stop=1.0, step=0.25)
@@ -109,7 +109,7 @@ def test_files_keep_networks_and_bags(trained, world, tmp_path):
     assert np.array_equal(twin.drawn, trained.drawn)
     assert np.allclose(twin.score(world["held out"]), trained.score(world["held out"]), atol=5e-3)
     foreign = checkpoint.write(tmp_path / "x.safetensors", {"a": torch.ones(1)}, {"format": "no"})
-    with pytest.raises(checkpoint.CheckpointError, match="imd-pu-cgcnn-1"):
+    with pytest.raises(checkpoint.CheckpointError, match="imd-pu-cgcnn-2"):
         PuEnsemble.load(foreign)
 
 
@@ -129,16 +129,6 @@ def test_wrong_input_is_explained(trained, world):
         PuEnsemble(SMALL).fit(world["positive"], formula_graph(np.zeros((1, 119), dtype=int)))
     with pytest.raises(InputError, match="expected"):
         formula_graph(np.zeros((2, 5)))
-
-
-def test_cut_batches_equal_indexed_ones(world):
-    graph = world["unlabelled"]
-    parts = list(chunks(graph, 64))
-    assert [len(part) for part in parts] == [64] * 4 + [44]
-    for k, part in enumerate(parts):
-        same = graph[np.arange(64 * k, min(64 * k + 64, 300))]
-        for name in ("edge_index", "distance", "site_crystal", "numbers"):
-            assert torch.equal(getattr(part, name), getattr(same, name))
 
 
 def test_an_interrupted_training_goes_on_where_it_stopped(trained, world, tmp_path):
@@ -162,16 +152,62 @@ def test_an_interrupted_training_goes_on_where_it_stopped(trained, world, tmp_pa
         PuEnsemble(PuConfig(**{**SMALL.__dict__, "width": 9})).fit(*pair, keep=path)
 
 
-def test_the_posterior_is_exact_where_the_densities_are_known():
-    """Positives N(1, 1), the others N(-1, 1), a fifth of the unlabelled positive."""
+# ---- numbered equations of the chapter
+
+
+def verifies(label, function):
+    return pytest.mark.equation(label, function=f"imd_helpers.predictors.pu.{function}")
+
+
+@verifies("eq-ssp-score", "PuEnsemble")
+def test_the_score_of_a_bag_is_that_of_the_densities(agrees):
+    """p1 / (p1 + p) of two formulas: 80 and 20 % of the positives, 30 and 70 % of the others."""
+    ones, others = ([row("MgO")] * n + [row("FeAu")] * m for n, m in ((320, 80), (300, 700)))
+    config = PuConfig(**{**SMALL.__dict__, "bags": 3, "epochs": 12, "lr": 5e-3})
+    ensemble = PuEnsemble(config).fit(*(formula_graph(np.stack(side)) for side in (ones, others)))
+    found = ensemble.score(formula_graph(np.stack([row("MgO"), row("FeAu")])))
+    agrees(found, [0.8 / (0.8 + 0.3), 0.2 / (0.2 + 0.7)], within=0.08)
+
+
+@verifies("eq-ssp-posterior", "posterior")
+def test_the_posterior_is_exact_where_the_densities_are_known(agrees):
+    """Densities of two Gaussians, a fifth of the mixture from the first."""
     x = np.linspace(-3, 3, 61)
     ones, others = np.exp(-((x - 1) ** 2) / 2), np.exp(-((x + 1) ** 2) / 2)
     mixture = 0.2 * ones + 0.8 * others
     score = ones / (ones + mixture)
-    assert np.allclose(posterior(score, 0.2), 0.2 * ones / mixture)
+    agrees(posterior(score, 0.2), 0.2 * ones / mixture, within=1e-12)
     assert score.max() < 1 / 1.2  # a perfect bag is never sure: positives are among its negatives
-    assert posterior([0.0, 0.5, 1.0], 0.3).tolist() == [0.0, 0.3, 1.0]
-    assert posterior([0.0, 1.0], 0.0).tolist() == [0.0, 0.0]
+    agrees(posterior([0.0, 0.5, 1.0], 0.3), [0.0, 0.3, 1.0], within=1e-12)
+    agrees(posterior([0.0, 1.0], 0.0), [0.0, 0.0], within=1e-12)
+
+
+@verifies("eq-ssp-bound", "largest_prior")
+def test_the_smallest_quotient_of_two_tails(agrees):
+    """Tails of 1,000 scores counted one by one, at the thresholds that 5, 10, … 95 % reach."""
+    rng = np.random.default_rng(0)
+    spies, others = rng.beta(5, 2, 1000), rng.beta(2, 5, 1000)
+    quotients = []
+    for share in range(5, 100, 5):
+        t = np.quantile(spies, 1 - share / 100)
+        quotients.append(sum(s >= t for s in others) / sum(s >= t for s in spies))
+    agrees(largest_prior(spies, others), min(quotients), within=1e-12)
+
+
+@verifies("eq-ssp-teacher", "bag_loss")
+def test_the_teachers_part_of_the_loss(world, trained, monkeypatch, agrees):
+    """NumPy's cross-entropy of 60 graphs, and 0.7 of the mean square between two networks."""
+    monkeypatch.setattr("imd_helpers.predictors.pu.NOISE", 0.0)
+    student, teacher = trained.networks[:2]
+    labelled, free = world["unlabelled"][:60], world["held out"]
+    with torch.no_grad():
+        found = bag_loss(student, teacher, labelled, free, 0.7)
+        p, ours, theirs = (
+            torch.sigmoid(net.read(graph)).double().numpy()
+            for net, graph in ((student, labelled), (student, free), (teacher, free))
+        )
+    entropy = -(np.log(p[:30]).sum() + np.log(1 - p[30:]).sum()) / 60
+    agrees(found, entropy + 0.7 * ((ours - theirs) ** 2).mean(), within=1e-5)
 
 
 def test_the_bound_on_the_share_holds_and_is_close_for_classes_apart():
@@ -181,9 +217,8 @@ def test_the_bound_on_the_share_holds_and_is_close_for_classes_apart():
     assert largest_prior(spies, mixed) == pytest.approx(0.25, abs=0.03)
     close = np.concatenate([hidden[:1000], rng.normal(1.5, 1, 3000)])
     assert 0.25 < largest_prior(spies, close) < 0.8
-    with pytest.raises(InputError, match="finite"):
-        largest_prior(np.full(30, np.nan), mixed)
-    with pytest.raises(InputError, match="at least 20"):
-        largest_prior(spies[:5], mixed)
+    for too_few in (np.full(30, np.nan), spies[:5]):
+        with pytest.raises(InputError, match="at least 20 finite"):
+            largest_prior(too_few, mixed)
     with pytest.raises(InputError, match="prior"):
         posterior(0.5, 1.2)
