@@ -1,6 +1,7 @@
 """The mark ``equation`` and the fixture ``agrees``: tests of equations, and their errors."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -48,6 +49,16 @@ def _plain(values):
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(values, dtype=float)
+
+
+@pytest.fixture(autouse=True)
+def drawing_as_it_was():
+    """A test that applies the book's style leaves it to nobody."""
+    if "matplotlib" not in sys.modules:
+        yield
+        return
+    with sys.modules["matplotlib"].rc_context():
+        yield
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from imd_helpers.show.figures import element_colour
 
 
 def test_style_changes_nothing_until_applied():
+    mpl.rcdefaults()
     before = mpl.rcParams["axes.edgecolor"]
     show.style()
     assert mpl.rcParams["axes.edgecolor"] == before
