@@ -1,0 +1,361 @@
+"""The composition-conditioned crystal GAN for Mg-Mn-O: a cell and its atoms as 30 x 3 numbers.
+
+Source: Kim et al., Generative adversarial networks for crystal structure prediction, ACS Cent. Sci.
+6 (2020) 1412, and its code kaist-amsg/Composition-Conditioned-Crystal-GAN at commit 35cf6d0.
+Where paper and code disagree, the code is followed and the difference is a switch of
+`MgMnOConfig`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import datasets
+from ..crystals import CrystalBatch
+from ..crystals.compositions import amounts
+from ..crystals.samples import Samples
+from ..descriptors.coordinate_matrix import CELL_ROWS, squeeze
+from ..networks import TrainConfig, layers, losses
+from ..networks.fit import Turn
+from ..runtime import InputError
+from .coordinate_rows import DESCRIPTOR, NUMBERS, SLOTS, augmented, doubled, n_atoms
+from .gan import Condition, Gan, GanConfig
+
+N_ATOMS = sum(SLOTS)
+SUPERCELLS = ("none", "scrambled", "right")
+DECODINGS = ("row sum", "classifier")
+N_SCORES = 10  # outputs of the critic, of which the mean is its score
+COMPOSITION_WEIGHT = 0.3  # of the composition in the losses of generator and classifier
+EMPTY = 0.01  # smaller values are those of empty rows
+
+
+@dataclass(frozen=True)
+class MgMnOConfig(GanConfig):
+    """Architecture and training of one GAN; the defaults are the published code."""
+
+    fewest_channels: ClassVar[int] = 8
+    CHOICES: ClassVar = {
+        "supercells": SUPERCELLS,
+        "decoding": DECODINGS,
+        "penalised": ("sum", "mean"),
+    }
+    latent: int = 512
+    batch: int = 32
+    data: str = "mg_mn_o"
+    norm_eps: float = 0.8  # of the batch norms: written where the momentum was meant
+    softmax_twice: bool = True  # before a cross-entropy that has its own
+    penalised: str = "sum"  # of the critic's ten outputs, whose mean is its score
+    any_composition: bool = True  # generated ones: any of the 8 x 8 x 12, not those of the data
+    noisy_classifier: bool = True  # it sees noise in place of the zeros of real crystals
+    classifier_learns_fakes: bool = True  # it moves towards what the generator makes, too
+    copies: int = 100  # crystals of each composition after augmentation
+    skip_populous: bool = True  # leave out compositions that have as many of their own
+    supercells: str = "scrambled"  # doubled cells with the elements of their atoms mixed up
+    decoding: str = "row sum"  # what tells an atom from an empty row
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(
+            steps=32_565,
+            lr_generator=5e-5,
+            lr_critic=5e-5,
+            betas_generator=(0.5, 0.999),
+            betas_critic=(0.5, 0.999),
+        )
+    )
+
+
+PAPER = MgMnOConfig()
+FIXED = MgMnOConfig(
+    norm_eps=1e-5,
+    softmax_twice=False,
+    penalised="mean",
+    any_composition=False,
+    noisy_classifier=False,
+    classifier_learns_fakes=False,
+    skip_populous=False,
+    supercells="right",
+    decoding="classifier",
+    train=TrainConfig(steps=3_000, lr_generator=2e-4, lr_critic=2e-4, ema=0.995),
+)
+
+
+# ---- networks
+
+
+class Pointwise(nn.Sequential):
+    """A dense layer with batch norm and activation on the last axis: a convolution of 1 x 1."""
+
+    def __init__(self, into: int, out: int, *, eps: float, activation: nn.Module) -> None:
+        super().__init__(nn.Linear(into, out), nn.BatchNorm1d(out, eps=eps), activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, into) to (…, out), normalised over all other axes."""
+        return super().forward(x.flatten(0, -2)).view(*x.shape[:-1], -1)
+
+
+class Generator(nn.Module):
+    """Noise and how many atoms of each element to a (30, 3) matrix."""
+
+    def __init__(self, config: MgMnOConfig) -> None:
+        super().__init__()
+        c = [config.channels(n) for n in (128, 256, 512, 256)]
+        norm = {"eps": config.norm_eps, "activation": nn.ReLU()}
+        self.first = nn.Linear(config.latent + 1 + N_ATOMS, c[0] * N_ATOMS)
+        self.spread = nn.Linear(c[0], 3 * c[1])  # a transposed convolution of 1 x 3
+        self.norm = nn.BatchNorm1d(c[1], eps=config.norm_eps)
+        self.rows = nn.Sequential(Pointwise(c[1], c[2], **norm), Pointwise(c[2], c[3], **norm))
+        self.last = nn.Linear(c[3], 1)
+        self.cell = nn.Sequential(Pointwise(3 * N_ATOMS, 30, **norm), nn.Linear(30, 6))
+        xavier(self)
+
+    def forward(self, noise: Tensor, counts: Tensor) -> Tensor:
+        """(batch, latent) and (batch, 3) numbers of atoms to (batch, 30, 3) in [0, 1]."""
+        asked = [
+            functional.one_hot(counts[:, k] - 1, most).to(noise)  # (batch, 8), (batch, 8), (…, 12)
+            for k, most in enumerate(SLOTS)
+        ]
+        size = counts.sum(1, keepdim=True) / N_ATOMS
+        x = torch.relu(self.first(torch.cat([noise, size, *asked], dim=1)))
+        x = x.view(len(x), -1, N_ATOMS).mT  # (batch, 28, channels)
+        x = self.spread(x).view(len(x), N_ATOMS, 3, -1)
+        x = torch.relu(self.norm(x.flatten(0, 2)).view_as(x))
+        x = self.last(self.rows(x)).squeeze(-1)  # (batch, 28, 3)
+        cell = self.cell(x.flatten(1)).view(-1, CELL_ROWS, 3)
+        return torch.sigmoid(torch.cat([cell, x], dim=1))
+
+
+class Critic(nn.Module):
+    """(batch, 30, 3) to ten scores; the order of the rows of an element makes no difference."""
+
+    def __init__(self, config: MgMnOConfig) -> None:
+        super().__init__()
+        c = [config.channels(n) for n in (512, 512, 256)]
+        self.rows = layers.mlp([3, *c], last=nn.LeakyReLU(0.2))
+        towers = [config.channels(n) for n in (1000, 200)]
+        self.scores = layers.mlp([(CELL_ROWS + len(SLOTS)) * c[2], *towers, N_SCORES])
+        xavier(self)
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        """(batch, 30, 3) to (batch, 10)."""
+        x = self.rows(matrix)  # (batch, 30, channels)
+        means = [part.mean(1) for part in x[:, CELL_ROWS:].split(SLOTS, dim=1)]
+        return self.scores(torch.cat([x[:, :CELL_ROWS].flatten(1), *means], dim=1))
+
+
+class Classifier(nn.Module):
+    """Which rows hold an atom, and how many atoms of each element there are.
+
+    The published one has a further branch, whose loss is commented out.
+    """
+
+    def __init__(self, config: MgMnOConfig) -> None:
+        super().__init__()
+        c = [config.channels(n) for n in (512, 256, 256)]
+        norm = {"eps": config.norm_eps, "activation": nn.LeakyReLU(0.2)}
+        self.states, self.counts = nn.ModuleList(), nn.ModuleList()
+        for most in SLOTS:
+            steps = [Pointwise(a, b, **norm) for a, b in zip((3, *c[:-1]), c, strict=True)]
+            self.states.append(nn.Sequential(*steps, nn.Linear(c[-1], 2)))
+            tower = [Pointwise(2 * most, 300, **norm), Pointwise(300, 100, **norm)]
+            self.counts.append(nn.Sequential(*tower, nn.Linear(100, most)))
+        xavier(self)
+
+    def forward(self, matrix: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(batch, 28, 2) logits of empty and atom, and (batch, most) logits of each count."""
+        parts = matrix[:, CELL_ROWS:].split(SLOTS, dim=1)
+        states = [branch(part) for branch, part in zip(self.states, parts, strict=True)]
+        counts = [f(s.flatten(1)) for f, s in zip(self.counts, states, strict=True)]
+        return torch.cat(states, dim=1), counts
+
+
+def xavier(network: nn.Module) -> None:
+    """Uniform weights of Glorot and Bengio, biases of zero, as published."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+
+# ---- the model
+
+
+class Raw(NamedTuple):
+    """What is decoded: (n, 30, 3) matrices whose empty rows are zeros, and (n, 3) counts asked."""
+
+    matrix: Tensor
+    counts: Tensor
+
+
+SMOKE = {"width": 1 / 8, "batch": 16, "copies": 8, "steps": 20, "log_every": 5, "save_every": 20}
+
+
+class MgMnOGan(Gan):
+    """Generator, critic and classifier of oxides of magnesium and manganese."""
+
+    name, format = "mg_mn_o", "imd-mg-mn-o-1"
+    Config = MgMnOConfig
+    VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
+    PROFILES: ClassVar = {
+        "": {
+            "smoke": SMOKE,
+            "colab": {"steps": 1_000},
+            "full": {"steps": 3_000, "log_every": 50},
+        },
+    }
+    LEARNT = ("compositions",)
+    PIECE = 4_096
+    conditions = ("composition",)
+
+    def build(self) -> dict[str, nn.Module]:
+        """Generator, critic and classifier."""
+        return {
+            "generator": Generator(self.config),
+            "critic": Critic(self.config),
+            "classifier": Classifier(self.config),
+        }
+
+    # ---- data
+
+    @classmethod
+    def read(cls, config: MgMnOConfig, split: str | None = "train") -> CrystalBatch:
+        """Relaxed oxides of one split."""
+        return datasets.load(config.data, split=split).crystals
+
+    @classmethod
+    def learn(cls, data: CrystalBatch, config: MgMnOConfig) -> dict[str, Any]:
+        """(compositions, 3) numbers of atoms that occur in the data."""
+        return {"compositions": torch.unique(data.counts()[:, NUMBERS].long(), dim=0)}
+
+    def prepare(self, data: CrystalBatch, *, seed: int = 0) -> None:
+        """As many matrices of each composition, see `augmented`."""
+        rng = torch.Generator().manual_seed(seed)
+        matrix = DESCRIPTOR.encode(data)
+        if self.config.supercells != "none":
+            matrix = torch.cat([matrix, doubled(matrix, right=self.config.supercells == "right")])
+        self.data = augmented(
+            matrix, self.config.copies, skip_populous=self.config.skip_populous, rng=rng
+        ).to(self.device)
+
+    # ---- training
+
+    def turns(self, config: TrainConfig) -> list[Turn]:
+        """The classifier learns beside the critic; as published also with the generator."""
+        critic, generator = super().turns(config)
+        classifier = Turn("classifier", self.classifier_terms, ("classifier",), critic.times)
+        fakes = Turn("classifier_fakes", self.composition_terms, ("classifier",))
+        learns = self.config.classifier_learns_fakes
+        return [critic, classifier, generator, *([fakes] if learns else [])]
+
+    def real(self) -> tuple[Tensor, None]:
+        """(batch, 30, 3) matrices."""
+        rows = torch.randint(len(self.data), (self.config.batch,), device=self.device)
+        return self.data[rows], None
+
+    def fake(self, condition: Tensor | None = None) -> Tensor:
+        """(batch, 30, 3) for compositions that are drawn here."""
+        return self.generate(self.compositions(self.config.batch))
+
+    def critic_terms(self) -> dict[str, Tensor]:
+        """Wasserstein loss of the mean score, and the penalty of the mean or the sum."""
+        real, fake, score = self.pair()
+        wasserstein = losses.critic_loss(score(real), score(fake))
+        penalty = losses.gradient_penalty(score, real, fake, outputs=self.config.penalised)
+        loss = wasserstein + self.config.penalty * penalty
+        return {"loss": loss, "distance": -wasserstein, "penalty": penalty}
+
+    def classifier_terms(self) -> dict[str, Tensor]:
+        """Cross-entropies of rows and of compositions of real crystals."""
+        real, _ = self.real()
+        present, counts = n_atoms(real)
+        if self.config.noisy_classifier:
+            noise = (1e-3 + 10**-2.5 * torch.randn_like(real)).abs()
+            real = torch.where(real < EMPTY, real + noise, real)
+        states, found = self.classifier(real)
+        of_rows = self.cross_entropy(states.flatten(0, 1), present.long().flatten())
+        of_counts = self.of_composition(found, counts)
+        return {"loss": of_rows + COMPOSITION_WEIGHT * of_counts, "composition": of_counts}
+
+    def generator_terms(self) -> dict[str, Tensor]:
+        """Score of generated crystals, and whether the classifier finds what was asked."""
+        counts = self.compositions(self.config.batch)
+        fake = self.generate(counts)
+        of_counts = self.of_composition(self.classifier(fake)[1], counts)
+        score = losses.generator_loss(self.critic(fake))
+        return {"loss": score + COMPOSITION_WEIGHT * of_counts, "composition": of_counts}
+
+    def composition_terms(self) -> dict[str, Tensor]:
+        """The same, for the classifier."""
+        counts = self.compositions(self.config.batch)
+        with torch.no_grad():
+            fake = self.generate(counts)
+        found = self.of_composition(self.classifier(fake)[1], counts)
+        return {"loss": COMPOSITION_WEIGHT * found}
+
+    def of_composition(self, found: list[Tensor], counts: Tensor) -> Tensor:
+        """Sum over the elements of the cross-entropy of how many atoms there are."""
+        wanted = (counts - 1).clamp(min=0).unbind(1)
+        return sum(
+            map(self.cross_entropy, found, wanted), start=torch.zeros((), device=self.device)
+        )
+
+    def cross_entropy(self, logits: Tensor, wanted: Tensor) -> Tensor:
+        """Mean cross-entropy; as published of logits that are probabilities already."""
+        logits = logits.softmax(-1) if self.config.softmax_twice else logits
+        return losses.auxiliary_class_loss(logits, wanted)
+
+    def compositions(self, n: int) -> Tensor:
+        """(n, 3) numbers of atoms, of the data or of all that fit."""
+        if not self.config.any_composition:
+            known = self.learnt["compositions"]
+            return known[torch.randint(len(known), (n,), device=self.device)]
+        drawn = [torch.randint(1, most + 1, (n,), device=self.device) for most in SLOTS]
+        return torch.stack(drawn, dim=1)
+
+    def generate(self, counts: Tensor) -> Tensor:
+        """(n, 30, 3) from noise, with gradients."""
+        noise = torch.randn(len(counts), self.config.latent, device=self.device)
+        return self.generator(noise, counts)
+
+    # ---- sampling
+
+    def draw(self, n: int, condition: Condition) -> Raw:
+        """Matrices for one composition of the cell, e.g. ``{"composition": "Mg2Mn4O8"}``, or many.
+
+        What is not asked is drawn as in training.
+        """
+        counts = self.compositions(n)
+        if "composition" in condition:
+            counts = asked(condition["composition"]).to(self.device).expand(n, -1)
+        matrix = self.generate(counts)
+        if self.config.decoding == "classifier":
+            atom = self.classifier(matrix)[0].argmax(2, keepdim=True) == 1  # (n, 28, 1)
+            rows = matrix[:, CELL_ROWS:].clamp(squeeze(0.0), squeeze(1.0))
+            matrix = torch.cat([matrix[:, :CELL_ROWS], rows * atom], dim=1)
+        return Raw(matrix, counts)
+
+    def decode(self, raw: Raw) -> Samples:
+        """Crystals; the (n, 3) numbers of atoms that were asked for stay beside them."""
+        made = DESCRIPTOR.decode(raw.matrix)
+        return dataclasses.replace(made, asked={"counts": raw.counts.cpu().numpy()})
+
+
+def asked(composition: str) -> Tensor:
+    """(1, 3) numbers of atoms of a cell such as ``Mg2Mn4O8``.
+
+    Raises:
+        InputError: other elements, or more atoms than there are rows.
+    """
+    counts = amounts([composition])[0]
+    wanted = counts[list(NUMBERS)]
+    if counts.sum() != wanted.sum() or (wanted < 1).any() or (wanted > SLOTS).any():
+        raise InputError(
+            f"composition={composition!r}: a cell of Mg, Mn and O with 1 to {SLOTS[0]}, 1 to "
+            f"{SLOTS[1]} and 1 to {SLOTS[2]} atoms, e.g. 'Mg2Mn4O8'"
+        )
+    return torch.as_tensor(wanted.astype(np.int64))[None]
