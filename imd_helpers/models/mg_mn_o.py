@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -185,13 +185,6 @@ def xavier(network: nn.Module) -> None:
 # ---- the model
 
 
-class Raw(NamedTuple):
-    """What is decoded: (n, 30, 3) matrices whose empty rows are zeros, and (n, 3) counts asked."""
-
-    matrix: Tensor
-    counts: Tensor
-
-
 SMOKE = {"width": 1 / 8, "batch": 16, "copies": 8, "steps": 20, "log_every": 5, "save_every": 20}
 
 
@@ -214,11 +207,8 @@ class MgMnOGan(Gan):
 
     def build(self) -> dict[str, nn.Module]:
         """Generator, critic and classifier."""
-        return {
-            "generator": Generator(self.config),
-            "critic": Critic(self.config),
-            "classifier": Classifier(self.config),
-        }
+        parts = {"generator": Generator, "critic": Critic, "classifier": Classifier}
+        return {name: part(self.config) for name, part in parts.items()}
 
     # ---- data
 
@@ -324,10 +314,10 @@ class MgMnOGan(Gan):
 
     # ---- sampling
 
-    def draw(self, n: int, condition: Condition) -> Raw:
-        """Matrices for one composition of the cell, e.g. ``{"composition": "Mg2Mn4O8"}``, or many.
+    def draw(self, n: int, condition: Condition) -> tuple[Tensor, Tensor]:
+        """(n, 30, 3) matrices whose empty rows are zeros, and (n, 3) numbers of atoms asked.
 
-        What is not asked is drawn as in training.
+        For one composition of the cell, e.g. ``{"composition": "Mg2Mn4O8"}``, or as in training.
         """
         counts = self.compositions(n)
         if "composition" in condition:
@@ -337,12 +327,13 @@ class MgMnOGan(Gan):
             atom = self.classifier(matrix)[0].argmax(2, keepdim=True) == 1  # (n, 28, 1)
             rows = matrix[:, CELL_ROWS:].clamp(squeeze(0.0), squeeze(1.0))
             matrix = torch.cat([matrix[:, :CELL_ROWS], rows * atom], dim=1)
-        return Raw(matrix, counts)
+        return matrix, counts
 
-    def decode(self, raw: Raw) -> Samples:
+    def decode(self, raw: tuple[Tensor, Tensor]) -> Samples:
         """Crystals; the (n, 3) numbers of atoms that were asked for stay beside them."""
-        made = DESCRIPTOR.decode(raw.matrix)
-        return dataclasses.replace(made, asked={"counts": raw.counts.cpu().numpy()})
+        matrix, counts = raw
+        made = DESCRIPTOR.decode(matrix)
+        return dataclasses.replace(made, asked={"counts": counts.cpu().numpy()})
 
 
 def asked(composition: str) -> Tensor:
