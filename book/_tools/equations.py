@@ -32,6 +32,8 @@ REQUIRED = (
     "1_foundations/",
     "2_descriptors/",
     "3_networks/",
+    "4_models/",
+    "5_judging/",
 )  # parts of the book of which every numbered equation needs a test
 FLOOR = 1e-12  # below it an error is rounding, which differs from one machine to another
 GROWTH = 10.0  # how much larger an error may be on another machine
