@@ -145,17 +145,17 @@ def crash() -> None:
 def contestants() -> dict[str, Any]:
     """Generators that know the 763 cubic training crystals of CubicGAN, or parts of them."""
     templates = baselines.Templates.of(decode_sites(cubicgan.training_sites("train")).crystals)
+    rungs = baselines.ladder(templates)
+    copies, random = rungs.pop("training copies"), rungs.pop("random")
     makers = {
-        "training copies": baselines.TrainingCopies,
-        "ion exchange": baselines.IonExchange,
-        "substitution": baselines.Substitution,
-        "prototype enumeration": baselines.PrototypeEnumeration,
-        "random cubic": baselines.RandomCubic,
-        "random Wyckoff": baselines.RandomWyckoff,
-        "random P1": baselines.RandomP1,
+        "training copies": copies,
+        **rungs,
+        "prototype enumeration": baselines.PrototypeEnumeration(templates),
+        "random cubic": random,
+        "random Wyckoff": baselines.RandomWyckoff(templates),
+        "random P1": baselines.RandomP1(templates),
     }
-    networks = {f"CubicGAN, {v}": imd.models.load("cubicgan", variant=v) for v in VARIANTS}
-    return {**{name: make(templates) for name, make in makers.items()}, **networks}
+    return makers | {f"CubicGAN, {v}": imd.models.load("cubicgan", variant=v) for v in VARIANTS}
 
 
 def ladder() -> None:

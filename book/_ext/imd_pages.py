@@ -50,8 +50,10 @@ def what_is_folded(source: str) -> str:
     """The line in place of a folded cell."""
     lines = source.splitlines()
     checks = sum(line.lstrip().startswith("assert ") for line in lines)
+    if "plt." in source:
+        return "Code of the figure"
     if not checks:
-        return "Code of the figure" if "plt." in source else "Code"
+        return "Code"
     if lines[0].startswith("# "):
         return f"Check: {lines[0][2:]}"
     return f"Check, {checks} assertion{'s' * (checks > 1)}"

@@ -32,6 +32,8 @@ REQUIRED = (
     "1_foundations/",
     "2_descriptors/",
     "3_networks/",
+    "4_models/",
+    "5_judging/",
 )  # parts of the book of which every numbered equation needs a test
 FLOOR = 1e-12  # below it an error is rounding, which differs from one machine to another
 GROWTH = 10.0  # how much larger an error may be on another machine
@@ -39,7 +41,7 @@ SUPERSCRIPT = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
 
 INTRODUCTION = """# Verified equations
 
-Every numbered equation of the parts on foundations, descriptors and networks is computed by a function, and a test compares that function with something that is known without it: a closed form, a finite difference, an independent program.
+Every numbered equation of the chapters is computed by a function, and a test compares that function with something that is known without it: a closed form, a finite difference, an independent program.
 The function is one of the package, or one that a chapter builds on its page and a test takes from there.
 This page is written by those tests.
 It shows the equation as the chapter prints it, the function, what it was compared with, the largest error that was measured, and the error at which the test fails.

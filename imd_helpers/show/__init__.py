@@ -5,6 +5,7 @@ from typing import Any
 
 from .crystal import crystal, crystals
 from .figures import PALETTE, style
+from .slides import slides
 from .trajectory import trajectory
 
 
@@ -14,4 +15,4 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["PALETTE", "bands", "crystal", "crystals", "reports", "style", "trajectory"]
+__all__ = ["PALETTE", "bands", "crystal", "crystals", "reports", "slides", "style", "trajectory"]

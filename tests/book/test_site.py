@@ -65,6 +65,7 @@ def test_a_folded_cell_says_what_is_in_it(repo):
     assert what_is_folded("assert a\nassert b") == "Check, 2 assertions"
     assert what_is_folded("# no one twice\nassert a") == "Check: no one twice"
     assert what_is_folded("fig, ax = plt.subplots()") == "Code of the figure"
+    assert what_is_folded("plt.show()\nassert a") == "Code of the figure"
 
 
 @each_page

@@ -32,11 +32,16 @@ def test_the_features_are_bounded_and_in_order():
     assert len(FEATURES) == found.shape[1]
 
 
-def test_the_probability_is_the_logistic_function_of_the_features():
+@pytest.mark.equation(
+    "eq-stability-calibration",
+    function="imd_helpers.energies.calibration.Calibration.probability",
+)
+def test_the_probability_is_the_logistic_function_of_the_features(agrees):
+    """The equation by hand, for 50 crystals with made-up coefficients."""
     one = made_up()
     x = samples(50)
     by_hand = [1 / (1 + np.exp(1 + 20 * m - 2 * d + 0.5 * f)) for _, m, d, f in x]
-    assert one.probability(x) == pytest.approx(np.array(by_hand))
+    agrees(one.probability(x), by_hand, within=1e-12)
 
 
 def test_the_interval_holds_what_happens():
