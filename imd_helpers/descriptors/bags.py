@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ..crystals import elements
 from ..runtime import InputError, lookup
+from .base import need
 from .coulomb import POWER
-from .molecules import MoleculeBatch, need
+from .molecules import MoleculeBatch
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol

@@ -24,7 +24,7 @@ from ..crystals import CrystalBatch, elements
 from ..crystals.batch import wrap
 from ..crystals.samples import Samples
 from . import _slots
-from .base import mark
+from .base import LARGEST, SMALLEST_VOLUME, mark, positive, read_tensor
 
 LENGTH_MAX = 30.0  # Å
 ANGLE_MAX = 180.0  # degrees
@@ -49,6 +49,7 @@ class CoordinateMatrix(_slots.SlotMatrix):
 
     def __post_init__(self) -> None:
         _slots.check_slots(self.numbers, self.slots)
+        positive("length_max", self.length_max, why="such as 30 Å")
 
     @classmethod
     def fit(cls, crystals: CrystalBatch) -> CoordinateMatrix:
@@ -97,13 +98,17 @@ class CoordinateMatrix(_slots.SlotMatrix):
         atom of it at the origin, which is not done here.
 
         Raises:
-            InputError: a tensor of another shape.
+            InputError: something else than such numbers.
         """
-        tensor, reasons = self._begin(tensor)
+        rows, reasons = read_tensor(tensor, self.shape)
+        tensor = rows.cpu().double()
         lengths, angles = tensor[:, 0] * self.length_max, tensor[:, 1] * ANGLE_MAX
         shortest = lengths.amin(1)
         edge = f"an edge of {{:.2f}} Å: at least {SHORTEST} Å makes a cell"
         mark(reasons, shortest >= SHORTEST, lambda i: edge.format(shortest[i]))
+        longest = lengths.amax(1)
+        long = f"an edge of {{:.2g}} Å: a cell has edges up to {LARGEST:g} Å"
+        mark(reasons, longest <= LARGEST, lambda i: long.format(longest[i]))
         lattice, closes = lattice_of(lengths, angles)
         text = "angles of {:.0f}°, {:.0f}° and {:.0f}° make no cell"
         mark(reasons, closes, lambda i: text.format(*angles[i].tolist()))
@@ -160,5 +165,5 @@ def lattice_of(lengths: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
     rows = [one, zero, zero, gamma, sine, zero, beta, side, height]
     unit = torch.stack(rows, dim=1).view(-1, 3, 3)
     within = ((angles > 0) & (angles < ANGLE_MAX)).all(1)
-    closes = within & (sine * height > _slots.SMALLEST_VOLUME)
+    closes = within & (sine * height > SMALLEST_VOLUME)
     return lengths[:, :, None] * unit, closes

@@ -11,7 +11,6 @@ CCDCGAN-for-single-system at cec17bd, CCDCGAN-for-multicomponent-systems at 49b7
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -19,14 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..crystals import CrystalBatch
 from ..crystals.samples import Samples
-from ..runtime import InputError
-from .base import Descriptor, check_batch
+from ..runtime import InputError, whole
+from .base import Descriptor, atomic_numbers, check_batch, first_of, read_tensor
 from .voxel_grid import VoxelGrid
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
+    from .base import Crystals
 
 PRESENT = 1e-3  # an element is there if some number of its code is at least this large
 
@@ -72,15 +70,14 @@ class ImageLayout:
     cell_room: int = 200
 
     def __post_init__(self) -> None:
+        atomic_numbers("elements", self.elements)
+        for name in ("side", "cell_code", "site_code", "cell_room"):
+            whole(name, getattr(self, name), least=1)
         needed = self.cell_room + len(self.elements) * self.site_code
         if self.cell_code > self.cell_room:
             raise InputError(
                 f"a cell's code of {self.cell_code} numbers does not fit into cell_room="
                 f"{self.cell_room}: make the room larger"
-            )
-        if len(self.elements) == 0 or len(set(self.elements)) < len(self.elements):
-            raise InputError(
-                f"elements={self.elements}: give at least one atomic number, each of them once"
             )
         if needed > self.side**2:
             raise InputError(
@@ -158,12 +155,8 @@ class CrystalImage(Descriptor):
         """(1, side, side)."""
         return self.layout.shape
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """(batch, 1, side, side): crystals that the grids cannot hold are zeros, with a reason.
-
-        Raises:
-            InputError: nothing given.
-        """
+    def encode_all(self, crystals: Crystals) -> Samples:
+        """(batch, 1, side, side): crystals that the grids cannot hold are zeros, with a reason."""
         grids = self.voxels.encode_all(crystals)
         cell, sites = self.voxels.split(grids.tensor)
         there = sites.flatten(2).amax(2) > 0  # (batch, elements)
@@ -178,8 +171,9 @@ class CrystalImage(Descriptor):
         """Crystals from (batch, 1, side, side).
 
         Raises:
-            InputError: another shape.
+            InputError: something else than such numbers.
         """
+        image, reasons = read_tensor(image, self.shape)
         cell_code, code = self.layout.unpack(image)
         there = code.abs().amax(2) >= PRESENT  # (batch, elements)
         n = self.voxels.site_points
@@ -188,4 +182,5 @@ class CrystalImage(Descriptor):
             sites[there] = self.coder.decode_sites(code[there])[:, 0]
         cells = self.coder.decode_cells(cell_code)
         cells = cells * (cell_code.abs().amax(1) >= PRESENT)[:, None, None, None, None]
-        return self.voxels.decode(self.voxels.join(cells, sites))
+        made = self.voxels.decode(self.voxels.join(cells, sites))
+        return Samples.from_reasons(made.crystals, first_of(reasons, made.reasons))

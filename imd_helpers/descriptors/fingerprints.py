@@ -23,7 +23,7 @@ from ..crystals.rules import GeometryRule, geometry_verdict
 from ..crystals.samples import digest
 from ..runtime import InputError, progress_bar
 from ..work import Pieces, Workers
-from .molecules import need
+from .base import need
 
 SHELF = 2  # letters of a key: fingerprints are kept in 256 pieces
 SYMPREC = 1e-3  # Å, within which sites of one orbit share a CrystalNN fingerprint

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..runtime import InputError, data_path
-from .molecules import MoleculeBatch, need
+from .base import need
+from .molecules import MoleculeBatch
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
