@@ -20,7 +20,7 @@ from ..crystals import elements
 from ..runtime import InputError, lookup
 from .base import need
 from .coulomb import POWER
-from .molecules import MoleculeBatch
+from .molecules import MoleculeBatch, read_molecules
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -96,6 +96,10 @@ class BondBags(_Padded):
 
     def bags(self, molecules: MoleculeBatch) -> list[Bags]:
         """Entries of each Coulomb matrix, by element and by pair of elements."""
+        molecules, reasons = read_molecules(molecules)
+        for i, reason in enumerate(reasons):
+            if reason:
+                raise InputError(f"molecule {i}: {reason}; repair or drop it")
         distances = molecules.distances().numpy()
         out = []
         for i, n in enumerate(molecules.n_atoms.tolist()):

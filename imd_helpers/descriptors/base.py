@@ -37,11 +37,11 @@ class Descriptor:
     """A representation of crystals, or of other things, by tensors of one shape.
 
     A kind says what stands against writing a thing (`_mark_misfits`) and writes those that fit
-    (`_write`), ``piece`` at a time. Where there is a way back it has a method `decode`, which gives
-    `Samples` from (batch, *shape): a tensor, a NumPy array or nested lists.
+    (`_write`), ``piece`` at a time; where there is a way back, it reads finite rows (`_decode`).
     """
 
     shape: tuple[int, ...]
+    note: str = ""  # on the shape
     dtype: torch.dtype = torch.float32
     piece: int = 1_000_000  # things written at once; of one at a time, `_write` may say why not
 
@@ -73,6 +73,22 @@ class Descriptor:
         """
         return self.encode_all(things).checked()
 
+    def decode(self, tensor: Any) -> Samples:
+        """Things from (batch, *shape): a tensor, a NumPy array or nested lists.
+
+        A row that holds nothing of the kind keeps its place and is not ``ok``, with a reason.
+
+        Raises:
+            InputError: something else than such numbers, or there is no way back.
+        """
+        rows, reasons = read_tensor(tensor, self.shape, self.note)
+        made = self._decode(rows)
+        return (
+            made
+            if not any(reasons)
+            else Samples.from_reasons(made.content, first_of(reasons, made.reasons))
+        )
+
     def _read(self, things: Any) -> tuple[Any, list[str]]:
         """A batch on the CPU in which nothing is broken, and what was."""
         batch, reasons = read_crystals(things)
@@ -84,6 +100,10 @@ class Descriptor:
     def _write(self, batch: Any) -> Tensor:
         """(n, *shape) of a batch that fits."""
         raise NotImplementedError
+
+    def _decode(self, rows: Tensor) -> Samples:
+        """Things from finite rows (batch, *shape)."""
+        raise InputError(f"{type(self).__name__} cannot be decoded: what it leaves out is lost")
 
 
 # ---- what is given
@@ -136,7 +156,7 @@ def read_crystals(given: Crystals) -> tuple[CrystalBatch, list[str]]:
     """Crystals of a batch or of pymatgen structures, and why some cannot be used.
 
     One that cannot be read (partial occupancy, dummy species) or is broken (not finite, no volume,
-    no atoms, bad padding) keeps its place as a cell of 1 Å with one hydrogen atom.
+    no atoms, bad padding, too long) keeps its place as a cell of 1 Å with one hydrogen atom.
 
     Raises:
         InputError: nothing given, or something else than crystals.
@@ -157,10 +177,27 @@ def read_crystals(given: Crystals) -> tuple[CrystalBatch, list[str]]:
         read = assembled([_one_structure(structure) for structure in given])
         batch, reasons = read.crystals, list(read.reasons)
     mark(reasons, ~broken_crystals(batch), lambda i: why_broken(batch, i))
+    mark_long(reasons, batch.lattice.detach().norm(dim=2))
     good = np.array([reason == "" for reason in reasons])
     if good.all():
         return batch, reasons
     return in_places(batch[good] if good.any() else None, good), reasons
+
+
+def read_counts(crystals: CrystalBatch) -> tuple[np.ndarray, list[str]]:
+    """(n, 119) atoms of each element, whatever their cells; zeros where one is no element."""
+    numbers = crystals.numbers.cpu().numpy()
+    known = ((numbers >= 0) & (numbers < elements.N_COLUMNS)).all(1)
+    reasons = [""] * len(numbers)
+    mark(reasons, known, lambda i: f"no element has the atomic number {_farthest(numbers[i])}")
+    counts = np.zeros((len(numbers), elements.N_COLUMNS), dtype=np.int64)
+    if known.any():
+        counts[known] = crystals[known].counts().numpy()
+    return counts, reasons
+
+
+def _farthest(numbers: np.ndarray) -> int:
+    return int(numbers.min() if numbers.min() < 0 else numbers.max())
 
 
 def _one_structure(structure: Structure) -> CrystalBatch | str:
@@ -192,11 +229,16 @@ def mark_overlaps(reasons: list[str], crystals: CrystalBatch) -> None:
             )
 
 
+def mark_long(reasons: list[str], edges: Tensor) -> None:
+    """Write which cells have edges (batch, 3), Å, that no crystal has."""
+    text = f"an edge of {{:.2g}} Å: a cell has edges up to {LARGEST:g} Å"
+    mark(reasons, edges.amax(1) <= LARGEST, lambda i: text.format(edges[i].max()))
+
+
 def mark_cells(reasons: list[str], lattice: Tensor) -> None:
     """Write which cells (batch, 3, 3), Å, have edges that no crystal has, or are flat."""
     edges = lattice.norm(dim=2)  # (batch, 3)
-    text = f"an edge of {{:.2g}} Å: a cell has edges up to {LARGEST:g} Å"
-    mark(reasons, edges.amax(1) <= LARGEST, lambda i: text.format(edges[i].max()))
+    mark_long(reasons, edges)
     flat = torch.linalg.det(lattice).abs() <= SMALLEST_VOLUME * edges.prod(1)
     mark(reasons, ~flat, lambda _: "the cell is flat: its three vectors must not lie in one plane")
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
 from ..runtime import InputError, lookup, whole
-from .base import LARGEST, Descriptor, first_of, mark, positive, read_tensor
+from .base import LARGEST, Descriptor, mark, positive
 from .molecules import SMALLEST_DISTANCE, MoleculeBatch, positions_from_distances, read_molecules
 
 ORDERS = ("none", "sorted", "eigenvalues")
@@ -77,6 +77,11 @@ class _Matrix(Descriptor):
 class CoulombMatrix(_Matrix):
     """Coulomb matrix of molecules: 0.5 Z_i^2.4 on the diagonal, Z_i Z_j / d_ij off it.
 
+    Decoding gives molecules up to rotation, shift and mirror image: the diagonal tells the
+    elements, the rest all distances, and multidimensional scaling makes coordinates of them. It
+    fails where the diagonal holds no atomic number, an off-diagonal value is not positive, or no
+    points in space have these distances; from eigenvalues there is no way back.
+
     Source:
         Rupp, Tkatchenko, Müller & von Lilienfeld, Phys. Rev. Lett. 108 (2012) 058301.
     """
@@ -87,27 +92,15 @@ class CoulombMatrix(_Matrix):
     def _matrices(self, batch: MoleculeBatch) -> Tensor:
         return coulomb(batch.numbers, batch.distances() * self.scale)
 
-    def decode(self, tensor: Tensor) -> Samples:
-        """Molecules from (batch, max_atoms, max_atoms), up to rotation, shift and mirror image.
-
-        The diagonal gives the elements, the rest gives all distances, and multidimensional scaling
-        gives coordinates. A row is not ok where the diagonal holds no atomic number, an
-        off-diagonal value is not positive, or no points in space have these distances.
-
-        Raises:
-            InputError: the order is ``"eigenvalues"``, from which there is no way back, or
-                something else than such numbers.
-        """
+    def _decode(self, rows: Tensor) -> Samples:
         if self.order == "eigenvalues":
             raise InputError(
                 f"{self.max_atoms} eigenvalues cannot give back up to {3 * self.max_atoms - 6} "
                 "internal coordinates: decode from order='none' or order='sorted'"
             )
-        matrices, broken = read_tensor(tensor, self.shape)
-        rows = [self._decode_one(matrix) for matrix in matrices.cpu().double()]
-        positions, numbers, reasons = zip(*rows, strict=True)
-        molecules = MoleculeBatch.from_lists(positions, numbers)
-        return Samples.from_reasons(molecules, first_of(broken, reasons))
+        found = [self._decode_one(matrix) for matrix in rows.cpu().double()]
+        positions, numbers, reasons = zip(*found, strict=True)
+        return Samples.from_reasons(MoleculeBatch.from_lists(positions, numbers), reasons)
 
     def _decode_one(self, matrix: Tensor) -> tuple[np.ndarray, np.ndarray, str]:
         place = (np.zeros((1, 3)), np.ones(1, dtype=int))  # keeps the row where nothing was decoded

@@ -12,7 +12,7 @@ CCDCGAN-for-single-system at cec17bd, CCDCGAN-for-multicomponent-systems at 49b7
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,32 +20,13 @@ from torch import Tensor
 
 from ..crystals.samples import Samples
 from ..runtime import InputError, whole
-from .base import Descriptor, atomic_numbers, check_batch, first_of, read_tensor
+from .base import Descriptor, atomic_numbers, check_batch
 from .voxel_grid import VoxelGrid
 
 if TYPE_CHECKING:
     from .base import Crystals
 
 PRESENT = 1e-3  # an element is there if some number of its code is at least this large
-
-
-class VoxelCoder(Protocol):
-    """Two autoencoders: one for grids of cells, one for grids of the sites of one element."""
-
-    cell_code: int
-    site_code: int
-
-    def encode_cells(self, cell: Tensor) -> Tensor:
-        """(batch, cell code) from (batch, 1, points^3)."""
-
-    def decode_cells(self, code: Tensor) -> Tensor:
-        """(batch, 1, points^3) from (batch, cell code)."""
-
-    def encode_sites(self, sites: Tensor) -> Tensor:
-        """(batch, site code) from (batch, 1, points^3), one element a row."""
-
-    def decode_sites(self, code: Tensor) -> Tensor:
-        """(batch, 1, points^3) from (batch, site code)."""
 
 
 @dataclass(frozen=True)
@@ -130,12 +111,14 @@ class CrystalImage(Descriptor):
     Attributes:
         layout: where the codes lie.
         voxels: the grids, with one channel for each element of the layout.
-        coder: turns grids into codes and back.
+        coder: two autoencoders, for grids of cells (batch, 1, points^3) and of the sites of one
+            element a row: methods ``encode_cells``, ``decode_cells``, ``encode_sites`` and
+            ``decode_sites``, and how long the codes are: ``cell_code``, ``site_code``.
     """
 
     layout: ImageLayout
     voxels: VoxelGrid
-    coder: VoxelCoder
+    coder: Any
 
     def __post_init__(self) -> None:
         if self.voxels.elements != self.layout.elements:
@@ -167,14 +150,8 @@ class CrystalImage(Descriptor):
         image = self.layout.pack(self.coder.encode_cells(cell) * written, code)
         return Samples(image, grids.ok, grids.reasons)
 
-    def decode(self, image: Tensor) -> Samples:
-        """Crystals from (batch, 1, side, side).
-
-        Raises:
-            InputError: something else than such numbers.
-        """
-        image, reasons = read_tensor(image, self.shape)
-        cell_code, code = self.layout.unpack(image)
+    def _decode(self, rows: Tensor) -> Samples:
+        cell_code, code = self.layout.unpack(rows)
         there = code.abs().amax(2) >= PRESENT  # (batch, elements)
         n = self.voxels.site_points
         sites = code.new_zeros(*there.shape, n, n, n)
@@ -182,5 +159,4 @@ class CrystalImage(Descriptor):
             sites[there] = self.coder.decode_sites(code[there])[:, 0]
         cells = self.coder.decode_cells(cell_code)
         cells = cells * (cell_code.abs().amax(1) >= PRESENT)[:, None, None, None, None]
-        made = self.voxels.decode(self.voxels.join(cells, sites))
-        return Samples.from_reasons(made.crystals, first_of(reasons, made.reasons))
+        return self.voxels.decode(self.voxels.join(cells, sites))

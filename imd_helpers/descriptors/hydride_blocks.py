@@ -26,7 +26,7 @@ from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
 from ..runtime import InputError, lookup, whole
 from . import _slots
-from .base import mark, mark_cells, read_tensor
+from .base import mark, mark_cells
 
 RULES = ("published", "apart")
 ROWS = 18
@@ -36,6 +36,9 @@ SHORT = 0.5  # Å; by the rule ``apart`` shorter rows are padding
 @dataclass(frozen=True)
 class HydrideBlocks(_slots.SlotMatrix):
     """Encode crystals of hydrogen and two metals as (4, 18, 3) tensors, and decode them.
+
+    Decoding fails where there are no three lattice vectors, a flat cell, no hydrogen, no metal, or
+    overlapping atoms. One metal may be missing, as it is in the training data.
 
     Attributes:
         numbers: atomic numbers of the blocks after the cell's: hydrogen, metal, metal.
@@ -88,17 +91,8 @@ class HydrideBlocks(_slots.SlotMatrix):
 
     # ---- tensor -> crystal
 
-    def decode(self, tensor: Tensor) -> Samples:
-        """Crystals from (batch, *shape), in Å.
-
-        A sample fails when it holds NaN, no three lattice vectors, a flat cell, no hydrogen, no
-        metal, or overlapping atoms. One metal may be missing, as it is in the training data.
-
-        Raises:
-            InputError: something else than such numbers.
-        """
-        rows, reasons = read_tensor(tensor, self.shape)
-        tensor = rows.cpu().double()
+    def _decode(self, rows: Tensor) -> Samples:
+        tensor, reasons = rows.cpu().double(), [""] * len(rows)
         kept = self.rows_kept(tensor)  # (batch, blocks, rows)
         vectors = kept[:, 0].sum(1)
         text = "the first block has {} lattice vectors instead of 3"

@@ -23,14 +23,13 @@ from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.samples import Samples
 from ..runtime import InputError
 from .base import (
-    LARGEST,
     NOT_FINITE,
     Descriptor,
     atomic_numbers,
     mark,
+    mark_long,
     positive,
     read_crystals,
-    read_tensor,
 )
 
 if TYPE_CHECKING:
@@ -152,6 +151,9 @@ def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[Site, ...]]:
 class SymmetrySites(Descriptor):
     """Encode cubic ternaries as (3, 28) tensors, and decode them by symmetry operations.
 
+    In decoding positions snap to 1/4, and symmetry operations fill the cell. It fails where the
+    lattice length is not positive, or two sites lie on one orbit; the reason says which.
+
     Attributes:
         element_numbers: atomic numbers that the table of features holds, ascending.
         length_max: longest lattice length of the training data, Å; lengths are scaled to
@@ -250,14 +252,8 @@ class SymmetrySites(Descriptor):
 
     # ---- tensor -> crystal
 
-    def decode(self, tensor: Tensor) -> Samples:
-        """Crystals from (batch, 3, 28): positions snap to 1/4, symmetry operations fill the cell.
-
-        A sample fails when it holds NaN, when its lattice length is not positive, or when two
-        sites lie on one orbit; the reason says which.
-        """
-        rows, reasons = read_tensor(tensor, self.shape)
-        return decode_sites(self.read_sites(rows), reasons)
+    def _decode(self, rows: Tensor) -> Samples:
+        return decode_sites(self.read_sites(rows))
 
     def read_sites(self, tensor: Tensor) -> Sites:
         """Snap a finite (batch, 3, 28) tensor to sites, without expanding them."""
@@ -321,19 +317,20 @@ class SymmetrySites(Descriptor):
         return (space_group[..., None] == SPACE_GROUPS).argmax(-1)
 
 
-def decode_sites(sites: Sites, reasons: Sequence[str] = ()) -> Samples:
+def decode_sites(sites: Sites) -> Samples:
     """Fill the cells of ``sites`` by the operations of their space groups.
 
-    The n reasons say what is wrong already, if anything is. A failed crystal keeps its place, with
-    a cell of 1 Å where it has none.
+    A failed crystal keeps its place, with a cell of 1 Å where it has none.
+
+    Raises:
+        InputError: a space group other than 225, 216, 221.
     """
-    SymmetrySites.group_index(sites.space_group)  # refuses others
-    reasons = list(reasons) or [""] * len(sites)
+    SymmetrySites.group_index(sites.space_group)
+    reasons = [""] * len(sites)
     short = "lattice length {:.2f} Å is not positive"
-    long = f"lattice length {{:.2g}} Å: a cell has edges up to {LARGEST:g} Å"
     mark(reasons, np.isfinite(sites.length), lambda _: NOT_FINITE)
     mark(reasons, sites.length > 0, lambda i: short.format(sites.length[i]))
-    mark(reasons, sites.length <= LARGEST, lambda i: long.format(sites.length[i]))
+    mark_long(reasons, torch.as_tensor(sites.length)[:, None])
     bad = np.array([reason != "" for reason in reasons])
     lattice = symmetry.cubic_lattice(np.where(bad, 1.0, sites.length))
     crystals, _ = symmetry.expand(sites.space_group, lattice, sites.grid / GRID, sites.numbers)

@@ -34,7 +34,6 @@ from .base import (
     mark_overlaps,
     positive,
     read_crystals,
-    read_tensor,
     without,
 )
 
@@ -56,6 +55,12 @@ MONOMIALS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 @dataclass(frozen=True, eq=False)
 class VoxelGrid(Descriptor):
     """Encode crystals as (32^3 + channels x 64^3) numbers, and decode them by finding peaks.
+
+    Single precision, about 1 MB a channel and crystal at 64 points. A crystal does not fit when it
+    is disordered or has overlapping atoms, an element without a channel, too many sites, too long
+    an edge, a flat cell, or a site outside the box. Decoding finds the cell by least squares; it
+    fails where a grid is empty, the blob is no cell or its edges are far too long, there are too
+    many peaks, or two lie closer than 0.5 Å.
 
     Attributes:
         elements: atomic numbers, one channel each; None: one channel for all, where a Gaussian is
@@ -123,12 +128,7 @@ class VoxelGrid(Descriptor):
         return self._prepare(crystals)[0]
 
     def encode_all(self, crystals: Crystals) -> Samples:
-        """(batch, *shape) float32, about 1 MB a channel and crystal at 64 points.
-
-        A crystal fails when it is disordered or has overlapping atoms, an element without a
-        channel, too many sites, too long an edge, a flat cell, or a site outside the box; its row
-        is zeros.
-        """
+        """(batch, *shape): crystals that do not fit are zeros, with a reason."""
         prepared, cart, reasons = self._prepare(crystals)
         out = torch.zeros(len(prepared), *self.shape, device=prepared.lattice.device)
         cell, sites = self.split(out)
@@ -245,13 +245,14 @@ class VoxelGrid(Descriptor):
         Raises:
             InputError: another shape.
         """
-        check_batch(tensor, self.shape, self._note)
+        check_batch(tensor, self.shape, self.note)
         n, m = self.cell_points, self.site_points
         cell = tensor[:, : n**3].unflatten(1, (1, n, n, n))
         return cell, tensor[:, n**3 :].unflatten(1, (self.channels, m, m, m))
 
     @property
-    def _note(self) -> str:
+    def note(self) -> str:
+        """What a row holds."""
         return (
             f", {self.cell_points}^3 numbers for the cell and {self.channels} x "
             f"{self.site_points}^3 for the sites; use join(cell, sites)"
@@ -261,18 +262,8 @@ class VoxelGrid(Descriptor):
         """(batch, *shape) from (batch, [1,] cell points^3) and (batch, channels, site points^3)."""
         return torch.cat([cell.flatten(1), sites.flatten(1)], 1)
 
-    def decode(self, tensor: Tensor) -> Samples:
-        """Crystals from (batch, *shape): the cell by least squares, the sites by their peaks.
-
-        A row fails when it holds NaN, when a grid is empty, when the blob is no cell or its edges
-        are far too long, when there are too many peaks, or when two lie closer than 0.5 Å.
-
-        Raises:
-            InputError: something else than such numbers.
-        """
-        rows, broken = read_tensor(tensor, self.shape, self._note)
-        made = Samples.cat([self._decode(some) for some in rows.split(CHUNK)])
-        return Samples.from_reasons(made.crystals, first_of(broken, made.reasons))
+    def _decode(self, rows: Tensor) -> Samples:
+        return Samples.cat([self._decode_some(some.float()) for some in rows.split(CHUNK)])
 
     def round_trip(self, crystals: CrystalBatch) -> Samples:
         """Encode and decode piece by piece, so that the grids need little memory."""
@@ -325,8 +316,8 @@ class VoxelGrid(Descriptor):
         columns = [steps[:, i] * steps[:, j] * (1 if i == j else 2) for i, j in MONOMIALS]
         return torch.stack(columns, 1)
 
-    def _decode(self, tensor: Tensor) -> Samples:
-        cell, sites = self.split(tensor.float())
+    def _decode_some(self, tensor: Tensor) -> Samples:
+        cell, sites = self.split(tensor)
         lattice, reasons = self.read_cells(cell)
         metric = self._site_metric(lattice).repeat_interleave(self.channels, 0)
         low = THRESHOLD / (DENSITY_UNIT if self.elements is None else 1.0)
