@@ -189,7 +189,7 @@ def gan_structures(model: PuEnsemble, kinds: set, known: set) -> Row:
     """The scores of CubicGAN's crystals in the three prototypes, known and not."""
     gan = imd.models.load("cubicgan", variant="fixed")
     sites = gan.sample_sites(4000, seed=0)
-    sites = sites[np.flatnonzero(decode_sites(sites, finite=np.isfinite(sites.length)).ok)]
+    sites = sites[np.flatnonzero(decode_sites(sites).ok)]
     names = keys(sites)
     first = {key: i for i, key in reversed(list(enumerate(names)))}
     new = np.array(sorted(i for key, i in first.items() if key[0] in kinds and key not in known))

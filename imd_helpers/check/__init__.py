@@ -14,6 +14,7 @@ from typing import Any
 from ..runtime import InputError, data_path, lookup
 from . import descriptors, foundations, judging, models, networks
 
+PER_CENT = "Asked is a share, from 0 to 1, and this looks like per cent: divide by 100."
 __all__ = ["CHECKS", "Check", "answer", "names"]
 
 
@@ -25,11 +26,13 @@ class Check:
         truth: computes the answer.
         hint: what to think of when the answer is wrong; it must not give the answer away.
         tolerance: largest accepted difference, as a share of the truth; 0 asks for equality.
+        share: is the answer a share, from 0 to 1, which people like to give in per cent?
     """
 
     truth: Callable[[], float]
     hint: str
     tolerance: float = 0.0
+    share: bool = False
 
     def right(self, value: Any) -> bool:
         """Is the value the truth, within the tolerance?
@@ -37,16 +40,26 @@ class Check:
         Raises:
             InputError: not one finite number.
         """
-        try:
-            number = float(value)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"{value!r} is not a number: replace the three dots by your own result"
-            ) from error
-        if not math.isfinite(number):
-            raise InputError(f"your answer is {number}: a check needs a finite number")
         truth = float(self.truth())
-        return abs(number - truth) <= self.tolerance * abs(truth)
+        return abs(_number(value) - truth) <= self.tolerance * abs(truth)
+
+    def advice(self, value: Any) -> str:
+        """What to say of a wrong value."""
+        if self.share and 1 < _number(value) <= 100:
+            return f"{PER_CENT} {'' if self.right(_number(value) / 100) else self.hint}".strip()
+        return self.hint
+
+
+def _number(value: Any) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{value!r} is not a number: replace the three dots by your own result"
+        ) from error
+    if not math.isfinite(number):
+        raise InputError(f"your answer is {number}: a check needs a finite number")
+    return number
 
 
 _HINTS = tomllib.loads(data_path("exercises", "hints.toml").read_text(encoding="utf-8"))
@@ -74,8 +87,6 @@ def answer(exercise: str, value: Any) -> bool:
         InputError: the value is not a finite number.
     """
     check = CHECKS[lookup("exercise", exercise, CHECKS)]
-    right, hint = check.right(value), check.hint
-    if not right and 1 < value <= 100 and check.right(value / 100):
-        hint = "Asked is a share, from 0 to 1, and this looks like per cent: divide by 100."
-    print(f"{exercise}: {'right.' if right else 'not yet. ' + hint}")
+    right = check.right(value)
+    print(f"{exercise}: {'right.' if right else 'not yet. ' + check.advice(value)}")
     return right

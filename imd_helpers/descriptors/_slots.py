@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,25 +10,15 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples, in_places
-from ..runtime import InputError
-from .base import (
-    Descriptor,
-    check_batch,
-    finite_rows,
-    mark,
-    mark_broken,
-    mark_overlaps,
-    read_crystals,
-)
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
-
-SMALLEST_VOLUME = 1e-3  # Å^3 for each Å^3 of the box of the same edges
+from ..runtime import InputError, whole
+from .base import Descriptor, atomic_numbers, mark, mark_cells, mark_overlaps, without
 
 
 class SlotMatrix(Descriptor):
     """A tensor in which each element has rows for its atoms, in the order of the sites.
+
+    A crystal does not fit when it is disordered, holds an element without rows or more atoms of one
+    than there are rows, or has too large or too flat a cell, or overlapping atoms.
 
     Attributes:
         numbers: atomic numbers of the elements, in the order of their rows.
@@ -39,25 +28,7 @@ class SlotMatrix(Descriptor):
     numbers: tuple[int, ...]
     slots: tuple[int, ...]
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """(batch, *shape) float32: crystals that do not fit are zeros, with a reason.
-
-        A crystal fails when it is disordered, holds an element without rows or more atoms of one
-        than there are rows, or has too large or too flat a cell, or overlapping atoms.
-
-        Raises:
-            InputError: nothing given.
-        """
-        batch, reasons = read_crystals(crystals)
-        self._mark_misfits(batch, reasons)
-        good = torch.tensor([reason == "" for reason in reasons])
-        tensor = torch.zeros(len(batch), *self.shape, dtype=torch.float64)
-        if good.any():
-            tensor[good] = self._write(batch[good])
-        return Samples.from_reasons(tensor.float(), reasons)
-
     def _mark_misfits(self, batch: CrystalBatch, reasons: list[str]) -> None:
-        """Write why crystals do not fit the rows."""
         room = np.zeros(elements.N_COLUMNS, dtype=np.int64)
         room[list(self.numbers)] = list(self.slots)
         counts = batch.counts().numpy()
@@ -69,24 +40,8 @@ class SlotMatrix(Descriptor):
                 if room[z] > 0
                 else f"{symbol} has no rows: the matrix is made for {listed}"
             )
-        box = batch.lattice.norm(dim=2).prod(1)  # (batch,) Å^3
-        flat = torch.linalg.det(batch.lattice).abs() <= SMALLEST_VOLUME * box
-        text = "the cell is flat: its three vectors must not lie in one plane"
-        mark(reasons, ~flat, lambda _: text)
-        mark_broken(reasons, batch)
+        mark_cells(reasons, batch.lattice)
         mark_overlaps(reasons, batch)
-
-    def _write(self, crystals: CrystalBatch) -> Tensor:
-        """(batch, *shape) of crystals that fit."""
-        raise NotImplementedError
-
-    def _begin(self, tensor: Tensor) -> tuple[Tensor, list[str]]:
-        """A finite (batch, *shape) float64 on the CPU to decode, and which rows were not."""
-        check_batch(tensor, self.shape)
-        tensor = tensor.detach().cpu().double()
-        reasons = [""] * len(tensor)
-        mark(reasons, finite_rows(tensor), lambda _: "the tensor holds NaN or infinity")
-        return torch.nan_to_num(tensor), reasons
 
 
 def check_slots(numbers: Sequence[int], slots: Sequence[int]) -> None:
@@ -95,12 +50,11 @@ def check_slots(numbers: Sequence[int], slots: Sequence[int]) -> None:
     Raises:
         InputError: not so.
     """
-    good = len(numbers) == len(slots) > 0 and len(set(numbers)) == len(numbers)
-    if not good or min(slots) < 1 or not all(1 <= z < elements.N_COLUMNS for z in numbers):
-        raise InputError(
-            f"elements {tuple(numbers)} with {tuple(slots)} rows: give different atomic numbers "
-            "from 1 to 118, and at least one row for each"
-        )
+    atomic_numbers("numbers", numbers)
+    if len(numbers) != len(slots):
+        raise InputError(f"numbers={tuple(numbers)}, slots={tuple(slots)}: give one of each")
+    for z, room in zip(numbers, slots, strict=True):
+        whole(f"rows for {elements.SYMBOLS[z]}", room, least=1)
 
 
 def fill(
@@ -131,12 +85,13 @@ def build(
     where there is an atom, of the ``row_numbers`` (rows,). The n reasons are filled further.
     """
     mark(reasons, present.any(1), lambda _: "no row holds an atom")
-    good = torch.tensor([reason == "" for reason in reasons])
+    good = np.zeros(len(reasons), dtype=bool)
+    good[without(reasons)] = True
     crystals = None
     if good.any():
         keep = present[good]
         numbers = row_numbers.expand(len(keep), -1)[keep]
         crystals = CrystalBatch.from_ragged(lattice[good], frac[good][keep], numbers, keep.sum(1))
-    placed = in_places(crystals, good.numpy())
+    placed = in_places(crystals, good)
     mark_overlaps(reasons, placed)
     return Samples.from_reasons(placed, reasons)

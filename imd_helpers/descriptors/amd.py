@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..crystals.rules import broken_crystals
-from ..runtime import InputError
+from ..runtime import whole
 
 if TYPE_CHECKING:
     from ..crystals import CrystalBatch
@@ -35,9 +35,7 @@ def average_minimum_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarr
     """
     from ..kernels.neighbours import mean_nearest
 
-    if k < 1:
-        raise InputError(f"k={k}: the number of neighbours must be at least 1, e.g. {K}")
-    out = np.empty((len(crystals), int(k)))
+    out = np.empty((len(crystals), whole("k", k, least=1)))
     mean_nearest(*measurable_sites(crystals), int(k), out)
     return out
 

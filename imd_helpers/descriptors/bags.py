@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ..crystals import elements
 from ..runtime import InputError, lookup
+from .base import need
 from .coulomb import POWER
-from .molecules import MoleculeBatch, need
+from .molecules import MoleculeBatch, read_molecules
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
@@ -95,6 +96,10 @@ class BondBags(_Padded):
 
     def bags(self, molecules: MoleculeBatch) -> list[Bags]:
         """Entries of each Coulomb matrix, by element and by pair of elements."""
+        molecules, reasons = read_molecules(molecules)
+        for i, reason in enumerate(reasons):
+            if reason:
+                raise InputError(f"molecule {i}: {reason}; repair or drop it")
         distances = molecules.distances().numpy()
         out = []
         for i, n in enumerate(molecules.n_atoms.tolist()):

@@ -1,7 +1,13 @@
-"""What descriptors have in common: `encode`, reasons for what does not fit, checks of shapes."""
+"""What descriptors have in common: reading what is given, reasons for what does not fit, settings.
+
+Whatever comes in is made safe here: a broken crystal, molecule or row of a tensor gets a reason,
+and something harmless takes its place, so that it can neither stop nor change the rest of a batch.
+"""
 
 from __future__ import annotations
 
+import importlib
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,34 +15,55 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..crystals import CrystalBatch
+from ..crystals import CrystalBatch, elements
+from ..crystals.batch import check_shapes
 from ..crystals.geometry import closest_contact
 from ..crystals.rules import broken_crystals, why_broken
-from ..crystals.samples import Samples, assembled
+from ..crystals.samples import Samples, assembled, in_places
 from ..runtime import InputError
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+    Crystals = CrystalBatch | Sequence[Structure]
 
 CLOSEST = 0.5  # Å; atoms nearer than this overlap
+SMALLEST_VOLUME = 1e-3  # Å^3 of a cell, for each Å^3 of the box of the same edges
+LARGEST = 1e4  # Å of an edge; single precision and sums of squares hold out to there
+NOT_FINITE = "the tensor holds NaN or infinity"
 
 
 class Descriptor:
     """A representation of crystals, or of other things, by tensors of one shape.
 
-    Where there is a way back, a method `decode` gives `Samples` from (batch, *shape).
+    A kind says what stands against writing a thing (`_mark_misfits`) and writes those that fit
+    (`_write`), ``piece`` at a time; where there is a way back, it reads finite rows (`_decode`).
     """
 
     shape: tuple[int, ...]
+    note: str = ""  # on the shape
+    dtype: torch.dtype = torch.float32
+    piece: int = 1_000_000  # things written at once; of one at a time, `_write` may say why not
 
     def encode_all(self, things: Any) -> Samples:
         """(n, *shape) for n things: those that do not fit are zeros, with a reason.
 
         Raises:
-            InputError: nothing given.
+            InputError: nothing given, or something else than the descriptor is made for.
         """
-        raise NotImplementedError
+        batch, reasons = self._read(things)
+        self._mark_misfits(batch, reasons)
+        out = torch.zeros(len(batch), *self.shape, dtype=self.dtype)
+        good = without(reasons)
+        for start in range(0, len(good), self.piece):
+            rows = good[start : start + self.piece]
+            try:
+                out[rows] = self._write(batch[rows]).to(out.dtype)
+            except InputError as error:
+                if len(rows) > 1:
+                    raise
+                reasons[int(rows)] = str(error)
+        return Samples.from_reasons(out, reasons)
 
     def encode(self, things: Any) -> Tensor:
         """(n, *shape) for n things that all fit.
@@ -45,6 +72,41 @@ class Descriptor:
             InputError: one does not fit; see `encode_all`.
         """
         return self.encode_all(things).checked()
+
+    def decode(self, tensor: Any) -> Samples:
+        """Things from (batch, *shape): a tensor, a NumPy array or nested lists.
+
+        A row that holds nothing of the kind keeps its place and is not ``ok``, with a reason.
+
+        Raises:
+            InputError: something else than such numbers, or there is no way back.
+        """
+        rows, reasons = read_tensor(tensor, self.shape, self.note)
+        made = self._decode(rows)
+        return (
+            made
+            if not any(reasons)
+            else Samples.from_reasons(made.content, first_of(reasons, made.reasons))
+        )
+
+    def _read(self, things: Any) -> tuple[Any, list[str]]:
+        """A batch on the CPU in which nothing is broken, and what was."""
+        batch, reasons = read_crystals(things)
+        return batch.to("cpu"), reasons
+
+    def _mark_misfits(self, batch: Any, reasons: list[str]) -> None:
+        """Write why things of a batch do not fit."""
+
+    def _write(self, batch: Any) -> Tensor:
+        """(n, *shape) of a batch that fits."""
+        raise NotImplementedError
+
+    def _decode(self, rows: Tensor) -> Samples:
+        """Things from finite rows (batch, *shape)."""
+        raise InputError(f"{type(self).__name__} cannot be decoded: what it leaves out is lost")
+
+
+# ---- what is given
 
 
 def check_batch(tensor: Tensor, shape: Sequence[int], note: str = "") -> None:
@@ -61,9 +123,91 @@ def check_batch(tensor: Tensor, shape: Sequence[int], note: str = "") -> None:
         )
 
 
-def finite_rows(tensor: Tensor) -> Tensor:
-    """(batch,) bool: neither NaN nor infinity in a row."""
-    return torch.isfinite(tensor).flatten(1).all(1)
+def read_tensor(given: Any, shape: Sequence[int], note: str = "") -> tuple[Tensor, list[str]]:
+    """(batch, *shape) real numbers without a gradient, and which rows are not finite.
+
+    What is given may be a tensor, a NumPy array or nested lists; of a tensor, device and precision
+    are kept. Rows that are not finite come back as zeros.
+
+    Raises:
+        InputError: no numbers, or as `check_batch`.
+    """
+    try:
+        tensor = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
+        if tensor.is_complex():
+            raise TypeError("complex numbers")
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"{type(given).__name__} given, of which no tensor of real numbers can be made: "
+            f"expected (batch, {', '.join(map(str, shape))}) of them{note}"
+        ) from error
+    check_batch(tensor, shape, note)
+    tensor = tensor.detach()
+    tensor = tensor if tensor.is_floating_point() else tensor.double()
+    reasons = [""] * len(tensor)
+    if torch.isfinite(tensor.sum()):  # NaN and infinity survive a sum
+        return tensor, reasons
+    finite = torch.isfinite(tensor).flatten(1).all(1)
+    mark(reasons, finite, lambda _: NOT_FINITE)
+    return tensor.masked_fill(~finite.view(-1, *[1] * len(shape)), 0.0), reasons
+
+
+def read_crystals(given: Crystals) -> tuple[CrystalBatch, list[str]]:
+    """Crystals of a batch or of pymatgen structures, and why some cannot be used.
+
+    One that cannot be read (partial occupancy, dummy species) or is broken (not finite, no volume,
+    no atoms, bad padding, too long) keeps its place as a cell of 1 Å with one hydrogen atom.
+
+    Raises:
+        InputError: nothing given, or something else than crystals.
+    """
+    whole = isinstance(given, CrystalBatch)
+    several = isinstance(given, list | tuple) and all(hasattr(one, "frac_coords") for one in given)
+    if not whole and not several:
+        raise InputError(
+            f"cannot encode {type(given).__name__}: give a CrystalBatch or a list of pymatgen "
+            "structures"
+        )
+    if len(given) == 0:
+        raise InputError("no crystals given: give at least one")
+    if whole:
+        check_shapes(given)
+        batch, reasons = given, [""] * len(given)
+    else:
+        read = assembled([_one_structure(structure) for structure in given])
+        batch, reasons = read.crystals, list(read.reasons)
+    mark(reasons, ~broken_crystals(batch), lambda i: why_broken(batch, i))
+    mark_long(reasons, batch.lattice.detach().norm(dim=2))
+    good = np.array([reason == "" for reason in reasons])
+    if good.all():
+        return batch, reasons
+    return in_places(batch[good] if good.any() else None, good), reasons
+
+
+def read_counts(crystals: CrystalBatch) -> tuple[np.ndarray, list[str]]:
+    """(n, 119) atoms of each element, whatever their cells; zeros where one is no element."""
+    numbers = crystals.numbers.cpu().numpy()
+    known = ((numbers >= 0) & (numbers < elements.N_COLUMNS)).all(1)
+    reasons = [""] * len(numbers)
+    mark(reasons, known, lambda i: f"no element has the atomic number {_farthest(numbers[i])}")
+    counts = np.zeros((len(numbers), elements.N_COLUMNS), dtype=np.int64)
+    if known.any():
+        counts[known] = crystals[known].counts().numpy()
+    return counts, reasons
+
+
+def _farthest(numbers: np.ndarray) -> int:
+    return int(numbers.min() if numbers.min() < 0 else numbers.max())
+
+
+def _one_structure(structure: Structure) -> CrystalBatch | str:
+    try:
+        return CrystalBatch.from_structures([structure])
+    except InputError as error:
+        return str(error).removeprefix("structure 0 ")
+
+
+# ---- reasons
 
 
 def mark(reasons: list[str], passed: Tensor | np.ndarray, text: Callable[[int], str]) -> None:
@@ -72,14 +216,9 @@ def mark(reasons: list[str], passed: Tensor | np.ndarray, text: Callable[[int], 
         reasons[i] = reasons[i] or text(i)
 
 
-def mark_broken(reasons: list[str], crystals: CrystalBatch) -> None:
-    """Write which crystals are not finite, or have no volume, no atoms or bad padding."""
-    mark(reasons, ~broken_crystals(crystals), lambda i: why_broken(crystals, i))
-
-
 def mark_overlaps(reasons: list[str], crystals: CrystalBatch) -> None:
     """Write which of the crystals without a reason have atoms that are too close."""
-    good = np.flatnonzero([reason == "" for reason in reasons])
+    good = without(reasons).numpy()
     if len(good) == 0:
         return
     contact, pair = closest_contact(crystals[good])
@@ -90,35 +229,82 @@ def mark_overlaps(reasons: list[str], crystals: CrystalBatch) -> None:
             )
 
 
+def mark_long(reasons: list[str], edges: Tensor) -> None:
+    """Write which cells have edges (batch, 3), Å, that no crystal has."""
+    text = f"an edge of {{:.2g}} Å: a cell has edges up to {LARGEST:g} Å"
+    mark(reasons, edges.amax(1) <= LARGEST, lambda i: text.format(edges[i].max()))
+
+
+def mark_cells(reasons: list[str], lattice: Tensor) -> None:
+    """Write which cells (batch, 3, 3), Å, have edges that no crystal has, or are flat."""
+    edges = lattice.norm(dim=2)  # (batch, 3)
+    mark_long(reasons, edges)
+    flat = torch.linalg.det(lattice).abs() <= SMALLEST_VOLUME * edges.prod(1)
+    mark(reasons, ~flat, lambda _: "the cell is flat: its three vectors must not lie in one plane")
+
+
 def first_of(*reasons: Sequence[str]) -> list[str]:
     """The first reason for each thing, of several lists of reasons; ``""`` where there is none."""
     return [next(filter(None, row), "") for row in zip(*reasons, strict=True)]
 
 
-def read_crystals(given: CrystalBatch | Sequence[Structure]) -> tuple[CrystalBatch, list[str]]:
-    """Crystals of a batch or a list of pymatgen structures, and why some cannot be read.
+def without(reasons: Sequence[str]) -> Tensor:
+    """Rows that have no reason."""
+    return torch.as_tensor(np.flatnonzero([reason == "" for reason in reasons]))
 
-    A structure that cannot (partial occupancy, dummy species, no sites) keeps its place as a cell
-    of 1 Å with one hydrogen atom.
+
+# ---- settings
+
+
+def positive(name: str, value: Any, *, why: str = "", zero: bool = False) -> float:
+    """A setting that measures something.
 
     Args:
-        given: n crystals.
-
-    Returns:
-        n crystals and n reasons, empty where all is well.
+        name: of the setting.
+        value: a number above 0.
+        why: what to choose, e.g. its usual value.
+        zero: may it be 0?
 
     Raises:
-        InputError: nothing given.
+        InputError: no finite number, or not large enough.
     """
-    if len(given) == 0:
-        raise InputError("no crystals given: give at least one")
-    if isinstance(given, CrystalBatch):
-        return given, [""] * len(given)
-    parts: list[CrystalBatch | str] = []
-    for structure in given:
-        try:
-            parts.append(CrystalBatch.from_structures([structure]))
-        except InputError as error:
-            parts.append(str(error).removeprefix("structure 0 "))
-    read = assembled(parts)
-    return read.crystals, list(read.reasons)
+    try:
+        number = float(value)
+        good = math.isfinite(number) and (number > 0 or (zero and number == 0))
+    except (TypeError, ValueError):
+        good = False
+    if not good or isinstance(value, bool | str):
+        rule = "of at least 0" if zero else "above 0"
+        raise InputError(f"{name}={value!r}: must be a finite number {rule}{why and ', ' + why}")
+    return number
+
+
+def atomic_numbers(name: str, given: Any) -> tuple[int, ...]:
+    """Different elements, at least one.
+
+    Raises:
+        InputError: none, one twice, or something else than atomic numbers from 1 to 118.
+    """
+    try:
+        numbers = tuple(int(z) for z in given)
+        good = numbers == tuple(given) and len(set(numbers)) == len(numbers) > 0
+    except (TypeError, ValueError, OverflowError):
+        good = False
+    if not good or not all(1 <= z < elements.N_COLUMNS for z in numbers):
+        raise InputError(f"{name}={given!r}: give different atomic numbers of 1 to 118")
+    return numbers
+
+
+def need(package: str, *, extra: str = "descriptors") -> Any:
+    """Import a package that comes with an extra of this one, e.g. ``rdkit.Chem``.
+
+    Raises:
+        InputError: it is not installed; the message names the line that installs it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(
+            f"the package {package.split('.', maxsplit=1)[0]} is needed here and not installed: "
+            f'install it with pip install "imd-helpers[{extra}]"'
+        ) from error

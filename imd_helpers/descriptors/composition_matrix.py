@@ -24,7 +24,7 @@ from ..crystals import CrystalBatch, elements
 from ..crystals import compositions as comps
 from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
-from .base import Descriptor, check_batch
+from .base import Descriptor, read_counts
 
 _LEFT_OUT = {2, 10, 18, 36, 84, 85, 86, 87, 88}  # He Ne Ar Kr Po At Rn Fr Ra
 ELEMENTS: tuple[int, ...] = tuple(z for z in range(1, 95) if z not in _LEFT_OUT)  # H … Pu
@@ -35,14 +35,15 @@ LOW, HIGH = 0.2, 1.0  # values that count as 1 by the published rule
 HALF = 0.5  # the same for argmax
 ROWS = 4096  # matrices worked on at once: they fit into the cache
 
-_NOT_FINITE = len(ELEMENTS) + 1  # after the numbers of elements that a matrix can show
 _REASONS = np.array(
     [
         "no element: every row is empty",
         f"1 element: a formula has {FEWEST} to {MOST}",
         *[""] * (MOST - FEWEST + 1),
-        *(f"{k} elements: a formula has {FEWEST} to {MOST}" for k in range(MOST + 1, _NOT_FINITE)),
-        "the matrix holds NaN or infinity",
+        *(
+            f"{k} elements: a formula has {FEWEST} to {MOST}"
+            for k in range(MOST + 1, len(ELEMENTS) + 1)
+        ),
     ],
     dtype=object,
 )
@@ -52,6 +53,8 @@ _REASONS = np.array(
 class CompositionMatrix(Descriptor):
     """Encode compositions as (85, 8) matrices of zeros and ones, and decode them.
 
+    Decoding fails where less than 2 or more than 8 elements are found.
+
     Attributes:
         rule: how `decode` reads a row. ``published``: the largest count whose value lies between
             0.2 and 1. ``argmax``: the count with the largest value, if that is above 0.5.
@@ -59,6 +62,7 @@ class CompositionMatrix(Descriptor):
 
     rule: str = "published"
     shape: tuple[int, int] = (len(ELEMENTS), MAX_COUNT)
+    note = ", elements before counts"
 
     def __post_init__(self) -> None:
         lookup("rule of decoding", self.rule, RULES)
@@ -88,11 +92,18 @@ class CompositionMatrix(Descriptor):
         """
         if isinstance(compositions, str):
             raise InputError(f"{compositions!r} is one formula: give a list, [{compositions!r}]")
+        if not hasattr(compositions, "__getitem__") or isinstance(compositions, dict):
+            raise InputError(
+                f"{type(compositions).__name__} given: give a list of formulas, (n, 119) counts or "
+                "a CrystalBatch"
+            )
         if len(compositions) == 0:
             raise InputError("no compositions given: give at least one formula")
         reasons: dict[int, str] = {}
         if isinstance(compositions, CrystalBatch):
-            counts = comps.reduced(compositions.counts().numpy())
+            counts, unknown = read_counts(compositions)
+            reasons = {i: why for i, why in enumerate(unknown) if why}
+            counts = comps.reduced(counts)
         elif isinstance(compositions[0], str):
             counts, reasons = comps.parse(compositions)
         else:
@@ -116,23 +127,14 @@ class CompositionMatrix(Descriptor):
 
     # ---- tensor -> composition
 
-    def decode(self, tensor: Tensor) -> Samples:
-        """Compositions from (batch, 85, 8) by the descriptor's rule.
-
-        A sample fails when it holds NaN, or less than 2 or more than 8 elements.
-
-        Raises:
-            InputError: a tensor of another shape.
-        """
-        check_batch(tensor, self.shape, ", elements before counts")
-        tensor = tensor.detach()
-        parts = [self._chosen(part).cpu().numpy() for part in tensor.split(ROWS)]
-        chosen = np.concatenate(parts)  # (batch, 85), -1 in a row that is not finite
-        code = np.where(chosen[:, 0] < 0, _NOT_FINITE, (chosen > 0).sum(1))
-        ok = (code >= FEWEST) & (code <= MOST)
+    def _decode(self, rows: Tensor) -> Samples:
+        parts = [self._chosen(part).cpu().numpy() for part in rows.split(ROWS)]
+        chosen = np.concatenate(parts)  # (batch, 85)
+        kinds = (chosen > 0).sum(1)
+        ok = (kinds >= FEWEST) & (kinds <= MOST)
         counts = np.zeros((len(chosen), elements.N_COLUMNS), dtype=np.int8)
         counts[:, list(ELEMENTS)] = np.where(ok[:, None], chosen, 0)
-        return Samples(counts, ok, tuple(_REASONS[code]))
+        return Samples(counts, ok, tuple(_REASONS[kinds]))
 
     def _chosen(self, part: Tensor) -> Tensor:
         """(batch, 85) int8 count of each element, 0 where it is absent."""
@@ -142,8 +144,7 @@ class CompositionMatrix(Descriptor):
         else:
             value, place = part.max(2)
             chosen = torch.where(value > HALF, place + 1, 0).to(torch.int8)
-        finite = torch.isfinite(part.float().sum((1, 2)))  # NaN and infinity survive a sum
-        return torch.where(finite[:, None], chosen, -1)
+        return chosen
 
 
 def fits(counts: np.ndarray) -> np.ndarray:

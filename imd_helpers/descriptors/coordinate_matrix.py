@@ -24,7 +24,7 @@ from ..crystals import CrystalBatch, elements
 from ..crystals.batch import wrap
 from ..crystals.samples import Samples
 from . import _slots
-from .base import mark
+from .base import SMALLEST_VOLUME, mark, mark_long, positive
 
 LENGTH_MAX = 30.0  # Å
 ANGLE_MAX = 180.0  # degrees
@@ -36,6 +36,10 @@ SHORTEST = 0.5  # Å, of an edge
 @dataclass(frozen=True)
 class CoordinateMatrix(_slots.SlotMatrix):
     """Encode crystals of a few elements as (2 + slots, 3) matrices, and decode them.
+
+    Decoding finds an atom in each row whose sum is above 0.4, and fails where there is none, an
+    edge is below 0.5 Å, the angles make no cell, or atoms overlap. An element may be missing: the
+    published code then puts an atom of it at the origin, which is not done here.
 
     Attributes:
         numbers: atomic numbers of the elements, in the order of their rows.
@@ -49,6 +53,7 @@ class CoordinateMatrix(_slots.SlotMatrix):
 
     def __post_init__(self) -> None:
         _slots.check_slots(self.numbers, self.slots)
+        positive("length_max", self.length_max, why="such as 30 Å")
 
     @classmethod
     def fit(cls, crystals: CrystalBatch) -> CoordinateMatrix:
@@ -89,21 +94,13 @@ class CoordinateMatrix(_slots.SlotMatrix):
 
     # ---- tensor -> crystal
 
-    def decode(self, tensor: Tensor) -> Samples:
-        """Crystals from (batch, *shape): an atom in each row whose sum is above 0.4.
-
-        A sample fails when it holds NaN, no atom, an edge below 0.5 Å, angles that make no cell, or
-        overlapping atoms. An element may be missing: the published code then puts an
-        atom of it at the origin, which is not done here.
-
-        Raises:
-            InputError: a tensor of another shape.
-        """
-        tensor, reasons = self._begin(tensor)
+    def _decode(self, rows: Tensor) -> Samples:
+        tensor, reasons = rows.cpu().double(), [""] * len(rows)
         lengths, angles = tensor[:, 0] * self.length_max, tensor[:, 1] * ANGLE_MAX
         shortest = lengths.amin(1)
         edge = f"an edge of {{:.2f}} Å: at least {SHORTEST} Å makes a cell"
         mark(reasons, shortest >= SHORTEST, lambda i: edge.format(shortest[i]))
+        mark_long(reasons, lengths)
         lattice, closes = lattice_of(lengths, angles)
         text = "angles of {:.0f}°, {:.0f}° and {:.0f}° make no cell"
         mark(reasons, closes, lambda i: text.format(*angles[i].tolist()))
@@ -160,5 +157,5 @@ def lattice_of(lengths: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
     rows = [one, zero, zero, gamma, sine, zero, beta, side, height]
     unit = torch.stack(rows, dim=1).view(-1, 3, 3)
     within = ((angles > 0) & (angles < ANGLE_MAX)).all(1)
-    closes = within & (sine * height > _slots.SMALLEST_VOLUME)
+    closes = within & (sine * height > SMALLEST_VOLUME)
     return lengths[:, :, None] * unit, closes

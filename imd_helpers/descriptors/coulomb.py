@@ -12,8 +12,7 @@ Each comes in three orders:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,12 +20,9 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
-from ..runtime import InputError, lookup
-from .base import Descriptor, check_batch, mark, read_crystals
-from .molecules import SMALLEST_DISTANCE, MoleculeBatch, positions_from_distances
-
-if TYPE_CHECKING:
-    from pymatgen.core import Structure
+from ..runtime import InputError, lookup, whole
+from .base import LARGEST, Descriptor, mark, positive
+from .molecules import SMALLEST_DISTANCE, MoleculeBatch, positions_from_distances, read_molecules
 
 ORDERS = ("none", "sorted", "eigenvalues")
 BOHR = 0.529177210903  # Å, CODATA 2018
@@ -55,60 +51,55 @@ class _Matrix(Descriptor):
         InputError: no room for an atom.
     """
 
+    dtype = torch.float64
+
     def __init__(self, max_atoms: int, *, order: str = "sorted", unit: str = "angstrom") -> None:
-        if max_atoms < 1:
-            raise InputError(f"max_atoms = {max_atoms}: at least one atom must fit")
-        self.max_atoms = max_atoms
+        self.max_atoms = whole("max_atoms", max_atoms, least=1)
         self.order = lookup("order", order, ORDERS)
         self.scale = UNITS[lookup("unit", unit, UNITS)]
         self.shape = (max_atoms,) if order == "eigenvalues" else (max_atoms, max_atoms)
 
-    def _mark_large(self, reasons: list[str], sizes: Tensor) -> None:
+    def _mark_misfits(self, batch: CrystalBatch | MoleculeBatch, reasons: list[str]) -> None:
+        sizes = batch.mask.sum(1)
         text = f"{{}} atoms, but max_atoms is {self.max_atoms}: make the matrix larger"
         mark(reasons, sizes <= self.max_atoms, lambda i: text.format(int(sizes[i])))
 
-    def _finish(self, matrices: Tensor, reasons: list[str]) -> Samples:
-        """Pad (batch, atoms, atoms), leave zeros where there is a reason, and put in order."""
-        good = torch.tensor([reason == "" for reason in reasons], device=matrices.device)
+    def _write(self, batch: CrystalBatch | MoleculeBatch) -> Tensor:
+        matrices = self._matrices(batch)  # (batch, atoms, atoms)
         extra = self.max_atoms - matrices.shape[1]  # columns beyond max_atoms are padding
-        padded = torch.nn.functional.pad(matrices, (0, extra, 0, extra))
-        clean = torch.where(good[:, None, None], padded, 0.0)
-        return Samples.from_reasons(_ordered(clean, self.order), reasons)
+        return _ordered(torch.nn.functional.pad(matrices, (0, extra, 0, extra)), self.order)
+
+    def _matrices(self, batch: Any) -> Tensor:
+        """(batch, atoms, atoms), zeros for padding."""
+        raise NotImplementedError
 
 
 class CoulombMatrix(_Matrix):
     """Coulomb matrix of molecules: 0.5 Z_i^2.4 on the diagonal, Z_i Z_j / d_ij off it.
 
+    Decoding gives molecules up to rotation, shift and mirror image: the diagonal tells the
+    elements, the rest all distances, and multidimensional scaling makes coordinates of them. It
+    fails where the diagonal holds no atomic number, an off-diagonal value is not positive, or no
+    points in space have these distances; from eigenvalues there is no way back.
+
     Source:
         Rupp, Tkatchenko, Müller & von Lilienfeld, Phys. Rev. Lett. 108 (2012) 058301.
     """
 
-    def encode_all(self, molecules: MoleculeBatch) -> Samples:
-        """(batch, *shape) float64; molecules that are too large are zeros, with a reason."""
-        matrices = coulomb(molecules.numbers, molecules.distances() * self.scale)
-        reasons = [""] * len(molecules)
-        self._mark_large(reasons, molecules.n_atoms)
-        return self._finish(matrices, reasons)
+    def _read(self, things: MoleculeBatch) -> tuple[MoleculeBatch, list[str]]:
+        return read_molecules(things)
 
-    def decode(self, tensor: Tensor) -> Samples:
-        """Molecules from (batch, max_atoms, max_atoms), up to rotation, shift and mirror image.
+    def _matrices(self, batch: MoleculeBatch) -> Tensor:
+        return coulomb(batch.numbers, batch.distances() * self.scale)
 
-        The diagonal gives the elements, the rest gives all distances, and multidimensional scaling
-        gives coordinates. A row is not ok where the diagonal holds no atomic number, an
-        off-diagonal value is not positive, or no points in space have these distances.
-
-        Raises:
-            InputError: the order is ``"eigenvalues"``, from which there is no way back, or the
-                shape is wrong.
-        """
+    def _decode(self, rows: Tensor) -> Samples:
         if self.order == "eigenvalues":
             raise InputError(
                 f"{self.max_atoms} eigenvalues cannot give back up to {3 * self.max_atoms - 6} "
                 "internal coordinates: decode from order='none' or order='sorted'"
             )
-        check_batch(tensor, self.shape)
-        rows = [self._decode_one(matrix) for matrix in tensor.detach().cpu().double()]
-        positions, numbers, reasons = zip(*rows, strict=True)
+        found = [self._decode_one(matrix) for matrix in rows.cpu().double()]
+        positions, numbers, reasons = zip(*found, strict=True)
         return Samples.from_reasons(MoleculeBatch.from_lists(positions, numbers), reasons)
 
     def _decode_one(self, matrix: Tensor) -> tuple[np.ndarray, np.ndarray, str]:
@@ -122,6 +113,8 @@ class CoulombMatrix(_Matrix):
         z, inner = z[atoms], matrix[atoms][:, atoms]
         distances = z[:, None] * z / ((inner + inner.T) / 2) / self.scale
         distances.fill_diagonal_(0.0)
+        if not float(distances.max()) <= LARGEST:
+            return *place, f"atoms {float(distances.max()):.2g} Å apart, at most {LARGEST:g} Å"
         xyz, residual = positions_from_distances(distances)
         if not float(residual) <= RESIDUAL:
             return *place, f"no points have these distances: residual {float(residual):.2g} Å"
@@ -132,8 +125,6 @@ class CoulombMatrix(_Matrix):
 
 def _problem(matrix: Tensor, charge: Tensor) -> str:
     """What forbids to read elements and distances from a matrix, or nothing."""
-    if not torch.isfinite(matrix).all():
-        return "NaN or infinity in the matrix"
     z = charge.round()
     worst = int((charge - z).abs().argmax())
     if bool((charge[worst] - z[worst]).abs() > 0.1) or bool(z.max() > elements.N_COLUMNS - 1):
@@ -157,27 +148,23 @@ class SineMatrix(_Matrix):
         Faber, Lindmaa, von Lilienfeld & Armiento, Int. J. Quantum Chem. 115 (2015) 1094.
     """
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """(batch, *shape) float64; crystals that fail are zeros, with a reason.
+    def _mark_misfits(self, batch: CrystalBatch, reasons: list[str]) -> None:
+        super()._mark_misfits(batch, reasons)
+        distance = self._distances(batch)
+        diagonal = torch.eye(distance.shape[1], dtype=torch.bool)
+        closest = distance.masked_fill(diagonal, torch.inf).flatten(1).amin(1)
+        mark(reasons, closest >= SMALLEST_DISTANCE, lambda _: OVERLAP)
 
-        A crystal fails when it is disordered, has more sites than `max_atoms`, or two in one place.
+    def _matrices(self, batch: CrystalBatch) -> Tensor:
+        return coulomb(batch.numbers[:, : self.max_atoms], self._distances(batch))
 
-        Raises:
-            InputError: nothing given.
-        """
-        batch, reasons = read_crystals(crystals)
-        self._mark_large(reasons, batch.n_sites)
-        width = min(self.max_atoms, batch.numbers.shape[1])  # what is wider has failed
-        frac, numbers = batch.frac[:, :width], batch.numbers[:, :width]
+    def _distances(self, batch: CrystalBatch) -> Tensor:
+        """(batch, sites, sites), infinite for padding; sites beyond ``max_atoms`` do not count."""
+        frac, there = batch.frac[:, : self.max_atoms], batch.mask[:, : self.max_atoms]
         delta = frac[:, :, None] - frac[:, None]  # (batch, sites, sites, 3)
         warped = torch.sin(math.pi * delta).square() @ batch.lattice[:, None]
         distance = self.scale * warped.square().sum(-1).sqrt()
-        pairs = (numbers > 0)[:, :, None] & (numbers > 0)[:, None]
-        distance = torch.where(pairs, distance, torch.inf)
-        diagonal = torch.eye(width, dtype=torch.bool, device=distance.device)
-        closest = distance.masked_fill(diagonal, torch.inf).flatten(1).amin(1)
-        mark(reasons, ~(closest < SMALLEST_DISTANCE), lambda _: OVERLAP)
-        return self._finish(coulomb(numbers, distance), reasons)
+        return torch.where(there[:, :, None] & there[:, None], distance, torch.inf)
 
 
 class EwaldMatrix(_Matrix):
@@ -186,7 +173,8 @@ class EwaldMatrix(_Matrix):
     Entry (i, j) is the interaction per cell of all images of i with all of j, in a uniform
     background that makes each sublattice neutral; the diagonal is the energy of one sublattice.
     Diagonal plus upper triangle sum to the Ewald energy of the cell (dscribe's definition; the
-    source shares out self-energies otherwise).
+    source shares out self-energies otherwise). A cell so elongated that the sums are too long does
+    not fit.
 
     Args:
         max_atoms, order: as in the other matrices.
@@ -197,35 +185,18 @@ class EwaldMatrix(_Matrix):
         cutoffs.
     """
 
+    piece = 1
+
     def __init__(self, max_atoms: int, *, order: str = "sorted", accuracy: float = 1e-8) -> None:
-        if not 0 < accuracy < 1:
+        if not 0 < positive("accuracy", accuracy, why="such as 1e-8") < 1:
             raise InputError(f"accuracy = {accuracy}: must lie between 0 and 1, e.g. 1e-8")
         super().__init__(max_atoms, order=order)
         self.accuracy = accuracy
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """(batch, *shape) float64; crystals that fail are zeros, with a reason.
-
-        A crystal fails when it is disordered, has more sites than `max_atoms` or two in one place,
-        no volume, or a cell so elongated that the sums are too long.
-
-        Raises:
-            InputError: nothing given.
-        """
-        batch, reasons = read_crystals(crystals)
-        self._mark_large(reasons, batch.n_sites)
-        out = torch.zeros(len(batch), self.max_atoms, self.max_atoms, dtype=torch.float64)
-        lattice, frac = batch.lattice.cpu().numpy(), batch.frac.cpu().numpy()
-        charges = batch.numbers.cpu().numpy().astype(float)
-        for c, n in enumerate(batch.n_sites.tolist()):
-            if reasons[c]:
-                continue
-            try:
-                matrix = ewald(lattice[c], frac[c, :n], charges[c, :n], accuracy=self.accuracy)
-                out[c, :n, :n] = torch.as_tensor(matrix)
-            except InputError as error:
-                reasons[c] = str(error)
-        return self._finish(out, reasons)
+    def _matrices(self, batch: CrystalBatch) -> Tensor:
+        ((lattice, frac, numbers),) = batch.each()
+        matrix = ewald(lattice, frac, numbers.astype(float), accuracy=self.accuracy)
+        return torch.as_tensor(matrix)[None]
 
 
 def coulomb(numbers: Tensor, distances: Tensor) -> Tensor:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from ..crystals import elements
-from ..runtime import InputError
+from ..runtime import InputError, whole
 from .amd import measurable_sites
+from .base import positive
 
 if TYPE_CHECKING:
     from ..crystals import CrystalBatch
@@ -150,13 +151,10 @@ def crystal_graph(
     """
     from ..kernels.edges import all_edges
 
-    few = neighbours is not None and neighbours < 1
-    if few or not 0 < cutoff < np.inf or not 0 <= tie < np.inf:
-        raise InputError(
-            f"cutoff={cutoff}, neighbours={neighbours}, tie={tie}: the longest edge must be "
-            f"positive, e.g. {CUTOFF} Å; a site needs at least one neighbour, and None takes all "
-            f"within the cutoff; tie is a difference of distances, e.g. {TIE} Å, or 0 for none"
-        )
+    if neighbours is not None:
+        whole("neighbours", neighbours, least=1)
+    positive("cutoff", cutoff, why=f"the longest edge, such as {CUTOFF} Å")
+    positive("tie", tie, why=f"a difference of distances such as {TIE} Å, or 0", zero=True)
     numbers = crystals.numbers.cpu()
     status = np.zeros(len(crystals), dtype=np.int64)
     edges, distance, n_edges = all_edges(
@@ -187,6 +185,8 @@ def gaussians(distance: Tensor, *, stop: float = CUTOFF, step: float = STEP) -> 
     Source:
         Xie & Grossman (2018), and its code.
     """
+    positive("stop", stop, why=f"such as {CUTOFF} Å")
+    positive("step", step, why=f"such as {STEP} Å")
     centres = torch.arange(0.0, stop + step / 2, step, device=distance.device)
     return torch.exp(-(((distance[..., None] - centres) / step) ** 2))
 

@@ -11,43 +11,22 @@ CCDCGAN-for-single-system at cec17bd, CCDCGAN-for-multicomponent-systems at 49b7
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..crystals import CrystalBatch
 from ..crystals.samples import Samples
-from ..runtime import InputError
-from .base import Descriptor, check_batch
+from ..runtime import InputError, whole
+from .base import Descriptor, atomic_numbers, check_batch
 from .voxel_grid import VoxelGrid
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
+    from .base import Crystals
 
 PRESENT = 1e-3  # an element is there if some number of its code is at least this large
-
-
-class VoxelCoder(Protocol):
-    """Two autoencoders: one for grids of cells, one for grids of the sites of one element."""
-
-    cell_code: int
-    site_code: int
-
-    def encode_cells(self, cell: Tensor) -> Tensor:
-        """(batch, cell code) from (batch, 1, points^3)."""
-
-    def decode_cells(self, code: Tensor) -> Tensor:
-        """(batch, 1, points^3) from (batch, cell code)."""
-
-    def encode_sites(self, sites: Tensor) -> Tensor:
-        """(batch, site code) from (batch, 1, points^3), one element a row."""
-
-    def decode_sites(self, code: Tensor) -> Tensor:
-        """(batch, 1, points^3) from (batch, site code)."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +51,14 @@ class ImageLayout:
     cell_room: int = 200
 
     def __post_init__(self) -> None:
+        atomic_numbers("elements", self.elements)
+        for name in ("side", "cell_code", "site_code", "cell_room"):
+            whole(name, getattr(self, name), least=1)
         needed = self.cell_room + len(self.elements) * self.site_code
         if self.cell_code > self.cell_room:
             raise InputError(
                 f"a cell's code of {self.cell_code} numbers does not fit into cell_room="
                 f"{self.cell_room}: make the room larger"
-            )
-        if len(self.elements) == 0 or len(set(self.elements)) < len(self.elements):
-            raise InputError(
-                f"elements={self.elements}: give at least one atomic number, each of them once"
             )
         if needed > self.side**2:
             raise InputError(
@@ -133,12 +111,14 @@ class CrystalImage(Descriptor):
     Attributes:
         layout: where the codes lie.
         voxels: the grids, with one channel for each element of the layout.
-        coder: turns grids into codes and back.
+        coder: two autoencoders, for grids of cells (batch, 1, points^3) and of the sites of one
+            element a row: methods ``encode_cells``, ``decode_cells``, ``encode_sites`` and
+            ``decode_sites``, and how long the codes are: ``cell_code``, ``site_code``.
     """
 
     layout: ImageLayout
     voxels: VoxelGrid
-    coder: VoxelCoder
+    coder: Any
 
     def __post_init__(self) -> None:
         if self.voxels.elements != self.layout.elements:
@@ -158,12 +138,8 @@ class CrystalImage(Descriptor):
         """(1, side, side)."""
         return self.layout.shape
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """(batch, 1, side, side): crystals that the grids cannot hold are zeros, with a reason.
-
-        Raises:
-            InputError: nothing given.
-        """
+    def encode_all(self, crystals: Crystals) -> Samples:
+        """(batch, 1, side, side): crystals that the grids cannot hold are zeros, with a reason."""
         grids = self.voxels.encode_all(crystals)
         cell, sites = self.voxels.split(grids.tensor)
         there = sites.flatten(2).amax(2) > 0  # (batch, elements)
@@ -174,13 +150,8 @@ class CrystalImage(Descriptor):
         image = self.layout.pack(self.coder.encode_cells(cell) * written, code)
         return Samples(image, grids.ok, grids.reasons)
 
-    def decode(self, image: Tensor) -> Samples:
-        """Crystals from (batch, 1, side, side).
-
-        Raises:
-            InputError: another shape.
-        """
-        cell_code, code = self.layout.unpack(image)
+    def _decode(self, rows: Tensor) -> Samples:
+        cell_code, code = self.layout.unpack(rows)
         there = code.abs().amax(2) >= PRESENT  # (batch, elements)
         n = self.voxels.site_points
         sites = code.new_zeros(*there.shape, n, n, n)

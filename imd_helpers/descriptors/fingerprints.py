@@ -23,7 +23,7 @@ from ..crystals.rules import GeometryRule, geometry_verdict
 from ..crystals.samples import digest
 from ..runtime import InputError, progress_bar
 from ..work import Pieces, Workers
-from .molecules import need
+from .base import need, read_counts
 
 SHELF = 2  # letters of a key: fingerprints are kept in 256 pieces
 SYMPREC = 1e-3  # Å, within which sites of one orbit share a CrystalNN fingerprint
@@ -187,12 +187,7 @@ def _magpie_scale() -> tuple[np.ndarray, np.ndarray]:
 
 def _counts(compositions: CrystalBatch | Sequence[str] | np.ndarray) -> np.ndarray:
     if isinstance(compositions, CrystalBatch):
-        numbers = compositions.numbers.cpu().numpy()
-        known = ((numbers >= 0) & (numbers < elements.N_COLUMNS)).all(1)
-        counts = np.zeros((len(numbers), elements.N_COLUMNS))
-        if known.any():
-            counts[known] = compositions[known].counts().numpy()
-        return counts
+        return read_counts(compositions)[0].astype(np.float64)
     if isinstance(compositions, np.ndarray):
         if compositions.ndim != 2 or compositions.shape[1] != elements.N_COLUMNS:
             raise InputError(

@@ -22,11 +22,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..crystals import CrystalBatch
+from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
-from ..runtime import InputError, lookup
+from ..runtime import InputError, lookup, whole
 from . import _slots
-from .base import mark
+from .base import mark, mark_cells
 
 RULES = ("published", "apart")
 ROWS = 18
@@ -36,6 +36,9 @@ SHORT = 0.5  # Å; by the rule ``apart`` shorter rows are padding
 @dataclass(frozen=True)
 class HydrideBlocks(_slots.SlotMatrix):
     """Encode crystals of hydrogen and two metals as (4, 18, 3) tensors, and decode them.
+
+    Decoding fails where there are no three lattice vectors, a flat cell, no hydrogen, no metal, or
+    overlapping atoms. One metal may be missing, as it is in the training data.
 
     Attributes:
         numbers: atomic numbers of the blocks after the cell's: hydrogen, metal, metal.
@@ -49,9 +52,10 @@ class HydrideBlocks(_slots.SlotMatrix):
 
     def __post_init__(self) -> None:
         lookup("rule of padding", self.rule, RULES)
+        whole("rows", self.rows, least=3)  # of the three lattice vectors
         _slots.check_slots(self.numbers, self.slots)
-        if self.rows < 3:
-            raise InputError(f"rows={self.rows}: three lattice vectors need at least 3 rows")
+        if len(self.numbers) < 2:
+            raise InputError(f"numbers={self.numbers}: give hydrogen and at least one metal")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -65,44 +69,54 @@ class HydrideBlocks(_slots.SlotMatrix):
 
     # ---- crystal -> tensor
 
-    def _write(self, crystals: CrystalBatch) -> Tensor:
-        cart = crystals.cart if self.rule == "published" else off_origin(crystals)
-        sites = _slots.fill(crystals, cart, self.numbers, self.slots)
-        blocks = torch.zeros(len(crystals), *self.shape, dtype=torch.float64)
-        blocks[:, 0, :3] = crystals.lattice
+    def _mark_misfits(self, batch: CrystalBatch, reasons: list[str]) -> None:
+        super()._mark_misfits(batch, reasons)
+        self._mark_missing(batch.counts()[:, list(self.numbers)], reasons)
+
+    def _mark_missing(self, counts: Tensor, reasons: list[str]) -> None:
+        """Write which of (n, elements) atoms are no hydride: padding may hide an atom of it."""
+        first, *metals = (elements.SYMBOLS[z] for z in self.numbers)
+        text = "no atom of {}: its block is empty, which an atom at the origin leaves too; write "
+        text += "it at another corner of the cell, as rule='apart' does"
+        mark(reasons, counts[:, 1:].any(1), lambda _: text.format(" or ".join(metals)))
+        mark(reasons, counts[:, 0] > 0, lambda _: text.format(first))
+
+    def _write(self, batch: CrystalBatch) -> Tensor:
+        cart = batch.cart if self.rule == "published" else off_origin(batch)
+        sites = _slots.fill(batch, cart, self.numbers, self.slots)
+        blocks = torch.zeros(len(batch), *self.shape, dtype=torch.float64)
+        blocks[:, 0, :3] = batch.lattice
         blocks[:, 1:] = sites.view(-1, len(self.numbers), self.rows, 3)
         return blocks
 
     # ---- tensor -> crystal
 
-    def decode(self, tensor: Tensor) -> Samples:
-        """Crystals from (batch, *shape), in Å.
-
-        A sample fails when it holds NaN, no three lattice vectors, a flat cell, no atom, or
-        overlapping atoms. A metal may be missing, as it is in the training data.
-
-        Raises:
-            InputError: a tensor of another shape.
-        """
-        tensor, reasons = self._begin(tensor)
+    def _decode(self, rows: Tensor) -> Samples:
+        tensor, reasons = rows.cpu().double(), [""] * len(rows)
         kept = self.rows_kept(tensor)  # (batch, blocks, rows)
         vectors = kept[:, 0].sum(1)
         text = "the first block has {} lattice vectors instead of 3"
         mark(reasons, vectors == 3, lambda i: text.format(int(vectors[i])))
-        lattice = tensor[:, 0, :3]
-        box = lattice.norm(dim=2).clamp_min(SHORT).prod(1)
-        flat = torch.linalg.det(lattice).abs() <= _slots.SMALLEST_VOLUME * box
-        mark(reasons, ~flat, lambda _: "the three lattice vectors lie in one plane")
-        whole = torch.where(flat[:, None, None], torch.eye(3, dtype=torch.float64), lattice)
-        frac = tensor[:, 1:].flatten(1, 2) @ torch.linalg.inv(whole)  # (batch, sites, 3)
+        mark_cells(reasons, tensor[:, 0, :3])
+        bad = torch.tensor([reason != "" for reason in reasons])[:, None, None]
+        lattice = torch.where(bad, torch.eye(3, dtype=torch.float64), tensor[:, 0, :3])
+        frac = tensor[:, 1:].flatten(1, 2) @ torch.linalg.inv(lattice)  # (batch, sites, 3)
         row_numbers = torch.tensor(self.numbers).repeat_interleave(self.rows)
-        present = kept[:, 1:].flatten(1)
-        return _slots.build(whole, frac, present, row_numbers, reasons)
+        made = _slots.build(lattice, frac, kept[:, 1:].flatten(1), row_numbers, reasons)
+        reasons = list(made.reasons)
+        self._mark_missing(kept[:, 1:].sum(2), reasons)
+        return Samples.from_reasons(made.crystals, reasons)
 
     def rows_kept(self, tensor: Tensor) -> Tensor:
-        """(batch, blocks, rows) bool: which rows are read as vectors, and not as padding."""
+        """(batch, blocks, rows) bool: which rows are read as vectors, and not as padding.
+
+        Padding ends a block, so zeros before an atom are an atom at the origin.
+        """
         if self.rule == "apart":
-            return tensor.norm(dim=3) >= SHORT
+            long = tensor.norm(dim=3) >= SHORT
+            before = long.flip(2).cumsum(2).flip(2) > 0
+            before[:, 0] = False  # no lattice vector is zero
+            return long | (before & (tensor == 0).all(3))
         equal = (tensor[:, :, 1:] == tensor[:, :, :-1]).all(3)  # (batch, blocks, rows - 1)
         last = torch.ones_like(equal[:, :, :1], dtype=torch.bool)
         first = torch.cat([equal, last], dim=2).long().argmax(2)  # first of two equal rows

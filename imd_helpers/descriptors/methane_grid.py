@@ -10,7 +10,6 @@ Source: Kim, Lee & Kim, Sci. Adv. 6 (2020) eaax9324, and its code (Sangwon91/Zeo
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,9 +19,17 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
-from ..runtime import InputError
+from ..runtime import InputError, whole
 from ._grids import find_peaks, separate_peaks
-from .base import Descriptor, check_batch, mark_broken, mark_overlaps, read_crystals
+from .base import (
+    Descriptor,
+    first_of,
+    mark_cells,
+    mark_overlaps,
+    positive,
+    read_crystals,
+    read_tensor,
+)
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -53,6 +60,11 @@ class MethaneGrid(Descriptor):
         """(3, points, points, points): energy, O, Si."""
         return (3, self.points, self.points, self.points)
 
+    piece = 1  # what is no framework is told by the error of `energy`
+
+    def __post_init__(self) -> None:
+        whole("points", self.points, least=2)
+
     # ---- crystal -> grids
 
     def energy(self, structure: Structure | CrystalBatch) -> np.ndarray:
@@ -72,23 +84,10 @@ class MethaneGrid(Descriptor):
         crystal = _one(structure)
         return np.stack([self._sum(crystal, z, lennard_jones=False) for z in CHANNELS])
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """(batch, *shape) float32: O, Si, and before them the energy from 1 to 0 (`scale_energy`).
-
-        A framework that cannot be written is zeros, with a reason.
-
-        Raises:
-            InputError: nothing given.
-        """
-        batch, reasons = read_crystals(crystals)
-        out = torch.zeros(len(batch), *self.shape)
-        for i in np.flatnonzero([reason == "" for reason in reasons]).tolist():
-            try:
-                out[i, 0] = torch.as_tensor(scale_energy(self.energy(batch[i])))
-                out[i, 1:] = torch.as_tensor(self.density(batch[i]))
-            except InputError as error:
-                reasons[i] = str(error)
-        return Samples.from_reasons(out, reasons)
+    def _write(self, batch: CrystalBatch) -> Tensor:
+        """O, Si, and before them the energy from 1 to 0 (`scale_energy`)."""
+        energy = scale_energy(self.energy(batch))
+        return torch.as_tensor(np.concatenate([energy[None], self.density(batch)]))[None]
 
     def _sum(self, crystal: CrystalBatch, number: int, *, lennard_jones: bool) -> np.ndarray:
         from ..kernels.grids import GAUSSIAN, LENNARD_JONES, add_pairs
@@ -108,28 +107,31 @@ class MethaneGrid(Descriptor):
 
         The lattice is (batch, 3, 3) Å; the atoms are the peaks of the O and Si grids. A row fails
         when it holds NaN, when it has no peak of O or of Si, when there are not two O for each Si,
-        or when atoms overlap.
+        when atoms overlap, or when its cell is none.
 
         Raises:
-            InputError: other shapes.
+            InputError: something else than such numbers, or not one cell for each row.
         """
-        check_batch(tensor, self.shape)
-        if lattice.shape != (len(tensor), 3, 3):
+        grids, reasons = read_tensor(tensor, self.shape)
+        cells, broken = read_tensor(lattice, (3, 3), ", one cell for each row: grids hold none")
+        if len(cells) != len(grids):
             raise InputError(
-                f"lattice of shape {tuple(lattice.shape)}: expected ({len(tensor)}, 3, 3), one "
+                f"{len(cells)} cells for {len(grids)} grids: expected ({len(grids)}, 3, 3), one "
                 "cell for each sample; the grids do not hold it"
             )
-        parts = [self._decode(grid, cell) for grid, cell in zip(tensor, lattice, strict=True)]
-        crystals, reasons = zip(*parts, strict=True)
-        return Samples.from_reasons(CrystalBatch.cat(crystals), reasons)
+        cells = cells.cpu().double()
+        reasons = first_of(reasons, broken)
+        mark_cells(reasons, cells)
+        bad = torch.tensor([reason != "" for reason in reasons])[:, None, None]
+        cells = torch.where(bad, torch.eye(3, dtype=torch.float64), cells)
+        density = grids[:, 1:].cpu().float().masked_fill(bad[..., None, None], 0.0)
+        parts = [self._decode(grid, cell) for grid, cell in zip(density, cells, strict=True)]
+        crystals, found = zip(*parts, strict=True)
+        return Samples.from_reasons(CrystalBatch.cat(crystals), first_of(reasons, found))
 
-    def _decode(self, grids: Tensor, lattice: Tensor) -> tuple[CrystalBatch, str]:
-        lattice = lattice.detach().cpu().double()
+    def _decode(self, density: Tensor, lattice: Tensor) -> tuple[CrystalBatch, str]:
         empty = CrystalBatch.from_ragged(lattice[None], np.zeros((1, 3)), [OXYGEN], [1])
-        if not bool(torch.isfinite(grids).all()):
-            return empty, "the tensor holds NaN or infinity"
         metric = (lattice @ lattice.T / self.points**2).expand(2, 3, 3)
-        density = grids[1:].detach().cpu()
         width = {"sigma": DENSITY_WIDTH, "threshold": THRESHOLD, "periodic": True}
         peaks = find_peaks(density, metric, **width)
         peaks = separate_peaks(density, peaks, metric, radius=DENSITY_CUTOFF, passes=3, **width)
@@ -163,7 +165,10 @@ def heat_of_adsorption(energy: np.ndarray, *, temperature: float = 298.0) -> flo
 
     Source: the target of Kim, Lee & Kim (2020), from its code.
     """
+    temperature = positive("temperature", temperature, why="in K, such as 298")
     energy = np.asarray(energy, dtype=np.float64)
+    if energy.size == 0 or np.isnan(energy).any():
+        raise InputError("the energies are empty or hold NaN: take those of MethaneGrid().energy")
     shifted = energy - energy.min()  # the shift cancels, and spares overflow
     weight = np.exp(-shifted / temperature)
     mean = (np.where(weight > 0, energy, 0.0) * weight).sum() / weight.sum()
@@ -172,23 +177,22 @@ def heat_of_adsorption(energy: np.ndarray, *, temperature: float = 298.0) -> flo
 
 def _one(structure: Structure | CrystalBatch) -> CrystalBatch:
     """One framework of Si and O as a batch of one, or an error."""
-    is_batch = isinstance(structure, CrystalBatch)
-    crystal = structure.to("cpu") if is_batch else CrystalBatch.from_structures([structure])
+    crystal, reasons = read_crystals(
+        structure if isinstance(structure, CrystalBatch) else [structure]
+    )
     if len(crystal) != 1:
         raise InputError(f"{len(crystal)} crystals at once: use encode for more than one")
     numbers = set(crystal.numbers[crystal.mask].tolist())
-    if numbers != set(CHANNELS):
-        found = " ".join(elements.SYMBOLS[z] for z in sorted(numbers)) or "no atoms"
+    if numbers != set(CHANNELS) and not reasons[0]:
+        found = " ".join(elements.SYMBOLS[z] for z in sorted(numbers))
         raise InputError(
             f"{found}: the methane grid is defined for frameworks of Si and O alone; write Al and "
             "other T atoms as Si, and take cations and water out"
         )
-    reasons = [""]
-    mark_broken(reasons, crystal)
     mark_overlaps(reasons, crystal)
     if reasons[0]:
         raise InputError(
             f"{reasons[0]}; is an atom near a special position there twice? "
             'imd.datasets.load("iza_zeolites").structures() reads zeolites without such twins'
         )
-    return crystal
+    return crystal.to("cpu")

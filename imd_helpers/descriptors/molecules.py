@@ -25,23 +25,6 @@ SMALLEST_DISTANCE = 0.1  # Å, below it two atoms are taken for one
 BOND_SCALE = 1.25  # a bond is at most this many times the sum of the covalent radii
 
 
-def need(package: str, *, extra: str = "descriptors") -> Any:
-    """Import a package that comes with an extra of this one, e.g. ``rdkit.Chem``.
-
-    Raises:
-        InputError: it is not installed; the message names the line that installs it.
-    """
-    import importlib
-
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise InputError(
-            f"the package {package.split('.', maxsplit=1)[0]} is needed here and not installed: "
-            f'install it with pip install "imd-helpers[{extra}]"'
-        ) from error
-
-
 @dataclass(frozen=True, eq=False)
 class MoleculeBatch:
     """Molecules of different sizes in two tensors; number 0 marks padding, always at the end.
@@ -196,21 +179,51 @@ def _hill(numbers: np.ndarray) -> str:
     return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order)
 
 
+def read_molecules(given: MoleculeBatch) -> tuple[MoleculeBatch, list[str]]:
+    """Molecules, and why some are broken; in their places is a hydrogen atom.
+
+    Raises:
+        InputError: something else than a MoleculeBatch, or an empty one.
+    """
+    if not isinstance(given, MoleculeBatch) or len(given) == 0:
+        raise InputError(
+            f"{type(given).__name__} without molecules: give a MoleculeBatch of at least one, made "
+            "by MoleculeBatch.from_lists or smiles.batch_of"
+        )
+    positions, numbers = given.positions.detach().cpu().clone(), given.numbers.cpu().clone()
+    reasons = [_broken(xyz, z) for xyz, z in zip(positions.numpy(), numbers.numpy(), strict=True)]
+    bad = torch.tensor([reason != "" for reason in reasons])
+    positions[bad], numbers[bad] = 0.0, 0
+    numbers[bad, :1] = 1
+    return MoleculeBatch(positions, numbers), reasons
+
+
+def _broken(xyz: np.ndarray, numbers: np.ndarray) -> str:
+    """What is wrong with one molecule (atoms, 3) Å and (atoms,), padding at its end."""
+    if not np.isfinite(xyz).all():
+        return "NaN or infinity among its positions"
+    if numbers.min() < 0 or numbers.max() >= elements.N_COLUMNS:
+        bad = numbers.min() if numbers.min() < 0 else numbers.max()
+        return f"atomic number {bad}, must be from 1 to 118"
+    n = int((numbers > 0).sum())
+    if n == 0 or not (numbers[:n] > 0).all():
+        return "no atoms, or padding (number 0) before one"
+    distance = np.linalg.norm(xyz[:n, None] - xyz[None, :n], axis=-1) + 1e3 * np.eye(n)
+    if distance.min() < SMALLEST_DISTANCE:
+        i, j = np.unravel_index(distance.argmin(), distance.shape)
+        return (
+            f"atoms {i} and {j} are {distance.min():.3g} Å apart, less than {SMALLEST_DISTANCE} Å: "
+            "is one of them given twice, or are the units not Å?"
+        )
+    return ""
+
+
 def _check_molecule(index: int, xyz: np.ndarray, numbers: np.ndarray) -> None:
     if numbers.ndim != 1 or len(numbers) == 0 or xyz.shape != (len(numbers), 3):
         raise InputError(
             f"molecule {index}: positions {xyz.shape} and numbers {numbers.shape}; expected "
             "(atoms, 3) and (atoms,) with at least one atom"
         )
-    if not np.isfinite(xyz).all():
-        raise InputError(f"molecule {index} holds NaN or infinity among its positions: drop it")
-    if numbers.min() < 1 or numbers.max() >= elements.N_COLUMNS:
-        bad = numbers.min() if numbers.min() < 1 else numbers.max()
-        raise InputError(f"molecule {index}: atomic number {bad}, must be from 1 to 118")
-    distance = np.linalg.norm(xyz[:, None] - xyz[None], axis=-1) + 1e3 * np.eye(len(numbers))
-    if distance.min() < SMALLEST_DISTANCE:
-        i, j = np.unravel_index(distance.argmin(), distance.shape)
-        raise InputError(
-            f"molecule {index}: atoms {i} and {j} are {distance.min():.3g} Å apart, less than "
-            f"{SMALLEST_DISTANCE} Å: is one of them given twice, or are the units not Å?"
-        )
+    reason = _broken(xyz, numbers) if (numbers != 0).all() else "atomic number 0, must be 1 to 118"
+    if reason:
+        raise InputError(f"molecule {index}: {reason}; repair or drop it")

@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..runtime import InputError, data_path
-from .molecules import MoleculeBatch, need
+from ..runtime import InputError, data_path, whole
+from .base import need
+from .molecules import MoleculeBatch
 
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
 TOKEN = re.compile(r"\[[^\[\]]+\]|Br|Cl|[BCNOPSFI]|[bcnops]|%\d\d|\d|[-=#:$/\\().]")
+GAP = 3.0  # Å between the parts of a salt
 ORDERS = {"-": 1.0, "=": 2.0, "#": 3.0, ":": 1.5, "$": 4.0, "/": 1.0, "\\": 1.0}
 
 
@@ -70,7 +72,7 @@ def verdict(text: str) -> str:
         return "empty"
     with base.BlockLogs():
         molecule = chem.MolFromSmiles(text, sanitize=False)
-        if molecule is None:
+        if molecule is None or not _ring_marks_agree(text):
             return "syntax"
         if chem.MolFromSmiles(text) is not None:
             return ""
@@ -78,6 +80,25 @@ def verdict(text: str) -> str:
     # a few valences are found wrong only after the bonds of aromatic rings are written out
     wrong = not problems or any("Valence" in problem for problem in problems)
     return "valence" if wrong else "aromaticity"
+
+
+def _ring_marks_agree(text: str) -> bool:
+    """Do both marks of each ring name the same bond, where both name one? RDKit does not ask."""
+    opened: dict[str, str] = {}
+    bond = ""
+    for token in TOKEN.findall(text):
+        if not (token.isdigit() or token.startswith("%")):
+            bond = token if token in ORDERS else ""
+            continue
+        ring = token.lstrip("%")
+        if ring not in opened:
+            opened[ring] = bond
+        else:
+            other = opened.pop(ring)
+            if bond and other and ORDERS[bond] != ORDERS[other]:
+                return False
+        bond = ""
+    return True
 
 
 def canonical(text: str) -> str:
@@ -97,6 +118,7 @@ def rewrite(text: str, n: int, *, seed: int = 0) -> list[str]:
         InputError: RDKit does not accept the text, or is not installed.
     """
     chem = need("rdkit.Chem")
+    n, seed = whole("n", n, least=1), whole("seed", seed)
     return chem.MolToRandomSmilesVect(_molecule(text), n, randomSeed=seed)
 
 
@@ -110,13 +132,13 @@ def mutate(
     Raises:
         InputError: no tokens, no alphabet, or a negative number of edits.
     """
-    if len(tokens) == 0 or len(alphabet) == 0 or edits < 0:
+    if len(tokens) == 0 or len(alphabet) == 0:
         raise InputError(
-            f"{len(tokens)} tokens, {len(alphabet)} letters, {edits} edits: a mutation needs "
-            "something to change, something to put in, and edits >= 0"
+            f"{len(tokens)} tokens, {len(alphabet)} letters: a mutation needs something to change "
+            "and something to put in"
         )
     out = list(tokens)
-    for _ in range(edits):
+    for _ in range(whole("edits", edits)):
         kind = rng.integers(3) if len(out) > 1 else rng.integers(2)  # never delete the last one
         letter = alphabet[rng.integers(len(alphabet))]
         if kind == 0:
@@ -160,6 +182,8 @@ def from_selfies(tokens: Sequence[str]) -> str:
 def embed(text: str, *, seed: int = 0) -> Mol:
     """Coordinates for a SMILES, with all hydrogens, by distance geometry (ETKDG) and UFF.
 
+    The parts of a salt are laid side by side: how they pack is not known from the text.
+
     Raises:
         InputError: RDKit does not accept the text, finds no coordinates, or is not installed.
 
@@ -170,13 +194,29 @@ def embed(text: str, *, seed: int = 0) -> Mol:
     distance = need("rdkit.Chem.rdDistGeom")
     molecule = chem.AddHs(_molecule(text))
     options = distance.ETKDGv3()
-    options.randomSeed = seed
+    options.randomSeed = whole("seed", seed)
     if distance.EmbedMolecule(molecule, options) != 0:
         raise InputError(f"SMILES {text!r}: no coordinates found with seed {seed}, try another")
     with need("rdkit.rdBase").BlockLogs():
         if force.UFFHasAllMoleculeParams(molecule):
             force.UFFOptimizeMolecule(molecule, maxIters=2000)
+    _lay_apart(molecule)
     return molecule
+
+
+def _lay_apart(molecule: Mol) -> None:
+    """Move the parts of a molecule along x, in place, until they are `GAP` apart."""
+    parts = need("rdkit.Chem").GetMolFrags(molecule)
+    if len(parts) == 1:
+        return
+    conformer, end = molecule.GetConformer(), 0.0
+    for part in parts:
+        places = conformer.GetPositions()[list(part)]
+        places[:, 0] += end - places[:, 0].min()
+        places[:, 1:] -= places[:, 1:].mean(0)
+        end = places[:, 0].max() + GAP
+        for atom, place in zip(part, places.tolist(), strict=True):
+            conformer.SetAtomPosition(atom, place)
 
 
 def batch_of(molecules: Sequence[Mol]) -> MoleculeBatch:

@@ -20,16 +20,18 @@ import torch
 from torch import Tensor
 
 from ..crystals import elements
-from ..runtime import InputError
-from .molecules import MoleculeBatch
+from ..runtime import InputError, whole
+from .base import Descriptor, positive
+from .molecules import MoleculeBatch, read_molecules
 
 DECAY = 1e-3  # a radial function and a Gaussian are cut off where they have fallen to this
+ORTHONORMAL = 1e-6  # largest overlap of two radial functions that rounding may leave
 
 
-class Soap:
-    """Power spectrum of the density of neighbours, averaged over the atoms of a molecule.
+class Soap(Descriptor):
+    """Power spectrum of the density of neighbours, the mean over the atoms of a molecule.
 
-    The ``shape`` is that of one encoded molecule.
+    The ``shape`` is that of one encoded molecule (dscribe: ``average="outer"``).
 
     Args:
         species: symbols of all elements that may occur.
@@ -39,8 +41,12 @@ class Soap:
         sigma: width of the Gaussians, Å.
 
     Raises:
-        InputError: no species, or a radius, width or number out of range.
+        InputError: no species, a radius, width or number out of range, or radial functions so
+            alike that rounding errors would drown what tells them apart.
     """
+
+    dtype = torch.float64
+    piece = 1
 
     def __init__(
         self,
@@ -51,26 +57,25 @@ class Soap:
         l_max: int = 4,
         sigma: float = 0.5,
     ) -> None:
-        if len(species) == 0 or not (r_cut > 1 and n_max >= 1 and l_max >= 0 and sigma > 0):
-            raise InputError(
-                f"species={list(species)}, r_cut={r_cut}, n_max={n_max}, l_max={l_max}, "
-                f"sigma={sigma}: needs an element, a radius above 1 Å, at least one radial "
-                "function, l_max of at least 0 and a positive width"
-            )
+        if isinstance(species, str) or len(species) == 0:
+            raise InputError(f'species={species!r}: give a list of symbols, such as ["H", "C"]')
         self.numbers = np.array(sorted({elements.number(symbol) for symbol in species}))
-        self.r_cut, self.n_max, self.l_max, self.sigma = r_cut, n_max, l_max, sigma
+        self.r_cut = positive("r_cut", r_cut, why="such as 5 Å")
+        self.n_max, self.l_max = whole("n_max", n_max, least=1), whole("l_max", l_max)
+        self.sigma = positive("sigma", sigma, why="such as 0.5 Å")
+        if self.r_cut <= 1:
+            raise InputError(f"r_cut={r_cut}: an environment needs a radius above 1 Å, such as 5 Å")
+        for degree in range(self.l_max + 1):
+            radial_mixing(degree, radial_exponents(degree, self.r_cut, self.n_max))
         channels = len(self.numbers) * n_max
         self.shape = (channels * (channels + 1) // 2 * (l_max + 1),)
 
-    def encode(self, molecules: MoleculeBatch) -> Tensor:
-        """(batch, *shape) float64, the mean over atoms (dscribe: ``average="outer"``).
+    def _read(self, things: MoleculeBatch) -> tuple[MoleculeBatch, list[str]]:
+        return read_molecules(things)
 
-        Raises:
-            InputError: an element that is not among the species.
-        """
-        atoms = molecules.atoms()
-        rows = [self.sites(one.positions, one.numbers).mean(0) for one in atoms]
-        return torch.as_tensor(np.stack(rows))
+    def _write(self, batch: MoleculeBatch) -> Tensor:
+        (one,) = batch.atoms()
+        return torch.as_tensor(self.sites(one.positions, one.numbers).mean(0, keepdims=True))
 
     def sites(self, positions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """Power spectrum (atoms, *shape) of each atom from positions (atoms, 3), Å, and numbers.
@@ -119,12 +124,24 @@ def radial_mixing(degree: int, alphas: np.ndarray) -> np.ndarray:
     """(n_max, n_max) matrix S^(-1/2) that makes the functions r^l exp(-α r²) orthonormal.
 
     The overlap is S_pq = ∫ r^(2l+2) exp(-(α_p + α_q) r²) dr = Γ(l + 3/2) / 2 (α_p + α_q)^-(l+3/2).
+
+    Raises:
+        InputError: the functions are so alike that rounding errors drown what tells them apart.
     """
     from scipy.special import gamma
 
     overlap = 0.5 * gamma(degree + 1.5) * (alphas[:, None] + alphas) ** -(degree + 1.5)
-    values, vectors = np.linalg.eigh(overlap)
-    return vectors @ np.diag(values**-0.5) @ vectors.T
+    with np.errstate(all="ignore"):  # tested below
+        values, vectors = np.linalg.eigh(overlap)
+        mixing = vectors @ np.diag(values**-0.5) @ vectors.T
+        off = np.abs(mixing @ overlap @ mixing - np.eye(len(alphas))).max()
+    if not off <= ORTHONORMAL:
+        raise InputError(
+            f"the {len(alphas)} radial functions of degree {degree} are too alike, orthonormal to "
+            f"{off:.0e} where {ORTHONORMAL:.0e} is needed: take a smaller n_max, or another r_cut; "
+            "n_max = 8 and l_max = 6 are safe from r_cut = 3 Å to 8 Å"
+        )
+    return mixing
 
 
 def expansion(

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,7 +22,18 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.samples import Samples
 from ..runtime import InputError
-from .base import Descriptor, check_batch, finite_rows, mark
+from .base import (
+    NOT_FINITE,
+    Descriptor,
+    atomic_numbers,
+    mark,
+    mark_long,
+    positive,
+    read_crystals,
+)
+
+if TYPE_CHECKING:
+    from .base import Crystals
 
 SPACE_GROUPS = (225, 216, 221)  # Fm-3m, F-43m, Pm-3m: the order of the published one-hot
 N_ROWS, N_COLUMNS = 3, 28
@@ -139,6 +151,9 @@ def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[Site, ...]]:
 class SymmetrySites(Descriptor):
     """Encode cubic ternaries as (3, 28) tensors, and decode them by symmetry operations.
 
+    In decoding positions snap to 1/4, and symmetry operations fill the cell. It fails where the
+    lattice length is not positive, or two sites lie on one orbit; the reason says which.
+
     Attributes:
         element_numbers: atomic numbers that the table of features holds, ascending.
         length_max: longest lattice length of the training data, Å; lengths are scaled to
@@ -153,6 +168,13 @@ class SymmetrySites(Descriptor):
     coord_max: np.ndarray = field(default_factory=lambda: np.full((N_ROWS, 3), 0.75))
     canonical: bool = True
     shape: tuple[int, int] = (N_ROWS, N_COLUMNS)
+
+    def __post_init__(self) -> None:
+        atomic_numbers("element_numbers", self.element_numbers)
+        positive("length_max", self.length_max, why="in Å, such as 12")
+        scales = np.asarray(self.coord_max)
+        if scales.shape != (N_ROWS, 3) or not ((scales > 0) & (scales < 1)).all():
+            raise InputError(f"coord_max={scales.tolist()}: give (3, 3) numbers between 0 and 1")
 
     @classmethod
     def fit(
@@ -184,21 +206,22 @@ class SymmetrySites(Descriptor):
 
     # ---- crystal -> tensor
 
-    def encode_all(self, crystals: CrystalBatch) -> Samples:
+    def encode_all(self, crystals: Crystals) -> Samples:
         """(batch, 3, 28) float32: crystals that CubicGAN's filter rejects are zeros, with a reason.
 
         So are those with an element outside the table of features.
         """
-        sites, kept = find_sites(crystals)
-        reasons = [
-            f"{name}: CubicGAN's rows need a ternary in space group 225, 216 or 221 with three "
-            "orbits at multiples of 1/4; select them with symmetry_sites.find_sites"
-            for name in crystals.formulas()
-        ]
+        batch, reasons = read_crystals(crystals)
+        sites, kept = find_sites(batch)
         known = np.isin(sites.numbers, self.element_numbers).all(1)
-        for i, row, good in zip(kept.tolist(), sites.numbers, known, strict=True):
-            reasons[i] = "" if good else self._unknown(row)
-        tensor = torch.zeros(len(crystals), *self.shape)
+        for i, row in zip(kept[~known].tolist(), sites.numbers[~known], strict=True):
+            reasons[i] = reasons[i] or self._unknown(row)
+        names = batch.formulas()
+        text = "{}: CubicGAN's rows need a ternary in space group 225, 216 or 221 with three "
+        text += "orbits at multiples of 1/4; select them with symmetry_sites.find_sites"
+        passed = np.isin(np.arange(len(batch)), kept)
+        mark(reasons, passed, lambda i: text.format(names[i]))
+        tensor = torch.zeros(len(batch), *self.shape)
         if known.any():
             tensor[torch.as_tensor(kept[known])] = self.encode_sites(sites[known])
         return Samples.from_reasons(tensor, reasons)
@@ -229,17 +252,8 @@ class SymmetrySites(Descriptor):
 
     # ---- tensor -> crystal
 
-    def decode(self, tensor: Tensor) -> Samples:
-        """Crystals from (batch, 3, 28): positions snap to 1/4, symmetry operations fill the cell.
-
-        A sample fails when it holds NaN, when its lattice length is not positive, or when two
-        sites lie on one orbit; the reason says which.
-        """
-        check_batch(tensor, self.shape)
-        tensor = tensor.detach().cpu().double()
-        finite = finite_rows(tensor).numpy()
-        sites = self.read_sites(torch.nan_to_num(tensor, posinf=0.0, neginf=0.0))
-        return decode_sites(sites, finite=finite)
+    def _decode(self, rows: Tensor) -> Samples:
+        return decode_sites(self.read_sites(rows))
 
     def read_sites(self, tensor: Tensor) -> Sites:
         """Snap a finite (batch, 3, 28) tensor to sites, without expanding them."""
@@ -297,24 +311,29 @@ class SymmetrySites(Descriptor):
         known = np.isin(space_group, SPACE_GROUPS)
         if not known.all():
             raise InputError(
-                f"space group {int(space_group[~known][0])}: CubicGAN knows 225 (Fm-3m), 216 "
+                f"space group {space_group[~known][0]}: CubicGAN knows 225 (Fm-3m), 216 "
                 "(F-43m) and 221 (Pm-3m)"
             )
         return (space_group[..., None] == SPACE_GROUPS).argmax(-1)
 
 
-def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Samples:
+def decode_sites(sites: Sites) -> Samples:
     """Fill the cells of ``sites`` by the operations of their space groups.
 
-    ``finite`` (n,) is False where the tensor that they came from held NaN. A failed crystal keeps
-    its place, with a cell of 1 Å where it has none.
+    A failed crystal keeps its place, with a cell of 1 Å where it has none.
+
+    Raises:
+        InputError: a space group other than 225, 216, 221.
     """
-    finite = np.ones(len(sites), dtype=bool) if finite is None else finite
-    positive = finite & (sites.length > 0)
-    length = np.where(positive, sites.length, 1.0)
-    crystals, _ = symmetry.expand(
-        sites.space_group, symmetry.cubic_lattice(length), sites.grid / GRID, sites.numbers
-    )
+    SymmetrySites.group_index(sites.space_group)
+    reasons = [""] * len(sites)
+    short = "lattice length {:.2f} Å is not positive"
+    mark(reasons, np.isfinite(sites.length), lambda _: NOT_FINITE)
+    mark(reasons, sites.length > 0, lambda i: short.format(sites.length[i]))
+    mark_long(reasons, torch.as_tensor(sites.length)[:, None])
+    bad = np.array([reason != "" for reason in reasons])
+    lattice = symmetry.cubic_lattice(np.where(bad, 1.0, sites.length))
+    crystals, _ = symmetry.expand(sites.space_group, lattice, sites.grid / GRID, sites.numbers)
     orbits = [
         [smallest_site(group, tuple(row)) for row in grid]
         for group, grid in zip(sites.space_group.tolist(), sites.grid.tolist(), strict=True)
@@ -325,9 +344,5 @@ def decode_sites(sites: Sites, *, finite: np.ndarray | None = None) -> Samples:
         one, other = next(pairs)
         return f"sites {one + 1} and {other + 1} lie on one orbit"
 
-    reasons = [""] * len(sites)
-    length_text = "lattice length {:.2f} Å is not positive"
-    mark(reasons, finite, lambda _: "the tensor holds NaN or infinity")
-    mark(reasons, positive, lambda i: length_text.format(sites.length[i]))
     mark(reasons, np.array([len(set(orbit)) == N_ROWS for orbit in orbits]), shared)
     return Samples.from_reasons(crystals, reasons)

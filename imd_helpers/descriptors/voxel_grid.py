@@ -12,7 +12,6 @@ Source: Noh et al., Matter 1 (2019) 1370; the same grids in Long et al., npj Com
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -24,21 +23,22 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements, geometry
 from ..crystals.batch import wrap
 from ..crystals.samples import Samples, in_places
-from ..runtime import InputError
+from ..runtime import InputError, whole
 from ._grids import Peaks, add_gaussians, find_peaks, separate_peaks
 from .base import (
     Descriptor,
+    atomic_numbers,
     check_batch,
-    finite_rows,
     first_of,
     mark,
-    mark_broken,
     mark_overlaps,
+    positive,
     read_crystals,
+    without,
 )
 
 if TYPE_CHECKING:
-    from pymatgen.core import Structure
+    from .base import Crystals
 
 SIGMA = 0.26  # Å, as published
 CUT = 0.02  # a Gaussian ends where it falls below this, as published
@@ -48,12 +48,19 @@ FLOOR = 0.1  # smallest value of the cell's grid that decoding reads
 THRESHOLD = 0.3  # smallest peak, as a share of the Gaussian's height
 DENSITY_UNIT = 100.0  # atomic numbers are written in this unit where elements share a grid
 CHUNK = 32  # crystals worked on at once
+CUBE = 5.0 * torch.eye(3, dtype=torch.float64)  # in the place of a cell that failed
 MONOMIALS = ((0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2))
 
 
 @dataclass(frozen=True, eq=False)
 class VoxelGrid(Descriptor):
     """Encode crystals as (32^3 + channels x 64^3) numbers, and decode them by finding peaks.
+
+    Single precision, about 1 MB a channel and crystal at 64 points. A crystal does not fit when it
+    is disordered or has overlapping atoms, an element without a channel, too many sites, too long
+    an edge, a flat cell, or a site outside the box. Decoding finds the cell by least squares; it
+    fails where a grid is empty, the blob is no cell or its edges are far too long, there are too
+    many peaks, or two lie closer than 0.5 Å.
 
     Attributes:
         elements: atomic numbers, one channel each; None: one channel for all, where a Gaussian is
@@ -74,12 +81,13 @@ class VoxelGrid(Descriptor):
     max_edge: float = 10.0
 
     def __post_init__(self) -> None:
-        mine = self.elements
-        if mine is not None and (not mine or min(mine) < 1 or len(set(mine)) < len(mine)):
-            raise InputError(
-                f"elements={mine}: give atomic numbers, each of them once, one for each channel, "
-                "or None for one channel that all elements share"
-            )
+        if self.elements is not None:
+            atomic_numbers("elements", self.elements)
+        for name in ("cell_points", "site_points"):
+            whole(name, getattr(self, name), least=4)
+        positive("max_edge", self.max_edge, why="in Å, such as 10")
+        if self.box is not None:
+            positive("box", self.box, why="in Å, such as 15, or None")
         step, reach = self.max_edge / self.cell_points, SIGMA * math.sqrt(-2 * math.log(FLOOR))
         if step * math.sqrt(2) > reach:
             raise InputError(
@@ -106,12 +114,12 @@ class VoxelGrid(Descriptor):
 
     # ---- crystal -> tensor
 
-    def verdict(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
+    def verdict(self, crystals: Crystals) -> Samples:
         """Which crystals can be written, and why not the others, without drawing their grids."""
         prepared, _, reasons = self._prepare(crystals)
         return Samples.from_reasons(prepared, reasons)
 
-    def written(self, crystals: CrystalBatch | Sequence[Structure]) -> CrystalBatch:
+    def written(self, crystals: Crystals) -> CrystalBatch:
         """The same crystals with the cell, orientation and origin that the grids hold.
 
         The first lattice vector lies along x and the second in the xy plane; with a box, the
@@ -119,22 +127,13 @@ class VoxelGrid(Descriptor):
         """
         return self._prepare(crystals)[0]
 
-    def encode_all(self, crystals: CrystalBatch | Sequence[Structure]) -> Samples:
-        """(batch, *shape) float32, about 1 MB a channel and crystal at 64 points.
-
-        A crystal fails when it is disordered or has overlapping atoms, an element without a
-        channel, too many sites, too long an edge, a flat cell, or a site outside the box; its row
-        is zeros.
-
-        Raises:
-            InputError: nothing given.
-        """
+    def encode_all(self, crystals: Crystals) -> Samples:
+        """(batch, *shape): crystals that do not fit are zeros, with a reason."""
         prepared, cart, reasons = self._prepare(crystals)
         out = torch.zeros(len(prepared), *self.shape, device=prepared.lattice.device)
         cell, sites = self.split(out)
-        good = torch.tensor([not reason for reason in reasons], device=out.device)
-        for rows in good.nonzero()[:, 0].split(CHUNK):
-            some = prepared[rows.cpu().numpy()]
+        for rows in without(reasons).split(CHUNK):
+            some = prepared[rows]
             cell[rows, 0] = self.cell_grids(some.lattice)
             sites[rows] = self._site_grids(some, cart[rows])
         return Samples.from_reasons(out, reasons)
@@ -183,16 +182,14 @@ class VoxelGrid(Descriptor):
             table[number] = channel
         return table
 
-    def _prepare(
-        self, given: CrystalBatch | Sequence[Structure]
-    ) -> tuple[CrystalBatch, Tensor, list[str]]:
+    def _prepare(self, given: Crystals) -> tuple[CrystalBatch, Tensor, list[str]]:
         """Crystals as written, where their sites are (Å), and what stands against writing them."""
         crystals, reasons = read_crystals(given)
         self._mark_faults(crystals, reasons)
-        ok = torch.tensor([not reason for reason in reasons], device=crystals.lattice.device)
-        cube = 5.0 * torch.eye(3, dtype=torch.float64, device=ok.device)
-        lattice = torch.where(ok[:, None, None], crystals.lattice, cube)
-        frac = torch.where(ok[:, None, None], crystals.frac, torch.zeros_like(crystals.frac))
+        bad = torch.tensor([reason != "" for reason in reasons], device=crystals.lattice.device)
+        bad = bad[:, None, None]
+        lattice = torch.where(bad, CUBE.to(bad.device), crystals.lattice)
+        frac = crystals.frac.masked_fill(bad, 0.0)
         if self.reduce:
             lattice, change = geometry.reduce_lattice(lattice)
             frac = frac @ torch.linalg.inv(change).round()
@@ -211,7 +208,6 @@ class VoxelGrid(Descriptor):
 
     def _mark_faults(self, crystals: CrystalBatch, reasons: list[str]) -> None:
         """Write what is wrong with each crystal as it comes."""
-        mark_broken(reasons, crystals)
         if self.elements is not None:
             foreign = (crystals.counts() > 0) & (self._channel < 0).to(crystals.numbers.device)
             listed = " ".join(elements.SYMBOLS[z] for z in self.elements)
@@ -249,28 +245,25 @@ class VoxelGrid(Descriptor):
         Raises:
             InputError: another shape.
         """
-        note = f", {self.cell_points}^3 numbers for the cell and {self.channels} x "
-        note += f"{self.site_points}^3 for the sites; use join(cell, sites)"
-        check_batch(tensor, self.shape, note)
+        check_batch(tensor, self.shape, self.note)
         n, m = self.cell_points, self.site_points
         cell = tensor[:, : n**3].unflatten(1, (1, n, n, n))
         return cell, tensor[:, n**3 :].unflatten(1, (self.channels, m, m, m))
+
+    @property
+    def note(self) -> str:
+        """What a row holds."""
+        return (
+            f", {self.cell_points}^3 numbers for the cell and {self.channels} x "
+            f"{self.site_points}^3 for the sites; use join(cell, sites)"
+        )
 
     def join(self, cell: Tensor, sites: Tensor) -> Tensor:
         """(batch, *shape) from (batch, [1,] cell points^3) and (batch, channels, site points^3)."""
         return torch.cat([cell.flatten(1), sites.flatten(1)], 1)
 
-    def decode(self, tensor: Tensor) -> Samples:
-        """Crystals from (batch, *shape): the cell by least squares, the sites by their peaks.
-
-        A row fails when it holds NaN, when a grid is empty, when the blob is no cell or its edges
-        are far too long, when there are too many peaks, or when two lie closer than 0.5 Å.
-
-        Raises:
-            InputError: another shape.
-        """
-        self.split(tensor)
-        return Samples.cat([self._decode(some) for some in tensor.split(CHUNK)])
+    def _decode(self, rows: Tensor) -> Samples:
+        return Samples.cat([self._decode_some(some.float()) for some in rows.split(CHUNK)])
 
     def round_trip(self, crystals: CrystalBatch) -> Samples:
         """Encode and decode piece by piece, so that the grids need little memory."""
@@ -311,9 +304,8 @@ class VoxelGrid(Descriptor):
         mark(reasons, found >= 2, lambda _: "the grid of the cell is empty")
         mark(reasons, info == 0, lambda _: shape)
         mark(reasons, edge < 1.5 * self.max_edge, lambda i: long.format(edge[i]))
-        good = torch.tensor([not reason for reason in reasons], device=value.device)
-        cube = 5.0 * torch.eye(3, dtype=torch.float64, device=value.device)
-        return torch.where(good[:, None, None], lattice.tril(), cube), reasons
+        bad = torch.tensor([reason != "" for reason in reasons], device=value.device)
+        return torch.where(bad[:, None, None], CUBE.to(bad.device), lattice.tril()), reasons
 
     @cached_property
     def _design(self) -> Tensor:
@@ -324,12 +316,9 @@ class VoxelGrid(Descriptor):
         columns = [steps[:, i] * steps[:, j] * (1 if i == j else 2) for i, j in MONOMIALS]
         return torch.stack(columns, 1)
 
-    def _decode(self, tensor: Tensor) -> Samples:
-        reasons = [""] * len(tensor)
-        mark(reasons, finite_rows(tensor), lambda _: "the tensor holds NaN or infinity")
-        cell, sites = self.split(torch.nan_to_num(tensor.detach(), posinf=0.0, neginf=0.0))
-        lattice, no_cell = self.read_cells(cell)
-        reasons = first_of(reasons, no_cell)
+    def _decode_some(self, tensor: Tensor) -> Samples:
+        cell, sites = self.split(tensor)
+        lattice, reasons = self.read_cells(cell)
         metric = self._site_metric(lattice).repeat_interleave(self.channels, 0)
         low = THRESHOLD / (DENSITY_UNIT if self.elements is None else 1.0)
         options = {"sigma": SIGMA, "threshold": low, "periodic": self.box is None}

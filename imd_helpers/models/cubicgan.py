@@ -312,7 +312,7 @@ class CubicGan(Gan):
 
     def decode(self, raw: Sites) -> Samples:
         """Fill the cells; the space groups that were asked for stay beside them."""
-        made = symmetry_sites.decode_sites(raw, finite=np.isfinite(raw.length))
+        made = symmetry_sites.decode_sites(raw)
         return dataclasses.replace(made, asked={"space_group": raw.space_group})
 
     def sample_sites(self, n: int, *, condition: Condition | None = None, seed: int = 0) -> Sites:

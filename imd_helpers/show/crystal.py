@@ -14,7 +14,7 @@ from ..crystals.batch import CrystalBatch
 from ..crystals.elements import SYMBOLS, column
 from ..runtime import InputError, data_path
 from .drawn import Drawing, draw, edges, kinds
-from .figures import GREY, element_colour
+from .figures import GREY, element_colours
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -106,11 +106,12 @@ def _publish(
     from IPython.display import display
 
     rows = -(-len(drawings) // columns)
+    colours = element_colours(kinds(drawings))
     grid = (rows, columns) if len(drawings) > 1 else None
     view = py3Dmol.view(width="100%", height=size[1] * rows, viewergrid=grid, linked=False)
     for index, drawing in enumerate(drawings):
         place = {"viewer": divmod(index, columns)} if grid else {}
-        _fill(view, drawing, place)
+        _fill(view, drawing, colours, place)
     view.setBackgroundColor("white", 0)  # transparent: the page's own colour shows, light or dark
     words = [drawing.words() for drawing in drawings]
     dot = '<span><span style="background:{}"></span> {}</span>'
@@ -123,22 +124,23 @@ def _publish(
         grey=GREY,
         words=html.escape("; ".join(words), quote=True),
         titles="".join(f"<span>{_subscripts(title)}</span>" for title in titles),
-        elements=" ".join(dot.format(element_colour(z), SYMBOLS[z]) for z in kinds(drawings)),
+        elements=" ".join(dot.format(colour, SYMBOLS[z]) for z, colour in colours.items()),
         cell=_subscripts(words[0]) if len(words) == 1 else "",
     )
     display({"text/html": page, "text/plain": "\n".join(words)}, raw=True)
 
 
-def _fill(view: Any, drawing: Drawing, place: dict[str, tuple[int, int]]) -> None:
+def _fill(
+    view: Any, drawing: Drawing, colours: dict[int, str], place: dict[str, tuple[int, int]]
+) -> None:
     view.setProjection("orthographic", **place)
     view.addModel(**place)
     view.getModel(**place).addAtoms(_atoms(drawing))
     radii = np.nan_to_num(column("covalent_radius"), nan=1.5)
     for z in kinds([drawing]):
-        colour = element_colour(z)
         look = {
-            "sphere": {"color": colour, "radius": round(BALL * radii[z], 3)},
-            "stick": {"color": colour, "radius": STICK},
+            "sphere": {"color": colours[z], "radius": round(BALL * radii[z], 3)},
+            "stick": {"color": colours[z], "radius": STICK},
         }
         view.setStyle({"elem": SYMBOLS[z]}, look, **place)
     for start, end in edges(drawing.lattice):

@@ -7,13 +7,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
-from ..crystals import geometry
-from ..crystals.batch import CrystalBatch
+from ..crystals import geometry, rules
+from ..crystals.batch import CrystalBatch, wrap
 from ..runtime import InputError
 
 ON_FACE = 0.05  # Å: an atom this close to a face of the cell is drawn on the opposite face too
 STICK_SLACK = 1.15  # sticks reach this much further than the nearest neighbour of both ends
+SKEWED = 8.0  # a cell is very skewed where a box of its edges has this many times its volume
 MOST_ATOMS = 2000  # more than this and a browser stutters
 
 
@@ -28,6 +30,7 @@ class Drawing:
         sticks: for each atom the atoms it is joined to.
         formula: reduced formula.
         n_sites: atoms in the unit cell.
+        reduced: is the cell another than the given one, a very skewed one?
     """
 
     lattice: np.ndarray
@@ -36,6 +39,7 @@ class Drawing:
     sticks: list[list[int]]
     formula: str
     n_sites: int
+    reduced: bool = False
 
     def words(self) -> str:
         """The picture in words, for readers who cannot see it."""
@@ -44,24 +48,40 @@ class Drawing:
         lengths, angles = np.split(Cell(self.lattice).cellpar(), 2)
         edges = ", ".join(f"{n} = {v:.3f} Å" for n, v in zip("abc", lengths, strict=True))
         corners = ", ".join(f"{n} = {v:.1f}°" for n, v in zip("αβγ", angles, strict=True))
-        return f"{self.formula}, {self.n_sites} atoms in the unit cell; {edges}; {corners}"
+        note = "; the reduced cell, the given one is very skewed" if self.reduced else ""
+        return f"{self.formula}, {self.n_sites} atoms in the unit cell; {edges}; {corners}{note}"
 
 
 def draw(crystals: CrystalBatch, index: int) -> Drawing:
     """Collect the atoms and sticks of one crystal of a batch.
 
+    A very skewed cell is a needle, in which neighbours lie far apart: it is reduced first.
+
     Raises:
-        InputError: it has too many atoms.
+        InputError: it is broken, or has too many atoms.
     """
-    one = crystals[index]
-    ((lattice, frac, numbers),) = one.to("cpu").each()
+    one = crystals[index].to("cpu")
+    if rules.broken_crystals(one)[0]:
+        raise InputError(
+            f"crystal {index} cannot be drawn: {rules.why_broken(one, 0)}; leave it out, as in "
+            "samples.valid()"
+        )
+    box = one.lattice.norm(dim=2).prod(1)  # Å^3
+    skewed = bool(box > SKEWED * geometry.volume(one))
+    if skewed:
+        lattices, change = geometry.reduce_lattice(one.lattice)
+        frac = wrap(one.frac @ torch.linalg.inv(change).round())
+        one = CrystalBatch(lattices, frac, one.numbers)
+    ((lattice, frac, numbers),) = one.each()
     if len(numbers) > MOST_ATOMS:
         raise InputError(f"{len(numbers)} atoms are too many to draw: at most {MOST_ATOMS}")
     sites, cells = boundary_images(frac, lattice)
     positions = (frac[sites] + cells) @ lattice  # (atoms, 3)
     nearest = geometry.min_image_distances(one)[0].amin(1).cpu().numpy()  # (sites,)
     sticks = mutual_neighbours(positions, nearest[sites])
-    return Drawing(lattice, numbers[sites], positions, sticks, one.formulas()[0], len(numbers))
+    return Drawing(
+        lattice, numbers[sites], positions, sticks, one.formulas()[0], len(numbers), skewed
+    )
 
 
 def boundary_images(frac: np.ndarray, lattice: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import colorsys
+import itertools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..runtime import data_path
 
@@ -22,6 +27,7 @@ PALETTE: dict[str, str] = {
     "black": "#000000",
 }
 GREY = "#858b90"  # is seen on white and on black
+ALIKE = 0.25  # colours nearer than this in red, green and blue, 0 to 1, are taken for one
 
 
 def style() -> dict[str, Any]:
@@ -57,5 +63,32 @@ def element_colour(number: int) -> str:
     """``#rrggbb`` in which chemists expect to see an element (Jmol's), given its atomic number."""
     from ase.data.colors import jmol_colors
 
-    shares = jmol_colors[min(number, len(jmol_colors) - 1)]  # the last elements share one
-    return "#" + "".join(f"{round(255 * share):02x}" for share in shares)
+    return _hex(jmol_colors[min(number, len(jmol_colors) - 1)])  # the last elements share one
+
+
+def element_colours(numbers: Iterable[int]) -> dict[int, str]:
+    """A colour for each element of a picture, by atomic number; no two look alike.
+
+    The usual ones, but where one is nearly that of a lighter element (titanium, platinum and
+    mercury are all grey), the one that is farthest from all others.
+    """
+    usual = {z: element_colour(z) for z in sorted(set(numbers))}
+    tones = itertools.product(range(12), ((0.9, 0.85), (0.5, 1.0), (0.9, 0.5)))
+    wheel = np.array([colorsys.hsv_to_rgb(hue / 12, *tone) for hue, tone in tones])  # (36, 3)
+    out = dict(usual)
+    for z, colour in usual.items():
+        lighter = [_shares(out[other]) for other in usual if other < z]
+        if lighter and np.linalg.norm(lighter - _shares(colour), axis=1).min() < ALIKE:
+            others = np.array([_shares(out[other]) for other in usual if other != z])
+            apart = np.linalg.norm(wheel[:, None] - others, axis=2).min(1)
+            out[z] = _hex(wheel[apart.argmax()])
+    return out
+
+
+def _shares(colour: str) -> np.ndarray:
+    """(3,) red, green and blue, 0 to 1, of ``#rrggbb``."""
+    return np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+
+
+def _hex(shares: np.ndarray) -> str:
+    return "#" + "".join(f"{round(255 * share):02x}" for share in shares.tolist())

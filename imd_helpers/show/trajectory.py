@@ -15,7 +15,7 @@ from ..crystals import CrystalBatch, elements
 from ..runtime import InputError
 from .crystal import BALL, LARGE, TURNS, as_batch, one_each
 from .drawn import Drawing, draw, edges, kinds
-from .figures import GREY, element_colour
+from .figures import GREY, element_colours
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,15 +126,16 @@ def _strip(drawings: Sequence[Drawing], names: Sequence[str], most: int) -> Figu
     fig, axes = plt.subplots(1, n, figsize=(1.7 * n, 2.3), squeeze=False, layout="constrained")
     flat = [_projected(drawings[i]) for i in rows]
     reach = max(np.abs(corners[..., :2]).max() for _, corners in flat) + 0.8  # Å
+    colours = element_colours(kinds(drawings))
     for ax, i, (atoms, corners) in zip(axes[0], rows, flat, strict=True):
-        _draw_frame(ax, drawings[i], atoms, corners)
+        _draw_frame(ax, drawings[i], atoms, corners, colours)
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         ax.set_axis_off()
         ax.set_title(names[i], loc="center", fontsize=9)
-    for z in kinds(drawings):
-        dot = {"marker": "o", "mec": GREY, "mfc": element_colour(z)}
+    for z, colour in colours.items():
+        dot = {"marker": "o", "mec": GREY, "mfc": colour}
         axes[0, 0].plot([], [], ls="", label=elements.SYMBOLS[z], **dot)
-    fig.legend(loc="outside lower center", ncols=len(kinds(drawings)), frameon=False)
+    fig.legend(loc="outside lower center", ncols=len(colours), frameon=False)
     return fig
 
 
@@ -149,7 +150,13 @@ def _projected(drawing: Drawing) -> tuple[np.ndarray, np.ndarray]:
     return (drawing.positions - middle) @ turn.T, (ends - middle) @ turn.T
 
 
-def _draw_frame(ax: Axes, drawing: Drawing, atoms: np.ndarray, corners: np.ndarray) -> None:
+def _draw_frame(
+    ax: Axes,
+    drawing: Drawing,
+    atoms: np.ndarray,
+    corners: np.ndarray,
+    colours: dict[int, str],
+) -> None:
     """Edges, sticks and atoms, what is near over what is far."""
     from matplotlib.patches import Circle
 
@@ -157,7 +164,7 @@ def _draw_frame(ax: Axes, drawing: Drawing, atoms: np.ndarray, corners: np.ndarr
         ax.plot(*np.array([start, end]).T[:2], color=GREY, lw=0.7, ls="-", zorder=-50)
     radii = np.nan_to_num(elements.column("covalent_radius"), nan=1.5)
     for i, (at, z) in enumerate(zip(atoms, drawing.numbers, strict=True)):
-        colour = element_colour(int(z))
+        colour = colours[int(z)]
         for j in drawing.sticks[i]:
             half = np.array([at, (at + atoms[j]) / 2])  # each end draws its half
             ax.plot(*half.T[:2], color=colour, lw=1.6, ls="-", zorder=half[:, 2].mean())

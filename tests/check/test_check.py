@@ -1,5 +1,7 @@
 import math
+import re
 
+import numpy as np
 import pytest
 
 import imd_helpers as imd
@@ -18,7 +20,8 @@ def test_every_check_tells_right_from_wrong(capsys):
         assert not imd.check.answer(name, truth + 1 + 2 * check.tolerance * abs(truth))
         said = capsys.readouterr().out
         assert check.hint in said
-        assert f"{truth:g}" not in said  # a hint does not give the answer away
+        numbers = re.findall(r"\d+(?:\.\d+)?", check.hint.replace("log softmax by logit 1", ""))
+        assert not any(check.right(number) for number in numbers)  # nothing is given away
 
 
 def test_the_tolerance_is_a_share_of_the_truth():
@@ -33,12 +36,27 @@ def test_an_answer_is_a_finite_number(value):
         imd.check.answer("inverse_design.1", value)
 
 
-def test_per_cent_in_place_of_a_share_get_a_hint(monkeypatch, capsys):
-    monkeypatch.setitem(CHECKS, "inverse_design.1", Check(lambda: 0.24, "another hint"))
-    assert not imd.check.answer("inverse_design.1", 24.0)
-    assert "divide by 100" in capsys.readouterr().out
-    assert not imd.check.answer("inverse_design.1", 25.0)
-    assert "another hint" in capsys.readouterr().out
+@pytest.mark.parametrize("value", [24.0, "24", np.float32(24)])
+def test_per_cent_in_place_of_a_share_get_a_hint(monkeypatch, capsys, value):
+    asked = Check(lambda: 0.24, "another hint", share=True)
+    monkeypatch.setitem(CHECKS, "inverse_design.1", asked)
+    assert not imd.check.answer("inverse_design.1", value)
+    said = capsys.readouterr().out
+    assert "divide by 100" in said
+    assert "another hint" not in said
+    assert not imd.check.answer("inverse_design.1", 25)  # wrong as a share too: both hints
+    said = capsys.readouterr().out
+    assert "divide by 100" in said
+    assert "another hint" in said
+    for other in (0.25, 101, -3):
+        assert not imd.check.answer("inverse_design.1", other)
+        assert "divide by 100" not in capsys.readouterr().out
+
+
+def test_shares_are_marked_as_such():
+    marked = {name for name, check in CHECKS.items() if check.share}
+    assert {"conditional_gan.1", "matgan.2", "vae_rnn_rl.2", "comparison.1"} <= marked
+    assert all(0 < CHECKS[name].truth() < 1 for name in marked)
 
 
 def test_an_unknown_exercise_lists_the_nearest():

@@ -153,7 +153,7 @@ def bad_crystals():
         "13 O atoms: the matrix has 12 rows": crystal(20 * np.eye(3), many, [8] * 13),
         "an edge of 31.0 Å": crystal(np.diag([31.0, 4, 4]), [[0, 0, 0]], [12]),
         "atoms overlap below 0.5 Å": crystal(4 * np.eye(3), [[0, 0, 0], [0.05, 0, 0]], [12, 8]),
-        "flat": flat,
+        "in one plane": flat,
         "NaN": broken,
         "no atoms": empty,
     }
@@ -240,7 +240,7 @@ def test_input_errors():
         ((0,), (1,)),
         ((8,), (1, 2)),
     ):
-        with pytest.raises(InputError, match="different atomic numbers"):
+        with pytest.raises(InputError, match=r"different atomic numbers|one of each|whole number"):
             CoordinateMatrix(numbers, slots)
     with pytest.raises(InputError, match="one of each"):
         Samples(torch.zeros(2, 3), np.ones(1, bool), ("",))

@@ -168,7 +168,7 @@ def test_bad_calls_are_refused(g2):
         CoulombMatrix(4).decode(torch.zeros(1, 3, 3))
     with pytest.raises(InputError, match="batch >= 1"):
         CoulombMatrix(4).decode(torch.zeros(0, 4, 4))
-    with pytest.raises(InputError, match="at least one atom"):
+    with pytest.raises(InputError, match="max_atoms=0"):
         SineMatrix(0)
     with pytest.raises(InputError, match="accuracy"):
         EwaldMatrix(4, accuracy=0)

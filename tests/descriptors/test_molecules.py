@@ -10,11 +10,11 @@ from hypothesis.extra.numpy import arrays
 from imd_helpers.crystals import elements
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.descriptors import molecules
+from imd_helpers.descriptors.base import need
 from imd_helpers.descriptors.molecules import (
     MoleculeBatch,
     bonds,
     g2_molecules,
-    need,
     positions_from_distances,
 )
 from imd_helpers.runtime import InputError

@@ -34,6 +34,44 @@ def test_verdicts_name_the_reason():
     assert smiles.verdict("") == "empty"
 
 
+@pytest.mark.parametrize("text", ["C=1CCCCC-1", "C=1CCCCC#1", "C-%12CCCCC=%12"])
+def test_marks_of_a_ring_that_disagree_are_no_syntax(text):
+    assert smiles.verdict(text) == "syntax"
+
+
+@pytest.mark.parametrize("text", ["C=1CCCCC=1", "C=1CCCCC1", "C1CCCCC=1", "C%12CCCC=%12"])
+def test_marks_of_a_ring_that_agree_are(text):
+    assert smiles.verdict(text) == ""
+
+
+def test_a_single_bond_may_be_written():
+    assert smiles.tokenize("C-C-O") == ["C", "-", "C", "-", "O"]
+    assert smiles.canonical("C-C-O") == smiles.canonical("CCO") == "CCO"
+
+
+@pytest.mark.parametrize("text", ["[Na+].[Cl-]", "[NH4+].[NH4+].[O-]S(=O)(=O)[O-]", "CCO.O"])
+def test_the_parts_of_a_salt_lie_apart(text):
+    from rdkit.Chem import GetMolFrags
+
+    molecule = smiles.embed(text)
+    distances = smiles.batch_of([molecule]).distances()[0].numpy()
+    parts = GetMolFrags(molecule)
+    between = [distances[np.ix_(a, b)].min() for a in parts for b in parts if a != b]
+    assert 2.9 < min(between) < 5.0
+
+
+def test_settings_that_count_are_whole():
+    rng = np.random.default_rng(0)
+    for value in (-1, 0.5, float("nan"), None):
+        for name, call in {
+            "n": lambda v: smiles.rewrite("CCO", v),
+            "seed": lambda v: smiles.embed("CCO", seed=v),
+            "edits": lambda v: smiles.mutate(["C"], ["O"], rng, edits=v),
+        }.items():
+            with pytest.raises(InputError, match=f"{name}={value}"):
+                call(value)
+
+
 def test_aromatic_and_aliphatic_letters_name_different_molecules():
     assert smiles.canonical("C1CCCCC1") != smiles.canonical("c1ccccc1")
     assert smiles.canonical("C1=CC=CC=C1") == smiles.canonical("c1ccccc1")

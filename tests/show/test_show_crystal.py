@@ -71,6 +71,31 @@ def test_sticks_join_mutual_nearest_neighbours(perovskite):
         assert all(atom in drawing.sticks[other] for other in others)
 
 
+@pytest.mark.parametrize("change", [[5, 3], [47, -12]])
+def test_a_very_skewed_cell_is_reduced_so_that_neighbours_are_joined(change):
+    """Rock salt in a needle: the same 27 atoms and 54 sticks of half an edge as in its cube."""
+    frac = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0], [1, 1, 1], [1, 0, 0], [0, 1, 0]])
+    frac = np.concatenate([frac, [[0, 0, 1]]]) / 2
+    basis = np.array([[1, 0, 0], [change[0], 1, 0], [change[0] * change[1], change[1], 1]])
+    skewed = batch(basis @ (4.2 * np.eye(3)), frac @ np.linalg.inv(basis) % 1, [12] * 4 + [8] * 4)
+    drawing = drawn.draw(skewed, 0)
+    assert np.linalg.norm(drawing.lattice, axis=1) == pytest.approx([4.2] * 3)
+    joined = [(i, j) for i, others in enumerate(drawing.sticks) for j in others]
+    assert len(drawing.numbers) == 27
+    assert len(joined) == 2 * 54
+    lengths = [np.linalg.norm(np.subtract(*drawing.positions[list(pair)])) for pair in joined]
+    assert lengths == pytest.approx([2.1] * len(lengths))
+    assert "very skewed" in drawing.words()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_a_broken_crystal_is_told_and_not_drawn(perovskite, value):
+    broken = CrystalBatch(perovskite.lattice.clone(), perovskite.frac, perovskite.numbers)
+    broken.lattice[0, 2] = value
+    with pytest.raises(InputError, match=r"crystal 1 cannot be drawn: .*leave it out"):
+        imd.show.crystals(CrystalBatch.cat([perovskite, broken]))
+
+
 def test_padding_is_not_drawn(perovskite):
     padded = CrystalBatch.cat([batch(3 * np.eye(3), [[0.5, 0.5, 0.5]], [26]), perovskite])
     assert drawn.draw(padded, 0).numbers.tolist() == [26]

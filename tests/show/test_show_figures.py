@@ -1,10 +1,11 @@
 """The look of the figures."""
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 
 from imd_helpers import show
-from imd_helpers.show.figures import element_colour
+from imd_helpers.show.figures import ALIKE, _shares, element_colour, element_colours
 
 
 def test_style_changes_nothing_until_applied():
@@ -49,3 +50,20 @@ def test_elements_have_the_usual_colours(number, colour):
 
 def test_every_element_has_a_colour():
     assert all(len(element_colour(number)) == 7 for number in range(1, 119))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [(22, 78, 80), (8, 22, 38), (57, 58, 59, 60, 62, 8), tuple(range(21, 31)), (6, 8, 80, 81, 82)],
+)
+def test_no_two_elements_of_a_picture_look_alike(numbers):
+    colours = element_colours(numbers)
+    assert set(colours) == set(numbers)
+    assert colours[min(numbers)] == element_colour(min(numbers))
+    shares = np.array([_shares(colour) for colour in colours.values()])
+    apart = np.linalg.norm(shares[:, None] - shares, axis=2) + np.eye(len(numbers))
+    assert apart.min() >= ALIKE
+
+
+def test_colours_that_differ_are_the_usual_ones():
+    assert element_colours([8, 38, 22]) == {z: element_colour(z) for z in (8, 22, 38)}
