@@ -38,14 +38,13 @@ def prototypes(crystals: CrystalBatch, *, symprec: float = 0.1) -> list[str]:
     """
     out = [NO_PROTOTYPE] * len(crystals)
     found = symmetry.moyo_datasets(crystals, symprec=symprec)
-    for i, ((_, _, numbers), data) in enumerate(zip(crystals.each(), found, strict=True)):
+    for i, ((_, _, z_of), data) in enumerate(zip(crystals.each(), found, strict=True)):
         if data is None:
             continue
-        numbers = numbers.tolist()
         letters: dict[int, list[str]] = defaultdict(list)
         for site in sorted(set(data.orbits)):
-            letters[numbers[site]].append(data.wyckoffs[site])
-        atoms = Counter(numbers)
+            letters[int(z_of[site])].append(data.wyckoffs[site])
+        atoms = Counter(z_of.tolist())
         common = int(np.gcd.reduce(list(atoms.values())))
         occupied = tuple(sorted((atoms[z] // common, tuple(sorted(letters[z]))) for z in letters))
         out[i] = _first_name(data.number, occupied)
