@@ -151,9 +151,14 @@ class CrystalBatch:
     # ---- compositions
 
     def counts(self) -> Tensor:
-        """(batch, 119) int64, atoms of each element; column = atomic number, column 0 is 0."""
+        """(batch, 119) int64, atoms of each element; column = atomic number, column 0 is 0.
+
+        Raises:
+            InputError: an atomic number outside 0..118.
+        """
         counts = torch.zeros(len(self), elements.N_COLUMNS, dtype=torch.long)
-        counts.scatter_add_(1, self.numbers.cpu(), self.mask.cpu().long())
+        numbers = elements.checked(self.numbers).cpu()
+        counts.scatter_add_(1, numbers, (numbers > 0).long())
         return counts
 
     def formulas(self) -> list[str]:

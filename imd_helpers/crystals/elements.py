@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -43,6 +44,21 @@ def number(symbol: str) -> int:
         UnknownNameError: no such element.
     """
     return _NUMBERS[lookup("element", symbol, _NUMBERS)]
+
+
+def checked(numbers: Any) -> Any:
+    """Atomic numbers (an array or a tensor), if all are.
+
+    Raises:
+        InputError: one is outside 0..118.
+    """
+    for z in (int(numbers.min()), int(numbers.max())) if len(numbers) else ():
+        if not 0 <= z < N_COLUMNS:
+            raise InputError(
+                f"no element has the atomic number {z}: they are 1..118, and 0 for padding; drop "
+                "what rules.broken_crystals finds"
+            )
+    return numbers
 
 
 @cache

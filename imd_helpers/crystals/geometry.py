@@ -32,7 +32,7 @@ def mass(crystals: CrystalBatch) -> Tensor:
     per_element = elements.column("mass").copy()
     per_element[0] = 0.0
     masses = torch.as_tensor(per_element, device=crystals.numbers.device)
-    return masses[crystals.numbers].sum(1)
+    return masses[elements.checked(crystals.numbers)].sum(1)
 
 
 def density(crystals: CrystalBatch) -> Tensor:
@@ -59,7 +59,6 @@ def reduce_lattice(lattice: Tensor) -> tuple[Tensor, Tensor]:
     from ..kernels.crystals import minkowski_batch
 
     plain = lattice.detach().cpu().double().numpy()
-    _check_cells(plain)
     _, change = minkowski_batch(np.ascontiguousarray(plain))
     change = torch.as_tensor(change, device=lattice.device, dtype=lattice.dtype)
     return change @ lattice, change
@@ -73,6 +72,9 @@ def min_image_distances(crystals: CrystalBatch) -> Tensor:
     Returns:
         (batch, sites, sites) Å; infinity where either site is padding.
     """
+    from .batch import check_shapes
+
+    check_shapes(crystals)
     reduced, change = reduce_lattice(crystals.lattice)
     frac = crystals.frac @ torch.linalg.inv(change).round()  # (batch, sites, 3)
     delta = frac[:, None, :, :] - frac[:, :, None, :]  # (batch, sites, sites, 3)
@@ -117,23 +119,10 @@ def closest_contact(
             f"scale has shape {scale.shape} with minimum {np.min(scale[1:]):.3g}: give one "
             f"positive length for each atomic number, shape ({elements.N_COLUMNS},)"
         )
-    lattice = np.ascontiguousarray(crystals.lattice.detach().cpu().numpy(), dtype=np.float64)
-    _check_cells(lattice)
     return closest_batch(
-        lattice,
+        np.ascontiguousarray(crystals.lattice.detach().cpu().numpy(), dtype=np.float64),
         np.ascontiguousarray(crystals.frac.detach().cpu().numpy(), dtype=np.float64),
         np.ascontiguousarray(crystals.numbers.cpu().numpy()),
         np.ascontiguousarray(scale, dtype=np.float64),
         own_images,
     )
-
-
-def _check_cells(lattice: np.ndarray) -> None:
-    broken = ~np.isfinite(lattice).all((1, 2))
-    broken |= ~(np.abs(np.linalg.det(np.where(broken[:, None, None], 0.0, lattice))) > 1e-9)
-    if broken.any():
-        index = int(np.argmax(broken))
-        raise InputError(
-            f"crystal {index}: the cell {lattice[index].tolist()} has no volume or is not finite: "
-            "its three lattice vectors must not lie in one plane"
-        )

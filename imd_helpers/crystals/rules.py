@@ -140,7 +140,14 @@ def geometry_verdict(crystals: CrystalBatch, rule: str | GeometryRule = "imd") -
 
 
 def broken_crystals(crystals: CrystalBatch) -> np.ndarray:
-    """(n,) bool: nothing can be measured, see `why_broken`."""
+    """(n,) bool: nothing can be measured, see `why_broken`.
+
+    Raises:
+        InputError: tensors that belong to no batch, e.g. one lattice for two crystals.
+    """
+    from .batch import check_shapes
+
+    check_shapes(crystals)
     lattice = crystals.lattice.detach().cpu().double().numpy()
     numbers = crystals.numbers.cpu().numpy()
     broken = ~np.isfinite(lattice).all((1, 2))

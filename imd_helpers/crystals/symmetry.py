@@ -13,10 +13,13 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
 from ..runtime import InputError
 from .batch import CrystalBatch
+from .geometry import reduce_lattice
+from .rules import broken_crystals
 
 if TYPE_CHECKING:
     import moyopy
@@ -26,6 +29,7 @@ FIRST_CUBIC = 195
 NOT_FOUND = 0  # space-group number where detection failed
 POLAR = {"1", "2", "m", "2mm", "3", "3m", "4", "4mm"}  # leave a direction unchanged
 MAX_TRIES = 4
+SHEAR = 2.0  # tolerances above 2 a²/c may take shears for symmetries: see `_dataset`
 SAME_VOLUME = 0.05  # relative; what standardisation may change the volume per atom by
 
 
@@ -200,29 +204,44 @@ def _orbits_of(data: moyopy.MoyoDataset) -> Orbits:
 
 
 def moyo_datasets(crystals: CrystalBatch, *, symprec: float) -> list[moyopy.MoyoDataset | None]:
-    """All that moyopy finds in each crystal; None where the search fails."""
-    return [_dataset(cell, symprec) for cell in _cells(crystals)]
+    """All that moyopy finds in each crystal; None where the search fails, or would not end.
 
-
-def _cells(crystals: CrystalBatch) -> list[moyopy.Cell]:
+    Raises:
+        InputError: a tolerance that is not positive.
+    """
     import moyopy
 
-    return [moyopy.Cell(*(part.tolist() for part in crystal)) for crystal in crystals.each()]
+    if not 0 < symprec < np.inf:
+        raise InputError(f"symprec={symprec}: give a positive distance in Å, e.g. 0.1")
+    out: list[moyopy.MoyoDataset | None] = [None] * len(crystals)
+    whole = np.flatnonzero(~broken_crystals(crystals))
+    for i, crystal in zip(whole.tolist(), crystals[whole].each(), strict=True):
+        out[i] = _dataset(moyopy.Cell(*(part.tolist() for part in crystal)), symprec)
+    return out
 
 
 def _dataset(cell: moyopy.Cell, symprec: float) -> moyopy.MoyoDataset | None:
+    """What moyopy finds, within a smaller tolerance where this one is too large for the cell.
+
+    In a cell with the shortest vector a and the longest c, sliding along a changes lengths by about
+    a²/c only. If the tolerance hides that, moyopy takes the slide for a symmetry, and looks without
+    end for the finite group that it generates.
+    """
     import moyopy
 
     _quiet()
+    lengths = reduce_lattice(torch.tensor(cell.basis, dtype=torch.float64)[None])[0][0].norm(dim=1)
+    most = SHEAR * float(lengths.min() ** 2 / lengths.max())
     for _ in range(MAX_TRIES):
-        try:
-            data = moyopy.MoyoDataset(cell, symprec=symprec, setting=moyopy.Setting.standard())
-        except ValueError:  # overlapping atoms, or no group within the tolerance
-            return None
-        cells = (cell, data.prim_std_cell)
-        sizes = [abs(np.linalg.det(np.array(c.basis))) / c.num_atoms for c in cells]
-        if abs(sizes[0] / sizes[1] - 1.0) < SAME_VOLUME:
-            return data
+        if symprec <= most:
+            try:
+                data = moyopy.MoyoDataset(cell, symprec=symprec, setting=moyopy.Setting.standard())
+            except ValueError:  # overlapping atoms, or no group within the tolerance
+                return None
+            cells = (cell, data.prim_std_cell)
+            sizes = [abs(np.linalg.det(np.array(c.basis))) / c.num_atoms for c in cells]
+            if abs(sizes[0] / sizes[1] - 1.0) < SAME_VOLUME:
+                return data
         symprec /= 2  # just at the edge of a symmetry moyopy may merge atoms of different sites
     return None
 

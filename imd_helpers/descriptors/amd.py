@@ -46,7 +46,9 @@ def measurable_sites(crystals: CrystalBatch) -> tuple[np.ndarray, np.ndarray, np
     Returns:
         (n, 3, 3) Å, (n, sites, 3), and (n,), 0 for a crystal that cannot be measured.
     """
-    lattice = crystals.lattice.detach().cpu().double()
-    frac = crystals.frac.detach().cpu().double()
-    n_sites = np.where(broken_crystals(crystals), 0, crystals.n_sites.cpu().numpy())
-    return np.ascontiguousarray(lattice.numpy()), np.ascontiguousarray(frac.numpy()), n_sites
+    broken = broken_crystals(crystals)
+    lattice = crystals.lattice.detach().cpu().double().numpy()
+    frac = crystals.frac.detach().cpu().double().numpy()
+    n_sites = np.where(broken, 0, crystals.n_sites.cpu().numpy())
+    lattice = np.where(broken[:, None, None], np.eye(3), lattice)
+    return lattice, np.where(broken[:, None, None], 0.0, frac), n_sites

@@ -332,10 +332,7 @@ def as_submitted(
 
 def free_scale(content: CrystalBatch, rows: np.ndarray) -> Answer:
     """Which crystals may be scanned in volume instead of relaxed?"""
-    whole = np.flatnonzero(~broken_crystals(content))
-    road = np.full(len(rows), RELAX)
-    if len(whole):
-        road[whole] = np.where(symmetry.only_scale_is_free(content[whole]), SCAN, RELAX)
+    road = np.where(symmetry.only_scale_is_free(content), SCAN, RELAX)
     return Answer(np.ones(len(rows), dtype=bool), values={"road": road})
 
 

@@ -7,6 +7,8 @@ import math
 import numpy as np
 from numba import njit
 
+from .border import border
+
 WORD = 64
 BAD = 2
 MAX_COUNT = 100_000  # atoms of one element in a formula; more would need megabytes of bits
@@ -107,6 +109,15 @@ def _passes(z, count, m, table, n_states, rank, metal, pauling, alloys, work):
     return _neutral(z, count, m, table, n_states, words, work)
 
 
+@border(
+    counts="whole compositions columns",
+    table="-20:21 columns states",
+    n_states="0:states+1 columns",
+    rank="whole columns",
+    metal="bool columns",
+    pauling="bool",
+    alloys="bool",
+)
 @njit(cache=True)
 def neutral_batch(counts, table, n_states, rank, metal, pauling, alloys):
     """(n, 119) counts -> (n,) int8: 0, 1, or BAD; tables as in `OxidationTable`."""

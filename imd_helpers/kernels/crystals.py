@@ -7,6 +7,7 @@ import math
 import numpy as np
 from numba import njit
 
+from .border import border
 from .linear import determinant, dot, invert, jit, row_times
 
 MAX_ROUNDS = 100  # a reduction ends long before; the cap guards against NaN
@@ -81,6 +82,7 @@ def minkowski(lattice, basis, change):
             return
 
 
+@border(lattice="cell crystals 3 3")
 @njit(cache=True)
 def minkowski_batch(lattice):
     """(n, 3, 3) lattices -> reduced lattices and the integer changes of basis."""
@@ -203,6 +205,13 @@ def _closest(basis, reduced, scale, n, shifts, own_images):
     return best, first, second
 
 
+@border(
+    lattice="cell crystals 3 3",
+    frac="real crystals sites 3",
+    numbers="0:119 crystals sites",
+    scale_of="real 119",
+    own_images="bool",
+)
 @njit(cache=True)
 def closest_batch(lattice, frac, numbers, scale_of, own_images):
     """Scaled closest contact of each crystal of a padded batch.
@@ -234,6 +243,14 @@ def closest_batch(lattice, frac, numbers, scale_of, own_images):
     return ratio, pair
 
 
+@border(
+    frac="real orbits 3",
+    operations_r="real operations 3 3",
+    operations_t="real operations 3",
+    tolerance="0:",
+    out="out orbits*operations 3",
+    owner="out orbits*operations",
+)
 @njit(cache=True)
 def expand_orbits(frac, operations_r, operations_t, tolerance, out, owner):
     """Images of each orbit representative under a space group, each once.

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from .border import border
 from .crystals import half_of_cells, reduced_sites
 from .linear import determinant, entry, jit
 
@@ -97,6 +98,15 @@ def _longer(edges, distance):
     return more, longer
 
 
+@border(
+    lattice="cell crystals 3 3",
+    frac="real crystals sites 3",
+    n_sites="0:sites+1 crystals",
+    cutoff="0:",
+    k="0:",
+    tie="0:",
+    status="out crystals",
+)
 @entry
 def all_edges(lattice, frac, n_sites, cutoff, k, tie, status):
     """Edges of many crystals, centre by centre and near ones first.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from .border import border
+
 MAX_TOKENS = 64  # elements written in one formula, repeats included
 MAX_DEPTH = 8  # nested brackets
 LARGEST = 9_999  # count of one element
@@ -64,6 +66,9 @@ def _parse_one(text, begin, end, table, z, amount, opened):
     return n if depth == 0 else -1
 
 
+@border(
+    text="0:256 bytes", ends="0:bytes+1 formulas", table="0:119 26 27", counts="out formulas 119"
+)
 @njit(cache=True)
 def parse_batch(text, ends, table, counts):
     """Counts of formulas that are written with whole numbers.

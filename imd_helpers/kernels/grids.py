@@ -7,9 +7,21 @@ import math
 import numpy as np
 from numba import njit
 
+from .border import border
+
 LENNARD_JONES, GAUSSIAN = 0, 1
 
 
+@border(
+    lattice="cell 3 3",
+    frac="real atoms 3",
+    n="1:",
+    cutoff="0:",
+    kind="0:2",
+    epsilon="real",
+    sigma="real",
+    out="out n n n",
+)
 @njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc"}, no_cfunc_wrapper=True)
 def add_pairs(lattice, frac, n, cutoff, kind, epsilon, sigma, out):
     """Add a function of distance from each atom to each point within the cutoff.

@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 
+from .border import border
 from .crystals import image_vectors
 from .linear import copy_matrix, determinant, dot, entry, invert, jit, row_times
 
@@ -503,6 +504,19 @@ def _reduce(lattice, frac, code, primitive, out):
     return OK if _points(out, longest) < MAX_POINTS / 10 else TOO_LONG, n
 
 
+@border(
+    lattice="cell crystals 3 3",
+    frac="real sites 3",
+    code="0:128 sites",
+    start="0:sites+1 crystals+1",
+    primitive="bool",
+    scale="bool",
+    cells="out crystals 3 3",
+    parameters="out crystals 6",
+    status="out crystals",
+    n_sites="out crystals",
+    anchor="out crystals",
+)
 @entry
 def reduce_batch(lattice, frac, code, start, primitive, scale, cells, parameters, status, n_sites,
                  anchor):  # fmt: skip
@@ -872,6 +886,22 @@ def fit(lattice, frac, parameters, two, anchor, bounds, groups, ltol, stol, angl
     return False
 
 
+@border(
+    rows="0:crystals rows",
+    ends="0:rows+1 buckets+1",
+    n_old="-1:rows+1 buckets",
+    cells="real crystals 3 3",
+    parameters="real crystals 6",
+    frac="real sites 3",
+    code="0:128 sites",
+    start="0:sites+1 crystals",
+    n_sites="0:sites+1 crystals",
+    anchor="0:sites+1 crystals",
+    ltol="0:",
+    stol="0:",
+    angle_tol="0:",
+    first="out crystals",
+)
 @entry
 def first_matches(rows, ends, n_old, cells, parameters, frac, code, start, n_sites, anchor,
                   ltol, stol, angle_tol, first):  # fmt: skip

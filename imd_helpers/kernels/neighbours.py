@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from .border import border
 from .crystals import half_of_cells, reduced_sites
 from .linear import determinant, entry, jit, row_times
 
@@ -88,6 +89,13 @@ def _sorted_roots(squares, n, k, radius, bins, sorted_, out):
         out[i] = math.sqrt(sorted_[i])
 
 
+@border(
+    lattice="cell crystals 3 3",
+    frac="real crystals sites 3",
+    n_sites="0:sites+1 crystals",
+    k="1:",
+    out="out crystals k",
+)
 @entry
 def mean_nearest(lattice, frac, n_sites, k, out):
     """Distances to the k nearest neighbours, averaged over the sites.

@@ -117,15 +117,6 @@ def reduce_cells(crystals: CrystalBatch, settings: MatchSettings | None = None) 
     return out
 
 
-def measurable(crystals: CrystalBatch) -> np.ndarray:
-    """Indices of the crystals that have a reduced cell of possible shape.
-
-    The others are broken, or so elongated that a search for symmetry would not end.
-    """
-    failed = reduce_cells(crystals, MatchSettings(primitive_cell=False)).failed
-    return np.array([i for i in range(len(crystals)) if i not in failed], dtype=np.int64)
-
-
 def first_matches(
     cells: ReducedCells,
     buckets: Sequence[np.ndarray],

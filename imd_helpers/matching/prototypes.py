@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from ..crystals import CrystalBatch, symmetry
-from . import cells as matching
 
 NO_PROTOTYPE = ""
 ENANTIOMORPHIC = {
@@ -38,18 +37,14 @@ def prototypes(crystals: CrystalBatch, *, symprec: float = 0.1) -> list[str]:
     which descriptions are merged. Atoms may be ``symprec`` (Å) from the symmetric position.
     """
     out = [NO_PROTOTYPE] * len(crystals)
-    whole = matching.measurable(crystals)
-    if len(whole) == 0:
-        return out
-    cells = symmetry._cells(crystals[whole])
-    for i, cell in zip(whole.tolist(), cells, strict=True):
-        data = symmetry._dataset(cell, symprec)
+    found = symmetry.moyo_datasets(crystals, symprec=symprec)
+    for i, ((_, _, z_of), data) in enumerate(zip(crystals.each(), found, strict=True)):
         if data is None:
             continue
         letters: dict[int, list[str]] = defaultdict(list)
         for site in sorted(set(data.orbits)):
-            letters[cell.numbers[site]].append(data.wyckoffs[site])
-        atoms = Counter(cell.numbers)
+            letters[int(z_of[site])].append(data.wyckoffs[site])
+        atoms = Counter(z_of.tolist())
         common = int(np.gcd.reduce(list(atoms.values())))
         occupied = tuple(sorted((atoms[z] // common, tuple(sorted(letters[z]))) for z in letters))
         out[i] = _first_name(data.number, occupied)

@@ -151,10 +151,7 @@ def space_group_kept(
             f"requested space groups have shape {requested.shape} for {len(crystals)} crystals: "
             "give one number for each"
         )
-    found = np.zeros(len(crystals), dtype=np.int64)
-    whole = matching.measurable(crystals)
-    if len(whole):
-        found[whole] = symmetry.space_group_numbers(crystals[whole], symprec=symprec)
+    found = symmetry.space_group_numbers(crystals, symprec=symprec)
     return found == requested, found
 
 

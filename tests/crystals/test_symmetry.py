@@ -187,3 +187,48 @@ def test_unknown_space_group(number):
         symmetry.operations(number)
     with pytest.raises(InputError, match=r"1\.\.230"):
         symmetry.expand([number], np.eye(3)[None], np.zeros((1, 1, 3)), np.array([[6]]))
+
+
+# ---- cells on which moyopy hangs or panics
+
+
+def needle(a, b, c, sites=1):
+    cell = [[a, 0, 0], [0, b, 0.1 * a], [0.2 * a, 0, c]]
+    frac = np.random.default_rng(0).random((sites, 3))
+    return CrystalBatch.from_ragged(np.array(cell)[None], frac, [11] * sites, [sites])
+
+
+@pytest.mark.parametrize(
+    ("a", "ratio"),
+    [(0.02, 10), (0.1, 10), (0.1, 1e5), (0.3, 100), (1.0, 1e3), (1.0, 1e5), (3.0, 1e5)],
+)
+@pytest.mark.parametrize("sites", [1, 4])
+def test_uneven_cells_end_the_search(a, ratio, sites):
+    crystal = needle(a, a * ratio**0.5, a * ratio, sites)
+    for symprec in (0.1, 0.01):
+        assert symmetry.space_group_numbers(crystal, symprec=symprec)[0] < 195
+    assert len(symmetry.primitive(crystal)) == 1
+
+
+@pytest.mark.parametrize("symprec", [0.0, -0.1, float("nan"), float("inf")])
+def test_a_tolerance_is_a_positive_distance(symprec):
+    with pytest.raises(InputError, match="symprec"):
+        symmetry.space_group_numbers(needle(3, 3, 3), symprec=symprec)
+
+
+def test_broken_crystals_have_no_symmetry():
+    whole = needle(3.0, 4.0, 5.0, 2)
+    broken = [CrystalBatch(whole.lattice, whole.frac, 0 * whole.numbers)]
+    broken += [CrystalBatch(whole.lattice * x, whole.frac, whole.numbers) for x in (0, np.nan)]
+    broken += [CrystalBatch(whole.lattice, whole.frac, whole.numbers * z) for z in (11, 10**9)]
+    broken.append(CrystalBatch(whole.lattice, whole.frac * np.inf, whole.numbers))
+    found = symmetry.space_group_numbers(CrystalBatch.cat([whole, *broken, whole]))
+    assert found.tolist() == [found[0], 0, 0, 0, 0, 0, 0, found[0]]
+    assert found[0] > 0
+
+
+def test_long_polytypes_keep_their_group():
+    cell = [[3.08, 0, 0], [-1.54, 3.08 * 0.75**0.5, 0], [0, 0, 250.0]]
+    frac = [[0, 0, 0], [1 / 3, 2 / 3, 0.3], [2 / 3, 1 / 3, 0.55]]
+    long = CrystalBatch.from_ragged(np.array(cell)[None], frac, [14, 14, 6], [3])
+    assert symmetry.space_group_numbers(long) == [156]

@@ -305,8 +305,7 @@ def test_letters_move_as_moyopy_moves_them():
     data = imd.datasets.load("oqmd_icsd").select(max_sites=10)
     batch = data[np.random.default_rng(9).permutation(len(data))[:250]].crystals
     several = 0
-    for cell in symmetry._cells(batch):
-        found = symmetry._dataset(cell, 0.01)
+    for found in symmetry.moyo_datasets(batch, symprec=0.01):
         numbers = np.array(found.std_cell.numbers)
         names = set()
         sequences = found.normalizer_wyckoff_positions().coset_representatives
