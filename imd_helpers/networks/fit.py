@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime import InputError, number, progress_bar, whole
-from . import checkpoint
+from . import checkpoint, losses
 from .team import Team
 
 if TYPE_CHECKING:
@@ -47,14 +47,17 @@ class Turn:
 class Game:
     """Networks, their data and their losses: what a model gives to `fit`.
 
-    As it stands a generator and a critic that take turns; one with other networks says so in
-    `networks`, `turns` and ``averaged``. A loss draws its own batch, on the networks' device and
-    with torch's global random numbers, so that seeding and resuming are the loop's business alone.
+    As it stands a generator and a critic that take turns, with Wasserstein's losses of what `real`
+    and `fake` give; one with other networks says so in `networks`, `turns` and ``averaged``. A loss
+    draws its own batch, on the networks' device and with torch's global random numbers, so that
+    seeding and resuming are the loop's business alone.
     """
 
     generator: nn.Module
     critic: nn.Module
     averaged: str = "generator"  # the network of which ``ema`` keeps a mean
+    penalty: float = 10.0  # factor of the gradient penalty
+    mixing: str = "uniform"  # its points, see `losses.mix`
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -73,13 +76,44 @@ class Game:
             Turn("generator", self.generator_terms, ("generator",)),
         ]
 
-    def critic_terms(self) -> dict[str, Tensor]:
-        """Named scalars; ``loss`` is minimised over the critic, the rest is recorded."""
+    def real(self) -> tuple[Tensor, Tensor | None]:
+        """A batch of training data, and the condition that goes with it."""
         raise NotImplementedError
 
-    def generator_terms(self) -> dict[str, Tensor]:
-        """Named scalars; ``loss`` is minimised over the generator."""
+    def fake(self, condition: Tensor | None = None) -> Tensor:
+        """A batch that the generator makes, with gradients."""
         raise NotImplementedError
+
+    def pair(self) -> tuple[Tensor, Tensor, losses.Scorer]:
+        """For the critic's turn: a real batch, a generated one without gradient, and the critic."""
+        for network in self.networks.values():
+            network.train()
+        real, condition = self.real()
+        with torch.no_grad():
+            fake = self.fake(condition)
+        return real, fake, self.scorer(condition)
+
+    def scorer(self, condition: Tensor | None) -> losses.Scorer:
+        """The critic, which sees the condition if there is one."""
+        if condition is None:
+            return self.critic
+        return lambda sample: self.critic(sample, condition)
+
+    def critic_terms(self) -> dict[str, Tensor]:
+        """Named scalars; ``loss`` is minimised over the critic, the rest is recorded.
+
+        Wasserstein loss plus penalty; ``distance`` is the estimated Wasserstein distance.
+        """
+        real, fake, score = self.pair()
+        wasserstein = losses.critic_loss(score(real), score(fake))
+        penalty = losses.gradient_penalty(score, real, fake, mixing=self.mixing)
+        loss = wasserstein + self.penalty * penalty
+        return {"loss": loss, "distance": -wasserstein, "penalty": penalty}
+
+    def generator_terms(self) -> dict[str, Tensor]:
+        """Named scalars; ``loss``, the negative score, is minimised over the generator."""
+        _, condition = self.real()
+        return {"loss": losses.generator_loss(self.scorer(condition)(self.fake(condition)))}
 
     def tensors(self) -> dict[str, Tensor]:
         """Further state that training needs to go on, e.g. frozen labels."""
