@@ -204,6 +204,20 @@ def precision_recall(real: Points, fake: Points, *, k: int = 3) -> PrecisionReca
     return PrecisionRecall(float(in_real.double().mean()), float(in_fake.double().mean()))
 
 
+def vendi_score(points: Points, *, bandwidth: float) -> float:
+    """The effective number of different points, from 1 to n, by a Gaussian kernel.
+
+    The exponential of the entropy of the eigenvalues of K / n, with K_ij as in `mmd`. Duplicates
+    count once, points much further apart than the bandwidth each count fully.
+
+    Source: Friedman and Dieng, TMLR 2023 (arXiv 2210.02410).
+    """
+    x, _ = _two(points, points)
+    kernel = (-_apart(x, x).square() / (2.0 * bandwidth**2)).exp()
+    weights = torch.linalg.eigvalsh(kernel).clamp(min=0.0)
+    return float(torch.special.entr(weights / weights.sum()).sum().exp())
+
+
 # ---- parts
 
 
