@@ -24,23 +24,16 @@ FRAC_STEPS = 65_536  # uint16 fractional coordinates count steps of 1/65536 of a
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CrystalSet:
-    """Crystals in flat arrays and a table; selections share the arrays and are cheap.
+    """Crystals in flat arrays and a table; selections share the arrays and are cheap."""
 
-    Attributes:
-        name: name of the data set.
-        table: one row a crystal; `formula`, `space_group`, `n_sites`, `n_elements`, `split`, and
-            the properties that the card names (energies in eV/atom, gaps in eV).
-        lattice: (crystals, 3, 3) float64 Å, rows are a, b, c.
-        starts: (crystals,) where the sites of each crystal begin in the flat arrays.
-        flat_numbers: (all sites,) atomic numbers.
-        flat_frac: (all sites, 3) fractional coordinates, float64, or uint16 steps of 1/65536.
-    """
-
-    name: str
+    name: str  # name of the data set
+    # one row a crystal; `formula`, `space_group`, `n_sites`, `n_elements`, `split`, and the
+    # properties that the card names (energies in eV/atom, gaps in eV)
     table: pd.DataFrame
-    lattice: np.ndarray
-    starts: np.ndarray
-    flat_numbers: np.ndarray
+    lattice: np.ndarray  # (crystals, 3, 3) float64 Å, rows are a, b, c
+    starts: np.ndarray  # (crystals,) where the sites of each crystal begin in the flat arrays
+    flat_numbers: np.ndarray  # (all sites,) atomic numbers
+    # (all sites, 3) fractional coordinates, float64, or uint16 steps of 1/65536
     flat_frac: np.ndarray
 
     @classmethod

@@ -25,24 +25,16 @@ STRAIN = 0.01  # the same of each component of the deformation: one atom alone h
 
 @dataclass(frozen=True, eq=False)
 class Relaxed:
-    """Where n crystals came to rest.
+    """Where n crystals came to rest."""
 
-    Attributes:
-        crystals: the last geometries, also of crystals that did not converge.
-        energy: (n,) eV/atom at that geometry; NaN where the potential failed.
-        converged: (n,) bool: all forces and stresses below the limit within the steps.
-        steps: (n,) evaluations made.
-        failed: index -> why there is no energy.
-        frames: with ``trajectory=True`` all n crystals after each step.
-        energies: with ``trajectory=True`` (frames, n) eV/atom.
-    """
-
-    crystals: CrystalBatch
-    energy: np.ndarray
-    converged: np.ndarray
-    steps: np.ndarray
-    failed: dict[int, str]
+    crystals: CrystalBatch  # the last geometries, also of crystals that did not converge
+    energy: np.ndarray  # (n,) eV/atom at that geometry; NaN where the potential failed
+    converged: np.ndarray  # (n,) bool: all forces and stresses below the limit within the steps
+    steps: np.ndarray  # (n,) evaluations made
+    failed: dict[int, str]  # index -> why there is no energy
+    # with ``trajectory=True`` all n crystals after each step
     frames: list[CrystalBatch] = field(default_factory=list, repr=False)
+    # with ``trajectory=True`` (frames, n) eV/atom
     energies: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
 
 

@@ -184,17 +184,11 @@ def drop_modes(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> Crystal
 
 @dataclass(frozen=True)
 class CrashTest:
-    """One kind of corruption and how much of it to give.
+    """One kind of corruption and how much of it to give."""
 
-    Attributes:
-        apply: ``apply(crystals, dose, seed=seed)`` -> crystals.
-        doses: from none to severe.
-        unit: of the dose.
-    """
-
-    apply: Callable[..., CrystalBatch]
-    doses: tuple[float, ...]
-    unit: str
+    apply: Callable[..., CrystalBatch]  # ``apply(crystals, dose, seed=seed)`` -> crystals
+    doses: tuple[float, ...]  # from none to severe
+    unit: str  # of the dose
 
 
 CRASH_TESTS: dict[str, CrashTest] = {

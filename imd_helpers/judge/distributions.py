@@ -35,15 +35,10 @@ OTHER_SET_FIXED = f"Wilson {LEVEL:.0%}, other set fixed"
 
 @dataclass(frozen=True, eq=False)
 class Fingerprints:
-    """Structure and composition of n crystals as points.
+    """Structure and composition of n crystals as points."""
 
-    Attributes:
-        structure: points of the structures.
-        composition: points of the compositions.
-    """
-
-    structure: Features
-    composition: Features
+    structure: Features  # points of the structures
+    composition: Features  # points of the compositions
 
     def __len__(self) -> int:
         return len(self.structure)

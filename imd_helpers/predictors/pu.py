@@ -56,16 +56,11 @@ class PuConfig:
 
 @dataclass(eq=False)
 class PuEnsemble:
-    """Networks trained on bags, and which unlabelled materials each of them saw.
+    """Networks trained on bags, and which unlabelled materials each of them saw."""
 
-    Attributes:
-        config: settings.
-        networks: one a bag, in evaluation mode.
-        drawn: (bags, n_unlabelled) bool, True where the bag used a material as negative.
-    """
-
-    config: PuConfig = field(default_factory=PuConfig)
-    networks: list[GraphReader] = field(default_factory=list)
+    config: PuConfig = field(default_factory=PuConfig)  # settings
+    networks: list[GraphReader] = field(default_factory=list)  # one a bag, in evaluation mode
+    # (bags, n_unlabelled) bool, True where the bag used a material as negative
     drawn: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
 
     def fit(
