@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..crystals import CrystalBatch, symmetry
-from ..runtime import InputError, version
+from ..runtime import InputError, number, version
 from .lattice_scan import lattice_scan
 from .potentials import GPA, Potential, potential
 from .relaxation import relax
@@ -252,10 +252,7 @@ def _check(crystal: CrystalBatch, supercell_length: float) -> None:
             "structure by CrystalBatch.from_structures([structure])"
         )
     crystal.validate()
-    if not 3 <= supercell_length <= 50:
-        raise InputError(
-            f"supercell_length = {supercell_length}: forces reach about 5 Å, so take about 10"
-        )
+    number("supercell_length", supercell_length, least=3, most=50)
 
 
 def _rest(crystal: CrystalBatch, model: Potential) -> tuple[CrystalBatch, CrystalBatch]:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from ..crystals import CrystalBatch
-from ..runtime import InputError
+from ..runtime import number, whole
 from .potentials import GATE, Potential, potential
 
 LONGEST_STEP = 0.1  # Å, per atom and row of the deformation
@@ -60,8 +60,8 @@ def relax(
         InputError: fmax or steps not positive.
         UnknownNameError: no such potential.
     """
-    if not (fmax > 0 and steps > 0):
-        raise InputError(f"fmax = {fmax}, steps = {steps}: both must be positive")
+    number("fmax", fmax, above=0)
+    whole("steps", steps, least=1)
     run = _Fire(crystals, potential(model), fmax)
     frames, energies = [], []
     for _ in range(steps):
@@ -93,8 +93,7 @@ def rattled(
     Raises:
         InputError: the amplitude is not positive.
     """
-    if not amplitude > 0:
-        raise InputError(f"amplitude = {amplitude}: must be positive, in Å; try {RATTLE}")
+    number("amplitude", amplitude, above=0)
     lattice, frac = crystals.lattice.numpy().copy(), crystals.frac.numpy().copy()
     for i, seed in enumerate(np.broadcast_to(seeds, len(lattice)).tolist()):
         rng = np.random.default_rng(seed)

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..runtime import InputError
+from ..runtime import InputError, number, whole
 
 Points = ArrayLike | Tensor
 
@@ -101,6 +101,7 @@ def wasserstein_1d(a: Points, b: Points, *, p: float = 1.0) -> float:
     x, y = _two(a, b)
     if x.shape[1] != 1:
         raise InputError(f"points of width {x.shape[1]}: sorting works in one dimension only")
+    number("p", p, least=1)
     return float(_sorted_cost(x, y, p)[0] ** (1.0 / p))
 
 
@@ -112,7 +113,9 @@ def sliced_wasserstein(
     Source: Bonneel et al., Sliced and Radon Wasserstein Barycenters of Measures (2015).
     """
     x, y = _two(a, b)
-    rng = torch.Generator().manual_seed(seed)
+    number("p", p, least=1)
+    rng = torch.Generator().manual_seed(whole("seed", seed))
+    whole("directions", directions, least=1)
     axes = torch.randn(x.shape[1], directions, generator=rng, dtype=torch.float64)
     axes = axes / axes.norm(dim=0)  # (d, directions)
     return float(_sorted_cost(x @ axes, y @ axes, p).mean() ** (1.0 / p))
@@ -149,8 +152,7 @@ def mmd(a: Points, b: Points, *, bandwidth: float | None = None) -> float:
     if bandwidth is None:
         above = torch.triu_indices(n + m, n + m, offset=1)
         bandwidth = float(square[above[0], above[1]].median().sqrt())
-    if not bandwidth > 0:
-        raise InputError(f"bandwidth {bandwidth}: it must be positive; are all points the same?")
+    number("bandwidth", bandwidth, above=0)  # 0 where all points are the same
     kernel = (-square / (2.0 * bandwidth**2)).exp()
     within_x = (kernel[:n, :n].sum() - n) / (n * (n - 1))  # without the diagonal of ones
     within_y = (kernel[n:, n:].sum() - m) / (m * (m - 1))
@@ -194,7 +196,7 @@ def precision_recall(real: Points, fake: Points, *, k: int = 3) -> PrecisionReca
     Source: Kynkäänniemi et al., Improved Precision and Recall Metric (2019), eq. 1 and 2.
     """
     x, y = _two(real, fake)
-    if not 1 <= k < min(len(x), len(y)):
+    if not whole("k", k, least=1) < min(len(x), len(y)):
         raise InputError(f"k={k} with {len(x)} and {len(y)} points: k lies from 1 to n - 1")
     apart = _apart(x, y)  # (n, m)
     # the k-th neighbour's distance; the point itself is the 0-th
@@ -248,8 +250,7 @@ def _weights(weights: ArrayLike | None, n: int) -> np.ndarray:
 
 
 def _cost(x: Tensor, y: Tensor, p: float) -> Tensor:
-    if p < 1:
-        raise InputError(f"p={p}: a Wasserstein distance has p of at least 1")
+    number("p", p, least=1)
     return _apart(x, y).pow(p)
 
 
