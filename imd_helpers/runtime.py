@@ -81,7 +81,7 @@ def number(
     if not fits:
         bounds = {"above": above, "at least": least, "below": below, "at most": most}
         rule = " and ".join(f"{word} {x:g}" for word, x in bounds.items() if math.isfinite(x))
-        raise InputError(f"{name}={value!r}: must be a finite number {rule}".rstrip())
+        raise InputError(f"{name}={value!r}: must be a finite number{rule and ', '}{rule}")
     return float(value)
 
 

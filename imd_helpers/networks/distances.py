@@ -152,7 +152,8 @@ def mmd(a: Points, b: Points, *, bandwidth: float | None = None) -> float:
     if bandwidth is None:
         above = torch.triu_indices(n + m, n + m, offset=1)
         bandwidth = float(square[above[0], above[1]].median().sqrt())
-    number("bandwidth", bandwidth, above=0)  # 0 where all points are the same
+    if not bandwidth > 0:
+        raise InputError(f"bandwidth {bandwidth}: it must be positive; are all points the same?")
     kernel = (-square / (2.0 * bandwidth**2)).exp()
     within_x = (kernel[:n, :n].sum() - n) / (n * (n - 1))  # without the diagonal of ones
     within_y = (kernel[n:, n:].sum() - m) / (m * (m - 1))

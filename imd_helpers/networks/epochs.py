@@ -51,7 +51,7 @@ def fit_epochs(
         InputError: an impossible setting, or a loss that is not finite.
     """
     whole("epochs", epochs, least=1)
-    number("lr", lr, above=0)
+    number("lr", lr, least=0)
     adam = torch.optim.Adam(network.parameters(), lr=lr)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, falling) if falling else None
     rows = []
