@@ -22,16 +22,19 @@ from imd_helpers import baselines
 from imd_helpers.crystals import CrystalBatch, geometry, symmetry
 from imd_helpers.descriptors.fingerprints import magpie
 from imd_helpers.descriptors.symmetry_sites import decode_sites
+from imd_helpers.intervals import bootstrap_distance, jackknife
 from imd_helpers.judge import Number, corruption, distributions, wilson
 from imd_helpers.matching.novelty import BROKEN, KINDS, novelty_kinds
 from imd_helpers.matching.same import structure_distance
 from imd_helpers.models import cubicgan
+from imd_helpers.networks import distances
 
 HERE = record.CHECKPOINTS / "metrics"
 N_DRAWN, N, N_SLOW, N_REFERENCE = 1000, 300, 100, 500
 MOST_SITES, SEED = 20, 1
 SHORTEST = 1.0  # Å
 SLOW_DOSES = (0, 2, -1)  # which of the doses of a test get what is slow, of N_SLOW crystals
+WIDTH = 5.0  # of the Vendi score: half of CDVAE's cutoff of compositions
 RULES = ("cdvae", "lemat", "imd")
 VARIANTS = ("fixed", "paper")
 N_COVERED, COVERED = 200, (10, 25, 50, 100)  # samples, to see how recall grows
@@ -82,15 +85,31 @@ def answers(crystals: CrystalBatch, training: CrystalBatch) -> dict[str, np.ndar
 
 def of_sets(crystals: CrystalBatch, reference: CrystalBatch) -> list[Row]:
     """Metrics that compare the set with a reference, without slow fingerprints."""
-    made, known = magpie(crystals), magpie(reference)
-    found = {
-        **distributions.precision_recall(made, known),
-        "W1 density": distributions.wasserstein(crystals, reference, "density"),
-        "W1 elements": distributions.wasserstein(crystals, reference, "n_elements"),
-        "Fréchet": distributions.frechet(made, known, resamples=50),
-        "Vendi": distributions.vendi(made),
-    }
-    return [measured(name, value) for name, value in found.items()]
+    made, known = magpie(crystals).points, magpie(reference).points
+    sizes = len(made), len(known)
+    precision, recall = distances.precision_recall(known, made)
+    frechet = bootstrap_distance(
+        lambda u, v: distances.frechet_gaussians(*moments(made, u), *moments(known, v)),
+        sizes,
+        resamples=50,
+    )
+    vendi = jackknife(lambda keep: distances.vendi_score(made[keep], bandwidth=WIDTH), sizes[0])
+    return [
+        share("precision", np.arange(len(crystals)) < round(precision * sizes[0])),
+        share("recall", np.arange(sizes[1]) < round(recall * sizes[1])),
+        *(
+            measured(f"W1 {called}", distributions.wasserstein(crystals, reference, name))
+            for called, name in (("density", "density"), ("elements", "n_elements"))
+        ),
+        row("Fréchet", *frechet, sizes[0]),
+        row("Vendi", *vendi, sizes[0]),
+    ]
+
+
+def moments(points: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of points that count so many times."""
+    weights = times.astype(int)
+    return np.average(points, 0, weights), np.cov(points.T, fweights=weights)
 
 
 def covered(crystals: CrystalBatch, reference: distributions.Fingerprints) -> list[Row]:

@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .runtime import InputError
+from .runtime import InputError, number, whole
 
 
 def wilson(
@@ -33,8 +33,7 @@ def wilson(
     k, n = np.broadcast_arrays(np.asarray(successes, float), np.asarray(n, float))
     if not np.all((k >= 0) & (k <= n)):
         raise InputError(f"{k} successes of {n} tries: successes must lie between 0 and n")
-    if not 0 < level < 1:
-        raise InputError(f"level {level}: must lie between 0 and 1, e.g. 0.95")
+    number("level", level, above=0, below=1)
     z2 = NormalDist().inv_cdf(0.5 + level / 2) ** 2
     center = k + z2 / 2
     half = np.sqrt(z2) * np.sqrt(np.where(n > 0, k * (n - k) / np.maximum(n, 1), 0) + z2 / 4)
@@ -100,8 +99,7 @@ def bootstrap_distance(
     Raises:
         InputError: fewer than 2 resamples.
     """
-    if resamples < 2:
-        raise InputError(f"resamples = {resamples}: an interval needs some, e.g. 200")
+    whole("resamples", resamples, least=2)
     rng = np.random.default_rng(seed)
     value = distance(*(np.ones(n) for n in sizes))
     repeated = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import platform
 import random
@@ -57,6 +58,31 @@ def whole(name: str, value: Any, *, least: int = 0) -> int:
     if not fits or isinstance(value, bool):
         raise InputError(f"{name}={value!r}: must be a whole number of at least {least}")
     return int(value)
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    below: float = math.inf,
+    most: float = math.inf,
+) -> float:
+    """A setting that is a finite number between bounds.
+
+    Raises:
+        InputError: it is no number, NaN, infinite, or out of bounds.
+    """
+    try:
+        fits = bool(above < value < below and least <= value <= most)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        bounds = {"above": above, "at least": least, "below": below, "at most": most}
+        rule = " and ".join(f"{word} {x:g}" for word, x in bounds.items() if math.isfinite(x))
+        raise InputError(f"{name}={value!r}: must be a finite number{rule and ', '}{rule}")
+    return float(value)
 
 
 def data_path(*parts: str) -> Path:

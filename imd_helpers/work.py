@@ -24,7 +24,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from .runtime import InputError
+from .runtime import InputError, whole
 
 try:
     import fcntl
@@ -128,8 +128,7 @@ class Workers:
     """
 
     def __init__(self, workers: int = 1, scheduler: str | None = None) -> None:
-        if workers < 1:
-            raise InputError(f"workers = {workers}: at least one process does the work")
+        whole("workers", workers, least=1)
         if scheduler and workers > 1:
             raise InputError(
                 f"workers = {workers} and scheduler = {scheduler!r}: give one of the two; the "

@@ -53,7 +53,7 @@ def test_covers_as_promised():
 
 @pytest.mark.parametrize(("k", "n", "level"), [(5, 4, 0.95), (-1, 4, 0.95), (1, 4, 1.0)])
 def test_bad_input(k, n, level):
-    with pytest.raises(InputError, match="must lie between"):
+    with pytest.raises(InputError, match="must"):
         wilson(k, n, level=level)
 
 
@@ -99,7 +99,7 @@ def test_bootstrap_of_a_distance_is_never_below_zero_and_holds_the_value():
     value, low, high = bootstrap_distance(apart, (50, 50))
     assert value == pytest.approx(abs(points[0].mean() - points[1].mean()))
     assert 0 <= low <= value <= high
-    with pytest.raises(InputError, match="resamples = 1"):
+    with pytest.raises(InputError, match="resamples=1"):
         bootstrap_distance(apart, (50, 50), resamples=1)
 
 

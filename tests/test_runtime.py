@@ -119,3 +119,11 @@ def test_floors():
                 if target in floor and floor[target] > floor[parts[0]]:
                     wrong.append(f"{'/'.join(parts)} imports {target}")
     assert not wrong
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, 1.0, "a", None])
+def test_a_number_between_bounds(value):
+    rule = "must be a finite number, at least 0 and below 1"
+    with pytest.raises(runtime.InputError, match=f"share={value!r}: {rule}"):
+        runtime.number("share", value, least=0, below=1)
+    assert runtime.number("share", 0, least=0, below=1) == 0.0

@@ -127,15 +127,10 @@ def _text(column: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class FormulaTable:
-    """Formulas with one or two properties.
+    """Formulas with one or two properties."""
 
-    Attributes:
-        name: name of the data set.
-        table: `formula` (reduced), the properties that the card names, and `split`.
-    """
-
-    name: str
-    table: pd.DataFrame
+    name: str  # name of the data set
+    table: pd.DataFrame  # `formula` (reduced), the properties that the card names, and `split`
 
     def __len__(self) -> int:
         return len(self.table)
@@ -166,15 +161,10 @@ def load_formulas(name: str) -> FormulaTable:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Zeolites:
-    """Zeolite frameworks of the IZA database, as idealised SiO2.
+    """Zeolite frameworks of the IZA database, as idealised SiO2."""
 
-    Attributes:
-        table: one row a framework; columns and units are on the card.
-        cifs: CIF text of each framework, by its three-letter code.
-    """
-
-    table: pd.DataFrame
-    cifs: dict[str, str]
+    table: pd.DataFrame  # one row a framework; columns and units are on the card
+    cifs: dict[str, str]  # CIF text of each framework, by its three-letter code
 
     def __len__(self) -> int:
         return len(self.table)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime import InputError, lookup
+from ..runtime import InputError, lookup, whole
 from .splits import SPLITS
 
 if TYPE_CHECKING:
@@ -18,29 +18,21 @@ if TYPE_CHECKING:
 
     from ..crystals import CrystalBatch
 
-Range = tuple[float | None, float | None]
 FRAC_STEPS = 65_536  # uint16 fractional coordinates count steps of 1/65536 of a cell edge
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class CrystalSet:
-    """Crystals in flat arrays and a table; selections share the arrays and are cheap.
+    """Crystals in flat arrays and a table; selections share the arrays and are cheap."""
 
-    Attributes:
-        name: name of the data set.
-        table: one row a crystal; `formula`, `space_group`, `n_sites`, `n_elements`, `split`, and
-            the properties that the card names (energies in eV/atom, gaps in eV).
-        lattice: (crystals, 3, 3) float64 Å, rows are a, b, c.
-        starts: (crystals,) where the sites of each crystal begin in the flat arrays.
-        flat_numbers: (all sites,) atomic numbers.
-        flat_frac: (all sites, 3) fractional coordinates, float64, or uint16 steps of 1/65536.
-    """
-
-    name: str
+    name: str  # name of the data set
+    # one row a crystal; `formula`, `space_group`, `n_sites`, `n_elements`, `split`, and the
+    # properties that the card names (energies in eV/atom, gaps in eV)
     table: pd.DataFrame
-    lattice: np.ndarray
-    starts: np.ndarray
-    flat_numbers: np.ndarray
+    lattice: np.ndarray  # (crystals, 3, 3) float64 Å, rows are a, b, c
+    starts: np.ndarray  # (crystals,) where the sites of each crystal begin in the flat arrays
+    flat_numbers: np.ndarray  # (all sites,) atomic numbers
+    # (all sites, 3) fractional coordinates, float64, or uint16 steps of 1/65536
     flat_frac: np.ndarray
 
     @classmethod
@@ -134,11 +126,10 @@ class CrystalSet:
         max_sites: int | None = None,
         formulas: str | Iterable[str] | None = None,
         split: str | Iterable[str] | None = None,
-        formation_energy: Range | None = None,
-        energy_above_hull: Range | None = None,
-        band_gap: Range | None = None,
     ) -> CrystalSet:
         """Return the crystals that meet every condition; an empty set is allowed.
+
+        By a property: a mask of the table, e.g. ``data[data.table["band_gap"] > 1.0]``.
 
         Args:
             elements: symbols that a crystal must all contain, e.g. ``["Bi", "Se"]`` or ``"Bi-Se"``;
@@ -148,48 +139,33 @@ class CrystalSet:
             max_sites: most sites in the cell.
             formulas: in any spelling, e.g. ``"TiO2"`` or ``"Ti4O8"``.
             split: ``train``, ``val`` or ``test``.
-            formation_energy: (low, high) in eV/atom, both included; None leaves an end open.
-            energy_above_hull: (low, high) in eV/atom.
-            band_gap: (low, high) in eV; crystals without a value are left out.
 
         Raises:
             UnknownNameError: no such element or split.
-            InputError: a space group outside 1..230, a range that is not (low, high), a string
-                that is not a formula, or a property that this data set lacks.
+            InputError: numbers that are not whole, a space group outside 1..230, a string that is
+                not a formula, or a property that this data set lacks.
         """
         keep = np.ones(len(self), bool)
         if elements is not None:
             keep &= self._has_element[:, _atomic_numbers(elements)].all(1)
-        keep &= self._between("n_sites", (None, max_sites))
-        keep &= self._among("n_elements", nelements, int)
+        if max_sites is not None:
+            keep &= self.n_sites <= whole("max_sites", max_sites, least=1)
+        keep &= self._among("n_elements", nelements, partial(whole, "nelements", least=1))
         keep &= self._among("space_group", space_groups, _space_group)
         keep &= self._among("formula", formulas, _formula)
         keep &= self._among("split", split, lambda name: lookup("split", name, SPLITS))
-        keep &= self._between("formation_energy", formation_energy)
-        keep &= self._between("energy_above_hull", energy_above_hull)
-        keep &= self._between("band_gap", band_gap)
         return self[keep]
-
-    def _column(self, name: str) -> pd.Series:
-        if name not in self.table:
-            known = ", ".join(self.table.columns)
-            raise InputError(
-                f"{self.name} has no column {name!r} to select by: its columns are {known}"
-            )
-        return self.table[name]
 
     def _among(self, name: str, values: Any, read: Callable[[Any], Any]) -> np.ndarray | bool:
         if values is None:
             return True
         wanted = [read(value) for value in ([values] if np.isscalar(values) else values)]
-        return self._column(name).isin(wanted).to_numpy()
-
-    def _between(self, name: str, bounds: Range | None) -> np.ndarray | bool:
-        if bounds is None or bounds == (None, None):
-            return True
-        low, high = _range(name, bounds)
-        values = self._column(name).to_numpy()
-        return (values >= low) & (values <= high)  # NaN compares false
+        if name not in self.table:
+            known = ", ".join(self.table.columns)
+            raise InputError(
+                f"{self.name} has no column {name!r} to select by: its columns are {known}"
+            )
+        return self.table[name].isin(wanted).to_numpy()
 
     # ---- other forms of the same crystals
 
@@ -244,14 +220,3 @@ def _space_group(number: int) -> int:
             "International Tables, e.g. 225 for F m -3 m"
         )
     return number
-
-
-def _range(name: str, bounds: Range) -> tuple[float, float]:
-    remedy = f"write {name}=(low, high), with None for an open end"
-    if not isinstance(bounds, tuple | list) or len(bounds) != 2:
-        raise InputError(f"{name}={bounds!r} is not a range: {remedy}")
-    low = -np.inf if bounds[0] is None else float(bounds[0])
-    high = np.inf if bounds[1] is None else float(bounds[1])
-    if not low <= high:
-        raise InputError(f"{name}={bounds!r}: the low end is above the high end, or NaN: {remedy}")
-    return low, high

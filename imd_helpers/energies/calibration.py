@@ -34,25 +34,15 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, eq=False)
 class Calibration:
-    """One fitted threshold.
+    """One fitted threshold."""
 
-    Attributes:
-        potentials: names of the two; the order counts.
-        threshold: eV/atom above DFT's hull.
-        coefficients: (4,) of `FEATURES`.
-        covariance: (4, 4) of the coefficients, by a bootstrap over chemical systems.
-        between: standard deviation of the generators' own shifts of the exponent.
-        generators: how many it was estimated from.
-        seen: (119,) bool, elements of the crystals that it was fitted to.
-    """
-
-    potentials: tuple[str, str]
-    threshold: float
-    coefficients: np.ndarray
-    covariance: np.ndarray
-    between: float
-    generators: int
-    seen: np.ndarray
+    potentials: tuple[str, str]  # names of the two; the order counts
+    threshold: float  # eV/atom above DFT's hull
+    coefficients: np.ndarray  # (4,) of `FEATURES`
+    covariance: np.ndarray  # (4, 4) of the coefficients, by a bootstrap over chemical systems
+    between: float  # standard deviation of the generators' own shifts of the exponent
+    generators: int  # how many it was estimated from
+    seen: np.ndarray  # (119,) bool, elements of the crystals that it was fitted to
 
     def probability(self, features: np.ndarray) -> np.ndarray:
         """(n,) that DFT puts the crystal at or below the threshold; NaN without an answer."""

@@ -60,26 +60,19 @@ class Phases:
 
 @dataclass(frozen=True, eq=False)
 class HullVerdict:
-    """Where n crystals stand.
+    """Where n crystals stand."""
 
-    Attributes:
-        energy_above_hull: (n,) eV/atom above the mixture of known phases, ``missing`` included;
-            negative where the crystal is more stable than all of them, NaN where there is no
-            answer.
-        missing: (n,) eV/atom, how much deeper OQMD's hull of all formulas lies, see `missing`.
-        formation_energy: (n,) eV/atom from the elements.
-        n_competitors: (n,) known compounds, elements not counted, in the chemical system. Where
-            there are none the hull is that of the elements, and says little.
-        ok: (n,) bool, there is an answer.
-        reasons: (n,) why there is none, or what it lacks.
-    """
-
+    # (n,) eV/atom above the mixture of known phases, ``missing`` included; negative where the
+    # crystal is more stable than all of them, NaN where there is no answer
     energy_above_hull: np.ndarray
+    # (n,) eV/atom, how much deeper OQMD's hull of all formulas lies, see `missing`
     missing: np.ndarray
-    formation_energy: np.ndarray
+    formation_energy: np.ndarray  # (n,) eV/atom from the elements
+    # (n,) known compounds, elements not counted, in the chemical system. Where there are none the
+    # hull is that of the elements, and says little
     n_competitors: np.ndarray
-    ok: np.ndarray
-    reasons: tuple[str, ...]
+    ok: np.ndarray  # (n,) bool, there is an answer
+    reasons: tuple[str, ...]  # (n,) why there is none, or what it lacks
 
 
 @cache

@@ -25,19 +25,12 @@ SOFTEST, STIFFEST = 0.5, 1000.0  # GPa; diamond has 440
 
 @dataclass(frozen=True, eq=False)
 class LatticeScan:
-    """n crystals at the minimum of their equation of state.
+    """n crystals at the minimum of their equation of state."""
 
-    Attributes:
-        crystals: scaled to the minimum; as given where there is none.
-        energy: (n,) eV/atom, NaN where there is no minimum.
-        bulk_modulus: (n,) GPa.
-        reasons: (n,) why there is no minimum, empty where there is one.
-    """
-
-    crystals: CrystalBatch
-    energy: np.ndarray
-    bulk_modulus: np.ndarray
-    reasons: tuple[str, ...]
+    crystals: CrystalBatch  # scaled to the minimum; as given where there is none
+    energy: np.ndarray  # (n,) eV/atom, NaN where there is no minimum
+    bulk_modulus: np.ndarray  # (n,) GPa
+    reasons: tuple[str, ...]  # (n,) why there is no minimum, empty where there is one
 
     @property
     def ok(self) -> np.ndarray:

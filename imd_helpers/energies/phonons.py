@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..crystals import CrystalBatch, symmetry
-from ..runtime import InputError, version
+from ..runtime import InputError, number, version
 from .lattice_scan import lattice_scan
 from .potentials import GPA, Potential, potential
 from .relaxation import relax
@@ -49,49 +49,33 @@ MESH = 40.0  # Å; q-points lie closer than 2π over this
 
 @dataclass(frozen=True, eq=False)
 class Phonons:
-    """Frequencies of one crystal by one potential, in THz; negative ones are imaginary.
+    """Frequencies of one crystal by one potential, in THz; negative ones are imaginary."""
 
-    Attributes:
-        formula: reduced formula.
-        space_group: ITA number of the crystal at rest.
-        definition: potential, thresholds and versions: what the numbers mean.
-        distance: (k,) place on the path, 1/Å.
-        frequencies: (k, bands) THz along the path.
-        ticks: (place, name) of the special points on the path.
-        dos_frequency: (m,) THz.
-        dos: (m,) states per THz and primitive cell.
-        lowest: lowest frequency anywhere but of the three acoustic modes at the zone centre.
-        lowest_at: its q-point, in the reciprocal primitive cell.
-        lowest_exact: the same among the q-points that the supercell holds, where nothing is
-            interpolated.
-        optical: frequencies at the zone centre but of the acoustic modes.
-        sum_rule: violation of the acoustic sum rule by the raw force constants, as a share of the
-            largest of them; it is enforced afterwards.
-        roughness: largest change of the forces per displacement when each atom's displacement in
-            the primitive cell is halved, as a share of the largest; 0 for springs.
-        force, pressure: largest force (eV/Å) and pressure (GPa) left on the crystal at rest.
-        supercell: atoms in the supercell.
-        displacements: supercells whose forces were computed.
-    """
-
-    formula: str
-    space_group: int
-    definition: Mapping[str, Any]
-    distance: np.ndarray = field(repr=False)
-    frequencies: np.ndarray = field(repr=False)
+    formula: str  # reduced formula
+    space_group: int  # ITA number of the crystal at rest
+    definition: Mapping[str, Any]  # potential, thresholds and versions: what the numbers mean
+    distance: np.ndarray = field(repr=False)  # (k,) place on the path, 1/Å
+    frequencies: np.ndarray = field(repr=False)  # (k, bands) THz along the path
+    # (place, name) of the special points on the path
     ticks: tuple[tuple[float, str], ...] = field(repr=False)
-    dos_frequency: np.ndarray = field(repr=False)
-    dos: np.ndarray = field(repr=False)
-    lowest: float
-    lowest_at: tuple[float, ...]
+    dos_frequency: np.ndarray = field(repr=False)  # (m,) THz
+    dos: np.ndarray = field(repr=False)  # (m,) states per THz and primitive cell
+    lowest: float  # lowest frequency anywhere but of the three acoustic modes at the zone centre
+    lowest_at: tuple[float, ...]  # its q-point, in the reciprocal primitive cell
+    # the same among the q-points that the supercell holds, where nothing is interpolated
     lowest_exact: float
-    optical: tuple[float, ...]
+    optical: tuple[float, ...]  # frequencies at the zone centre but of the acoustic modes
+    # violation of the acoustic sum rule by the raw force constants, as a share of the largest of
+    # them; it is enforced afterwards
     sum_rule: float
+    # largest change of the forces per displacement when each atom's displacement in the primitive
+    # cell is halved, as a share of the largest; 0 for springs. force, pressure: largest force
+    # (eV/Å) and pressure (GPa) left on the crystal at rest
     roughness: float
     force: float
     pressure: float
-    supercell: int
-    displacements: int
+    supercell: int  # atoms in the supercell
+    displacements: int  # supercells whose forces were computed
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -119,16 +103,11 @@ class Phonons:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """What several potentials say about one crystal.
+    """What several potentials say about one crystal."""
 
-    Attributes:
-        verdict: ``stable``, ``unstable`` or ``undecided``.
-        reasons: one sentence a potential.
-        phonons: potential -> its phonons; without those that gave none.
-    """
-
-    verdict: str
-    reasons: tuple[str, ...]
+    verdict: str  # ``stable``, ``unstable`` or ``undecided``
+    reasons: tuple[str, ...]  # one sentence a potential
+    # potential -> its phonons; without those that gave none
     phonons: dict[str, Phonons] = field(repr=False)
 
 
@@ -273,10 +252,7 @@ def _check(crystal: CrystalBatch, supercell_length: float) -> None:
             "structure by CrystalBatch.from_structures([structure])"
         )
     crystal.validate()
-    if not 3 <= supercell_length <= 50:
-        raise InputError(
-            f"supercell_length = {supercell_length}: forces reach about 5 Å, so take about 10"
-        )
+    number("supercell_length", supercell_length, least=3, most=50)
 
 
 def _rest(crystal: CrystalBatch, model: Potential) -> tuple[CrystalBatch, CrystalBatch]:

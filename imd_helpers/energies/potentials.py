@@ -33,20 +33,14 @@ MOST_ATOMS = 128  # in one batch: larger ones are no faster, and cost memory
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a potential says about n crystals; NaN where it says nothing.
+    """What a potential says about n crystals; NaN where it says nothing."""
 
-    Attributes:
-        energy: (n,) eV/atom.
-        forces: (n, sites, 3) eV/Å, 0 at padding.
-        stress: (n, 3, 3) eV/Å^3, derivative of the energy by the strain over the volume: positive
-            where the crystal would like to shrink.
-        failed: index -> why there is no answer.
-    """
-
-    energy: np.ndarray
-    forces: np.ndarray
+    energy: np.ndarray  # (n,) eV/atom
+    forces: np.ndarray  # (n, sites, 3) eV/Å, 0 at padding
+    # (n, 3, 3) eV/Å^3, derivative of the energy by the strain over the volume: positive where the
+    # crystal would like to shrink
     stress: np.ndarray
-    failed: dict[int, str]
+    failed: dict[int, str]  # index -> why there is no answer
 
 
 class Potential(ABC):

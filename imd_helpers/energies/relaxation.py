@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from ..crystals import CrystalBatch
-from ..runtime import InputError
+from ..runtime import number, whole
 from .potentials import GATE, Potential, potential
 
 LONGEST_STEP = 0.1  # Å, per atom and row of the deformation
@@ -25,24 +25,16 @@ STRAIN = 0.01  # the same of each component of the deformation: one atom alone h
 
 @dataclass(frozen=True, eq=False)
 class Relaxed:
-    """Where n crystals came to rest.
+    """Where n crystals came to rest."""
 
-    Attributes:
-        crystals: the last geometries, also of crystals that did not converge.
-        energy: (n,) eV/atom at that geometry; NaN where the potential failed.
-        converged: (n,) bool: all forces and stresses below the limit within the steps.
-        steps: (n,) evaluations made.
-        failed: index -> why there is no energy.
-        frames: with ``trajectory=True`` all n crystals after each step.
-        energies: with ``trajectory=True`` (frames, n) eV/atom.
-    """
-
-    crystals: CrystalBatch
-    energy: np.ndarray
-    converged: np.ndarray
-    steps: np.ndarray
-    failed: dict[int, str]
+    crystals: CrystalBatch  # the last geometries, also of crystals that did not converge
+    energy: np.ndarray  # (n,) eV/atom at that geometry; NaN where the potential failed
+    converged: np.ndarray  # (n,) bool: all forces and stresses below the limit within the steps
+    steps: np.ndarray  # (n,) evaluations made
+    failed: dict[int, str]  # index -> why there is no energy
+    # with ``trajectory=True`` all n crystals after each step
     frames: list[CrystalBatch] = field(default_factory=list, repr=False)
+    # with ``trajectory=True`` (frames, n) eV/atom
     energies: np.ndarray = field(default_factory=lambda: np.zeros((0, 0)), repr=False)
 
 
@@ -68,8 +60,8 @@ def relax(
         InputError: fmax or steps not positive.
         UnknownNameError: no such potential.
     """
-    if not (fmax > 0 and steps > 0):
-        raise InputError(f"fmax = {fmax}, steps = {steps}: both must be positive")
+    number("fmax", fmax, above=0)
+    whole("steps", steps, least=1)
     run = _Fire(crystals, potential(model), fmax)
     frames, energies = [], []
     for _ in range(steps):
@@ -101,8 +93,7 @@ def rattled(
     Raises:
         InputError: the amplitude is not positive.
     """
-    if not amplitude > 0:
-        raise InputError(f"amplitude = {amplitude}: must be positive, in Å; try {RATTLE}")
+    number("amplitude", amplitude, above=0)
     lattice, frac = crystals.lattice.numpy().copy(), crystals.frac.numpy().copy()
     for i, seed in enumerate(np.broadcast_to(seeds, len(lattice)).tolist()):
         rng = np.random.default_rng(seed)

@@ -31,21 +31,15 @@ ROWS = 65_536
 
 @dataclass(frozen=True)
 class OxidationTable:
-    """An oxidation-state set of smact as arrays; index = atomic number.
+    """An oxidation-state set of smact as arrays; index = atomic number."""
 
-    Attributes:
-        name: ``icsd24`` or ``smact14``.
-        states: (119, most) int64 oxidation states, padded with 0; the sets have no state 0.
-        n_states: (119,) how many states; 0 where smact has none, and such compounds fail.
-        rank: (119,) rank of the Pauling electronegativity, equal ones equal; -1 where missing.
-        metal: (119,) bool, what smact counts as a metal.
-    """
-
-    name: str
+    name: str  # ``icsd24`` or ``smact14``
+    # (119, most) int64 oxidation states, padded with 0; the sets have no state 0
     states: np.ndarray
-    n_states: np.ndarray
+    n_states: np.ndarray  # (119,) how many states; 0 where smact has none, and such compounds fail
+    # (119,) rank of the Pauling electronegativity, equal ones equal; -1 where missing
     rank: np.ndarray
-    metal: np.ndarray
+    metal: np.ndarray  # (119,) bool, what smact counts as a metal
 
 
 @cache

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.batch import wrap
-from ..runtime import InputError, lookup
+from ..runtime import lookup, number
 
 STRAINS = ("isotropic", "shear")
 TARGETS = ("same group", "other group")
@@ -38,9 +38,9 @@ def strain(
     """
     lookup("kind of strain", kind, STRAINS)
     if kind == "isotropic":
-        _demand(dose > -1.0, dose, "above -1, or no length is left")
+        number("dose", dose, above=-1)
         return CrystalBatch(crystals.lattice * (1.0 + dose), crystals.frac, crystals.numbers)
-    _demand(True, dose, "any finite number")
+    number("dose", dose)
     any_matrix = torch.as_tensor(default_rng(seed).normal(size=(len(crystals), 3, 3)))
     symmetric = any_matrix + any_matrix.mT
     trace = symmetric.diagonal(dim1=1, dim2=2).mean(1)  # (batch,)
@@ -55,7 +55,7 @@ def displace(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBa
 
     The dose is the root mean square displacement, Å.
     """
-    _demand(dose >= 0.0, dose, "a root mean square, not negative")
+    number("dose", dose, least=0)
     moves = torch.as_tensor(default_rng(seed).normal(size=crystals.frac.shape)) * (dose / 3**0.5)
     moves = moves @ torch.linalg.inv(crystals.lattice)  # fractional
     return _with_frac(crystals, crystals.frac + moves)
@@ -66,7 +66,7 @@ def collapse(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBa
 
     The dose is the share of the edge that is cut off, from 0 to below 1.
     """
-    _demand(0.0 <= dose < 1.0, dose, "from 0 to below 1, or no edge is left")
+    number("dose", dose, least=0, below=1)
     edge = torch.as_tensor(default_rng(seed).integers(3, size=len(crystals)))
     factor = torch.ones(len(crystals), 3, dtype=torch.float64)
     factor[torch.arange(len(crystals)), edge] -= dose
@@ -184,17 +184,11 @@ def drop_modes(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> Crystal
 
 @dataclass(frozen=True)
 class CrashTest:
-    """One kind of corruption and how much of it to give.
+    """One kind of corruption and how much of it to give."""
 
-    Attributes:
-        apply: ``apply(crystals, dose, seed=seed)`` -> crystals.
-        doses: from none to severe.
-        unit: of the dose.
-    """
-
-    apply: Callable[..., CrystalBatch]
-    doses: tuple[float, ...]
-    unit: str
+    apply: Callable[..., CrystalBatch]  # ``apply(crystals, dose, seed=seed)`` -> crystals
+    doses: tuple[float, ...]  # from none to severe
+    unit: str  # of the dose
 
 
 CRASH_TESTS: dict[str, CrashTest] = {
@@ -315,10 +309,4 @@ def _with_frac(crystals: CrystalBatch, frac: Tensor) -> CrystalBatch:
 
 
 def _share(dose: float) -> float:
-    _demand(0.0 <= dose <= 1.0, dose, "a share, from 0 to 1")
-    return dose
-
-
-def _demand(ok: bool, dose: float, rule: str) -> None:
-    if not (ok and np.isfinite(dose)):
-        raise InputError(f"dose {dose}: must be {rule}")
+    return number("dose", dose, least=0, most=1)

@@ -1,4 +1,4 @@
-"""Does a set of crystals look like another set: coverage, precision, distances, Vendi score.
+"""Does a set of crystals look like another set: coverage, and distances of properties.
 
 These numbers compare sets, not crystals: no sample is right or wrong. Crystals become points (see
 `descriptors.fingerprints`), and each number comes with its interval, n and definition; its note
@@ -17,20 +17,15 @@ from ..crystals import CrystalBatch, geometry
 from ..crystals.compositions import blocks
 from ..crystals.rules import GeometryRule, geometry_verdict
 from ..descriptors.fingerprints import Features, crystalnn, magpie, magpie_statistics
-from ..intervals import bootstrap_distance, jackknife, wilson
-from ..networks import distances
+from ..intervals import bootstrap_distance, wilson
 from ..runtime import InputError, lookup, read_toml
 from .report import LEVEL, SHARE, DefinitionError, Number
 
 CDVAE = read_toml("protocols", "cdvae.toml")  # its cutoffs, and its scale of Magpie's statistics
 CUTOFFS: dict[str, tuple[float, float]] = CDVAE["cutoffs"]  # of structure and composition
-BANDWIDTHS = {"crystalnn": 0.2, "magpie": 5.0}  # of the Vendi score: half of CDVAE's for MP-20
-SEED = 0  # of what is resampled or drawn
-MOST = 1000  # points of a Vendi score
-NEIGHBOURS = 3  # of a point, up to which its ball reaches
+SEED = 0  # of what is resampled
 ANY = GeometryRule("any", "whatever can be measured at all")
 RESAMPLES = 200
-GROUPS = 20  # of the jackknife
 BLOCK = 1024  # points whose distances to all others are in memory at once
 OTHER_SET_FIXED = f"Wilson {LEVEL:.0%}, other set fixed"
 
@@ -40,15 +35,10 @@ OTHER_SET_FIXED = f"Wilson {LEVEL:.0%}, other set fixed"
 
 @dataclass(frozen=True, eq=False)
 class Fingerprints:
-    """Structure and composition of n crystals as points.
+    """Structure and composition of n crystals as points."""
 
-    Attributes:
-        structure: points of the structures.
-        composition: points of the compositions.
-    """
-
-    structure: Features
-    composition: Features
+    structure: Features  # points of the structures
+    composition: Features  # points of the compositions
 
     def __len__(self) -> int:
         return len(self.structure)
@@ -164,44 +154,6 @@ def _covered(
     return covered
 
 
-# ---- precision and recall of manifolds
-
-
-def precision_recall(samples: Features, reference: Features) -> dict[str, Number]:
-    """Improved precision and recall: shares of one set inside the manifold of the other.
-
-    The manifold of a set is the union of balls around its points; each ball reaches to the point's
-    third nearest other point of that set. No cutoff is chosen, but the balls shrink as a set grows
-    and with duplicates, and one outlier makes a large ball. Both sizes are part of the definition.
-
-    Args:
-        samples: n points.
-        reference: points to compare with.
-
-    Raises:
-        DefinitionError: the points of the two sets were made differently.
-        InputError: a set with fewer than 4 points.
-
-    Source:
-        Kynkäänniemi et al., NeurIPS 2019 (arXiv 1904.06991).
-    """
-    _comparable(samples, reference)
-    one, two = samples.points, reference.points
-    found = distances.precision_recall(two, one, k=NEIGHBOURS)
-    definition = {
-        "metric": "precision and recall of manifolds",
-        "neighbours": NEIGHBOURS,
-        **_pair_definition(samples, reference),
-        "interval": OTHER_SET_FIXED,
-    }
-    precise, recalled = round(found.precision * len(one)), round(found.recall * len(two))
-    note = _lost(samples.failed, reference.failed)
-    return {  # a sample without a point is in no manifold
-        "precision": _share("precision", precise, len(samples), definition, note),
-        "recall": _share("recall", recalled, len(two), definition, note),
-    }
-
-
 # ---- distances of distributions
 
 
@@ -245,13 +197,25 @@ def of_values(made: Features, known: Features, resamples: int = RESAMPLES) -> Nu
     for each, name in ((made, "samples"), (known, "reference")):
         _not_empty(each.ok, each.failed, name)
     one, two = made.points[:, 0], known.points[:, 0]
-    return _resampled(
-        f"Wasserstein {made.space}",
-        "Wasserstein-1 distance",
-        (made, known),
+    sizes = len(one), len(two)
+    value, *ends = bootstrap_distance(
         lambda u, v: wasserstein_distance(one, two, u, v),
-        resamples,
+        sizes,
+        resamples=resamples,
+        seed=SEED,
+        level=LEVEL,
     )
+    definition = {
+        "metric": "Wasserstein-1 distance",
+        **made.definition,
+        "reference": known.digest,
+        "samples": sizes[0],
+        "reference_size": sizes[1],
+        "interval": f"bootstrap {LEVEL:.0%}, {resamples} resamples of both sets, seed {SEED}",
+    }
+    unit, note = str(made.definition.get("unit", "")), _lost(made.failed, known.failed)
+    about = ("bootstrap", unit, definition, 0.0, note)
+    return Number(f"Wasserstein {made.space}", value, sizes[0], *ends, *about)
 
 
 def values_of(crystals: CrystalBatch, name: str) -> Features:
@@ -266,106 +230,6 @@ def values_of(crystals: CrystalBatch, name: str) -> Features:
         for i in np.flatnonzero(~np.isfinite(values[:, 0]))
     }
     return Features(name, values, {"property": name, "unit": unit}, failed)
-
-
-def frechet(samples: Features, reference: Features, *, resamples: int = RESAMPLES) -> Number:
-    """Fréchet distance of two sets of points, each taken as a Gaussian.
-
-    ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1^1/2 C2 C1^1/2)^1/2)``: the squared Wasserstein-2 distance of
-    Gaussians with these means and covariances. It sees nothing beyond them. Finite sets of the
-    same origin are some distance apart, more so the fewer points there are for each dimension; the
-    lower end of the interval (bootstrap of both sets) allows for that.
-
-    Args:
-        samples: n points.
-        reference: points to compare with.
-        resamples: of the bootstrap.
-
-    Raises:
-        DefinitionError: the points of the two sets were made differently.
-        InputError: a set with fewer than 2 points.
-
-    Source:
-        Dowson and Landau, J. Multivar. Anal. 12 (1982) 450; Heusel et al., NeurIPS 2017 (FID).
-    """
-    _comparable(samples, reference)
-    one, two = samples.points, reference.points
-    if min(len(one), len(two)) < 2:
-        raise InputError(
-            f"{len(one)} samples and {len(two)} reference points: a covariance needs at least 2 of "
-            "each, and is good for something from several times the number of dimensions on"
-        )
-
-    def distance(u: np.ndarray, v: np.ndarray) -> float:
-        return max(0.0, distances.frechet_gaussians(*_moments(one, u), *_moments(two, v)))
-
-    sets = (samples, reference)
-    metric = "Fréchet distance of Gaussians"
-    return _resampled(f"Fréchet {samples.space}", metric, sets, distance, resamples)
-
-
-def _moments(points: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and unbiased covariance of points that count as often as their weights say."""
-    total = weights.sum()
-    mean = weights @ points / total
-    centered = points - mean
-    return mean, (centered.T * weights) @ centered / (total - 1)
-
-
-# ---- diversity
-
-
-def vendi(made: Features) -> Number:
-    """Vendi score: the effective number of different crystals, from 1 to n.
-
-    The exponential of the Shannon entropy of the eigenvalues of K / n, with the Gaussian kernel
-    ``K_ij = exp(-d_ij^2 / (2 h^2))``. Duplicates count once, crystals much further apart than h
-    each count fully. h is half of CDVAE's cutoff (5 in ``magpie``, 0.2 in ``crystalnn``), so that
-    two crystals at the cutoff have a similarity of 0.14. The interval is a jackknife: a bootstrap
-    repeats crystals, and repeats are what a diversity counts as loss.
-
-    Args:
-        made: n points in one of these spaces; of more than 1,000 some are drawn, without repeats.
-
-    Raises:
-        InputError: no points.
-        UnknownNameError: another space.
-
-    Source:
-        Friedman and Dieng, TMLR 2023 (arXiv 2210.02410).
-    """
-    from scipy.spatial.distance import pdist, squareform
-
-    _not_empty(made.ok, made.failed, "set")
-    width = BANDWIDTHS[lookup("space", made.space, BANDWIDTHS)]
-    points = made.points
-    if len(points) > MOST:
-        points = np.random.default_rng(SEED).permutation(points)[:MOST]
-    similarity = np.exp(squareform(pdist(points, "sqeuclidean")) / (-2.0 * width**2))
-    ends = jackknife(
-        lambda keep: vendi_score(similarity[np.ix_(keep, keep)]),
-        len(points),
-        groups=GROUPS,
-        seed=SEED,
-        level=LEVEL,
-    )
-    definition = {
-        "metric": "Vendi score",
-        **made.definition,
-        "bandwidth": width,
-        "samples": len(points),
-        "interval": f"normal {LEVEL:.0%}, jackknife of {GROUPS} groups, seed {SEED}",
-    }
-    value, *ends = ends
-    how = ("jackknife", "", definition, 0.0, _lost(made.failed, {}))
-    return Number("Vendi score", value, len(points), *ends, *how)
-
-
-def vendi_score(similarity: np.ndarray) -> float:
-    """Exponential of the entropy of the eigenvalues of K / n, from K (n, n) with ones in K_ii."""
-    weights = np.linalg.eigvalsh(similarity)
-    share = weights[weights > 0] / weights[weights > 0].sum()
-    return float(np.exp(-(share * np.log(share)).sum()))
 
 
 # ---- what they share
@@ -387,12 +251,6 @@ def _not_empty(ok: np.ndarray, failed: Mapping[int, str], name: str) -> None:
         )
 
 
-def _pair_definition(made: Features, known: Features) -> dict[str, Any]:
-    """Space, reference and both sizes, on which every one of these numbers depends."""
-    sizes = {"samples": int(made.ok.sum()), "reference_size": int(known.ok.sum())}
-    return {**made.definition, "reference": known.digest, **sizes}
-
-
 def _lost(samples: Mapping[int, str], reference: Mapping[int, str]) -> str:
     """What could not be measured, and why the first of them could not."""
     told = (
@@ -406,23 +264,3 @@ def _lost(samples: Mapping[int, str], reference: Mapping[int, str]) -> str:
 def _share(name: str, hits: int, n: int, definition: dict[str, Any], note: str) -> Number:
     low, high = (float(end) for end in wilson(hits, n, level=LEVEL))
     return Number(name, hits / n, n, low, high, "Wilson", SHARE, definition, 0.0, note)
-
-
-def _resampled(
-    name: str,
-    metric: str,
-    sets: tuple[Features, Features],
-    distance: Callable[[np.ndarray, np.ndarray], float],
-    resamples: int,
-) -> Number:
-    """A distance of samples and reference, from how often each point counts."""
-    made, known = sets
-    sizes = tuple(int(each.ok.sum()) for each in sets)
-    value, *ends = bootstrap_distance(distance, sizes, resamples=resamples, seed=SEED, level=LEVEL)
-    definition = {
-        "metric": metric,
-        **_pair_definition(made, known),
-        "interval": f"bootstrap {LEVEL:.0%}, {resamples} resamples of both sets, seed {SEED}",
-    }
-    unit, note = str(made.definition.get("unit", "")), _lost(made.failed, known.failed)
-    return Number(name, value, sizes[0], *ends, "bootstrap", unit, definition, 0.0, note)

@@ -354,20 +354,13 @@ def _checked(potentials: Sequence[str | Potential]) -> tuple[str | Potential, ..
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One piece of work: what `carried_out` does, in this process or another.
+    """One piece of work: what `carried_out` does, in this process or another."""
 
-    Attributes:
-        function: answers about the content.
-        content: k samples.
-        rows: (k,) their places among the n samples.
-        settings: the same for all of them.
-        each: (k,) settings with one value a sample.
-    """
-
-    function: Callable[..., Answer]
-    content: Any
-    rows: np.ndarray
-    settings: Mapping[str, Any]
+    function: Callable[..., Answer]  # answers about the content
+    content: Any  # k samples
+    rows: np.ndarray  # (k,) their places among the n samples
+    settings: Mapping[str, Any]  # the same for all of them
+    # (k,) settings with one value a sample
     each: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def part(self, places: np.ndarray) -> Task:

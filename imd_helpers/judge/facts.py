@@ -38,21 +38,13 @@ transitive, so that another order may give another number"""
 
 @dataclass(eq=False)
 class Answer:
-    """What is said about k samples.
+    """What is said about k samples."""
 
-    Attributes:
-        ok: (k,) bool.
-        reasons: place in the piece -> why not.
-        values: quantity -> (k,) float64.
-        content: the k samples, where they were moved or made.
-        seconds: wall time.
-    """
-
-    ok: np.ndarray
-    reasons: dict[int, str] = field(default_factory=dict)
-    values: dict[str, np.ndarray] = field(default_factory=dict)
-    content: Any = None
-    seconds: float = 0.0
+    ok: np.ndarray  # (k,) bool
+    reasons: dict[int, str] = field(default_factory=dict)  # place in the piece -> why not
+    values: dict[str, np.ndarray] = field(default_factory=dict)  # quantity -> (k,) float64
+    content: Any = None  # the k samples, where they were moved or made
+    seconds: float = 0.0  # wall time
 
 
 def nothing(run: Run) -> dict[str, Any]:
@@ -62,37 +54,26 @@ def nothing(run: Run) -> dict[str, Any]:
 
 @dataclass(eq=False)
 class Fact:
-    """A question with a yes or a no for each sample, asked in pieces.
+    """A question with a yes or a no for each sample, asked in pieces."""
 
-    Attributes:
-        name: as protocols and reports call it.
-        answer: of k crystals or (k, 119) counts, their places (k,) among all samples, and settings.
-        meaning: of a run: rules, thresholds, tables, versions; or what a yes says, where that is
-            all. Reports compare only where this is equal.
-        settings: of a run: what `answer` takes beside the samples.
-        each: of a run: settings with one value a sample.
-        piece: samples in one piece of work: some seconds each.
-        together: the verdict depends on the other samples, and those of one composition stay in
-            one piece.
-        relaxed_too: asked behind ``relaxed`` it means another thing, and says so.
-        among: asked only about samples for which all of these facts hold.
-        but_not: and none of these.
-        compares: with the known ones, as far as there are some.
-        needs: ``known``, ``potentials`` or ``space group`` (asked for), without which it is not
-            asked; or nothing.
-    """
-
-    name: str
+    name: str  # as protocols and reports call it
+    # of k crystals or (k, 119) counts, their places (k,) among all samples, and settings
     answer: Callable[..., Any]
+    # of a run: rules, thresholds, tables, versions; or what a yes says, where that is all. Reports
+    # compare only where this is equal
     meaning: str | Callable[[Run], dict[str, Any]]
+    # of a run: what `answer` takes beside the samples
     settings: Callable[[Run], dict[str, Any]] = nothing
-    each: Callable[[Run], dict[str, Any]] = nothing
-    piece: int = 1_000
+    each: Callable[[Run], dict[str, Any]] = nothing  # of a run: settings with one value a sample
+    piece: int = 1_000  # samples in one piece of work: some seconds each
+    # the verdict depends on the other samples, and those of one composition stay in one piece
     together: bool = False
-    relaxed_too: bool = False
-    among: tuple[str, ...] = ()
-    but_not: tuple[str, ...] = ()
-    compares: bool = False
+    relaxed_too: bool = False  # asked behind ``relaxed`` it means another thing, and says so
+    among: tuple[str, ...] = ()  # asked only about samples for which all of these facts hold
+    but_not: tuple[str, ...] = ()  # and none of these
+    compares: bool = False  # with the known ones, as far as there are some
+    # ``known``, ``potentials`` or ``space group`` (asked for), without which it is not asked; or
+    # nothing
     needs: str = ""
 
     def can(self, run: Run) -> bool:

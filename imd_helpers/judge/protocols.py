@@ -22,139 +22,92 @@ from .charge import OXIDATION_STATES
 
 @dataclass(frozen=True)
 class Step:
-    """One question.
+    """One question."""
 
-    Attributes:
-        fact: one of `imd_helpers.judge.facts.FACTS`, of the protocol's content.
-        filters: samples that fail are not asked anything further; else the answer is only noted.
-    """
-
-    fact: str
+    fact: str  # one of `imd_helpers.judge.facts.FACTS`, of the protocol's content
+    # samples that fail are not asked anything further; else the answer is only noted
     filters: bool = True
 
 
 @dataclass(frozen=True)
 class Share:
-    """Samples with some facts, as a share of others.
+    """Samples with some facts, as a share of others."""
 
-    Attributes:
-        name: e.g. ``S.U.N.``.
-        where: facts that must all hold.
-        of: the denominator: samples for which all of these hold; empty for all n samples.
-        but_not: facts that must not hold.
-    """
-
-    name: str
-    where: tuple[str, ...]
+    name: str  # e.g. ``S.U.N.``
+    where: tuple[str, ...]  # facts that must all hold
+    # the denominator: samples for which all of these hold; empty for all n samples
     of: tuple[str, ...] = ()
-    but_not: tuple[str, ...] = ()
+    but_not: tuple[str, ...] = ()  # facts that must not hold
 
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of a quantity over the samples that have it.
+    """Mean of a quantity over the samples that have it."""
 
-    Attributes:
-        name: e.g. ``mean energy above hull``.
-        value: key of `Report.values`.
-        unit: e.g. ``eV/atom``.
-        over: facts that must hold.
-    """
-
-    name: str
-    value: str
-    unit: str
-    over: tuple[str, ...]
+    name: str  # e.g. ``mean energy above hull``
+    value: str  # key of `Report.values`
+    unit: str  # e.g. ``eV/atom``
+    over: tuple[str, ...]  # facts that must hold
 
 
 @dataclass(frozen=True)
 class Distance:
-    """A number that compares the set of samples with the reference, from `distributions`.
+    """A number that compares the set of samples with the reference, from `distributions`."""
 
-    Attributes:
-        name: e.g. ``COV-R``.
-        measure: ``recall``, ``precision``, ``density`` or ``n_elements``.
-        unit: ``share`` or a unit.
-        over: which samples take part; empty for all n.
-        draw: how many of them, drawn without replacement; with fewer there is no number.
-    """
-
-    name: str
-    measure: str
-    unit: str
-    over: tuple[str, ...] = ()
+    name: str  # e.g. ``COV-R``
+    measure: str  # ``recall``, ``precision``, ``density`` or ``n_elements``
+    unit: str  # ``share`` or a unit
+    over: tuple[str, ...] = ()  # which samples take part; empty for all n
+    # how many of them, drawn without replacement; with fewer there is no number
     draw: int | None = None
 
 
 @dataclass(frozen=True)
 class Energies:
-    """How energies come about and what they mean.
+    """How energies come about and what they mean."""
 
-    Attributes:
-        fmax: relaxations end below this force, eV/Å.
-        steps: most evaluations of one relaxation.
-        rattle: Å; relaxed crystals are pushed out of their symmetry by this much and relaxed
-            again, and the lower of both minima counts. 0: not.
-        lattice_scan: crystals whose sites symmetry fixes are scanned in volume instead.
-        ensemble: with several potentials the energy above hull is their mean, else the first's.
-        stable: largest energy above hull of a stable crystal, eV/atom.
-        metastable: the same of a metastable one; stable ones are metastable too.
-        lowest_formation: formation energies below are failures of the potential, eV/atom.
-        lowest_above_hull: so are energies above hull below this, with three elements or more.
-        competitors: fewest known compounds in the chemical system for a hull to count.
-        most_atoms: crystals with more are not relaxed.
-    """
-
-    fmax: float = 0.05
-    steps: int = 500
+    fmax: float = 0.05  # relaxations end below this force, eV/Å
+    steps: int = 500  # most evaluations of one relaxation
+    # Å; relaxed crystals are pushed out of their symmetry by this much and relaxed again, and the
+    # lower of both minima counts. 0: not
     rattle: float = 0.0
-    lattice_scan: bool = False
+    lattice_scan: bool = False  # crystals whose sites symmetry fixes are scanned in volume instead
+    # with several potentials the energy above hull is their mean, else the first's
     ensemble: bool = False
-    stable: float = 0.0
-    metastable: float = 0.1
+    stable: float = 0.0  # largest energy above hull of a stable crystal, eV/atom
+    metastable: float = 0.1  # the same of a metastable one; stable ones are metastable too
+    # formation energies below are failures of the potential, eV/atom
     lowest_formation: float = float("-inf")
+    # so are energies above hull below this, with three elements or more
     lowest_above_hull: float = float("-inf")
-    competitors: int = 0
-    most_atoms: int = 200
+    competitors: int = 0  # fewest known compounds in the chemical system for a hull to count
+    most_atoms: int = 200  # crystals with more are not relaxed
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is asked, in which order, and what is divided by what.
+    """What is asked, in which order, and what is divided by what."""
 
-    Attributes:
-        name: how it is called.
-        title: in one line.
-        steps: the questions in order; those before ``relaxed`` are about crystals as sampled,
-            those after it about relaxed ones.
-        funnel: facts that are counted one after the other for the table and the figure.
-        numbers: what the protocol reports.
-        content: ``crystals`` or ``compositions``.
-        geometry: name of a rule of `imd_helpers.crystals.rules.RULES`, or a rule.
-        oxidation_states: smact's table.
-        alloys: compositions of metals only are valid.
-        match: when two crystals are the same.
-        novel_to: ``reference``, ``training`` or both: what a novel crystal must differ from.
-        energies: see `Energies`.
-        asks_for: how many samples the protocol demands.
-        sources: what was read.
-        notes: what is second-hand, and where this package stands in for something else.
-    """
-
-    name: str
-    title: str
+    name: str  # how it is called
+    title: str  # in one line
+    # the questions in order; those before ``relaxed`` are about crystals as sampled, those after it
+    # about relaxed ones
     steps: tuple[Step, ...]
+    # facts that are counted one after the other for the table and the figure
     funnel: tuple[str, ...]
-    numbers: tuple[Share | Mean | Distance, ...]
-    content: str = "crystals"
+    numbers: tuple[Share | Mean | Distance, ...]  # what the protocol reports
+    content: str = "crystals"  # ``crystals`` or ``compositions``
+    # name of a rule of `imd_helpers.crystals.rules.RULES`, or a rule
     geometry: str | GeometryRule = "imd"
-    oxidation_states: str = "icsd24"
-    alloys: bool = True
-    match: MatchSettings = field(default_factory=MatchSettings)
+    oxidation_states: str = "icsd24"  # smact's table
+    alloys: bool = True  # compositions of metals only are valid
+    match: MatchSettings = field(default_factory=MatchSettings)  # when two crystals are the same
+    # ``reference``, ``training`` or both: what a novel crystal must differ from
     novel_to: tuple[str, ...] = ("reference",)
-    energies: Energies = field(default_factory=Energies)
-    asks_for: int | None = None
-    sources: tuple[str, ...] = ()
+    energies: Energies = field(default_factory=Energies)  # see `Energies`
+    asks_for: int | None = None  # how many samples the protocol demands
+    sources: tuple[str, ...] = ()  # what was read
+    # what is second-hand, and where this package stands in for something else
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

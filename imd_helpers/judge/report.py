@@ -31,51 +31,31 @@ class DefinitionError(InputError):
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the funnel.
+    """One step of the funnel."""
 
-    Attributes:
-        name: e.g. ``distances``.
-        definition: rule, thresholds, tables and package versions: what the number means.
-        tried: how many samples reached this stage.
-        passed: how many of them passed.
-        seconds: wall time.
-    """
-
-    name: str
+    name: str  # e.g. ``distances``
+    # rule, thresholds, tables and package versions: what the number means
     definition: Mapping[str, Any]
-    tried: int
-    passed: int
-    seconds: float
+    tried: int  # how many samples reached this stage
+    passed: int  # how many of them passed
+    seconds: float  # wall time
 
 
 @dataclass(frozen=True)
 class Number:
-    """One number of a protocol.
+    """One number of a protocol."""
 
-    Attributes:
-        name: e.g. ``S.U.N.``.
-        value: NaN where there is none; the note says why.
-        n: its denominator: how many samples (or reference crystals) it is about.
-        low: lower end of its 95 % interval.
-        high: upper end.
-        interval: how the interval was made, e.g. ``Wilson`` or ``bootstrap``; empty where there is
-            none.
-        unit: ``share``, ``eV/atom``, …
-        definition: what the number means.
-        seconds: computing time of the steps it needs, summed over processes.
-        note: what to know before quoting it.
-    """
-
-    name: str
-    value: float
-    n: int
-    low: float
-    high: float
+    name: str  # e.g. ``S.U.N.``
+    value: float  # NaN where there is none; the note says why
+    n: int  # its denominator: how many samples (or reference crystals) it is about
+    low: float  # lower end of its 95 % interval
+    high: float  # upper end
+    # how the interval was made, e.g. ``Wilson`` or ``bootstrap``; empty where there is none
     interval: str
-    unit: str
-    definition: Mapping[str, Any] = field(repr=False)
-    seconds: float
-    note: str = ""
+    unit: str  # ``share``, ``eV/atom``, …
+    definition: Mapping[str, Any] = field(repr=False)  # what the number means
+    seconds: float  # computing time of the steps it needs, summed over processes
+    note: str = ""  # what to know before quoting it
 
     def __str__(self) -> str:
         if np.isnan(self.value):
@@ -87,37 +67,28 @@ class Number:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """Verdicts on n samples.
+    """Verdicts on n samples."""
 
-    Attributes:
-        name: whose samples they are.
-        n: how many samples were judged; every share in `table` is of these n.
-        stages: in the order in which they were applied.
-        failed_at: (n,) index of the first stage that a sample fails, ``len(stages)`` where it
-            passes all.
-        reasons: (n,) why a sample failed, empty where it passes.
-        protocol: by which protocol.
-        about: the protocol's title, sources, notes and settings.
-        numbers: the protocol's own numbers, each with its own denominator.
-        facts: fact -> (n,) int8: 1 holds, 0 does not, -1 was not asked.
-        values: quantity -> (n,) float64, NaN where it was not computed.
-        notes: what to know before quoting this report.
-        samples: what was judged; not part of the JSON.
-        relaxed: the samples after relaxation, where there was one; not part of the JSON.
-    """
-
-    name: str
-    n: int
-    stages: tuple[Stage, ...]
+    name: str  # whose samples they are
+    n: int  # how many samples were judged; every share in `table` is of these n
+    stages: tuple[Stage, ...]  # in the order in which they were applied
+    # (n,) index of the first stage that a sample fails, ``len(stages)`` where it passes all
     failed_at: np.ndarray = field(repr=False)
-    reasons: tuple[str, ...] = field(repr=False)
-    protocol: str = ""
+    reasons: tuple[str, ...] = field(repr=False)  # (n,) why a sample failed, empty where it passes
+    protocol: str = ""  # by which protocol
+    # the protocol's title, sources, notes and settings
     about: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    # the protocol's own numbers, each with its own denominator
     numbers: tuple[Number, ...] = field(default=(), repr=False)
+    # fact -> (n,) int8: 1 holds, 0 does not, -1 was not asked
     facts: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    # quantity -> (n,) float64, NaN where it was not computed
     values: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    # what to know before quoting this report
     notes: tuple[str, ...] = field(default=(), repr=False)
+    # what was judged; not part of the JSON
     samples: Samples | None = field(default=None, repr=False)
+    # the samples after relaxation, where there was one; not part of the JSON
     relaxed: CrystalBatch | None = field(default=None, repr=False)
 
     @property

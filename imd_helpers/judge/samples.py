@@ -181,13 +181,9 @@ def _batch(source: CrystalBatch | CrystalSet) -> CrystalBatch:
 
 @dataclass(frozen=True, eq=False)
 class KnownFormulas:
-    """Compositions that are known already.
+    """Compositions that are known already."""
 
-    Attributes:
-        counts: (m, 119), in lowest terms.
-    """
-
-    counts: np.ndarray
+    counts: np.ndarray  # (m, 119), in lowest terms
 
     def __len__(self) -> int:
         return len(self.counts)

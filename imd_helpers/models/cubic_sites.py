@@ -80,6 +80,19 @@ class Labels:
     def __getitem__(self, rows: Any) -> Labels:
         return Labels(self.group[rows], self.element[rows])
 
+    def check(self, n_elements: int) -> None:
+        """Are they places in the tables of groups and elements?
+
+        Raises:
+            InputError: none at all, of another shape, or out of range.
+        """
+        n, limits = len(self.group), (len(SPACE_GROUPS), n_elements)
+        shapes = ((n,), (n, N_ROWS))
+        for each, shape, limit in zip((self.group, self.element), shapes, limits, strict=True):
+            wrong = each.shape != shape or each.is_floating_point() or n == 0
+            if wrong or int(each.min()) < 0 or int(each.max()) >= limit:
+                raise InputError(f"labels must be whole numbers below {limit} of shape {shape}")
+
 
 @dataclass(frozen=True, eq=False)
 class LabelSource:

@@ -7,7 +7,6 @@ the usual one, what it is asked for, and how it reads its data and decodes.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,7 +23,7 @@ from ..crystals.samples import Samples, room_for
 from ..networks import History, TrainConfig, checkpoint, fit, losses
 from ..networks.fit import Game
 from ..networks.team import Team
-from ..runtime import InputError, device, lookup, whole
+from ..runtime import InputError, device, lookup, number, whole
 from ..work import locked
 
 Condition = Mapping[str, Any]
@@ -48,9 +47,8 @@ class GanConfig:
         for switch, known in {"mixing": losses.MIXINGS, **self.CHOICES}.items():
             lookup(switch, getattr(self, switch), known)
         whole("batch", self.batch, least=2)
-        for name, least in (("width", 1e-6), ("penalty", 0.0)):
-            if not least <= getattr(self, name) < math.inf:
-                raise InputError(f"{name}={getattr(self, name)}: must be finite and positive")
+        number("width", self.width, least=1e-6)
+        number("penalty", self.penalty, least=0)
 
     def channels(self, published: int) -> int:
         """A published number of channels times the width."""
@@ -93,6 +91,7 @@ class Gan(Game):
         self, config: Any, learnt: Mapping[str, Any] | None = None, *, seed: int = 0
     ) -> None:
         self.config, self.learnt = config, dict(learnt or {})
+        self.penalty, self.mixing = config.penalty, config.mixing
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             networks = self.build()
@@ -118,14 +117,6 @@ class Gan(Game):
 
     def prepare(self, data: Any, *, seed: int = 0) -> None:
         """Put training data on the device, in the form that `real` draws from."""
-        raise NotImplementedError
-
-    def real(self) -> tuple[Tensor, Tensor | None]:
-        """A batch of training data, and the condition that goes with it."""
-        raise NotImplementedError
-
-    def fake(self, condition: Tensor | None = None) -> Tensor:
-        """A batch that the generator makes, with gradients."""
         raise NotImplementedError
 
     def draw(self, n: int, condition: Condition) -> Any:
@@ -184,34 +175,6 @@ class Gan(Game):
 
     # ---- training
 
-    def critic_terms(self) -> dict[str, Tensor]:
-        """Wasserstein loss plus penalty; ``distance`` is the estimated Wasserstein distance."""
-        real, fake, score = self.pair()
-        wasserstein = losses.critic_loss(score(real), score(fake))
-        penalty = losses.gradient_penalty(score, real, fake, mixing=self.config.mixing)
-        loss = wasserstein + self.config.penalty * penalty
-        return {"loss": loss, "distance": -wasserstein, "penalty": penalty}
-
-    def generator_terms(self) -> dict[str, Tensor]:
-        """Negative score of generated samples."""
-        _, condition = self.real()
-        return {"loss": losses.generator_loss(self.scorer(condition)(self.fake(condition)))}
-
-    def pair(self) -> tuple[Tensor, Tensor, losses.Scorer]:
-        """For the critic's turn: a real batch, a generated one without gradient, and the critic."""
-        for network in self.networks.values():
-            network.train()
-        real, condition = self.real()
-        with torch.no_grad():
-            fake = self.fake(condition)
-        return real, fake, self.scorer(condition)
-
-    def scorer(self, condition: Tensor | None) -> losses.Scorer:
-        """The critic, which sees the condition if there is one."""
-        if condition is None:
-            return self.critic
-        return lambda sample: self.critic(sample, condition)
-
     @classmethod
     def train(
         cls,
@@ -253,33 +216,22 @@ class Gan(Game):
         if keep is not None:
             data = data[keep(data.counts if isinstance(data, Samples) else data)]
         model = cls.from_data(data, config, seed=seed, where=device())
-        about = {
-            "model": cls.name,
-            "variant": variant,
-            "config": dataclasses.asdict(config),
-            "kept_by": rule,
-            f"training_{cls.holds}": len(data),
-        }
-        recipe = {k: v for k, v in about["config"].items() if k != "train"}
-        same = {**about, "config": recipe, "data": model.data_digest()}
-        how = {"resume": resume, "identity": same, "progress": progress}
+        recipe = dataclasses.asdict(config)
+        about = {"model": cls.name, "variant": variant, "config": recipe, "kept_by": rule}
+        about[f"training_{cls.holds}"] = len(data)
+        held = {name: each for name, each in vars(model).items() if isinstance(each, Tensor)}
+        same = {**about, "config": {**recipe, "train": None}, "data": checkpoint.digest(held)}
         first = folder is not None and Team.join().rank == 0  # of the processes of torchrun
         with locked(Path(folder)) if first else nullcontext():
-            history = fit(model, config.train, folder=folder, **how)
+            how = {"folder": folder, "resume": resume, "identity": same, "progress": progress}
+            history = fit(model, config.train, **how)
             if history.ema is not None:
                 model.networks[model.averaged].load_state_dict(history.ema.state_dict())
             if first:
-                about["profile"] = profile
                 weights = model.save(Path(folder) / "model.safetensors")
-                record = {"seconds": history.seconds, "rows": history.rows}
-                checkpoint.write_run(weights, about=about, **record)
+                about["profile"] = profile
+                checkpoint.write_run(weights, about, history.seconds, history.rows)
         return model, history
-
-    def data_digest(self) -> str:
-        """A short hash of the training data, in the form that `prepare` gave them."""
-        tensors = sorted((k, v) for k, v in vars(self).items() if isinstance(v, Tensor))
-        parts = (name.encode() + v.cpu().numpy().tobytes() for name, v in tensors)
-        return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
     # ---- sampling
 
@@ -360,7 +312,7 @@ class Gan(Game):
         """
         tensors, header = checkpoint.read(path, expect=cls.format)
         try:
-            config = cls._config_of(header, source=str(path))
+            config = cls._config_of(dict(header["config"]), source=str(path))
             learnt = {name: (header | tensors)[name] for name in cls.LEARNT}
             model = cls(config, learnt)
         except checkpoint.CheckpointError:
@@ -376,16 +328,16 @@ class Gan(Game):
         return model
 
     @classmethod
-    def _config_of(cls, header: dict[str, Any], *, source: str) -> Any:
+    def _config_of(cls, values: dict[str, Any], *, source: str) -> Any:
         """The configuration in a file, in which older files may have keys that are gone."""
-        values = dict(header["config"])
+        train = {k: tuple(v) if isinstance(v, list) else v for k, v in values["train"].items()}
+        train.pop("capture", None)  # how it was trained, not what
         known = {f.name for f in dataclasses.fields(cls.Config)}
         for name in values.keys() - known:
-            if name not in cls.DROPPED or values[name] != cls.DROPPED[name]:
+            if values[name] != cls.DROPPED.get(name, values):  # no value equals them all
                 raise checkpoint.CheckpointError(
                     f"{source} was made with {name}={values[name]!r}, which {cls.name} of this "
                     "version does not know: load it with the version that wrote it"
                 )
             del values[name]
-        train = {k: tuple(v) if isinstance(v, list) else v for k, v in values["train"].items()}
         return cls.Config(**{**values, "train": TrainConfig(**train)})

@@ -131,8 +131,14 @@ def section(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
 
 
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """A short hash of named tensors, whatever their order."""
+    parts = (name.encode() + t.cpu().numpy().tobytes() for name, t in sorted(tensors.items()))
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
 def write_run(
-    weights: Path, *, about: Mapping[str, Any], seconds: float, rows: list[dict[str, float]]
+    weights: Path, about: Mapping[str, Any], seconds: float, rows: list[dict[str, float]]
 ) -> Path:
     """Write ``run.json`` beside the weights: what ran, on what, for how long, with what result."""
     record = {

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..runtime import InputError
+from ..runtime import InputError, number, whole
 
 Points = ArrayLike | Tensor
 
@@ -101,6 +101,7 @@ def wasserstein_1d(a: Points, b: Points, *, p: float = 1.0) -> float:
     x, y = _two(a, b)
     if x.shape[1] != 1:
         raise InputError(f"points of width {x.shape[1]}: sorting works in one dimension only")
+    number("p", p, least=1)
     return float(_sorted_cost(x, y, p)[0] ** (1.0 / p))
 
 
@@ -112,7 +113,9 @@ def sliced_wasserstein(
     Source: Bonneel et al., Sliced and Radon Wasserstein Barycenters of Measures (2015).
     """
     x, y = _two(a, b)
-    rng = torch.Generator().manual_seed(seed)
+    number("p", p, least=1)
+    rng = torch.Generator().manual_seed(whole("seed", seed))
+    whole("directions", directions, least=1)
     axes = torch.randn(x.shape[1], directions, generator=rng, dtype=torch.float64)
     axes = axes / axes.norm(dim=0)  # (d, directions)
     return float(_sorted_cost(x @ axes, y @ axes, p).mean() ** (1.0 / p))
@@ -194,7 +197,7 @@ def precision_recall(real: Points, fake: Points, *, k: int = 3) -> PrecisionReca
     Source: Kynkäänniemi et al., Improved Precision and Recall Metric (2019), eq. 1 and 2.
     """
     x, y = _two(real, fake)
-    if not 1 <= k < min(len(x), len(y)):
+    if not whole("k", k, least=1) < min(len(x), len(y)):
         raise InputError(f"k={k} with {len(x)} and {len(y)} points: k lies from 1 to n - 1")
     apart = _apart(x, y)  # (n, m)
     # the k-th neighbour's distance; the point itself is the 0-th
@@ -202,6 +205,20 @@ def precision_recall(real: Points, fake: Points, *, k: int = 3) -> PrecisionReca
     in_real = (apart <= around_x[:, None]).any(0)  # (m,)
     in_fake = (apart <= around_y[None, :]).any(1)  # (n,)
     return PrecisionRecall(float(in_real.double().mean()), float(in_fake.double().mean()))
+
+
+def vendi_score(points: Points, *, bandwidth: float) -> float:
+    """The effective number of different points, from 1 to n, by a Gaussian kernel.
+
+    The exponential of the entropy of the eigenvalues of K / n, with K_ij as in `mmd`. Duplicates
+    count once, points much further apart than the bandwidth each count fully.
+
+    Source: Friedman and Dieng, TMLR 2023 (arXiv 2210.02410).
+    """
+    x, _ = _two(points, points)
+    kernel = (-_apart(x, x).square() / (2.0 * bandwidth**2)).exp()
+    weights = torch.linalg.eigvalsh(kernel).clamp(min=0.0)
+    return float(torch.special.entr(weights / weights.sum()).sum().exp())
 
 
 # ---- parts
@@ -234,8 +251,7 @@ def _weights(weights: ArrayLike | None, n: int) -> np.ndarray:
 
 
 def _cost(x: Tensor, y: Tensor, p: float) -> Tensor:
-    if p < 1:
-        raise InputError(f"p={p}: a Wasserstein distance has p of at least 1")
+    number("p", p, least=1)
     return _apart(x, y).pow(p)
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..runtime import InputError
+from ..runtime import InputError, number, whole
 
 Batch = TypeVar("Batch")
 
@@ -48,8 +48,10 @@ def fit_epochs(
         One row an epoch: its number from 1, and the mean of each term over the examples.
 
     Raises:
-        InputError: a loss that is not finite.
+        InputError: an impossible setting, or a loss that is not finite.
     """
+    whole("epochs", epochs, least=1)
+    number("lr", lr, least=0)
     adam = torch.optim.Adam(network.parameters(), lr=lr)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, falling) if falling else None
     rows = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -15,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..runtime import InputError, progress_bar, whole
-from . import checkpoint
-from .capture import CAPTURES, REFUSED
+from ..runtime import InputError, number, progress_bar, whole
+from . import checkpoint, losses
 from .team import Team
 
 if TYPE_CHECKING:
@@ -49,18 +47,17 @@ class Turn:
 class Game:
     """Networks, their data and their losses: what a model gives to `fit`.
 
-    As it stands a generator and a critic that take turns; one with other networks says so in
-    `networks`, `turns` and ``averaged``. A loss draws its own batch, on the networks' device and
-    with torch's global random numbers, so that seeding and resuming are the loop's business alone.
-    For ``capture`` one iteration must do the same operations on the same tensors as the next: no
-    value is read on the host (``float``, ``.item()``, a boolean mask as index), no tensor is made
-    from host data. A game that cannot promise this says why in ``uncapturable``.
+    As it stands a generator and a critic that take turns, with Wasserstein's losses of what `real`
+    and `fake` give; one with other networks says so in `networks`, `turns` and ``averaged``. A loss
+    draws its own batch, on the networks' device and with torch's global random numbers, so that
+    seeding and resuming are the loop's business alone.
     """
 
     generator: nn.Module
     critic: nn.Module
     averaged: str = "generator"  # the network of which ``ema`` keeps a mean
-    uncapturable: str = ""
+    penalty: float = 10.0  # factor of the gradient penalty
+    mixing: str = "uniform"  # its points, see `losses.mix`
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -79,13 +76,44 @@ class Game:
             Turn("generator", self.generator_terms, ("generator",)),
         ]
 
-    def critic_terms(self) -> dict[str, Tensor]:
-        """Named scalars; ``loss`` is minimised over the critic, the rest is recorded."""
+    def real(self) -> tuple[Tensor, Tensor | None]:
+        """A batch of training data, and the condition that goes with it."""
         raise NotImplementedError
 
-    def generator_terms(self) -> dict[str, Tensor]:
-        """Named scalars; ``loss`` is minimised over the generator."""
+    def fake(self, condition: Tensor | None = None) -> Tensor:
+        """A batch that the generator makes, with gradients."""
         raise NotImplementedError
+
+    def pair(self) -> tuple[Tensor, Tensor, losses.Scorer]:
+        """For the critic's turn: a real batch, a generated one without gradient, and the critic."""
+        for network in self.networks.values():
+            network.train()
+        real, condition = self.real()
+        with torch.no_grad():
+            fake = self.fake(condition)
+        return real, fake, self.scorer(condition)
+
+    def scorer(self, condition: Tensor | None) -> losses.Scorer:
+        """The critic, which sees the condition if there is one."""
+        if condition is None:
+            return self.critic
+        return lambda sample: self.critic(sample, condition)
+
+    def critic_terms(self) -> dict[str, Tensor]:
+        """Named scalars; ``loss`` is minimised over the critic, the rest is recorded.
+
+        Wasserstein loss plus penalty; ``distance`` is the estimated Wasserstein distance.
+        """
+        real, fake, score = self.pair()
+        wasserstein = losses.critic_loss(score(real), score(fake))
+        penalty = losses.gradient_penalty(score, real, fake, mixing=self.mixing)
+        loss = wasserstein + self.penalty * penalty
+        return {"loss": loss, "distance": -wasserstein, "penalty": penalty}
+
+    def generator_terms(self) -> dict[str, Tensor]:
+        """Named scalars; ``loss``, the negative score, is minimised over the generator."""
+        _, condition = self.real()
+        return {"loss": losses.generator_loss(self.scorer(condition)(self.fake(condition)))}
 
     def tensors(self) -> dict[str, Tensor]:
         """Further state that training needs to go on, e.g. frozen labels."""
@@ -111,24 +139,15 @@ class TrainConfig:
     seed: int = 0
     log_every: int = 20  # steps from one row of the history to the next
     save_every: int = 500  # steps from one checkpoint to the next, with a folder
-    capture: bool = False  # on a GPU, record one iteration as a CUDA graph and replay it
 
     def __post_init__(self) -> None:
         for name in ("steps", "critic_steps", "log_every", "save_every"):
             whole(name, getattr(self, name), least=1)
         whole("seed", self.seed)
         for name in ("lr_generator", "lr_critic"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"{name}={getattr(self, name)}: a rate is positive, e.g. 1e-4")
-        if not 0.0 <= self.fall <= 1.0:
-            raise InputError(f"fall={self.fall}: a share of the steps lies in [0, 1], e.g. 0.25")
-        if self.fall and self.capture:
-            raise InputError(
-                f"fall={self.fall} with capture=True: a recorded iteration keeps its rates; use "
-                "fall=0, or capture=False"
-            )
-        if not 0.0 <= self.ema < 1.0:
-            raise InputError(f"ema={self.ema}: a decay lies in [0, 1), e.g. 0.999")
+            number(name, getattr(self, name), above=0)
+        number("fall", self.fall, least=0, most=1)
+        number("ema", self.ema, least=0, below=1)
 
 
 @dataclass
@@ -176,20 +195,12 @@ def fit(
         progress: show a progress bar.
 
     Raises:
-        InputError: ``resume`` without ``folder``, a loss that is not finite, or ``capture`` of a
-            game that cannot be captured.
+        InputError: ``resume`` without ``folder``, or a loss that is not finite.
         CheckpointError: a checkpoint that is broken, of another run, or with more steps.
     """
     if resume and folder is None:
         raise InputError("resume=True needs the folder that holds the checkpoint: give folder=")
     team = Team.join()
-    if config.capture and game.uncapturable:
-        raise InputError(REFUSED.format(reason=game.uncapturable))
-    if config.capture and team.size > 1:
-        raise InputError(
-            f"capture=True with {team.size} processes: an iteration that exchanges gradients is "
-            "not recorded; use one process, or capture=False"
-        )
     with torch.random.fork_rng(devices=[game.device] if game.device.type == "cuda" else []):
         # one stream of random numbers a process, equal weights in all
         torch.manual_seed(config.seed + 1_000_003 * team.rank)
@@ -210,8 +221,6 @@ class _Run:
     def __init__(self, game: Game, config: TrainConfig, folder: Path | None, team: Team) -> None:
         self.game, self.config, self.folder, self.team = game, config, folder, team
         self.networks, self.turns = game.networks, game.turns(config)
-        recorder = CAPTURES.get(game.device.type) if config.capture else None
-        self.recorder = recorder() if recorder else None
         self.optimizers = {turn.name: self._optimizer(turn) for turn in self.turns}
         self.history = History()
         if config.ema:
@@ -224,14 +233,13 @@ class _Run:
         team.equalise(*self.networks.values(), self.history.ema)
 
     def _optimizer(self, turn: Turn) -> torch.optim.Optimizer:
-        config, kind = self.config, torch.optim.Adam
-        options: dict[str, Any] = dict(self.recorder.adam) if self.recorder else {}
-        rate, betas = config.lr_generator, config.betas_generator
-        if turn.criticises:
-            rate, betas = config.lr_critic, config.betas_critic
-            if config.weight_decay_critic:
-                kind, options["weight_decay"] = torch.optim.AdamW, config.weight_decay_critic
-        return kind(self._parameters(turn), rate, betas, **options)
+        config, parameters = self.config, self._parameters(turn)
+        if not turn.criticises:
+            return torch.optim.Adam(parameters, config.lr_generator, config.betas_generator)
+        rate, betas, decay = config.lr_critic, config.betas_critic, config.weight_decay_critic
+        if decay:
+            return torch.optim.AdamW(parameters, rate, betas, weight_decay=decay)
+        return torch.optim.Adam(parameters, rate, betas)
 
     def _parameters(self, turn: Turn) -> list[nn.Parameter]:
         return [p for name in turn.networks for p in self.networks[name].parameters()]
@@ -246,10 +254,7 @@ class _Run:
             while self.step < config.steps:
                 if config.fall:
                     self._set_rates()
-                if self.recorder is None:
-                    self._iteration()
-                else:
-                    self.recorder(self._iteration)
+                self._iteration()
                 self.step += 1
                 bar.update()
                 self.history.seconds = before + time.perf_counter() - started
@@ -270,7 +275,7 @@ class _Run:
                 group["lr"] = rate * min(1.0, left)
 
     def _iteration(self) -> None:
-        """What a capture records: it leaves its marks in tensors alone."""
+        """Every turn as often as it is taken; then the mean of the weights follows."""
         for turn in self.turns:
             for _ in range(turn.times):
                 self._update(turn)
@@ -291,7 +296,7 @@ class _Run:
             self.times[key] = turn.times
             if key not in self.sums:
                 self.sums[key] = torch.zeros_like(value.detach())
-            self.sums[key] += value.detach()  # in place: a captured iteration adds here too
+            self.sums[key] += value.detach()
 
     def _log(self) -> dict[str, float]:
         rounds = self.step - int(self.history.rows[-1]["step"] if self.history.rows else 0)
@@ -411,7 +416,7 @@ def _comparable(config: TrainConfig) -> dict[str, Any]:
     Its length may differ, unless the rates depend on it.
     """
     plain = dataclasses.asdict(config)
-    del plain["save_every"], plain["capture"]
+    del plain["save_every"]
     if not config.fall:
         del plain["steps"]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..runtime import InputError, lookup
+from ..runtime import InputError, lookup, number
 
 MIXINGS = ("uniform", "normal")
 OUTPUTS = ("one", "sum", "mean")
@@ -262,8 +262,7 @@ def clip_weights(network: nn.Module | Iterable[Tensor], limit: float) -> None:
 
     Source: Arjovsky et al., Wasserstein GAN (2017), algorithm 1, line 7 (limit 0.01).
     """
-    if limit <= 0:
-        raise InputError(f"limit={limit}: weights are cut to [-limit, limit], so give e.g. 0.01")
+    number("limit", limit, above=0)
     for weight in network.parameters() if isinstance(network, nn.Module) else network:
         weight.clamp_(-limit, limit)
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..runtime import InputError, lookup
+from ..runtime import InputError, lookup, number, whole
 from . import distances, layers, losses
 from .checkpoint import section
 
@@ -64,10 +64,12 @@ class SeedConfig:
 
     def __post_init__(self) -> None:
         for name in ("steps", "critic_steps", "batch", "latent", "log_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name}={getattr(self, name)}: must be at least 1")
-        if not 0.0 <= self.ema < 1.0:
-            raise InputError(f"ema={self.ema}: a decay lies in [0, 1), e.g. 0.999")
+            whole(name, getattr(self, name), least=1)
+        for name in ("lr_generator", "lr_critic"):
+            number(name, getattr(self, name), above=0)
+        for name in ("penalty_weight", "auxiliary_weight"):
+            number(name, getattr(self, name), least=0)
+        number("ema", self.ema, least=0, below=1)
         lookup("loss", self.loss, losses.PAIRS)
         lookup("mixing", self.mixing, losses.MIXINGS)
         lookup("optimizer", self.optimizer, OPTIMIZERS)
@@ -111,7 +113,7 @@ def train_seeds(
         InputError: an impossible setting, or a network with random layers (dropout).
     """
     config = SeedConfig(**settings)
-    chosen = tuple(seeds)
+    chosen = tuple(whole("seed", seed) for seed in seeds)
     table = _Table(data, condition)
     if not chosen:
         raise InputError("seeds is empty: give at least one, e.g. range(8)")

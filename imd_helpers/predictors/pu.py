@@ -28,7 +28,7 @@ from ..descriptors.crystal_graph import CrystalGraph
 from ..networks import checkpoint
 from ..networks.epochs import fit_epochs, seeded
 from ..networks.fit import average
-from ..runtime import InputError, device, progress_bar
+from ..runtime import InputError, device, number, progress_bar
 from .base import UNFITTED
 from .graphs import GraphReader, joined
 
@@ -56,16 +56,11 @@ class PuConfig:
 
 @dataclass(eq=False)
 class PuEnsemble:
-    """Networks trained on bags, and which unlabelled materials each of them saw.
+    """Networks trained on bags, and which unlabelled materials each of them saw."""
 
-    Attributes:
-        config: settings.
-        networks: one a bag, in evaluation mode.
-        drawn: (bags, n_unlabelled) bool, True where the bag used a material as negative.
-    """
-
-    config: PuConfig = field(default_factory=PuConfig)
-    networks: list[GraphReader] = field(default_factory=list)
+    config: PuConfig = field(default_factory=PuConfig)  # settings
+    networks: list[GraphReader] = field(default_factory=list)  # one a bag, in evaluation mode
+    # (bags, n_unlabelled) bool, True where the bag used a material as negative
     drawn: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), dtype=bool))
 
     def fit(
@@ -269,8 +264,7 @@ def posterior(score: ArrayLike, prior: float) -> np.ndarray:
     Source:
         Elkan & Noto, KDD 2008, eq. 1 to 3, for a bag of two equal halves.
     """
-    if not 0 <= prior <= 1:
-        raise InputError(f"prior={prior}: a share lies in [0, 1]")
+    number("prior", prior, least=0, most=1)
     score = np.asarray(score, dtype=float)
     return np.minimum(prior * score / np.maximum(1 - score, 1e-300), 1.0)
 

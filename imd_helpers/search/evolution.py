@@ -12,7 +12,7 @@ import numpy as np
 
 from ..crystals import elements
 from ..descriptors.symmetry_sites import N_ROWS, Sites, prototype
-from ..runtime import InputError
+from ..runtime import InputError, whole
 from .oracle import CountedOracle, Target
 
 NEIGHBOURS = 3
@@ -152,12 +152,14 @@ def evolve(
     Raises:
         InputError: a budget below the population, or no room for children.
     """
-    if not 0 <= elite < population <= budget:
+    for name, value in (("elite", elite), ("population", population), ("budget", budget)):
+        whole(name, value)
+    if not elite < population <= budget:
         raise InputError(
             f"elite={elite}, population={population}, budget={budget}: need "
             "0 <= elite < population <= budget"
         )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole("seed", seed))
     genes, best = pool.random(population, rng), []
     for _ in range(10 * budget // population):  # an end even where no new crystals appear
         fitness = -target.distance(oracle(pool.sites(genes)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ..descriptors.symmetry_sites import Sites, canonical
-from ..runtime import InputError
+from ..runtime import InputError, number
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class Target:
     energy_window: float = 0.1  # half width, eV/atom
 
     def __post_init__(self) -> None:
-        if not (self.length > 0 and self.length_window > 0 and self.energy_window > 0):
-            raise InputError(f"{self}: the length and both windows must be positive")
+        number("energy", self.energy)
+        for name in ("length", "length_window", "energy_window"):
+            number(name, getattr(self, name), above=0)
 
     def distance(self, values: np.ndarray) -> np.ndarray:
         """`target_distance` of (n, 2) values."""

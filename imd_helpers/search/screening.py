@@ -8,7 +8,7 @@ import numpy as np
 
 from ..crystals import elements
 from ..descriptors.symmetry_sites import N_ROWS, Sites
-from ..runtime import InputError
+from ..runtime import whole
 from .oracle import CountedOracle, concatenate, crystal_keys
 
 
@@ -52,11 +52,9 @@ def screen(oracle: CountedOracle, candidates: Sites, *, budget: int, seed: int =
     Raises:
         InputError: a budget below 1, or no candidates.
     """
-    if budget < 1 or len(candidates) == 0:
-        raise InputError(
-            f"budget={budget}, {len(candidates)} candidates: screening needs at least one of each"
-        )
-    order = np.random.default_rng(seed).permutation(len(candidates))[:budget]
+    whole("budget", budget, least=1)
+    whole("number of candidates", len(candidates), least=1)
+    order = np.random.default_rng(whole("seed", seed)).permutation(len(candidates))[:budget]
     oracle(candidates[order])
 
 

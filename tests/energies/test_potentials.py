@@ -185,7 +185,7 @@ def test_a_push_depends_on_the_seed_of_its_crystal_alone():
     assert torch.equal(pushed.frac[0], pushed.frac[2])
     assert not torch.equal(pushed.frac[0], pushed.frac[1])
     assert torch.equal(pushed[1].frac, rattled(crystals[1], seeds=6).frac)
-    with pytest.raises(InputError, match="amplitude = 0"):
+    with pytest.raises(InputError, match="amplitude=0"):
         rattled(crystals, amplitude=0)
 
 

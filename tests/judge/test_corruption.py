@@ -77,7 +77,7 @@ def test_impossible_doses_are_refused(name, real):
 
 @pytest.mark.parametrize("name", ["swap", "shuffle", "duplicate", "mirror", "drop modes"])
 def test_shares_above_one_are_refused(name, real):
-    with pytest.raises(InputError, match="share"):
+    with pytest.raises(InputError, match="at most 1"):
         DOSED[name](real, 1.01, 0)
 
 

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from scipy.stats import wasserstein_distance
 
@@ -161,74 +160,6 @@ def _cscl_and_rocksalt():
     return CrystalBatch.cat([rocksalt((11, 17), a=5.64), cscl])
 
 
-# ---- precision and recall
-
-
-def test_precision_recall_against_loops():
-    rng = np.random.default_rng(0)
-    one, two = rng.normal(size=(60, 3)), rng.normal(0.7, 0.6, size=(45, 3))
-
-    def share(points, centers, k):
-        inside = 0
-        for point in points:
-            hits = []
-            for j, center in enumerate(centers):
-                others = np.delete(centers, j, axis=0)
-                radius = np.sort(np.linalg.norm(others - center, axis=1))[k - 1]
-                hits.append(np.linalg.norm(point - center) <= radius)
-            inside += any(hits)
-        return inside / len(points)
-
-    found = dist.precision_recall(Features.of("x", one), Features.of("x", two))
-    assert found["precision"].value == pytest.approx(share(one, two, 3))
-    assert found["recall"].value == pytest.approx(share(two, one, 3))
-
-
-def test_dropped_modes_are_seen_by_recall_not_by_precision(real):
-    points, formulas = magpie(real.crystals), real.table["formula"]
-    reference = points[:400]
-    rest = np.arange(400, 1200)
-    oxides = rest[formulas[400:].str.contains("O(?![a-z])").to_numpy()]
-    full = dist.precision_recall(points[rest[: len(oxides)]], reference)
-    dropped = dist.precision_recall(points[oxides], reference)
-    assert len(oxides) > 100
-    assert dropped["recall"].high < full["recall"].low - 0.1
-    assert dropped["precision"].value > full["precision"].low
-
-
-def test_added_noise_is_seen_by_precision_not_by_recall(real):
-    points = magpie(real.crystals)
-    reference, samples = points[:400], points[400:800].values.copy()
-    samples[:200] += np.random.default_rng(0).normal(0, 3, samples[:200].shape)
-    noisy = Features("magpie", samples, points.definition)
-    clean = dist.precision_recall(points[400:600], reference)
-    found = dist.precision_recall(noisy, reference)
-    assert found["precision"].high < clean["precision"].low - 0.2
-    assert found["recall"].value > clean["recall"].low  # noise makes large balls
-
-
-def test_duplicates_shrink_the_manifold():
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(50, 2))
-    others = Features.of("x", rng.normal(size=(200, 2)))
-    once = dist.precision_recall(others, Features.of("x", points))
-    often = dist.precision_recall(others, Features.of("x", np.repeat(points, 4, axis=0)))
-    assert often["precision"].value == 0.0 < once["precision"].value
-    # a copy of a point is in the manifold, even if all its balls have radius zero
-    copies = dist.precision_recall(
-        Features.of("x", points), Features.of("x", np.repeat(points, 4, axis=0))
-    )
-    assert copies["precision"].value == 1.0
-
-
-def test_precision_recall_needs_neighbours():
-    with pytest.raises(InputError, match="k=3 with 3 and 4 points"):
-        dist.precision_recall(line(0, 1, 2, 3), line(0, 1, 2))
-    failed = dist.precision_recall(line(0, 1, 2, 3, np.nan), line(0, 1, 2, 3))
-    assert failed["precision"].value == 0.8  # of all five samples
-    assert failed["precision"].note == "1 samples could not be measured (not finite)"
-
-
 # ---- Wasserstein
 
 
@@ -289,100 +220,14 @@ def test_wasserstein_lists_failures_and_takes_tiny_sets():
         dist.of_values(line(1.0), line(1.0), 1)
 
 
-# ---- Fréchet
-
-
-def test_frechet_of_samples():
-    rng = np.random.default_rng(0)
-    one, two = rng.normal(size=(2000, 4)), rng.normal(size=(2000, 4)) * 2 + 1
-    found = dist.frechet(Features.of("x", one), Features.of("x", two), resamples=50)
-    assert found.low < 4 * 1 + 4 * (2 - 1) ** 2 < found.high  # shift 1 and scale 2, 4 dimensions
-    c1, c2 = np.cov(one.T), np.cov(two.T)
-    cross = np.trace(np.real(sqrtm(c1 @ c2)))
-    shift = np.sum((one.mean(0) - two.mean(0)) ** 2)
-    expected = shift + np.trace(c1) + np.trace(c2) - 2 * cross
-    assert found.value == pytest.approx(expected, rel=1e-9)
-    same = dist.frechet(Features.of("x", one[:1000]), Features.of("x", one[1000:]), resamples=50)
-    assert same.low == 0.0 < same.value
-    with pytest.raises(InputError, match="at least 2"):
-        dist.frechet(line(0), line(0, 1))
-
-
-def test_frechet_closed_forms():
-    # two points a side: means 0 and 3, variances 2 and 8
-    found = dist.frechet(line(-1, 1), line(1, 5), resamples=FEW)
-    assert found.value == pytest.approx(3**2 + (np.sqrt(8) - np.sqrt(2)) ** 2)
-    # fewer points than dimensions: covariances are singular, and still a shift is a shift
-    rng = np.random.default_rng(0)
-    few = rng.normal(size=(5, 20))
-    found = dist.frechet(Features.of("x", few), Features.of("x", few + 0.5), resamples=FEW)
-    assert found.value == pytest.approx(20 * 0.25, rel=1e-6)
-    itself = dist.frechet(Features.of("x", few), Features.of("x", few[::-1]), resamples=FEW)
-    assert itself.value == pytest.approx(0, abs=1e-6)
-    assert itself.low == 0.0
-
-
-def test_frechet_sees_dropped_modes(real):
-    points = magpie(real.crystals)
-    oxides = np.flatnonzero(real.table["formula"].str.contains("O(?![a-z])"))
-    full = dist.frechet(points[:500], points[500:1000], resamples=FEW)
-    dropped = dist.frechet(points[oxides], points[500:1000], resamples=FEW)
-    assert dropped.low > 3 * full.high
-
-
-# ---- diversity
-
-
-def scaled(points):
-    """Points in a space that has a bandwidth, with distances in its units."""
-    return Features("magpie", dist.BANDWIDTHS["magpie"] * np.asarray(points, dtype=float), {})
-
-
-def test_vendi_by_hand():
-    assert dist.vendi_score(np.ones((7, 7))) == pytest.approx(1)
-    assert dist.vendi_score(np.eye(7)) == pytest.approx(7)
-    assert dist.vendi_score(np.kron(np.eye(3), np.ones((4, 4)))) == pytest.approx(3)
-    # two points of similarity s: eigenvalues (1 + s)/2 and (1 - s)/2
-    d = 1.3
-    share = (1 + np.exp(-(d**2) / 2)) / 2
-    entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
-    assert dist.vendi(scaled([[0], [d]])).value == pytest.approx(np.exp(entropy))
-
-
-def test_vendi_of_duplicates_and_of_large_sets(monkeypatch):
-    rng = np.random.default_rng(0)
-    points = rng.normal(size=(30, 2))
-    once = dist.vendi(scaled(2 * points))
-    twice = dist.vendi(scaled(2 * np.repeat(points, 2, axis=0)))
-    assert twice.value == pytest.approx(once.value, rel=1e-6)
-    monkeypatch.setattr(dist, "MOST", 100)
-    large = dist.vendi(scaled(2 * rng.normal(size=(300, 2))))
-    assert large.n == large.definition["samples"] == 100
-    assert large.low < large.value < large.high
-    with pytest.raises(UnknownNameError, match="magpie"):
-        dist.vendi(line(0, 1))
-
-
-def test_vendi_falls_when_modes_are_dropped(real):
-    points = magpie(real.crystals[:200])
-    full, few, dropped = (
-        dist.vendi(points[k]) for k in (np.arange(200), np.arange(10), np.arange(200) % 10)
-    )
-    assert dropped.high < full.low
-    assert dropped.value == pytest.approx(few.value, rel=1e-6)
-
-
 # ---- all of them
 
 
 def measures(samples, reference):
-    points = magpie(samples), magpie(reference)
     found = {f"coverage {name}": each for name, each in dist.coverage(samples, reference).items()}
-    found |= dist.precision_recall(*points)
     for name in dist.PROPERTIES:
         found[name] = dist.wasserstein(samples, reference, name, resamples=FEW)
-    found["frechet"] = dist.frechet(*points, resamples=FEW)
-    return {**found, "vendi": dist.vendi(points[0])}
+    return found
 
 
 def test_measures_are_seeded_and_know_no_order(cubic):
@@ -396,14 +241,12 @@ def test_measures_are_seeded_and_know_no_order(cubic):
         assert mixed[name].definition == measure.definition == again[name].definition
         assert measure.low <= measure.value + 1e-12
         assert measure.value <= measure.high + 1e-12
-    assert len(found) == 8
+    assert len(found) == 4
 
 
 def test_spaces_do_not_mix(real):
     points = magpie(real.crystals[:10])
     with pytest.raises(DefinitionError, match="one space"):
-        dist.frechet(points, Features.of("x", points.values))
-    with pytest.raises(DefinitionError):
         dist.of_values(line(1.0, 2.0), dist.values_of(real.crystals[:5], "density"))
     half = points[points.values[:, 0] > 0]
     assert cdist(half.points, points.points).min(1).max() == 0.0

@@ -280,3 +280,22 @@ def test_the_trained_model_that_comes_with_the_package(variant):
     recorded = next(r for r in run["funnel"]["own labels"] if r["stage"] == "decodes")
     share = recorded["passed"] / recorded["n"]
     assert decoded.ok.mean() == pytest.approx(share, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("labels.group", lambda group: group + 3),
+        ("labels.group", lambda group: group - 10),
+        ("labels.element", lambda element: element + 10_000),
+        ("labels.element", lambda element: element[:, :2]),
+        ("labels.element", lambda element: element.float()),
+    ],
+)
+def test_labels_of_a_file_that_are_no_places_in_the_tables(name, change, tiny, tmp_path):
+    kept = tiny.learnt
+    tiny.learnt = kept | {name: change(kept[name])}
+    path = tiny.save(tmp_path / "model.safetensors")
+    tiny.learnt = kept
+    with pytest.raises(checkpoint.CheckpointError, match="labels must be whole numbers below"):
+        CubicGan.load(path)

@@ -42,7 +42,8 @@ def test_an_orbit_against_pymatgen(group, site, agrees):
 
 def turn(real, fake, score, **config):
     """What a critic's turn of a model takes from it."""
-    return SimpleNamespace(pair=lambda: (real, fake, score), config=SimpleNamespace(**config))
+    pair, config = (lambda: (real, fake, score)), {"config": SimpleNamespace(**config), **config}
+    return SimpleNamespace(pair=pair, **config)
 
 
 @pytest.fixture

@@ -252,3 +252,15 @@ def test_the_same_distribution_is_precise_and_covered():
 def test_bad_points_are_refused_in_words(call, match):
     with pytest.raises(InputError, match=match):
         call()
+
+
+def test_vendi_score_by_hand():
+    far = 1e3 * np.eye(7)
+    assert distances.vendi_score(np.ones((7, 2)), bandwidth=1.0) == pytest.approx(1)
+    assert distances.vendi_score(far, bandwidth=1.0) == pytest.approx(7)
+    assert distances.vendi_score(np.repeat(far[:3], 4, 0), bandwidth=1.0) == pytest.approx(3)
+    # two points of similarity s: eigenvalues (1 + s) / 2 and (1 - s) / 2
+    share = (1 + np.exp(-(1.3**2) / 2)) / 2
+    entropy = -share * np.log(share) - (1 - share) * np.log(1 - share)
+    found = distances.vendi_score(np.array([0.0, 2.6]), bandwidth=2.0)
+    assert found == pytest.approx(np.exp(entropy))

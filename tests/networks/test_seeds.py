@@ -362,6 +362,10 @@ def test_diagnostics_separate_collapsed_from_healthy_runs():
     ("settings", "match"),
     [
         ({"steps": 0}, "steps=0"),
+        ({"batch": 16.5}, "batch=16.5"),
+        ({"lr_critic": float("nan")}, "lr_critic=nan"),
+        ({"penalty_weight": -1.0}, "penalty_weight=-1.0"),
+        ({"seeds": (0, 1.5)}, "seed=1.5"),
         ({"ema": 1.0}, "ema=1.0"),
         ({"seeds": ()}, "seeds is empty"),
         ({"loss": "wasserstien"}, "wasserstein"),

@@ -36,8 +36,10 @@ def test_a_prediction_that_is_nan_is_no_hit():
 
 
 def test_target_refuses_impossible_windows_and_shapes():
-    with pytest.raises(InputError, match="must be positive"):
+    with pytest.raises(InputError, match=r"length_window=0\.0: must be a finite number, above 0"):
         Target(length=6.2, energy=0.0, length_window=0.0)
+    with pytest.raises(InputError, match="energy=nan"):
+        Target(length=6.2, energy=float("nan"))
     with pytest.raises(InputError, match=r"expected \(n, 2\)"):
         target_distance(np.zeros(3), TARGET)
 
