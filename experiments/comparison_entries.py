@@ -41,25 +41,17 @@ Kinds = tuple[int, ...]  # the atomic numbers of a crystal, each once
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A descriptor of the table.
+    """A descriptor of the table."""
 
-    Attributes:
-        family: chapter that it belongs to.
-        gives: what decoding gives: ``crystal``, ``formula`` or ``nothing``.
-        size: how many numbers a crystal has.
-        write: encode a batch, a row of numbers each; never raises for a crystal. What ``read``
-            needs beside the numbers is in ``asked``.
-        read: decode to crystals or compositions.
-        regress: are the numbers comparable between all crystals?
-        kind: which crystals to take where few of a random thousand fit, see `CrystalSet.select`.
-    """
-
-    family: str
-    gives: str
-    size: int
+    family: str  # chapter that it belongs to
+    gives: str  # what decoding gives: ``crystal``, ``formula`` or ``nothing``
+    size: int  # how many numbers a crystal has
+    # encode a batch, a row of numbers each; never raises for a crystal. What ``read`` needs beside
+    # the numbers is in ``asked``
     write: Callable[[CrystalBatch], Samples]
-    read: Callable[[Samples], Samples] | None = None
-    regress: bool = True
+    read: Callable[[Samples], Samples] | None = None  # decode to crystals or compositions
+    regress: bool = True  # are the numbers comparable between all crystals?
+    # which crystals to take where few of a random thousand fit, see `CrystalSet.select`
     kind: Mapping[str, Any] = field(default_factory=dict)
 
 

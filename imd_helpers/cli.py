@@ -10,7 +10,7 @@ import numpy as np
 import typer
 
 from .runtime import PROFILES, InputError, current_profile, lookup
-from .work import try_writing, write_atomic
+from .work import locked, try_writing, write_atomic
 
 if TYPE_CHECKING:
     from .crystals import CrystalBatch
@@ -127,7 +127,8 @@ def sample(
             raise InputError(f"{model} cannot be asked for a --value: it learnt no property")
         condition[generator.conditions[0]] = value
     condition = {name: asked for name, asked in condition.items() if asked is not None}
-    _write_samples(out, generator.sample(n, condition=condition, seed=seed))
+    with locked(out.absolute().parent, file=out.name):
+        _write_samples(out, generator.sample(n, condition=condition, seed=seed))
 
 
 @app.command()

@@ -92,13 +92,14 @@ def _take(file: IO[bytes], *, wait: bool = False) -> bool:
 
 
 @contextmanager
-def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
+def locked(folder: Path, *, file: str = "", wait: bool = False) -> Iterator[None]:
     """Write a folder, one process at a time where the system has file locks.
 
     The lock ends with the process, however that ends.
 
     Args:
         folder: made if it is not there.
+        file: name of the one file in it that is written; default: any.
         wait: for the other process, instead of giving up.
 
     Raises:
@@ -106,14 +107,20 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         OSError: the folder cannot be made or written.
     """
     try_writing(folder)
-    with (folder / ".lock").open("wb") as lock:
+    place = folder / (f".{file}.lock" if file else ".lock")
+    with place.open("wb") as lock:
         try:
             _take(lock, wait=wait)  # without locks each file is whole all the same
         except BlockingIOError as error:
             raise InputError(
-                f"another process is writing to {folder}: wait for it, or give another folder"
+                f"another process is writing to {folder / file}: wait for it, or give another "
+                f"{'file' if file else 'folder'}"
             ) from error
-        yield
+        try:
+            yield
+        finally:
+            if file:
+                place.unlink(missing_ok=True)
 
 
 class Workers:

@@ -9,6 +9,7 @@ import pytest
 
 from imd_helpers import cli
 from imd_helpers import datasets as imd_datasets
+from imd_helpers.work import locked
 
 TINY = ["--profile", "smoke", "--steps", "2", "--width", "0.02"]
 
@@ -192,3 +193,14 @@ def test_a_cif_with_partial_occupancy_is_refused(imd, tmp_path):
     done = imd("judge", tmp_path / "alloy.cif")
     assert done.returncode == 2
     assert "ordered, fully occupied" in done.stderr
+
+
+def test_two_samplings_into_one_file(imd, tmp_path):
+    out = tmp_path / "made.csv"
+    with locked(tmp_path, file=out.name):
+        done = imd("sample", "matgan", "-n", 3, "-o", out)
+    assert done.returncode == 2
+    assert "another process is writing to" in done.stderr
+    assert not out.exists()
+    assert imd("sample", "matgan", "-n", 3, "-o", out).returncode == 0
+    assert [file.name for file in tmp_path.iterdir()] == [out.name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -17,7 +18,33 @@ Accept = Callable[[np.ndarray], np.ndarray]
 TRIES = 100  # rounds of at least 1,000 draws before rejection gives up
 
 
-class RandomFormulas:
+class FormulaBaseline(ABC):
+    """What the samplers of formulas share.
+
+    Args:
+        training: (n, 119) counts.
+
+    Raises:
+        InputError: no training composition, or one that does not fit.
+    """
+
+    def __init__(self, training: np.ndarray) -> None:
+        self.training = CompositionMatrix().read(training).checked().astype(np.int64)
+
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: reduced counts; zeros where two elements became one.
+
+        Raises:
+            InputError: n below 1, or a rule that hardly anything passes.
+        """
+        counts = self._draw(at_least_one(n), np.random.default_rng(seed))
+        return Samples.from_counts(reduced(counts), "two elements became one")
+
+    @abstractmethod
+    def _draw(self, n: int, rng: np.random.Generator) -> np.ndarray: ...
+
+
+class RandomFormulas(FormulaBaseline):
     """Draws that know nothing of which elements go together, with rejection by a rule.
 
     The number of elements follows the training set. With ``like_training`` elements and counts
@@ -27,16 +54,13 @@ class RandomFormulas:
         training: (n, 119) counts.
         accept: maps (n, 119) counts to (n,) bool; what it refuses is drawn again. None takes all.
         like_training: draw elements and counts with the frequencies of the training set.
-
-    Raises:
-        InputError: no training composition, or one that does not fit.
     """
 
     def __init__(
         self, training: np.ndarray, *, accept: Accept | None = None, like_training: bool = False
     ) -> None:
-        training = CompositionMatrix().read(training).checked()
-        chosen = training[:, list(ELEMENTS)]  # (n, 85)
+        super().__init__(training)
+        chosen = self.training[:, list(ELEMENTS)]  # (n, 85)
         self.accept = accept
         self.kinds = np.bincount((chosen > 0).sum(1), minlength=MOST + 1).astype(float)
         self.element, self.count = np.ones(len(ELEMENTS)), np.ones(MAX_COUNT)
@@ -44,20 +68,14 @@ class RandomFormulas:
             self.element = (chosen > 0).sum(0).astype(float)
             self.count = np.bincount(chosen[chosen > 0], minlength=MAX_COUNT + 1)[1:].astype(float)
 
-    def sample(self, n: int, *, seed: int = 0) -> Samples:
-        """Make n compositions: reduced counts.
-
-        Raises:
-            InputError: n below 1, or a rule that hardly anything passes.
-        """
-        rng, kept = np.random.default_rng(seed), np.zeros((0, elements.N_COLUMNS), dtype=np.int64)
-        size = max(at_least_one(n), 1000)
+    def _draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        kept, size = np.zeros((0, elements.N_COLUMNS), dtype=np.int64), max(n, 1000)
         for _ in range(TRIES):
             drawn = reduced(self._propose(size, rng))
             accepted = drawn if self.accept is None else drawn[self.accept(drawn)]
             kept = np.concatenate([kept, accepted])
             if len(kept) >= n:
-                return Samples.from_counts(kept[:n])
+                return kept[:n]
         raise InputError(
             f"{len(kept)} of {TRIES * size:,} random formulas were accepted: the rule is too "
             "strict for rejection"
@@ -75,31 +93,18 @@ class RandomFormulas:
         return counts
 
 
-class CopiedFormulas:
-    """Training formulas, drawn with replacement.
+class CopiedFormulas(FormulaBaseline):
+    """Training formulas, drawn with replacement."""
 
-    Args:
-        training: (n, 119) counts.
-    """
-
-    def __init__(self, training: np.ndarray) -> None:
-        self.training = np.asarray(training, dtype=np.int64)
-
-    def sample(self, n: int, *, seed: int = 0) -> Samples:
-        """Make n compositions: counts."""
-        return Samples.from_counts(
-            np.random.default_rng(seed).choice(self.training, at_least_one(n))
-        )
+    def _draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.choice(self.training, n)
 
 
-class ExchangedFormulas(CopiedFormulas):
+class ExchangedFormulas(FormulaBaseline):
     """Training formulas with one element exchanged as often as the training set exchanges it.
 
     Two formulas that differ in one element alone, with as many atoms of it, are a pair; an element
     a becomes b with the share that b has of all pairs of a. The counterpart of `IonExchange`.
-
-    Args:
-        training: (n, 119) counts.
 
     Raises:
         InputError: formulas without any pair.
@@ -125,9 +130,8 @@ class ExchangedFormulas(CopiedFormulas):
                 "nothing to count, so give more formulas, or use SubstitutedFormulas"
             )
 
-    def sample(self, n: int, *, seed: int = 0) -> Samples:
-        """Make n compositions: reduced counts; zeros where the new element was there already."""
-        rng, rows = np.random.default_rng(seed), np.arange(at_least_one(n))
+    def _draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        rows = np.arange(n)
         counts = rng.choice(self.training, size=n)
         free = (counts > 0) & self.often.any(1)
         old = np.where(free, rng.random(counts.shape), -1.0).argmax(1)
@@ -136,39 +140,27 @@ class ExchangedFormulas(CopiedFormulas):
         taken = counts[rows, new] > 0
         counts[rows, new], counts[rows, old] = counts[rows, old], 0
         counts[taken] = 0
-        return Samples.from_counts(reduced(counts), "two elements became one")
+        return counts
 
 
-class SubstitutedFormulas:
+class SubstitutedFormulas(FormulaBaseline):
     """Training formulas with every element swapped for another of its column of the table.
 
     Lanthanides are swapped among themselves, and so are actinides; an element alone in its column
     stays. Two elements that become one make a sample that is no formula.
-
-    Args:
-        training: (n, 119) counts.
-
-    Raises:
-        InputError: no training composition, or one that does not fit.
     """
 
     def __init__(self, training: np.ndarray) -> None:
-        self.training = CompositionMatrix().read(training).checked()
+        super().__init__(training)
         family, known = elements.families(), np.array(ELEMENTS)
         others = {z: known[(family[known] == family[z]) & (known != z)] for z in ELEMENTS}
         self.relatives = {z: found if len(found) else [z] for z, found in others.items()}
 
-    def sample(self, n: int, *, seed: int = 0) -> Samples:
-        """Make n compositions: reduced counts; zeros where two elements became one.
-
-        Raises:
-            InputError: n below 1.
-        """
-        rng = np.random.default_rng(seed)
-        counts = np.zeros((at_least_one(n), elements.N_COLUMNS), dtype=np.int64)
+    def _draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        counts = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
         for new, old in zip(counts, rng.choice(self.training, size=n), strict=True):
             held = np.flatnonzero(old).tolist()
             swap = [int(rng.choice(self.relatives[z])) for z in held]
             if len(set(swap)) == len(held):
                 new[swap] = old[held]
-        return Samples.from_counts(reduced(counts), "two elements became one")
+        return counts

@@ -73,11 +73,8 @@ def n_elements(counts: np.ndarray) -> np.ndarray:
 def _by_elements(kinds: np.ndarray, yes: np.ndarray, names: tuple[str, str]) -> pd.DataFrame:
     import pandas as pd
 
-    rows = []
-    for k in np.unique(kinds):
-        here = kinds == k
-        total, hits = int(here.sum()), int(yes[here].sum())
-        low, high = wilson(hits, total)
-        rows.append((int(k), total, hits, hits / total, float(low), float(high)))
-    columns = ["elements", *names, "share", "low", "high"]
-    return pd.DataFrame(rows, columns=columns).set_index("elements")
+    groups = pd.Series(yes, dtype=int).groupby(pd.Index(kinds, name="elements"))
+    table = groups.agg(["size", "sum"]).set_axis(list(names), axis=1)
+    total, hits = (table[name] for name in names)
+    low, high = wilson(hits, total)
+    return table.assign(share=hits / total, low=low, high=high)

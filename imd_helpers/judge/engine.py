@@ -110,18 +110,7 @@ def judge(
 
 
 class Run:
-    """One protocol on one set of samples: facts, values and reasons as they come in.
-
-    Attributes:
-        content: the samples; crystals as sampled until they are relaxed.
-        known: what novelty is measured against.
-        facts: fact -> (n,) int8, see `Report.facts`.
-        values: quantity -> (n,) float64.
-        reasons: fact -> sample -> why not.
-        seconds: fact -> computing time.
-        definitions: fact -> what it means.
-        left: samples that no step has filtered out yet.
-    """
+    """One protocol on one set of samples: facts, values and reasons as they come in."""
 
     def __init__(
         self,
@@ -133,7 +122,7 @@ class Run:
         progress: bool,
     ) -> None:
         self.samples, self.protocol = samples, protocol
-        self.reference = given.get("reference")
+        self.reference = given.get("reference")  # what coverage and distances compare with
         against = [kind for kind in given if kind in protocol.novel_to] or ["reference"]
         self.known = {kind: given[kind] for kind in against if kind in given}
         self.potentials = _checked(potentials)
@@ -141,13 +130,13 @@ class Run:
         known_facts = FACTS[protocol.content]
         asked = [(s, known_facts[lookup("fact", s.fact, known_facts)]) for s in protocol.steps]
         self.steps = [(step, fact) for step, fact in asked if fact.can(self)]
-        self.content: Any = samples.content
-        self.left = np.arange(len(samples))
-        self.facts: dict[str, np.ndarray] = {}
-        self.values: dict[str, np.ndarray] = {}
-        self.reasons: dict[str, dict[int, str]] = {}
-        self.seconds: dict[str, float] = {}
-        self.definitions = self._definitions()
+        self.content: Any = samples.content  # crystals as sampled until they are relaxed
+        self.left = np.arange(len(samples))  # that no step has filtered out yet
+        self.facts: dict[str, np.ndarray] = {}  # fact -> (n,) int8, see `Report.facts`
+        self.values: dict[str, np.ndarray] = {}  # quantity -> (n,) float64
+        self.reasons: dict[str, dict[int, str]] = {}  # fact -> sample -> why not
+        self.seconds: dict[str, float] = {}  # fact -> computing time
+        self.definitions = self._definitions()  # fact -> what it means
         self.pieces = Pieces(None)
 
     def _definitions(self) -> dict[str, dict[str, Any]]:

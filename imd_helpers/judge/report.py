@@ -262,18 +262,13 @@ def check_comparable(reports: Sequence[Report]) -> None:
 
 
 def _flat(definition: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    from pandas import json_normalize
+
     # through JSON, so that a report that was read back equals the one that was written
     plain = json.loads(json.dumps(_jsonable(definition)))
-    stages = [key for key in plain if key != "report"]
-    return {**_leaves(plain.pop("report"), ""), "stages": stages, **_leaves(plain, "")}
-
-
-def _leaves(values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    out = {}
-    for key, value in values.items():
-        inner = isinstance(value, dict) and value
-        out.update(_leaves(value, f"{prefix}{key}.") if inner else {f"{prefix}{key}": value})
-    return out
+    about, stages = json_normalize(plain.pop("report")), list(plain)
+    flat = [part.to_dict("records")[0] for part in (about, json_normalize(plain))]
+    return {**flat[0], "stages": stages, **flat[1]}
 
 
 def _short(value: Any) -> str:

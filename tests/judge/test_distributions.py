@@ -216,7 +216,7 @@ def test_wasserstein_lists_failures_and_takes_tiny_sets():
         dist.of_values(line(np.nan), line(1.0))
     with pytest.raises(UnknownNameError, match="density"):
         dist.wasserstein(crystals, crystals, "densty")
-    with pytest.raises(InputError, match="resamples = 1"):
+    with pytest.raises(InputError, match="resamples=1"):
         dist.of_values(line(1.0), line(1.0), 1)
 
 

@@ -110,7 +110,7 @@ def test_a_cluster_that_is_not_there(samples, known, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"workers": 0}, "at least one process"),
+        ({"workers": 0}, "workers=0: must be a whole number of at least 1"),
         ({"workers": 2, "scheduler": "tcp://localhost:8786"}, "give one of the two"),
     ],
 )

@@ -238,7 +238,7 @@ def test_crystals_can_be_a_stream_too():
     ("source", "options", "message"),
     [
         (lambda: Stream(Dice(), 0), {}, "at least one sample"),
-        (lambda: Stream(Dice(), 10), {"workers": 0}, "workers = 0"),
+        (lambda: Stream(Dice(), 10), {"workers": 0}, "workers=0"),
         (lambda: "NaCl", {}, "one formula"),
         (lambda: [], {}, "at least one"),
         (lambda: np.zeros((3, 5), dtype=int), {}, "shape"),
