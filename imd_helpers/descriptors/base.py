@@ -291,7 +291,7 @@ def atomic_numbers(name: str, given: Any) -> tuple[int, ...]:
     except (TypeError, ValueError, OverflowError):
         good = False
     if not good or not all(1 <= z < elements.N_COLUMNS for z in numbers):
-        raise InputError(f"{name}={given!r}: give different atomic numbers of 1 to 118")
+        raise InputError(f"{name}={given!r}: give atomic numbers of 1 to 118, each of them once")
     return numbers
 
 
