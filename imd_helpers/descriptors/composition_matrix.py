@@ -118,7 +118,8 @@ class CompositionMatrix(Descriptor):
         counts = np.zeros((len(chosen), elements.N_COLUMNS), dtype=np.int8)
         counts[:, list(ELEMENTS)] = np.where(ok[:, None], chosen, 0)
         reasons = [""] * len(chosen)
-        mark(reasons, ok, lambda i: _number(kinds[i]))
+        names = ["no element", "1 element", *(f"{k} elements" for k in range(2, len(ELEMENTS) + 1))]
+        mark(reasons, ok, lambda i: f"{names[kinds[i]]}: a formula has {FEWEST} to {MOST}")
         return Samples(counts, ok, tuple(reasons))
 
     def _chosen(self, part: Tensor) -> Tensor:
@@ -149,11 +150,5 @@ def _misfit(counts: np.ndarray) -> str:
             "matrix, H to Pu without He Ne Ar Kr Po At Rn Fr Ra"
         )
     if not FEWEST <= len(found) <= MOST:
-        return f"{listed or 'no atoms'}: {_number(len(found))}"
+        return f"{listed or 'no atoms'}: a formula has {FEWEST} to {MOST} elements"
     return f"{listed}: the matrix holds 1 to {MAX_COUNT} atoms of an element"
-
-
-def _number(found: int) -> str:
-    """What is wrong with a number of elements."""
-    what = f"{found} elements" if found > 1 else "1 element" if found else "no element"
-    return f"{what}: a formula has {FEWEST} to {MOST} elements"

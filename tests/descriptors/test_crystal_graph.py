@@ -237,20 +237,6 @@ def test_a_long_empty_cell_finds_neighbours_beyond_the_first_sphere():
     assert len(few.distance) == 4
 
 
-@pytest.mark.parametrize(
-    ("options", "says"),
-    [
-        ({"cutoff": 0.0}, "longest edge must be positive"),
-        ({"cutoff": float("nan")}, "longest edge must be positive"),
-        ({"neighbours": 0}, "None takes all within the cutoff"),
-        ({"tie": -1.0}, "or 0 for none"),
-    ],
-)
-def test_options(real, options, says):
-    with pytest.raises(InputError, match=says):
-        crystal_graph(real[:1], **options)
-
-
 def test_speed(real):
     """A compiled loop, hundreds of times faster than pymatgen's objects; a wide margin is asked."""
     crystal_graph(real[:5])
