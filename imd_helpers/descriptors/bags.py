@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..crystals import elements
 from ..runtime import InputError, lookup
-from .base import need
+from .base import Descriptor, need
 from .coulomb import POWER
 from .molecules import MoleculeBatch, read_molecules
 
@@ -33,8 +33,11 @@ DEPTH = 70.0  # kcal/mol for each bond order: depth of UFF's Morse potential
 FOLDS = {"SP": 1, "SP2": 3, "SP3D2": 4}  # of the angle term; the others have the general form
 
 
-class _Padded:
+class _Padded(Descriptor):
     """Bags of different lengths as one vector."""
+
+    dtype = torch.float64
+    piece = 1
 
     def __init__(self) -> None:
         self.sizes: dict[Bag, int] = {}
@@ -52,26 +55,20 @@ class _Padded:
         self.sizes = dict(sorted(sizes.items()))
         return self
 
-    def encode(self, molecules: Any) -> Tensor:
-        """(batch, *shape) float64.
-
-        Raises:
-            InputError: not fitted, or a bag is longer than any that was seen by `fit`.
-        """
+    def _write(self, batch: Any) -> Tensor:
         if not self.sizes:
             raise InputError("the bags have no sizes yet: call fit with all molecules first")
         starts = dict(zip(self.sizes, np.cumsum([0, *self.sizes.values()]).tolist(), strict=False))
-        out = torch.zeros(len(molecules), *self.shape, dtype=torch.float64)
-        for i, bags in enumerate(self.bags(molecules)):
-            for bag, values in bags.items():
-                if len(values) > self.sizes.get(bag, 0):
-                    raise InputError(
-                        f"molecule {i} has {len(values)} of {'-'.join(bag)}, but the bags were "
-                        f"fitted for {self.sizes.get(bag, 0)}: fit on all molecules (sizes need no "
-                        "targets, so that nothing leaks)"
-                    )
-                ordered = sorted(values, key=lambda value: -abs(value))
-                out[i, starts[bag] : starts[bag] + len(values)] = torch.tensor(ordered)
+        out = torch.zeros(1, *self.shape, dtype=torch.float64)
+        for bag, values in self.bags(batch)[0].items():
+            room = self.sizes.get(bag, 0)
+            if len(values) > room:
+                raise InputError(
+                    f"{len(values)} of {'-'.join(bag)}, but the bags were fitted for {room}: fit "
+                    "on all molecules (sizes need no targets, so that nothing leaks)"
+                )
+            ordered = sorted(values, key=lambda value: -abs(value))
+            out[0, starts[bag] : starts[bag] + len(values)] = torch.tensor(ordered)
         return out
 
     @property
@@ -94,8 +91,15 @@ class BondBags(_Padded):
         Hansen et al., J. Phys. Chem. Lett. 6 (2015) 2326.
     """
 
+    def _read(self, things: MoleculeBatch) -> tuple[MoleculeBatch, list[str]]:
+        return read_molecules(things)
+
     def bags(self, molecules: MoleculeBatch) -> list[Bags]:
-        """Entries of each Coulomb matrix, by element and by pair of elements."""
+        """Entries of each Coulomb matrix, by element and by pair of elements.
+
+        Raises:
+            InputError: a molecule is broken.
+        """
         molecules, reasons = read_molecules(molecules)
         for i, reason in enumerate(reasons):
             if reason:
@@ -130,6 +134,14 @@ class ForceFieldBags(_Padded):
     def __init__(self, *, angles: bool = True, torsions: bool = True) -> None:
         super().__init__()
         self.kinds = ["atom", "bond", "pair"] + ["angle"] * angles + ["torsion"] * torsions
+
+    def _read(self, things: Sequence[Mol]) -> tuple[np.ndarray, list[str]]:
+        if not isinstance(things, list | tuple) or len(things) == 0:
+            raise InputError(f"{type(things).__name__} given: give a list of RDKit molecules")
+        batch = np.empty(len(things), dtype=object)
+        batch[:] = things
+        missing = "no RDKit molecule: to_rdkit says why"
+        return batch, ["" if hasattr(one, "GetAtoms") else missing for one in things]
 
     def bags(self, molecules: Sequence[Mol]) -> list[Bags]:
         """The terms of RDKit molecules with all hydrogens and one conformer (see `to_rdkit`).

@@ -62,7 +62,7 @@ class Descriptor:
             except InputError as error:
                 if len(rows) > 1:
                     raise
-                reasons[int(rows)] = str(error)
+                reasons[rows[0]] = str(error)
         return Samples.from_reasons(out, reasons)
 
     def encode(self, things: Any) -> Tensor:
@@ -218,7 +218,7 @@ def mark(reasons: list[str], passed: Tensor | np.ndarray, text: Callable[[int], 
 
 def mark_overlaps(reasons: list[str], crystals: CrystalBatch) -> None:
     """Write which of the crystals without a reason have atoms that are too close."""
-    good = without(reasons).numpy()
+    good = without(reasons)
     if len(good) == 0:
         return
     contact, pair = closest_contact(crystals[good])
@@ -248,9 +248,9 @@ def first_of(*reasons: Sequence[str]) -> list[str]:
     return [next(filter(None, row), "") for row in zip(*reasons, strict=True)]
 
 
-def without(reasons: Sequence[str]) -> Tensor:
+def without(reasons: Sequence[str]) -> np.ndarray:
     """Rows that have no reason."""
-    return torch.as_tensor(np.flatnonzero([reason == "" for reason in reasons]))
+    return np.flatnonzero([reason == "" for reason in reasons])
 
 
 # ---- settings
@@ -291,7 +291,7 @@ def atomic_numbers(name: str, given: Any) -> tuple[int, ...]:
     except (TypeError, ValueError, OverflowError):
         good = False
     if not good or not all(1 <= z < elements.N_COLUMNS for z in numbers):
-        raise InputError(f"{name}={given!r}: give different atomic numbers of 1 to 118")
+        raise InputError(f"{name}={given!r}: give atomic numbers of 1 to 118, each of them once")
     return numbers
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from ..crystals import CrystalBatch, elements
 from ..crystals import compositions as comps
 from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
-from .base import Descriptor, read_counts
+from .base import Descriptor, mark, read_counts
 
 _LEFT_OUT = {2, 10, 18, 36, 84, 85, 86, 87, 88}  # He Ne Ar Kr Po At Rn Fr Ra
 ELEMENTS: tuple[int, ...] = tuple(z for z in range(1, 95) if z not in _LEFT_OUT)  # H … Pu
@@ -34,19 +35,6 @@ RULES = ("published", "argmax")
 LOW, HIGH = 0.2, 1.0  # values that count as 1 by the published rule
 HALF = 0.5  # the same for argmax
 ROWS = 4096  # matrices worked on at once: they fit into the cache
-
-_REASONS = np.array(
-    [
-        "no element: every row is empty",
-        f"1 element: a formula has {FEWEST} to {MOST}",
-        *[""] * (MOST - FEWEST + 1),
-        *(
-            f"{k} elements: a formula has {FEWEST} to {MOST}"
-            for k in range(MOST + 1, len(ELEMENTS) + 1)
-        ),
-    ],
-    dtype=object,
-)
 
 
 @dataclass(frozen=True)
@@ -69,51 +57,46 @@ class CompositionMatrix(Descriptor):
 
     # ---- composition -> tensor
 
-    def encode_all(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Samples:
-        """(batch, 85, 8) float32: compositions that do not fit are zeros, with a reason.
-
-        Formulas and (batch, 119) counts are taken as they are written; those of crystals are
-        reduced first, because a cell may be any multiple of the formula.
-
-        Raises:
-            InputError: as `read`.
-        """
-        read = self.read(compositions)
-        return Samples(self.matrices(read.counts), read.ok, read.reasons)
-
     def read(self, compositions: Sequence[str] | np.ndarray | CrystalBatch) -> Samples:
         """Counts that fit the matrix, without the matrices: the form to keep many in.
 
-        A composition fails when it is no formula, or holds an element outside the 85, less than 2
-        or more than 8 elements, or more than 8 atoms of one.
+        Formulas and (batch, 119) counts are taken as they are written; those of crystals are
+        reduced first, because a cell may be any multiple of the formula. A composition fails when
+        it is no formula, or holds an element outside the 85, less than 2 or more than 8 elements,
+        or more than 8 atoms of one.
 
         Raises:
             InputError: nothing given, or counts of another shape or type.
         """
-        if isinstance(compositions, str):
-            raise InputError(f"{compositions!r} is one formula: give a list, [{compositions!r}]")
-        if not hasattr(compositions, "__getitem__") or isinstance(compositions, dict):
+        counts, reasons = self._read(compositions)
+        return Samples.from_reasons(counts, reasons)
+
+    def _read(self, things: Any) -> tuple[np.ndarray, list[str]]:
+        if isinstance(things, str):
+            raise InputError(f"{things!r} is one formula: give a list, [{things!r}]")
+        if isinstance(things, dict) or not hasattr(things, "__getitem__"):
             raise InputError(
-                f"{type(compositions).__name__} given: give a list of formulas, (n, 119) counts or "
-                "a CrystalBatch"
+                f"{type(things).__name__} given: give a list of formulas, (n, 119) counts or a "
+                "CrystalBatch"
             )
-        if len(compositions) == 0:
+        if len(things) == 0:
             raise InputError("no compositions given: give at least one formula")
-        reasons: dict[int, str] = {}
-        if isinstance(compositions, CrystalBatch):
-            counts, unknown = read_counts(compositions)
-            reasons = {i: why for i, why in enumerate(unknown) if why}
+        reasons = [""] * len(things)
+        if isinstance(things, CrystalBatch):
+            counts, reasons = read_counts(things)
             counts = comps.reduced(counts)
-        elif isinstance(compositions[0], str):
-            counts, reasons = comps.parse(compositions)
+        elif isinstance(things[0], str):
+            counts, unread = comps.parse(things)
+            for i, reason in unread.items():
+                reasons[i] = reason
         else:
-            counts = comps.checked(compositions)
-        for i in np.flatnonzero(~fits(counts)).tolist():
-            reasons.setdefault(i, _misfit(counts[i]))
-        ok = np.ones(len(counts), dtype=bool)
-        ok[list(reasons)] = False
-        small = np.where(ok[:, None], counts, 0).astype(np.int8)
-        return Samples(small, ok, tuple(reasons.get(i, "") for i in range(len(counts))))
+            counts = comps.checked(things)
+        mark(reasons, fits(counts), lambda i: _misfit(counts[i]))
+        good = np.array([reason == "" for reason in reasons])
+        return np.where(good[:, None], counts, 0).astype(np.int8), reasons
+
+    def _write(self, batch: np.ndarray) -> Tensor:
+        return self.matrices(batch)
 
     @staticmethod
     def matrices(counts: np.ndarray) -> Tensor:
@@ -134,17 +117,18 @@ class CompositionMatrix(Descriptor):
         ok = (kinds >= FEWEST) & (kinds <= MOST)
         counts = np.zeros((len(chosen), elements.N_COLUMNS), dtype=np.int8)
         counts[:, list(ELEMENTS)] = np.where(ok[:, None], chosen, 0)
-        return Samples(counts, ok, tuple(_REASONS[kinds]))
+        reasons = [""] * len(chosen)
+        names = ["no element", "1 element", *(f"{k} elements" for k in range(2, len(ELEMENTS) + 1))]
+        mark(reasons, ok, lambda i: f"{names[kinds[i]]}: a formula has {FEWEST} to {MOST}")
+        return Samples(counts, ok, tuple(reasons))
 
     def _chosen(self, part: Tensor) -> Tensor:
         """(batch, 85) int8 count of each element, 0 where it is absent."""
         if self.rule == "published":
             size = torch.arange(1, MAX_COUNT + 1, dtype=torch.int8, device=part.device)
-            chosen = (((part >= LOW) & (part <= HIGH)) * size).amax(2)  # (batch, 85)
-        else:
-            value, place = part.max(2)
-            chosen = torch.where(value > HALF, place + 1, 0).to(torch.int8)
-        return chosen
+            return (((part >= LOW) & (part <= HIGH)) * size).amax(2)
+        value, place = part.max(2)
+        return torch.where(value > HALF, place + 1, 0).to(torch.int8)
 
 
 def fits(counts: np.ndarray) -> np.ndarray:

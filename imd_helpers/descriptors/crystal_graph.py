@@ -110,11 +110,6 @@ class CrystalGraph:
             )
         return self
 
-    @property
-    def n_sites(self) -> Tensor:
-        """(crystals,) number of sites."""
-        return torch.bincount(self.site_crystal, minlength=len(self))
-
     def site_features(self) -> Tensor:
         """(sites, features) float32: CubicGAN's properties, each scaled to [0, 1] over H to Og."""
         raw = elements.features("cubicgan")

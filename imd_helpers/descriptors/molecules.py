@@ -57,7 +57,14 @@ class MoleculeBatch:
         charges = torch.zeros(len(numbers), width, dtype=torch.long)
         for i, (xyz, z) in enumerate(zip(positions, numbers, strict=True)):
             xyz_, z_ = np.asarray(xyz, float), np.asarray(z)
-            _check_molecule(i, xyz_, z_)
+            if z_.ndim != 1 or len(z_) == 0 or xyz_.shape != (len(z_), 3):
+                raise InputError(
+                    f"molecule {i}: positions {xyz_.shape} and numbers {z_.shape}; expected "
+                    "(atoms, 3) and (atoms,) with at least one atom"
+                )
+            reason = _broken(xyz_, z_) if z_.all() else "atomic number 0, must be from 1 to 118"
+            if reason:
+                raise InputError(f"molecule {i}: {reason}; repair or drop it")
             places[i, : len(z_)] = torch.as_tensor(xyz_)
             charges[i, : len(z_)] = torch.as_tensor(z_.astype(np.int64))
         return cls(places, charges)
@@ -216,14 +223,3 @@ def _broken(xyz: np.ndarray, numbers: np.ndarray) -> str:
             "is one of them given twice, or are the units not Å?"
         )
     return ""
-
-
-def _check_molecule(index: int, xyz: np.ndarray, numbers: np.ndarray) -> None:
-    if numbers.ndim != 1 or len(numbers) == 0 or xyz.shape != (len(numbers), 3):
-        raise InputError(
-            f"molecule {index}: positions {xyz.shape} and numbers {numbers.shape}; expected "
-            "(atoms, 3) and (atoms,) with at least one atom"
-        )
-    reason = _broken(xyz, numbers) if (numbers != 0).all() else "atomic number 0, must be 1 to 118"
-    if reason:
-        raise InputError(f"molecule {index}: {reason}; repair or drop it")

@@ -25,12 +25,8 @@ GAP = 3.0  # Å between the parts of a salt
 ORDERS = {"-": 1.0, "=": 2.0, "#": 3.0, ":": 1.5, "$": 4.0, "/": 1.0, "\\": 1.0}
 
 
-def _well_known() -> dict[str, str]:
-    with data_path("molecules", "well_known.csv").open(newline="") as file:
-        return {row["name"]: row["smiles"] for row in csv.DictReader(file)}
-
-
-WELL_KNOWN = _well_known()  # SMILES by common name
+_LINES = data_path("molecules", "well_known.csv").read_text(encoding="utf-8").splitlines()
+WELL_KNOWN = {row["name"]: row["smiles"] for row in csv.DictReader(_LINES)}  # by common name
 
 
 def tokenize(text: str) -> list[str]:

@@ -132,7 +132,7 @@ class VoxelGrid(Descriptor):
         prepared, cart, reasons = self._prepare(crystals)
         out = torch.zeros(len(prepared), *self.shape, device=prepared.lattice.device)
         cell, sites = self.split(out)
-        for rows in without(reasons).split(CHUNK):
+        for rows in torch.as_tensor(without(reasons)).split(CHUNK):
             some = prepared[rows]
             cell[rows, 0] = self.cell_grids(some.lattice)
             sites[rows] = self._site_grids(some, cart[rows])

@@ -240,7 +240,7 @@ def test_input_errors():
         ((0,), (1,)),
         ((8,), (1, 2)),
     ):
-        with pytest.raises(InputError, match=r"different atomic numbers|one of each|whole number"):
+        with pytest.raises(InputError, match=r"each of them once|one of each|whole number"):
             CoordinateMatrix(numbers, slots)
     with pytest.raises(InputError, match="one of each"):
         Samples(torch.zeros(2, 3), np.ones(1, bool), ("",))

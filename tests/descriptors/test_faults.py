@@ -74,9 +74,10 @@ OF_MOLECULES = {
     "Coulomb": (coulomb.CoulombMatrix(4), WATER),
     "eigenvalues": (coulomb.CoulombMatrix(4, order="eigenvalues"), WATER),
     "SOAP": (soap.Soap(["H", "O"], n_max=3, l_max=1), WATER),
+    "bonds": (bags.BondBags().fit(WATER), WATER),
 }
 ALL = OF_CRYSTALS | OF_MOLECULES
-ONE_WAY = ("sine", "Ewald", "eigenvalues", "SOAP")
+ONE_WAY = ("sine", "Ewald", "eigenvalues", "SOAP", "bonds")
 
 
 def _edited(batch, **edits):
