@@ -7,6 +7,7 @@ the place of what is no composition, so that n things stay n rows.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cache
@@ -150,6 +151,16 @@ def keys(counts: np.ndarray) -> list[bytes]:
     """One key a composition, for sets and dicts: equal for multiples; empty for a row of zeros."""
     lowest = reduced(counts).astype(np.int32)
     return [row.tobytes() if some else b"" for row, some in zip(lowest, lowest.any(1), strict=True)]
+
+
+def occurrence(keys: Sequence[bytes]) -> np.ndarray:
+    """(n,) how many equal keys stand before each."""
+    seen: Counter[bytes] = Counter()
+    out = np.empty(len(keys), dtype=np.int64)
+    for i, key in enumerate(keys):
+        out[i] = seen[key]
+        seen[key] += 1
+    return out
 
 
 def first_rows(counts: np.ndarray) -> np.ndarray:

@@ -74,7 +74,7 @@ def _check_values(name: str, array: np.ndarray, holds: str, sizes: dict[str, int
         return
     kinds = {"real": "f", "cell": "f", "bool": "b"}.get(holds, "iu")
     first, _, end = holds.partition(":")
-    if holds == "real" and array.ndim == 0 or ":" in holds and not end:
+    if (holds == "real" and array.ndim == 0) or (":" in holds and not end):
         kinds = "fiu"
     if array.dtype.kind not in kinds:
         raise InputError(f"{name} holds {array.dtype}, not {holds}: {REMEDY}")
