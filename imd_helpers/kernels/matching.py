@@ -259,9 +259,12 @@ def _longer(array):
 
 
 @jit
-def _cosine(v, w):
-    """Of the angle between two rows of `lattice_vectors`."""
-    return (v[3] * w[3] + v[4] * w[4] + v[5] * w[5]) / (v[6] * w[6])
+def _cosine(found, p, i, q, j):
+    """Of the angle between vector i for edge p and vector j for edge q of `lattice_vectors`."""
+    both = 0.0
+    for m in range(3, 6):
+        both += found[p, i, m] * found[q, j, m]
+    return both / (found[p, i, 6] * found[q, j, 6])
 
 
 # ---- primitive cells
@@ -889,7 +892,9 @@ def _sites_match(frac, inverse, two, turns, anchor, bounds, groups, average, vol
 def _map(frac, inverse, first, last, mapped, whole):
     """Sites in the coordinates of another cell."""
     for s in range(first, last):
-        row_times(frac[s], inverse, mapped[s])
+        x, y, z = frac[s, 0], frac[s, 1], frac[s, 2]
+        for k in range(3):
+            mapped[s, k] = x * inverse[0, k] + y * inverse[1, k] + z * inverse[2, k]
     _turns(mapped, first, last, whole)
 
 
@@ -914,25 +919,32 @@ def fit(lattice, frac, parameters, two, turns, anchor, bounds, groups, ltol, sto
         low[k] = math.cos(math.radians(min(180.0, parameters[3 + k] + angle_tol)))
         high[k] = math.cos(math.radians(max(0.0, parameters[3 + k] - angle_tol)))
     for i in range(number[0]):
-        a = found[0, i]
-        if a[0] < 0 or (a[0] == 0 and (a[1] < 0 or (a[1] == 0 and a[2] < 0))):
+        a0, a1, a2 = found[0, i, 0], found[0, i, 1], found[0, i, 2]
+        if a0 < 0 or (a0 == 0 and (a1 < 0 or (a1 == 0 and a2 < 0))):
             continue  # a mapping and its inversion are looked at together
         for j in range(number[1]):
-            b = found[1, j]
-            cg = _cosine(a, b)
+            cg = _cosine(found, 0, i, 1, j)
             if not low[2] <= cg <= high[2]:
                 continue
             for k in range(number[2]):
-                c = found[2, k]
-                ca, cb = _cosine(b, c), _cosine(a, c)
+                ca, cb = _cosine(found, 1, j, 2, k), _cosine(found, 0, i, 2, k)
                 if not (low[0] <= ca <= high[0] and low[1] <= cb <= high[1]):
                     continue
                 for m in range(3):
-                    trial[0, m], trial[1, m], trial[2, m] = a[m], b[m], c[m]
+                    trial[0, m], trial[1, m] = found[0, i, m], found[1, j, m]
+                    trial[2, m] = found[2, k, m]
                 if abs(abs(determinant(trial)) - 1.0) > 0.5:
                     continue
                 volume = _average_cell(
-                    a[6], b[6], c[6], ca, cb, cg, parameters[:3], cosines, average
+                    found[0, i, 6],
+                    found[1, j, 6],
+                    found[2, k, 6],
+                    ca,
+                    cb,
+                    cg,
+                    parameters,
+                    cosines,
+                    average,
                 )
                 if volume == 0.0:
                     continue
