@@ -59,6 +59,21 @@ def whole(name: str, value: Any, *, least: int = 0) -> int:
     return int(value)
 
 
+def not_negative(name: str, value: Any) -> float:
+    """A setting that measures something.
+
+    Raises:
+        InputError: it is no finite number, or negative.
+    """
+    try:
+        fits = 0 <= float(value) < float("inf")
+    except (TypeError, ValueError):
+        fits = False
+    if not fits or isinstance(value, str):
+        raise InputError(f"{name}={value!r}: must be a finite number of at least 0")
+    return float(value)
+
+
 def data_path(*parts: str) -> Path:
     """Path of a file of the embedded data: inside the installed wheel, else in the repository.
 

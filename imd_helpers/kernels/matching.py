@@ -541,6 +541,8 @@ def reduce_batch(lattice, frac, code, start, primitive, scale, cells, parameters
     count = np.zeros(128, dtype=np.int64)
     for c in range(len(lattice)):
         x, z = frac[start[c] : start[c + 1]], code[start[c] : start[c + 1]]
+        if len(x) == 0:
+            continue  # a broken crystal, of which nothing was given
         given, given_code = x.copy(), z.copy()
         status[c], n = _reduce(lattice[c], x, z, primitive, cells[c])
         if status[c] != OK:

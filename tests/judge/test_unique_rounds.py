@@ -1,4 +1,4 @@
-"""Uniqueness of many crystals of one composition: in rounds, with the verdicts of the plain loop."""
+"""Uniqueness of many crystals of one composition: in rounds, verdicts of the plain loop."""
 
 import numpy as np
 import pytest

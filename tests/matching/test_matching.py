@@ -11,6 +11,7 @@ from imd_helpers.crystals import CrystalBatch, symmetry
 from imd_helpers.kernels import matching as _matching
 from imd_helpers.matching import cells as matching
 from imd_helpers.matching.cells import NONE, MatchSettings
+from imd_helpers.runtime import InputError
 
 
 def crystal(lattice, frac, numbers):
@@ -329,6 +330,13 @@ def test_odd_but_whole_crystals_are_compared():
 
 
 # ---- the parts
+
+
+@pytest.mark.parametrize("name", ["ltol", "stol", "angle_tol"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, "0.2", None])
+def test_tolerances_are_numbers(name, value):
+    with pytest.raises(InputError, match=f"{name}=.*at least 0"):
+        MatchSettings(**{name: value})
 
 
 def test_definition_names_semantics_and_code():
