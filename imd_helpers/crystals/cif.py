@@ -91,8 +91,8 @@ def _crystal(tags: Tags) -> CrystalBatch:
         raise InputError(found[0][2])
     if len(kept) > 1:
         raise InputError(
-            f"{_one(tags, *NAMES, *NUMBERS)!r} has two settings, and nothing says which is meant: name one, "
-            "as in 'F d -3 m :2', or list the operators"
+            f"{_one(tags, *NAMES, *NUMBERS)!r} has two settings, and nothing says which is meant: "
+            "name one, as in 'F d -3 m :2', or list the operators"
         )
     z, places = kept[0]
     chi = np.nan_to_num(elements.column("electronegativity"), nan=np.inf)

@@ -315,6 +315,8 @@ def test_malformed_crystals_fail_alone_and_say_why(real):
     assert sorted(cells.failed) == list(range(n))
     assert all(len(why) > 15 for why in cells.failed.values())
     assert (cells.n_sites[:n] == 0).all()
+    broken = cells.n_sites == 0  # the anchor is one of the sites, where there are some
+    assert ((cells.anchor < cells.n_sites) | broken & (cells.anchor == 0)).all()
     assert same_structure(batch, batch).tolist() == [False] * n + [True] * 10
     first = matching.first_matches(cells, matching.buckets(cells))
     assert first.tolist() == [-1] * (n + 5) + list(range(n, n + 5))
