@@ -266,3 +266,15 @@ def test_a_file_of_which_nothing_can_be_read(name, content, message, tmp_path):
 def test_a_folder_without_crystals(tmp_path):
     with pytest.raises(InputError, match="holds no file of crystals"):
         files.read(tmp_path)
+
+
+@pytest.mark.parametrize("number", [0, 119, -1, 10**9])
+def test_an_atomic_number_of_no_element_is_named(tmp_path, number):
+    head = '2\nLattice="4 0 0 0 4 0 0 0 4" Properties=Z:I:1:pos:R:3\n'
+    frames = [f"{head}11 0 0 0\n{z} 2 2 2\n" for z in (17, number, 9)]
+    path = tmp_path / "some.extxyz"
+    path.write_text("".join(frames))
+    found = files.read(path)
+    assert found.ok.tolist() == [True, False, True]
+    assert "frame 2: atom 2 is" in found.reasons[1]
+    assert found.crystals.numbers[[0, 2]].tolist() == [[11, 17], [11, 9]]

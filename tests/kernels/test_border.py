@@ -87,6 +87,15 @@ FREE = {
 }  # fmt: skip
 
 
+LONE = {  # of any length: nothing else is as long
+    "crystals.minkowski_batch": "lattice",
+    "charges.neutral_batch": "counts",
+    "formulas.parse_batch": "text",
+    "grids.add_pairs": "frac",
+    "matching.first_matches": "rows",
+}
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_right_arguments_pass(name):
     entry(name)(*copies(ENTRIES[name]))
@@ -102,6 +111,8 @@ def test_wrong_arguments_are_refused(name):
             array = np.asarray(wrong)
             fills = names[place] in FREE and name != "matching.first_matches"
             if array.shape == np.shape(value) and (fills or names[place] == "first"):
+                continue
+            if names[place] == LONE.get(name) and len(array) == 2 * len(value):
                 continue
             if np.ndim(value) == 0 and names[place] in ("k", "n") and array > 0:
                 continue  # its outputs have another size then, which is what is refused
