@@ -122,7 +122,7 @@ def test_wrong_arguments_are_refused(name):
                 function(*arguments)
             assert len(str(error.value)) > 30
             tried += 1
-    assert tried >= 4
+    assert tried >= 3
 
 
 def test_every_compiled_function_that_the_package_calls_has_a_border():
@@ -196,7 +196,7 @@ def test_one_crystal_without_an_element_spoils_no_other(name, z):
 @pytest.mark.parametrize("name", ["closest contact", "images", "neighbour distances", "graph",
                                   "unique", "space groups"])  # fmt: skip
 def test_one_lattice_for_two_crystals_is_refused(name):
-    with pytest.raises(InputError, match="lattice"):
+    with pytest.raises(InputError, match=r"lattice|crystals = 1"):
         {**CALLS, **TOLERANT}[name](batch(lattices=1))
 
 
