@@ -68,8 +68,9 @@ def number(
     least: float = -math.inf,
     below: float = math.inf,
     most: float = math.inf,
+    why: str = "",
 ) -> float:
-    """A setting that is a finite number between bounds.
+    """A setting that is a finite number between bounds; ``why`` says what to choose.
 
     Raises:
         InputError: it is no number, NaN, infinite, or out of bounds.
@@ -78,10 +79,12 @@ def number(
         fits = bool(above < value < below and least <= value <= most)
     except (TypeError, ValueError):
         fits = False
-    if not fits:
+    if not fits or isinstance(value, bool | str):
         bounds = {"above": above, "at least": least, "below": below, "at most": most}
         rule = " and ".join(f"{word} {x:g}" for word, x in bounds.items() if math.isfinite(x))
-        raise InputError(f"{name}={value!r}: must be a finite number{rule and ', '}{rule}")
+        raise InputError(
+            f"{name}={value!r}: must be a finite number{rule and ' '}{rule}{why and ', ' + why}"
+        )
     return float(value)
 
 

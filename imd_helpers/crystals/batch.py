@@ -116,6 +116,14 @@ class CrystalBatch:
         rows = rows_of(index, len(self), self.lattice.device)
         return CrystalBatch(self.lattice[rows], self.frac[rows], self.numbers[rows])
 
+    def narrow(self, rows: np.ndarray) -> CrystalBatch:
+        """Some crystals, by indices, with no more padding than they need."""
+        numbers = self.numbers[torch.as_tensor(rows)]
+        filled = (numbers != 0).any(0).nonzero()
+        most = int(filled[-1]) + 1 if len(filled) else 1
+        part = CrystalBatch(self.lattice, self.frac[:, :most], self.numbers[:, :most])[rows]
+        return CrystalBatch(part.lattice, part.frac.contiguous(), part.numbers.contiguous())
+
     def __iter__(self) -> Iterator[CrystalBatch]:
         return (self[i] for i in range(len(self)))
 

@@ -19,10 +19,11 @@ from ..runtime import InputError
 from . import elements
 from .batch import FULL_OCCUPANCY, CrystalBatch
 from .geometry import closest_contact
+from .symmetry import N_SPACE_GROUPS
 
 MERGE = 0.1  # Å: images of one site that are closer stand on one special position
 SAME_PLACE = 0.01  # Å: two listed sites that are closer are one place
-LEAST_VOLUME = 1e-6  # Å^3
+LEAST_VOLUME = 1e-4  # of the box with the same edges
 METRIC = 0.02  # how far an operator may change the cell's dot products, of their mean
 THIRDS, NEAR_THIRD = (1 / 3, 2 / 3), 1e-4  # 0.3333 is a third with four digits
 CRYSTAL = re.compile(r"(?mi)^\s*(_cell[_.]length_a|_atom_site)")
@@ -31,6 +32,7 @@ FIELD = re.compile(r"(?ms)^;.*?^;")
 SITES, UNITS = "_atom_site_", "_cell_formula_units_z"
 GROUPS = ("_space_group_", "_symmetry_", "_symmetry_space_group_")
 NAMES = [f"{g}name_{kind}" for g in GROUPS for kind in ("h-m_alt", "h-m_full", "h-m", "h-m_ref")]
+NUMBERS = [f"{g}{n}" for g in GROUPS for n in ("it_number", "int_tables_number")]
 OPERATORS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
 
 Tags = dict[str, list[str]]
@@ -89,8 +91,8 @@ def _crystal(tags: Tags) -> CrystalBatch:
         raise InputError(found[0][2])
     if len(kept) > 1:
         raise InputError(
-            f"{_one(tags, *NAMES)!r} has two settings, and nothing says which is meant: name one, "
-            "as in 'F d -3 m :2', or list the operators"
+            f"{_one(tags, *NAMES, *NUMBERS)!r} has two settings, and nothing says which is meant: "
+            "name one, as in 'F d -3 m :2', or list the operators"
         )
     z, places = kept[0]
     chi = np.nan_to_num(elements.column("electronegativity"), nan=np.inf)
@@ -117,7 +119,7 @@ def _lattice(tags: Tags) -> np.ndarray:
     values = [_number(name, _one(tags, name)) for name in names]
     closed = min(values) > 0 and max(values[3:]) < 180
     matrix = Lattice.from_parameters(*values).matrix if closed else np.zeros((3, 3))
-    if not abs(np.linalg.det(matrix)) > LEAST_VOLUME:
+    if not abs(np.linalg.det(matrix)) > LEAST_VOLUME * np.prod(values[:3]):
         raise InputError(
             f"lengths {values[:3]} Å and angles {values[3:]}° close no cell: correct them"
         )
@@ -199,8 +201,7 @@ def _symmetries(tags: Tags, lattice: np.ndarray) -> list[Operators]:
     """
     listed = next((tags[tag] for tag in OPERATORS if any(tags.get(tag, ""))), None)
     hall = _one(tags, *(f"{g}name_hall" for g in GROUPS))
-    name = _one(tags, *NAMES)
-    number = _one(tags, *(f"{g}{n}" for g in GROUPS for n in ("it_number", "int_tables_number")))
+    name, number = _one(tags, *NAMES), _one(tags, *NUMBERS)
     if listed is None and any(tag.startswith("_space_group_symop_magn") for tag in tags):
         raise InputError("only magnetic operators: list those of the crystal without its moments")
     if listed is not None:
@@ -251,7 +252,9 @@ def _settings(name: str, number: str) -> list[gemmi.SpaceGroup]:
     if name:
         found = gemmi.find_spacegroup_by_name(base)
     else:
-        found = gemmi.find_spacegroup_by_number(int(_number("the space group", number)))
+        value = _number("the space group", number)
+        whole = value == round(value) and abs(value) <= N_SPACE_GROUPS
+        found = gemmi.find_spacegroup_by_number(round(value) if whole else 0)
     if found is None:
         raise InputError(f"no space group is called {name or number!r}: list the operators")
     same = [g for g in gemmi.spacegroup_table() if g.hm == found.hm]

@@ -7,9 +7,11 @@ the place of what is no composition, so that n things stay n rows.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -39,7 +41,7 @@ def parse(formulas: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
     reasons = {}
     for i in np.flatnonzero(~known).tolist():
         try:
-            amounts = elements.parse_formula(formulas[i])
+            amounts = _patiently(formulas[i])
         except InputError as error:
             reasons[i] = str(error)
             continue
@@ -63,7 +65,12 @@ def amounts(formulas: Sequence[str]) -> np.ndarray:
     """
     formulas = list(formulas)
     counts, known = _compiled(formulas)
-    patient = {i: elements.parse_formula(formulas[i]) for i in np.flatnonzero(~known).tolist()}
+    patient = {}
+    for i in np.flatnonzero(~known).tolist():
+        try:
+            patient[i] = _patiently(formulas[i])
+        except InputError as error:
+            raise type(error)(f"formula {i}: {error}") from error
     whole = all(n == round(n) for found in patient.values() for n in found.values())
     out = counts.astype(np.int64 if whole else np.float64)
     for i, found in patient.items():
@@ -93,12 +100,22 @@ def _compiled(formulas: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(n, 119) int16 counts, and (n,) bool: could the compiled parser read it?"""
     from ..kernels.formulas import parse_batch
 
+    formulas = [each if isinstance(each, str) else "" for each in formulas]
     text = np.frombuffer("".join(formulas).encode("ascii", "replace"), dtype=np.uint8)
     ends = np.cumsum(np.fromiter(map(len, formulas), dtype=np.int64, count=len(formulas)))
     counts = np.zeros((len(formulas), elements.N_COLUMNS), dtype=np.int16)
     known = parse_batch(text, ends, _symbol_table(), counts)
     counts[~known] = 0
     return counts, known
+
+
+def _patiently(formula: Any) -> dict[int, float]:
+    if isinstance(formula, str) and formula.strip():
+        return elements.parse_formula(formula.strip())
+    raise InputError(
+        f"{formula!r} is no formula: a blank, or NaN (sodium nitride?) that pandas takes for one; "
+        "drop it, or read the table with keep_default_na=False"
+    )
 
 
 @cache
@@ -150,6 +167,16 @@ def keys(counts: np.ndarray) -> list[bytes]:
     """One key a composition, for sets and dicts: equal for multiples; empty for a row of zeros."""
     lowest = reduced(counts).astype(np.int32)
     return [row.tobytes() if some else b"" for row, some in zip(lowest, lowest.any(1), strict=True)]
+
+
+def occurrence(keys: Sequence[bytes]) -> np.ndarray:
+    """(n,) how many equal keys stand before each."""
+    seen: Counter[bytes] = Counter()
+    out = np.empty(len(keys), dtype=np.int64)
+    for i, key in enumerate(keys):
+        out[i] = seen[key]
+        seen[key] += 1
+    return out
 
 
 def first_rows(counts: np.ndarray) -> np.ndarray:

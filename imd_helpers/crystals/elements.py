@@ -154,15 +154,32 @@ def _reduce(amounts: Mapping[int, int]) -> tuple[str, int]:
 
 _COUNT = r"((?:\d+\.?\d*|\.\d+)?)"
 _TOKEN = re.compile(rf"([A-Z][a-z]?){_COUNT}|(\()|\){_COUNT}")
+# a point before water is one between parts, but not in O0.5 or Li1.5
+_DOT = re.compile(
+    r"\s*[·•⋅∙*]\s*|\.(?=[A-Z(])|(?<![A-Za-z).·•⋅∙* ][01])\.(?=\d*\.?\d*(H2O|\(H2O\)|D2O)$)"
+)
 
 
 def parse_formula(formula: str) -> dict[int, float]:
-    """Parse ``"Mg(NO3)2"`` into ``{atomic number: count}``.
+    """Parse ``"Mg(NO3)2"`` into ``{atomic number: count}``; ``"CuSO4.5H2O"`` is a hydrate.
 
     Raises:
         InputError: not a formula.
         UnknownNameError: an element that does not exist.
     """
+    cuts = [match.span() for match in _DOT.finditer(formula)]
+    total: dict[int, float] = {}
+    for start, end in zip([0, *(b for _, b in cuts)], [*(a for a, _ in cuts), None], strict=True):
+        part, times = formula[start:end], 1.0
+        if cuts and (number := re.match(r"\d+\.?\d*|\.\d+", part)):
+            part, times = part[number.end() :], float(number.group())
+        for z, n in _parse_part(part).items():
+            total[z] = total.get(z, 0) + n * times
+    return total
+
+
+def _parse_part(formula: str) -> dict[int, float]:
+    """As `parse_formula`, for a formula without dots."""
     stack: list[dict[int, float]] = [{}]
     position = 0
     for match in _TOKEN.finditer(formula):

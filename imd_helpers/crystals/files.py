@@ -24,7 +24,7 @@ import numpy as np
 
 from ..runtime import InputError
 from ..work import write_atomic
-from . import compositions
+from . import compositions, elements
 from .batch import CrystalBatch
 from .samples import Samples, assembled
 
@@ -248,9 +248,11 @@ def _from_atoms(atoms: Atoms) -> CrystalBatch | str:
         return "NaN or infinity in the cell or the coordinates"
     if abs(np.linalg.det(cell)) < 1e-6 or not atoms.pbc.all():
         return f"it has no periodic cell (pbc = {atoms.pbc.tolist()}), so it is no crystal"
-    if (atoms.numbers == 0).any():
-        first = int(np.argmin(atoms.numbers))
-        return f"atom {first + 1} is X, no element from H to Og: give an element, or drop it"
+    wrong = ~np.isin(atoms.numbers, range(1, elements.N_COLUMNS))
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        name = f"number {atoms.numbers[first]}" if atoms.numbers[first] else "X"
+        return f"atom {first + 1} is {name}, no element from H to Og: give an element, or drop it"
     frac = atoms.get_scaled_positions(wrap=False)
     return CrystalBatch.from_ragged(cell[None], frac, atoms.numbers, [len(atoms)])
 

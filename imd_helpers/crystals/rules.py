@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..runtime import lookup, read_toml
+from ..runtime import InputError, lookup, number, read_toml
 from . import elements, geometry
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ ANY = (0.0, float("inf"))
 
 @dataclass(frozen=True)
 class GeometryRule:
-    """What a crystal must satisfy; all bounds are inclusive.
+    """What a crystal must satisfy; all bounds are inclusive; none is negative or NaN.
 
     Two atoms must be at least ``s_i + s_j`` apart, where
     ``s_i = max(min_distance / 2, radius_fraction * (r_i + radius_offset / 2))``.
@@ -37,6 +37,17 @@ class GeometryRule:
     volume_per_atom: tuple[float, float] = ANY  # (low, high), Å^3
     density: tuple[float, float] = ANY  # (low, high), g/cm^3
     edges: tuple[float, float] = ANY  # (low, high) of the lengths of a, b, c, Å
+
+    def __post_init__(self) -> None:
+        for name in ("min_distance", "radius_fraction", "radius_offset", "default_radius"):
+            number(f"{self.name}: {name}", getattr(self, name), least=0)
+        for name in ("cell_volume", "volume_per_atom", "density", "edges"):
+            low, high = getattr(self, name)
+            if not number(f"{self.name}: lowest {name}", low, least=0) <= high:
+                raise InputError(
+                    f"{self.name}: {name} lies between {low} and {high}: give the lower bound "
+                    "first, and infinity where there is no upper one"
+                )
 
     @property
     def scale(self) -> np.ndarray:

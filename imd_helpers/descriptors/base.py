@@ -7,7 +7,6 @@ and something harmless takes its place, so that it can neither stop nor change t
 from __future__ import annotations
 
 import importlib
-import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -254,29 +253,6 @@ def without(reasons: Sequence[str]) -> np.ndarray:
 
 
 # ---- settings
-
-
-def positive(name: str, value: Any, *, why: str = "", zero: bool = False) -> float:
-    """A setting that measures something.
-
-    Args:
-        name: of the setting.
-        value: a number above 0.
-        why: what to choose, e.g. its usual value.
-        zero: may it be 0?
-
-    Raises:
-        InputError: no finite number, or not large enough.
-    """
-    try:
-        number = float(value)
-        good = math.isfinite(number) and (number > 0 or (zero and number == 0))
-    except (TypeError, ValueError):
-        good = False
-    if not good or isinstance(value, bool | str):
-        rule = "of at least 0" if zero else "above 0"
-        raise InputError(f"{name}={value!r}: must be a finite number {rule}{why and ', ' + why}")
-    return number
 
 
 def atomic_numbers(name: str, given: Any) -> tuple[int, ...]:

@@ -23,8 +23,9 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements
 from ..crystals.batch import wrap
 from ..crystals.samples import Samples
+from ..runtime import number
 from . import _slots
-from .base import SMALLEST_VOLUME, mark, mark_long, positive
+from .base import SMALLEST_VOLUME, mark, mark_long
 
 LENGTH_MAX = 30.0  # Å
 ANGLE_MAX = 180.0  # degrees
@@ -53,7 +54,7 @@ class CoordinateMatrix(_slots.SlotMatrix):
 
     def __post_init__(self) -> None:
         _slots.check_slots(self.numbers, self.slots)
-        positive("length_max", self.length_max, why="such as 30 Å")
+        number("length_max", self.length_max, above=0, why="such as 30 Å")
 
     @classmethod
     def fit(cls, crystals: CrystalBatch) -> CoordinateMatrix:

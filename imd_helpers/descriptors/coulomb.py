@@ -20,8 +20,8 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
-from ..runtime import InputError, lookup, whole
-from .base import LARGEST, Descriptor, mark, positive
+from ..runtime import InputError, lookup, number, whole
+from .base import LARGEST, Descriptor, mark
 from .molecules import SMALLEST_DISTANCE, MoleculeBatch, positions_from_distances, read_molecules
 
 ORDERS = ("none", "sorted", "eigenvalues")
@@ -188,10 +188,8 @@ class EwaldMatrix(_Matrix):
     piece = 1
 
     def __init__(self, max_atoms: int, *, order: str = "sorted", accuracy: float = 1e-8) -> None:
-        if not 0 < positive("accuracy", accuracy, why="such as 1e-8") < 1:
-            raise InputError(f"accuracy = {accuracy}: must lie between 0 and 1, e.g. 1e-8")
         super().__init__(max_atoms, order=order)
-        self.accuracy = accuracy
+        self.accuracy = number("accuracy", accuracy, above=0, below=1, why="such as 1e-8")
 
     def _matrices(self, batch: CrystalBatch) -> Tensor:
         ((lattice, frac, numbers),) = batch.each()

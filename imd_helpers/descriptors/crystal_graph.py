@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 
 from ..crystals import elements
-from ..runtime import InputError, whole
+from ..runtime import InputError, number, whole
 from .amd import measurable_sites
-from .base import positive
 
 if TYPE_CHECKING:
     from ..crystals import CrystalBatch
@@ -148,8 +147,8 @@ def crystal_graph(
 
     if neighbours is not None:
         whole("neighbours", neighbours, least=1)
-    positive("cutoff", cutoff, why=f"the longest edge, such as {CUTOFF} Å")
-    positive("tie", tie, why=f"a difference of distances such as {TIE} Å, or 0", zero=True)
+    number("cutoff", cutoff, above=0, why=f"the longest edge, such as {CUTOFF} Å")
+    number("tie", tie, why=f"a difference of distances such as {TIE} Å, or 0", least=0)
     numbers = crystals.numbers.cpu()
     status = np.zeros(len(crystals), dtype=np.int64)
     edges, distance, n_edges = all_edges(
@@ -180,8 +179,8 @@ def gaussians(distance: Tensor, *, stop: float = CUTOFF, step: float = STEP) -> 
     Source:
         Xie & Grossman (2018), and its code.
     """
-    positive("stop", stop, why=f"such as {CUTOFF} Å")
-    positive("step", step, why=f"such as {STEP} Å")
+    number("stop", stop, above=0, why=f"such as {CUTOFF} Å")
+    number("step", step, above=0, why=f"such as {STEP} Å")
     centres = torch.arange(0.0, stop + step / 2, step, device=distance.device)
     return torch.exp(-(((distance[..., None] - centres) / step) ** 2))
 

@@ -19,14 +19,13 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
-from ..runtime import InputError, whole
+from ..runtime import InputError, number, whole
 from ._grids import find_peaks, separate_peaks
 from .base import (
     Descriptor,
     first_of,
     mark_cells,
     mark_overlaps,
-    positive,
     read_crystals,
     read_tensor,
 )
@@ -165,7 +164,7 @@ def heat_of_adsorption(energy: np.ndarray, *, temperature: float = 298.0) -> flo
 
     Source: the target of Kim, Lee & Kim (2020), from its code.
     """
-    temperature = positive("temperature", temperature, why="in K, such as 298")
+    temperature = number("temperature", temperature, above=0, why="in K, such as 298")
     energy = np.asarray(energy, dtype=np.float64)
     if energy.size == 0 or np.isnan(energy).any():
         raise InputError("the energies are empty or hold NaN: take those of MethaneGrid().energy")

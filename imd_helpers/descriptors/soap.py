@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from ..crystals import elements
-from ..runtime import InputError, whole
-from .base import Descriptor, positive
+from ..runtime import InputError, number, whole
+from .base import Descriptor
 from .molecules import MoleculeBatch, read_molecules
 
 DECAY = 1e-3  # a radial function and a Gaussian are cut off where they have fallen to this
@@ -60,9 +60,9 @@ class Soap(Descriptor):
         if isinstance(species, str) or len(species) == 0:
             raise InputError(f'species={species!r}: give a list of symbols, such as ["H", "C"]')
         self.numbers = np.array(sorted({elements.number(symbol) for symbol in species}))
-        self.r_cut = positive("r_cut", r_cut, why="such as 5 Å")
+        self.r_cut = number("r_cut", r_cut, above=0, why="such as 5 Å")
         self.n_max, self.l_max = whole("n_max", n_max, least=1), whole("l_max", l_max)
-        self.sigma = positive("sigma", sigma, why="such as 0.5 Å")
+        self.sigma = number("sigma", sigma, above=0, why="such as 0.5 Å")
         if self.r_cut <= 1:
             raise InputError(f"r_cut={r_cut}: an environment needs a radius above 1 Å, such as 5 Å")
         for degree in range(self.l_max + 1):

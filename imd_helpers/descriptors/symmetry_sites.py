@@ -21,14 +21,13 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.samples import Samples
-from ..runtime import InputError
+from ..runtime import InputError, number
 from .base import (
     NOT_FINITE,
     Descriptor,
     atomic_numbers,
     mark,
     mark_long,
-    positive,
     read_crystals,
 )
 
@@ -171,7 +170,7 @@ class SymmetrySites(Descriptor):
 
     def __post_init__(self) -> None:
         atomic_numbers("element_numbers", self.element_numbers)
-        positive("length_max", self.length_max, why="in Å, such as 12")
+        number("length_max", self.length_max, above=0, why="in Å, such as 12")
         scales = np.asarray(self.coord_max)
         if scales.shape != (N_ROWS, 3) or not ((scales > 0) & (scales < 1)).all():
             raise InputError(f"coord_max={scales.tolist()}: give (3, 3) numbers between 0 and 1")

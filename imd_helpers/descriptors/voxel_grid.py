@@ -23,7 +23,7 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements, geometry
 from ..crystals.batch import wrap
 from ..crystals.samples import Samples, in_places
-from ..runtime import InputError, whole
+from ..runtime import InputError, number, whole
 from ._grids import Peaks, add_gaussians, find_peaks, separate_peaks
 from .base import (
     Descriptor,
@@ -32,7 +32,6 @@ from .base import (
     first_of,
     mark,
     mark_overlaps,
-    positive,
     read_crystals,
     without,
 )
@@ -85,9 +84,9 @@ class VoxelGrid(Descriptor):
             atomic_numbers("elements", self.elements)
         for name in ("cell_points", "site_points"):
             whole(name, getattr(self, name), least=4)
-        positive("max_edge", self.max_edge, why="in Å, such as 10")
+        number("max_edge", self.max_edge, above=0, why="in Å, such as 10")
         if self.box is not None:
-            positive("box", self.box, why="in Å, such as 15, or None")
+            number("box", self.box, above=0, why="in Å, such as 15, or None")
         step, reach = self.max_edge / self.cell_points, SIGMA * math.sqrt(-2 * math.log(FLOOR))
         if step * math.sqrt(2) > reach:
             raise InputError(
@@ -178,8 +177,8 @@ class VoxelGrid(Descriptor):
     def _channel(self) -> Tensor:
         """(119,) channel of each atomic number, -1 where there is none."""
         table = torch.full((elements.N_COLUMNS,), -1)
-        for channel, number in enumerate(self.elements or ()):
-            table[number] = channel
+        for channel, z in enumerate(self.elements or ()):
+            table[z] = channel
         return table
 
     def _prepare(self, given: Crystals) -> tuple[CrystalBatch, Tensor, list[str]]:

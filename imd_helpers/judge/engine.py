@@ -206,7 +206,7 @@ class Run:
             known: sets of crystals, of which those with the compositions of a piece go with it.
         """
         label = label or fact.name
-        keys = self._keys(rows) if fact.together or known is not None else []
+        keys = self.keys(rows) if fact.together or known is not None else []
         plan = _plan(len(rows), keys, piece or fact.piece, together=fact.together)
 
         def task(number: int) -> Task:
@@ -225,7 +225,7 @@ class Run:
         pairs = zip(rows_of, found, strict=True)
         return sorted(pairs, key=lambda pair: int(pair[0][0]))
 
-    def _keys(self, rows: np.ndarray) -> list[bytes]:
+    def keys(self, rows: np.ndarray) -> list[bytes]:
         """The composition of each of these samples, in pieces: counts are large."""
         return [
             key
@@ -416,14 +416,7 @@ def _blame_the_machine(error: Exception) -> None:
 
 def _cut(content: Any, rows: np.ndarray) -> Any:
     """Some samples; crystals with no more padding than they need."""
-    if not isinstance(content, CrystalBatch):
-        return content[rows]
-    at = torch.as_tensor(rows)
-    numbers = content.numbers[at]
-    filled = (numbers != 0).any(0).nonzero()
-    most = int(filled[-1]) + 1 if len(filled) else 1
-    parts = (content.lattice[at], content.frac[at, :most], numbers[:, :most].contiguous())
-    return CrystalBatch(*parts)
+    return content.narrow(rows) if isinstance(content, CrystalBatch) else content[rows]
 
 
 def _alike(keys: list[bytes], sets: Sequence[Known]) -> tuple[CrystalBatch, np.ndarray] | None:

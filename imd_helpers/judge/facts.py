@@ -11,19 +11,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib import metadata
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ..crystals import CrystalBatch, elements, symmetry
+from ..crystals import CrystalBatch, compositions, elements, symmetry
 from ..crystals.compositions import first_rows, member
 from ..crystals.rules import GeometryRule, broken_crystals, geometry_verdict
 from ..energies.potentials import GATE
 from ..matching import same
 from ..matching.same import MatchSettings
 from . import bond_valence, charge
-from .samples import safe_counts
+from .samples import Known, safe_counts
 
 if TYPE_CHECKING:
     from ..energies.potentials import Potential
@@ -183,7 +184,7 @@ def unlike_known(
     *,
     match: MatchSettings,
     known: tuple[CrystalBatch, np.ndarray] | None,
-    called: str = "known",
+    called: str = "known crystal",
 ) -> Answer:
     """Is it unlike all known crystals?"""
     if known is None:  # nobody knows a crystal of such a composition
@@ -192,7 +193,21 @@ def unlike_known(
         return _unlike(same.Matches(nowhere, dict.fromkeys(broken, "broken crystal")), str)
     crystals, places = known
     found = same.same_as_reference(content, crystals, settings=match)
-    return _unlike(found, lambda i: f"same as {called} crystal {places[found.first[i]]}")
+    return _unlike(found, lambda i: f"same as {called} {places[found.first[i]]}")
+
+
+def unlike_first(
+    content: CrystalBatch,
+    rows: np.ndarray,
+    *,
+    match: MatchSettings,
+    known: tuple[CrystalBatch, np.ndarray] | None,
+    samples: np.ndarray,
+) -> Answer:
+    """Is it unlike the samples that were found to be unlike all before them?"""
+    if known is not None:
+        known = known[0], samples[known[1]]
+    return unlike_known(content, rows, match=match, known=known, called="sample")
 
 
 def _unlike(found: same.Matches, why: Callable[[int], str]) -> Answer:
@@ -202,6 +217,37 @@ def _unlike(found: same.Matches, why: Callable[[int], str]) -> Answer:
     return Answer(ok, {i: found.failed.get(i) or why(i) for i in failed})
 
 
+class Unique(Fact):
+    """Is it unlike all earlier ones? Many of one composition are compared in rounds.
+
+    In each round the next ones of a composition are compared among themselves, and all behind them
+    with those of them that are new, so that workers share them, and what is done is kept.
+    """
+
+    def ask(self, run: Run) -> None:
+        """Ask about some of each composition at a time."""
+        match, name = self.settings(run), self.name
+        left = run.left[run.holds(self.among, self.but_not)[run.left]]
+        for number in count(1):
+            now = compositions.occurrence(run.keys(left)) < self.piece
+            some, left = left[now], left[~now]
+            label = f"{name} {number}" if number > 1 else name
+            for rows, answer in run.answers(self, self.answer, some, match, label=label):
+                run.take(self, rows, answer)
+            first = some[run.yes(name)[some]]
+            if len(left) and len(first):
+                settings = {**match, "samples": first}
+                known = [Known(run.content[first])]
+                apart, label = replace(self, together=False), f"{name} {number} behind"
+                for rows, answer in run.answers(
+                    apart, unlike_first, left, settings, label=label, known=known
+                ):
+                    run.take(self, rows, answer)
+                left = left[run.yes(name)[left]]
+            if not len(left):
+                return
+
+
 class Novel(Fact):
     """Is it unlike all known crystals? What one set knows is not looked up in the next."""
 
@@ -209,7 +255,7 @@ class Novel(Fact):
         """Ask each set about the samples that none before it knows."""
         rows = run.left
         for kind, known in run.known.items():
-            settings = {"match": run.protocol.match, "called": kind}
+            settings = {"match": run.protocol.match, "called": f"{kind} crystal"}
             asked = run.answers(
                 self, self.answer, rows, settings, label=f"novel {kind}", known=[known]
             )
@@ -611,8 +657,8 @@ def _low(threshold: str) -> Fact:
 
 def _unique(name: str, among: str = "", but_not: tuple[str, ...] = ()) -> Fact:
     rest = {"among": (among,), "but_not": but_not, "needs": "potentials"} if among else {}
-    common = {"together": True, "relaxed_too": True}
-    return Fact(name, unlike_earlier, _unique_means, _match, **common, **rest)
+    common = {"together": True, "relaxed_too": True, "piece": 500}
+    return Unique(name, unlike_earlier, _unique_means, _match, **common, **rest)
 
 
 def _balanced(name: str, *, pauling: bool) -> Fact:

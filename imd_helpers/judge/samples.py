@@ -163,6 +163,8 @@ class Known:
         """Known crystals of given compositions (`compositions.keys`), and their places."""
         found = {i for key in set(keys) for i in self._rows_of.get(key, ())}
         rows = np.array(sorted(found), dtype=np.int64)
+        if len(rows) and isinstance(self.source, CrystalBatch):
+            return self.source.narrow(rows), rows
         return (_batch(self.source[rows]) if len(rows) else None), rows
 
     @property

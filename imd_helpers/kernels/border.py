@@ -78,20 +78,25 @@ def _check_values(name: str, array: np.ndarray, holds: str, sizes: dict[str, int
         kinds = "fiu"
     if array.dtype.kind not in kinds:
         raise InputError(f"{name} holds {array.dtype}, not {holds}: {REMEDY}")
-    if array.dtype.kind == "f":
-        _refuse(name, array, np.isfinite(array), "NaN and infinity are no numbers")
     if holds == "cell":
-        flat = ~(np.abs(np.linalg.det(array)) > SMALLEST)
-        if flat.any():
-            i = int(np.argmax(flat))
-            raise InputError(
-                f"crystal {i}: the cell {array.reshape(-1, 3, 3)[i].tolist()} has no volume: its "
-                "three lattice vectors must not lie in one plane"
-            )
+        _check_cells(array.reshape(-1, 3, 3))
+    elif array.dtype.kind == "f":
+        _refuse(name, array, np.isfinite(array), "NaN and infinity are no numbers")
     if ":" in holds:
         low, high = _size(first, sizes), _size(end, sizes) if end else np.inf
         rule = f"it must be at least {low}" + (f" and below {high}" if end else "")
         _refuse(name, array, (array >= low) & (array < high), rule)
+
+
+def _check_cells(cells: np.ndarray) -> None:
+    with np.errstate(invalid="ignore"):
+        broken = ~(np.abs(np.linalg.det(cells)) > SMALLEST) | ~np.isfinite(cells).all((1, 2))
+    if broken.any():
+        i = int(np.argmax(broken))
+        raise InputError(
+            f"crystal {i}: the cell {cells[i].tolist()} has no volume or is not finite: its three "
+            "lattice vectors must not lie in one plane"
+        )
 
 
 def _refuse(name: str, array: np.ndarray, fine: np.ndarray, rule: str) -> None:

@@ -175,9 +175,18 @@ def image_vectors(basis, shifts):
 
 
 @njit(cache=True)
-def _closest(basis, reduced, scale, n, shifts, own_images):
-    """Smallest d_ij / (s_i + s_j) over all pairs and images."""
+def _closest(basis, reduced, scale, n, shifts, own_images, back):
+    """Smallest d_ij / (s_i + s_j) over all pairs and images.
+
+    The lattice planes between two sites say of most pairs that they are no closer than others.
+    """
     best, first, second = np.inf, 0, 0
+    invert(basis, back)
+    rx, ry, rz = (
+        math.sqrt(back[0, 0] ** 2 + back[1, 0] ** 2 + back[2, 0] ** 2),
+        math.sqrt(back[0, 1] ** 2 + back[1, 1] ** 2 + back[2, 1] ** 2),
+        math.sqrt(back[0, 2] ** 2 + back[1, 2] ** 2 + back[2, 2] ** 2),
+    )  # planes in 1 Å
     own = math.sqrt(dot(basis[0], basis[0]))  # the shortest lattice vector of a reduced cell
     for i in range(n):
         ratio = own / (2.0 * scale[i])
@@ -190,6 +199,9 @@ def _closest(basis, reduced, scale, n, shifts, own_images):
             fx -= np.rint(fx)
             fy -= np.rint(fy)
             fz -= np.rint(fz)
+            limit = best * (scale[i] + scale[j])
+            if abs(fx) > limit * rx or abs(fy) > limit * ry or abs(fz) > limit * rz:
+                continue
             x = fx * basis[0, 0] + fy * basis[1, 0] + fz * basis[2, 0]
             y = fx * basis[0, 1] + fy * basis[1, 1] + fz * basis[2, 1]
             z = fx * basis[0, 2] + fy * basis[1, 2] + fz * basis[2, 2]
@@ -199,7 +211,6 @@ def _closest(basis, reduced, scale, n, shifts, own_images):
                 dy = y + shifts[m, 1]
                 dz = z + shifts[m, 2]
                 nearest = min(nearest, dx * dx + dy * dy + dz * dz)
-            limit = best * (scale[i] + scale[j])
             if nearest < limit * limit:
                 best, first, second = math.sqrt(nearest) / (scale[i] + scale[j]), i, j
     return best, first, second
@@ -239,7 +250,9 @@ def closest_batch(lattice, frac, numbers, scale_of, own_images):
             row_times(frac[c, i], back, reduced[i])
             for k in range(3):
                 reduced[i, k] -= math.floor(reduced[i, k])
-        ratio[c], pair[c, 0], pair[c, 1] = _closest(basis, reduced, scale, n, shifts, own_images)
+        ratio[c], pair[c, 0], pair[c, 1] = _closest(
+            basis, reduced, scale, n, shifts, own_images, back
+        )
     return ratio, pair
 
 

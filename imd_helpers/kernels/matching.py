@@ -27,6 +27,7 @@ PRIMITIVE_TOL = 0.25  # Å, along each axis, that repeated atoms may lie apart
 MAX_POINTS = 4_000_000  # lattice points looked at for one cell; real crystals need hundreds
 MAX_SITES = 1000
 FAR = 1e20
+TURN, MASK, ROUNDING = 2.0**32, 2**32 - 1, 8  # coordinates in whole numbers
 
 # ---- lattices
 
@@ -258,9 +259,12 @@ def _longer(array):
 
 
 @jit
-def _cosine(v, w):
-    """Of the angle between two rows of `lattice_vectors`."""
-    return (v[3] * w[3] + v[4] * w[4] + v[5] * w[5]) / (v[6] * w[6])
+def _cosine(found, p, i, q, j):
+    """Of the angle between vector i for edge p and vector j for edge q of `lattice_vectors`."""
+    both = 0.0
+    for m in range(3, 6):
+        both += found[p, i, m] * found[q, j, m]
+    return both / (found[p, i, 6] * found[q, j, 6])
 
 
 # ---- primitive cells
@@ -537,6 +541,8 @@ def reduce_batch(lattice, frac, code, start, primitive, scale, cells, parameters
     count = np.zeros(128, dtype=np.int64)
     for c in range(len(lattice)):
         x, z = frac[start[c] : start[c + 1]], code[start[c] : start[c + 1]]
+        if len(x) == 0:
+            continue  # a broken crystal, of which nothing was given
         given, given_code = x.copy(), z.copy()
         status[c], n = _reduce(lattice[c], x, z, primitive, cells[c])
         if status[c] != OK:
@@ -586,17 +592,18 @@ def _rarest_first(frac, code, count):
 
 
 @jit
-def _half_sum_cosine(one, two):
-    return math.cos(math.radians(0.5 * (one + two)))
+def _half_way(one, two):
+    """Cosine of the mean of two angles, from their cosines."""
+    return 0.5 * (
+        math.sqrt((1.0 + one) * (1.0 + two)) - math.sqrt(max(0.0, (1.0 - one) * (1.0 - two)))
+    )
 
 
 @jit
-def _average_cell(a, b, c, alpha, beta, gamma, parameters, out):
+def _average_cell(a, b, c, ca, cb, cg, edges, cosines, out):
     """The lattice whose edges and angles are the means of two; returns its volume."""
-    a, b, c = 0.5 * (a + parameters[0]), 0.5 * (b + parameters[1]), 0.5 * (c + parameters[2])
-    ca = _half_sum_cosine(alpha, parameters[3])
-    cb = _half_sum_cosine(beta, parameters[4])
-    cg = _half_sum_cosine(gamma, parameters[5])
+    a, b, c = 0.5 * (a + edges[0]), 0.5 * (b + edges[1]), 0.5 * (c + edges[2])
+    ca, cb, cg = _half_way(ca, cosines[0]), _half_way(cb, cosines[1]), _half_way(cg, cosines[2])
     sg = math.sqrt(1.0 - cg * cg)
     y = (ca - cb * cg) / sg
     z2 = 1.0 - cb * cb - y * y
@@ -606,6 +613,37 @@ def _average_cell(a, b, c, alpha, beta, gamma, parameters, out):
     out[1, 0], out[1, 1], out[1, 2] = b * cg, b * sg, 0.0
     out[2, 0], out[2, 1], out[2, 2] = c * cb, c * y, c * math.sqrt(z2)
     return out[0, 0] * out[1, 1] * out[2, 2]
+
+
+@jit
+def _turns(frac, first, last, out):
+    """Coordinates in whole numbers of 2^-32, so that differences lose their whole cells by a mask."""
+    for i in range(first, last):
+        for k in range(3):
+            out[i, k] = np.int64((frac[i, k] - math.floor(frac[i, k])) * TURN)
+
+
+@jit
+def _may_cover(one, two, i, anchor, hand, first, last, tol):
+    """`_covered` for one group, in whole numbers: quick, and only ever wrong by saying yes.
+
+    The shift brings site anchor of two onto site i of one; hand -1 turns all of one round.
+    """
+    for s in range(first, last):
+        x, y, z = two[s, 0] - two[anchor, 0], two[s, 1] - two[anchor, 1], two[s, 2] - two[anchor, 2]
+        x, y, z = x + hand * one[i, 0], y + hand * one[i, 1], z + hand * one[i, 2]
+        near = False
+        for j in range(first, last):
+            near = (
+                ((x - hand * one[j, 0] + tol[0]) & MASK) <= 2 * tol[0]
+                and ((y - hand * one[j, 1] + tol[1]) & MASK) <= 2 * tol[1]
+                and ((z - hand * one[j, 2] + tol[2]) & MASK) <= 2 * tol[2]
+            )
+            if near:
+                break
+        if not near:
+            return False
+    return True
 
 
 @jit
@@ -794,96 +832,146 @@ def _largest_from_mean(vectors, n):
 
 
 @jit
-def _sites_match(mapped, two, anchor, bounds, groups, average, volume, stol, tables):
-    """Is there a shift that brings two onto the mapped one, on the averaged cell?"""
+def _sites_match(frac, inverse, two, turns, anchor, bounds, groups, average, volume, stol, tables):
+    """Is there a shift that brings two onto the mapped one, or onto its inversion?
+
+    Args:
+        frac, inverse: sites of one, and the change to the coordinates of two's cell.
+        two, turns: sites of two, also as by `_turns`.
+        anchor: the site of two that shifts start from.
+        bounds, groups: of both.
+        average, volume: the averaged cell.
+        stol: as in `MatchSettings`.
+        tables: scratch.
+    """
     n = len(two)
-    spacing = (volume / n) ** (1.0 / 3.0)
-    inverse, tol = np.empty((3, 3)), np.empty(3)
-    _reciprocal_lengths(average, inverse, tol)
-    basis, change, to_basis = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
-    near, images, half = np.empty(3), np.empty((27, 3)), -1.0
-    shift = np.empty(3)
+    mapped, whole, wide, (back, tol, shift, basis, change, to_basis, near, images) = tables[5:9]
+    limit, half = stol * (volume / n) ** (1.0 / 3.0), -1.0
+    _reciprocal_lengths(average, back, tol)
     for k in range(3):
-        tol[k] *= 2.0 * stol * spacing
+        tol[k] *= 2.0 * limit
+        wide[k] = np.int64(min(tol[k], 0.5) * TURN) + ROUNDING
     group = 0
     while bounds[group + 1] <= anchor:
         group += 1
-    for i in range(bounds[group], bounds[group + 1]):
-        for k in range(3):
-            shift[k] = mapped[i, k] - two[anchor, k]
-        if not _covered(mapped, two, shift, bounds, groups, tol):
-            continue
-        if half < 0.0:
-            lll(average, basis, change)
-            invert(change, to_basis)
-            _reciprocal_lengths(basis, inverse, near)
+    first, last, known = bounds[group], bounds[group + 1], False
+    _map(frac, inverse, first, last, mapped, whole)
+    for hand in (1, -1):
+        for i in range(first, last):
+            if not _may_cover(whole, turns, i, anchor, hand, first, last, wide):
+                continue
+            if not known:  # most mappings end before the other sites are looked at
+                _map(frac, inverse, 0, n, mapped, whole)
+                known = True
+            maybe = True
+            for g in range(groups):
+                maybe = maybe and _may_cover(
+                    whole, turns, i, anchor, hand, bounds[g], bounds[g + 1], wide
+                )
+            if not maybe:
+                continue
             for k in range(3):
-                near[k] *= 2.0 * stol * spacing
-            half = _images(basis, images)
-        largest = _displacement(
-            mapped, two, shift, bounds, groups, basis, to_basis, near, images, half,
-            stol * spacing, tables,
-        )  # fmt: skip
-        if largest < stol * spacing:
-            return True
+                shift[k] = hand * mapped[i, k] - two[anchor, k]
+            turned = mapped if hand > 0 else -mapped
+            if not _covered(turned, two, shift, bounds, groups, tol):
+                continue
+            if half < 0.0:
+                lll(average, basis, change)
+                invert(change, to_basis)
+                _reciprocal_lengths(basis, back, near)
+                for k in range(3):
+                    near[k] *= 2.0 * limit
+                half = _images(basis, images)
+            if limit > _displacement(
+                turned, two, shift, bounds, groups, basis, to_basis, near, images, half, limit,
+                tables[:5],
+            ):  # fmt: skip
+                return True
     return False
 
 
 @jit
-def fit(lattice, frac, parameters, two, anchor, bounds, groups, ltol, stol, angle_tol, tables):
+def _map(frac, inverse, first, last, mapped, whole):
+    """Sites in the coordinates of another cell."""
+    for s in range(first, last):
+        x, y, z = frac[s, 0], frac[s, 1], frac[s, 2]
+        for k in range(3):
+            mapped[s, k] = x * inverse[0, k] + y * inverse[1, k] + z * inverse[2, k]
+    _turns(mapped, first, last, whole)
+
+
+@jit
+def fit(lattice, frac, parameters, two, turns, anchor, bounds, groups, ltol, stol, angle_tol,
+        tables):  # fmt: skip
     """Does the matcher map crystal one onto crystal two?
 
     Args:
         lattice, frac: of one, (3, 3) and (n, 3).
-        parameters, two, anchor: of two, edges and angles (6,), sites (n, 3) and the site that
-            translations start from.
+        parameters, two, turns, anchor: of two, edges and angles (6,), sites (n, 3), the same as by
+            `_turns`, and the site that translations start from.
         bounds, groups: of both.
         ltol, stol, angle_tol: as in `MatchSettings`.
         tables: scratch.
     """
-    n = len(frac)
-    number, low, high = np.empty(3, dtype=np.int64), np.empty(3), np.empty(3)
+    number, low, high, cosines = tables[9]
+    trial, inverse, average = tables[10]
     found = lattice_vectors(lattice, parameters, 1.0 + ltol, number)
     for k in range(3):  # cosines fall with the angle
+        cosines[k] = math.cos(math.radians(parameters[3 + k]))
         low[k] = math.cos(math.radians(min(180.0, parameters[3 + k] + angle_tol)))
         high[k] = math.cos(math.radians(max(0.0, parameters[3 + k] - angle_tol)))
-    trial, inverse, average = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
-    mapped = np.empty((n, 3))
     for i in range(number[0]):
-        a = found[0, i]
-        if a[0] < 0 or (a[0] == 0 and (a[1] < 0 or (a[1] == 0 and a[2] < 0))):
+        a0, a1, a2 = found[0, i, 0], found[0, i, 1], found[0, i, 2]
+        if a0 < 0 or (a0 == 0 and (a1 < 0 or (a1 == 0 and a2 < 0))):
             continue  # a mapping and its inversion are looked at together
         for j in range(number[1]):
-            b = found[1, j]
-            cg = _cosine(a, b)
+            cg = _cosine(found, 0, i, 1, j)
             if not low[2] <= cg <= high[2]:
                 continue
             for k in range(number[2]):
-                c = found[2, k]
-                ca, cb = _cosine(b, c), _cosine(a, c)
+                ca, cb = _cosine(found, 1, j, 2, k), _cosine(found, 0, i, 2, k)
                 if not (low[0] <= ca <= high[0] and low[1] <= cb <= high[1]):
                     continue
                 for m in range(3):
-                    trial[0, m], trial[1, m], trial[2, m] = a[m], b[m], c[m]
+                    trial[0, m], trial[1, m] = found[0, i, m], found[1, j, m]
+                    trial[2, m] = found[2, k, m]
                 if abs(abs(determinant(trial)) - 1.0) > 0.5:
                     continue
                 volume = _average_cell(
-                    a[6], b[6], c[6], _degrees(ca), _degrees(cb), _degrees(cg), parameters, average
+                    found[0, i, 6],
+                    found[1, j, 6],
+                    found[2, k, 6],
+                    ca,
+                    cb,
+                    cg,
+                    parameters,
+                    cosines,
+                    average,
                 )
                 if volume == 0.0:
                     continue
                 invert(trial, inverse)
-                for s in range(n):
-                    row_times(frac[s], inverse, mapped[s])
-                for _ in range(2):
-                    if _sites_match(
-                        mapped, two, anchor, bounds, groups, average, volume, stol, tables
-                    ):
-                        return True
-                    for s in range(n):
-                        for m in range(3):
-                            mapped[s, m] *= -1.0
+                if _sites_match(
+                    frac, inverse, two, turns, anchor, bounds, groups, average, volume, stol, tables
+                ):
+                    return True
     return False
+
+
+@jit
+def _scratch(n):
+    """Room for the comparison of crystals of n sites: made once, for millions of pairs."""
+    assignment = np.empty((n, n)), np.empty((n, n, 3)), np.empty((n, 3))
+    rows = np.empty(n, dtype=np.int64), np.empty((6, n))
+    sites = np.empty((n, 3)), np.empty((n, 3), dtype=np.int64), np.empty(3, dtype=np.int64)
+    cells = (
+        np.empty((3, 3)), np.empty(3), np.empty(3), np.empty((3, 3)), np.empty((3, 3)),
+        np.empty((3, 3)), np.empty(3), np.empty((27, 3)),
+    )  # fmt: skip
+    limits = np.empty(3, dtype=np.int64), np.empty(3), np.empty(3), np.empty(3)
+    return *assignment, *rows, *sites, cells, limits, (
+        np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)),
+    )  # fmt: skip
 
 
 @border(
@@ -923,13 +1011,7 @@ def first_matches(rows, ends, n_old, cells, parameters, frac, code, start, n_sit
     for b in range(len(ends) - 1):
         members = rows[ends[b] : ends[b + 1]]
         n = n_sites[members[0]]
-        tables = (
-            np.empty((n, n)),
-            np.empty((n, n, 3)),
-            np.empty((n, 3)),
-            np.empty(n, dtype=np.int64),
-            np.empty((6, n)),
-        )
+        tables, turns = _scratch(n), np.empty((n, 3), dtype=np.int64)
         bounds = np.empty(n + 1, dtype=np.int64)
         groups, _ = _group(code[start[members[0]] : start[members[0]] + n], bounds)
         heads = members.copy()
@@ -937,12 +1019,13 @@ def first_matches(rows, ends, n_old, cells, parameters, frac, code, start, n_sit
         for place in range(n_heads, len(members)):
             i = members[place]
             two = frac[start[i] : start[i] + n]
+            _turns(two, 0, n, turns)
             for h in range(n_heads):
                 j = heads[h]
                 pairs += 1
                 if fit(
-                    cells[j], frac[start[j] : start[j] + n], parameters[i], two, anchor[i],
-                    bounds, groups, ltol, stol, angle_tol, tables,
+                    cells[j], frac[start[j] : start[j] + n], parameters[i], two, turns,
+                    anchor[i], bounds, groups, ltol, stol, angle_tol, tables,
                 ):  # fmt: skip
                     first[i] = j
                     break

@@ -31,6 +31,7 @@ import numpy as np
 
 from ..crystals import CrystalBatch, compositions, elements
 from ..crystals.rules import broken_crystals, safe_counts, why_broken
+from ..runtime import number
 
 NONE = -1  # no crystal is the same
 ALGORITHM = 1  # counts changes of `_matching.py` that could change a verdict
@@ -39,13 +40,21 @@ CHUNK = 200  # compositions in one call: compiled code cannot be interrupted
 
 @dataclass(frozen=True)
 class MatchSettings:
-    """Tolerances of pymatgen's StructureMatcher; the defaults are its own."""
+    """Tolerances of pymatgen's StructureMatcher; the defaults are its own.
+
+    Raises:
+        InputError: a tolerance that is negative or not finite.
+    """
 
     ltol: float = 0.2  # relative difference of lattice lengths
     stol: float = 0.3  # largest site displacement, in units of (volume per atom)^(1/3)
     angle_tol: float = 5.0  # difference of lattice angles, degrees
     scale: bool = True  # compare after scaling to the same volume
     primitive_cell: bool = True  # compare primitive cells
+
+    def __post_init__(self) -> None:
+        for name in ("ltol", "stol", "angle_tol"):
+            number(name, getattr(self, name), least=0)
 
     def definition(self) -> dict[str, Any]:
         """What `unique` and `novel` decide by, and which code decided, for reports."""

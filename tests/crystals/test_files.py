@@ -1,6 +1,7 @@
 """Files as people have them: what is read, and the reason for what is not."""
 
 import gzip
+import time
 import warnings
 import zipfile
 
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 from pymatgen.io.cif import CifWriter
+from scipy.spatial import cKDTree
 
 import imd_helpers as imd
-from imd_helpers.crystals import CrystalBatch, cif, files
+from imd_helpers.crystals import CrystalBatch, cif, files, geometry
 from imd_helpers.runtime import InputError
 
 
@@ -96,6 +98,11 @@ REASONS = {
     "a modulated one": (ONE + "_cell_modulation_dimension 1\n", "modulated"),
     "a tag twice": (ONE + "_cell_length_a 5\n", "duplicate tag"),
     "an impossible angle": (cell(5, angles=(90, 90, 300)) + SI0, "close no cell"),
+    "a flat cell": (cell(5, angles=(120, 120, 120)) + SI0, "close no cell"),
+    "half a group": (cell(5) + "_space_group_IT_number 2.5\n" + SI0, "no space group is called"),
+    "a huge group": (cell(5) + "_space_group_IT_number 1e30\n" + SI0, "no space group is called"),
+    "a group by number, open": (
+        cell(5.43) + "_space_group_IT_number 227\n" + SI8, "'227' has two settings"),
     "no number": (cell(5) + sites("C1 C ? 0 0"), "no number"),
 }  # fmt: skip
 
@@ -114,6 +121,20 @@ def test_a_cif_that_is_no_crystal_says_why(name):
     (found,) = cif.read("data_x\n" + text)
     assert isinstance(found, str)
     assert why in found
+
+
+def test_a_cif_of_20_000_atoms_is_read_in_seconds():
+    n = 27
+    grid = np.stack(np.meshgrid(*[np.arange(n) / n] * 3), -1).reshape(-1, 3)
+    grid += np.random.default_rng(0).normal(0, 0.002, grid.shape)
+    start = time.process_time()
+    rows = [f"Na{i} Na {x:.6f} {y:.6f} {z:.6f}" for i, (x, y, z) in enumerate(grid)]
+    (found,) = cif.read("data_x\n" + cell(3 * n) + sites(*rows))
+    contact, _ = geometry.closest_contact(found)
+    assert time.process_time() - start < 15  # all pairs in all images: minutes
+    tree = cKDTree(found.frac[0].numpy() % 1.0, boxsize=1.0)
+    nearest = tree.query(found.frac[0].numpy(), k=2)[0][:, 1].min() * 3 * n
+    assert contact[0] == pytest.approx(nearest, abs=1e-9)
 
 
 @pytest.mark.parametrize("symprec", [None, 0.01])
@@ -245,3 +266,15 @@ def test_a_file_of_which_nothing_can_be_read(name, content, message, tmp_path):
 def test_a_folder_without_crystals(tmp_path):
     with pytest.raises(InputError, match="holds no file of crystals"):
         files.read(tmp_path)
+
+
+@pytest.mark.parametrize("number", [0, 119, -1, 10**9])
+def test_an_atomic_number_of_no_element_is_named(tmp_path, number):
+    head = '2\nLattice="4 0 0 0 4 0 0 0 4" Properties=Z:I:1:pos:R:3\n'
+    frames = [f"{head}11 0 0 0\n{z} 2 2 2\n" for z in (17, number, 9)]
+    path = tmp_path / "some.extxyz"
+    path.write_text("".join(frames))
+    found = files.read(path)
+    assert found.ok.tolist() == [True, False, True]
+    assert "frame 2: atom 2 is" in found.reasons[1]
+    assert found.crystals.numbers[[0, 2]].tolist() == [[11, 17], [11, 9]]

@@ -87,6 +87,15 @@ FREE = {
 }  # fmt: skip
 
 
+LONE = {  # of any length: nothing else is as long
+    "crystals.minkowski_batch": "lattice",
+    "charges.neutral_batch": "counts",
+    "formulas.parse_batch": "text",
+    "grids.add_pairs": "frac",
+    "matching.first_matches": "rows",
+}
+
+
 @pytest.mark.parametrize("name", ENTRIES)
 def test_right_arguments_pass(name):
     entry(name)(*copies(ENTRIES[name]))
@@ -103,6 +112,8 @@ def test_wrong_arguments_are_refused(name):
             fills = names[place] in FREE and name != "matching.first_matches"
             if array.shape == np.shape(value) and (fills or names[place] == "first"):
                 continue
+            if names[place] == LONE.get(name) and len(array) == 2 * len(value):
+                continue
             if np.ndim(value) == 0 and names[place] in ("k", "n") and array > 0:
                 continue  # its outputs have another size then, which is what is refused
             arguments = copies(ENTRIES[name])
@@ -111,7 +122,7 @@ def test_wrong_arguments_are_refused(name):
                 function(*arguments)
             assert len(str(error.value)) > 30
             tried += 1
-    assert tried >= 4
+    assert tried >= 3
 
 
 def test_every_compiled_function_that_the_package_calls_has_a_border():
@@ -185,7 +196,7 @@ def test_one_crystal_without_an_element_spoils_no_other(name, z):
 @pytest.mark.parametrize("name", ["closest contact", "images", "neighbour distances", "graph",
                                   "unique", "space groups"])  # fmt: skip
 def test_one_lattice_for_two_crystals_is_refused(name):
-    with pytest.raises(InputError, match="lattice"):
+    with pytest.raises(InputError, match=r"lattice|crystals = 1"):
         {**CALLS, **TOLERANT}[name](batch(lattices=1))
 
 

@@ -11,6 +11,7 @@ from imd_helpers.crystals import CrystalBatch, symmetry
 from imd_helpers.kernels import matching as _matching
 from imd_helpers.matching import cells as matching
 from imd_helpers.matching.cells import NONE, MatchSettings
+from imd_helpers.runtime import InputError
 
 
 def crystal(lattice, frac, numbers):
@@ -314,6 +315,8 @@ def test_malformed_crystals_fail_alone_and_say_why(real):
     assert sorted(cells.failed) == list(range(n))
     assert all(len(why) > 15 for why in cells.failed.values())
     assert (cells.n_sites[:n] == 0).all()
+    broken = cells.n_sites == 0  # the anchor is one of the sites, where there are some
+    assert ((cells.anchor < cells.n_sites) | broken & (cells.anchor == 0)).all()
     assert same_structure(batch, batch).tolist() == [False] * n + [True] * 10
     first = matching.first_matches(cells, matching.buckets(cells))
     assert first.tolist() == [-1] * (n + 5) + list(range(n, n + 5))
@@ -329,6 +332,13 @@ def test_odd_but_whole_crystals_are_compared():
 
 
 # ---- the parts
+
+
+@pytest.mark.parametrize("name", ["ltol", "stol", "angle_tol"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -0.1, "0.2", None])
+def test_tolerances_are_numbers(name, value):
+    with pytest.raises(InputError, match=f"{name}=.*at least 0"):
+        MatchSettings(**{name: value})
 
 
 def test_definition_names_semantics_and_code():
