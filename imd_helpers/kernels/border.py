@@ -89,7 +89,7 @@ def _check_values(name: str, array: np.ndarray, holds: str, sizes: dict[str, int
 
 
 def _check_cells(cells: np.ndarray) -> None:
-    with np.errstate(invalid="ignore"):
+    with np.errstate(all="ignore"):
         broken = ~(np.abs(np.linalg.det(cells)) > SMALLEST) | ~np.isfinite(cells).all((1, 2))
     if broken.any():
         i = int(np.argmax(broken))

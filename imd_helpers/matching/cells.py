@@ -121,6 +121,11 @@ def reduce_cells(crystals: CrystalBatch, settings: MatchSettings | None = None) 
         out.n_sites,
         out.anchor,
     )
+    sick = ~np.isfinite(out.frac).all(1)  # cells so odd that their reduction overflows
+    odd = ~np.isfinite(out.cells).all((1, 2)) | ~np.isfinite(out.parameters).all(1)
+    odd[np.repeat(np.arange(n), atoms.sum(1))[sick]] = True
+    out.frac[sick], out.cells[odd], out.parameters[odd], out.n_sites[odd] = 0.0, 0.0, 0.0, 0
+    status[odd & (status == _matching.OK)] = _matching.TOO_LONG
     for i in np.flatnonzero(status != _matching.OK).tolist():
         failed[i] = _why_not_reduced(int(status[i]), crystals, i)
     return out
