@@ -82,9 +82,8 @@ def number(
     if not fits or isinstance(value, bool | str):
         bounds = {"above": above, "at least": least, "below": below, "at most": most}
         rule = " and ".join(f"{word} {x:g}" for word, x in bounds.items() if math.isfinite(x))
-        raise InputError(
-            f"{name}={value!r}: must be a finite number{rule and ' '}{rule}{why and ', ' + why}"
-        )
+        parts = ", ".join(filter(None, (f"{name}={value!r}: must be a finite number", rule, why)))
+        raise InputError(parts)
     return float(value)
 
 
