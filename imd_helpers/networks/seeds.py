@@ -66,7 +66,7 @@ class SeedConfig:
         for name in ("steps", "critic_steps", "batch", "latent", "log_every"):
             whole(name, getattr(self, name), least=1)
         for name in ("lr_generator", "lr_critic"):
-            number(name, getattr(self, name), above=0)
+            number(name, getattr(self, name), least=0)
         for name in ("penalty_weight", "auxiliary_weight"):
             number(name, getattr(self, name), least=0)
         number("ema", self.ema, least=0, below=1)
