@@ -65,10 +65,8 @@ class SeedConfig:
     def __post_init__(self) -> None:
         for name in ("steps", "critic_steps", "batch", "latent", "log_every"):
             whole(name, getattr(self, name), least=1)
-        for name in ("lr_generator", "lr_critic"):
-            number(name, getattr(self, name), least=0)
-        for name in ("penalty_weight", "auxiliary_weight"):
-            number(name, getattr(self, name), least=0)
+        for name in ("lr_generator", "lr_critic", "penalty_weight", "auxiliary_weight"):
+            number(name, getattr(self, name), least=0)  # a rate of 0 trains one side alone
         number("ema", self.ema, least=0, below=1)
         lookup("loss", self.loss, losses.PAIRS)
         lookup("mixing", self.mixing, losses.MIXINGS)
