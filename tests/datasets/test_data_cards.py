@@ -262,7 +262,8 @@ def test_commands_on_cards_name_scripts_and_tasks_that_exist():
             assert task or len(known) <= 1, f"{card}: {script.name} needs one of {known}"
             named.add(name)
     scripts = {path.stem for path in (REPO / "experiments").glob("*.py")}
-    assert scripts - named == {"record", "comparison_entries"}
+    # substituted: the data sets that it makes are not complete
+    assert scripts - named == {"record", "comparison_entries", "substituted"}
 
 
 def test_every_task_is_on_a_card():
@@ -272,7 +273,8 @@ def test_every_task_is_on_a_card():
     for script in (REPO / "experiments").glob("*.py"):
         known = tasks(script)
         missing = {task for task in known if (script.stem, task) not in commands(cards)}
-        assert len(known) == 1 or missing <= {"judge"}, f"{script.name}: {missing}"
+        open_ = script.stem == "substituted"  # its data sets are not complete
+        assert len(known) == 1 or open_ or missing <= {"judge"}, f"{script.name}: {missing}"
 
 
 def test_the_wheel_holds_data_and_no_script():

@@ -184,7 +184,7 @@ def test_crystalnn_in_two_processes(cubic):
     one = prints.crystalnn(cubic[:4], cached=False)
     two = prints.crystalnn(cubic[:4], cached=False, processes=2)
     np.testing.assert_allclose(one.values, two.values, atol=1e-9)
-    with pytest.raises(InputError, match="at least one process"):
+    with pytest.raises(InputError, match="workers=0: must be a whole number of at least 1"):
         prints.crystalnn(cubic[:4], processes=0)
 
 

@@ -499,7 +499,7 @@ def shell(monkeypatch, capsys, tmp_path):
         (("good.extxyz", "--reference", "oqmd"), "oqmd_icsd"),
         (("good.extxyz", "--reference", "oqmd_formulas"), "holds no crystals"),
         (("good.extxyz", "--split", "tran"), "train"),
-        (("good.extxyz", "--workers", "0"), "at least one process"),
+        (("good.extxyz", "--workers", "0"), "at least 1"),
         (("good.extxyz", "--figure", "funnel.doc"), "funnel.doc"),
         (("good.extxyz", "-o", "nowhere/report.json"), "nowhere"),
         (("good.extxyz", "--workers", "2", "--scheduler", "tcp://x:1"), "one of the two"),
