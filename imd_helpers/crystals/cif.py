@@ -253,8 +253,8 @@ def _settings(name: str, number: str) -> list[gemmi.SpaceGroup]:
         found = gemmi.find_spacegroup_by_name(base)
     else:
         value = _number("the space group", number)
-        whole = value == round(value) and abs(value) <= N_SPACE_GROUPS
-        found = gemmi.find_spacegroup_by_number(round(value) if whole else 0)
+        real = value in range(1, N_SPACE_GROUPS + 1)  # gemmi takes any other number for P 1
+        found = gemmi.find_spacegroup_by_number(int(value)) if real else None
     if found is None:
         raise InputError(f"no space group is called {name or number!r}: list the operators")
     same = [g for g in gemmi.spacegroup_table() if g.hm == found.hm]
