@@ -91,7 +91,8 @@ def _role(role: str) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         table = load("oqmd_formulas").table
     else:
         table = load("oqmd_icsd").table
-        table = table.sort_values("formation_energy", kind="stable").drop_duplicates("formula").sort_index()
+        lowest_first = table.sort_values("formation_energy", kind="stable")
+        table = lowest_first.drop_duplicates("formula").sort_index()
     read = CompositionMatrix().read(table["formula"].tolist())
     keep = read.ok
     values = {name: table[name].to_numpy(dtype=float)[keep] for name in PROPERTIES if name in table}

@@ -60,6 +60,11 @@ class CrystalGraph:
     ok: np.ndarray
     reasons: tuple[str, ...]
 
+    @property
+    def n_sites(self) -> Tensor:
+        """(crystals,) number of sites."""
+        return torch.bincount(self.site_crystal, minlength=len(self))
+
     def __len__(self) -> int:
         return len(self.ok)
 
