@@ -3,8 +3,8 @@
     python experiments/substituted.py relax NAME [PART OF]    finished pieces are kept
     python experiments/substituted.py table NAME              NAME.npz of all that is finished
 
-NAME is one of SYSTEMS. Several processes share the work as parts 0, 1, ... of so many. Every
-candidate that the data set holds already is not relaxed again.
+NAME is one of SYSTEMS; the hydrides of four metals lie in one folder. Several processes share the
+work as parts 0, 1, ... of so many. Every candidate that is in the file already is not relaxed again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import record
@@ -43,6 +44,7 @@ class System:
         edge: longest edge of the cell, Å.
         same_anion: parents have the anion themselves, and only the metals are exchanged.
         both_orders: a parent's elements are exchanged both ways.
+        folder: of the data set, where it is not the name of the system.
     """
 
     symbols: tuple[str, ...]
@@ -51,6 +53,7 @@ class System:
     edge: float = np.inf
     same_anion: bool = False
     both_orders: bool = True
+    folder: str = ""
 
 
 SYSTEMS = {
@@ -58,10 +61,15 @@ SYSTEMS = {
     "v_o": System(("V", "O"), both_orders=False),
     "bi_se": System(("Bi", "Se"), edge=10.0),
     **{
-        f"{metal.lower()}_h": System((metal, "H"), sites=24, same_anion=True)
+        f"{metal.lower()}_h": System((metal, "H"), sites=24, same_anion=True, folder="hydrides")
         for metal in ("Mg", "Ti", "Pd", "Ni")
     },
 }
+
+
+def file_of(name: str) -> Path:
+    """Where the relaxed crystals of a system are kept."""
+    return record.DATA / (SYSTEMS[name].folder or name) / f"{name}.npz"
 
 
 # ---- candidates
@@ -189,7 +197,7 @@ def relaxed(some: Candidates) -> dict[str, np.ndarray]:
 
 def finished(name: str) -> list[dict[str, np.ndarray]]:
     """What an earlier data set and all pieces since then hold."""
-    files = [record.DATA / name / f"{name}.npz", *sorted((record.BUILD / name).glob("piece-*.npz"))]
+    files = [file_of(name), *sorted((record.BUILD / name).glob("piece-*.npz"))]
     return [dict(np.load(file)) for file in files if file.exists()]
 
 
@@ -226,7 +234,7 @@ def table(name: str) -> None:
         "space_group": symmetry.space_group_numbers(crystals).astype(np.uint8),
         "split": np.array(split, dtype=np.uint8),
     }
-    record.write_arrays(record.DATA / name / f"{name}.npz", **merged, **found)
+    record.write_arrays(file_of(name), **merged, **found)
     print(f"{name}: {len(kept)} of {len(candidates(name))} tried, {kept.sum()} kept")
 
 

@@ -15,6 +15,7 @@ from .embedded import (
     load_cubic_prototypes,
     load_formulas,
     load_oqmd_icsd,
+    load_substituted,
     load_zeolites,
 )
 from .parsing import read_cif_csv, read_set
@@ -44,6 +45,7 @@ _EMBEDDED: dict[str, Callable[[], Any]] = {
     "cubic_prototypes": load_cubic_prototypes,
     **{name: partial(load_formulas, name) for name in _FORMULA_TABLES},
     "iza_zeolites": load_zeolites,
+    "hydrides": partial(load_substituted, "hydrides", "mg_h", "ti_h", "pd_h", "ni_h"),
 }
 
 

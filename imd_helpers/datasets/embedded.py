@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import lzma
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -105,6 +106,37 @@ def _fill(kind: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray
     return flat_numbers, flat_frac, n_sites
 
 
+def load_substituted(name: str, *parts: str) -> CrystalSet:
+    """Real prototypes filled with a few elements and relaxed, from one file for each part."""
+    import pandas as pd
+
+    from ..crystals.elements import reduced_formula
+
+    read = [_arrays(name, part) for part in parts or (name,)]
+    raw = {key: np.concatenate([each[key] for each in read]) for key in read[0]}
+    kept = raw["kept"]
+    of_site = np.repeat(kept, raw["n_sites"])
+    parents = load_oqmd_icsd().table.iloc[raw["parent"][kept]]
+    n_sites = raw["n_sites"][kept].astype(np.int64)
+    formed = raw["formation_energy"][kept].astype(np.float64)
+    numbers = raw["numbers"][of_site]
+    cells = np.split(numbers, np.cumsum(n_sites)[:-1])
+    table = pd.DataFrame(
+        {
+            "formula": [reduced_formula(Counter(cell.tolist())) for cell in cells],
+            "formation_energy": formed.mean(1),
+            "disagreement": np.abs(formed[:, 0] - formed[:, 1]),
+            "space_group": raw["space_group"][kept].astype(np.int64),
+            "prototype": parents["prototype"].to_numpy(),
+            "n_sites": n_sites,
+            "split": np.array(SPLITS, object)[raw["split"][kept]],
+            "entry": parents["entry"].to_numpy(),
+        }
+    )
+    lattice = raw["lattice"][kept].astype(np.float64)
+    return CrystalSet.from_flat(name, table, lattice, numbers, raw["frac"][of_site])
+
+
 def compound_formulas(kind: np.ndarray, numbers: np.ndarray) -> list[str]:
     """Reduced formulas of prototypes (index in `CUBIC_PROTOTYPES`) filled with (n, 3) elements."""
     from ..crystals.elements import reduced_formula
@@ -116,8 +148,8 @@ def compound_formulas(kind: np.ndarray, numbers: np.ndarray) -> list[str]:
     ]
 
 
-def _arrays(name: str) -> dict[str, np.ndarray]:
-    with np.load(data_path(name, f"{name}.npz"), allow_pickle=False) as file:
+def _arrays(name: str, part: str = "") -> dict[str, np.ndarray]:
+    with np.load(data_path(name, f"{part or name}.npz"), allow_pickle=False) as file:
         return dict(file)
 
 

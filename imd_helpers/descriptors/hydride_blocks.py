@@ -82,7 +82,7 @@ class HydrideBlocks(_slots.SlotMatrix):
         mark(reasons, counts[:, 0] > 0, lambda _: text.format(first))
 
     def _write(self, batch: CrystalBatch) -> Tensor:
-        cart = batch.cart if self.rule == "published" else off_origin(batch)
+        cart = batch.cart if self.rule == "published" else off_origin(batch.lattice, batch.cart)
         sites = _slots.fill(batch, cart, self.numbers, self.slots)
         blocks = torch.zeros(len(batch), *self.shape, dtype=torch.float64)
         blocks[:, 0, :3] = batch.lattice
@@ -124,15 +124,15 @@ class HydrideBlocks(_slots.SlotMatrix):
         return torch.arange(self.rows) < length[:, :, None]
 
 
-def off_origin(crystals: CrystalBatch) -> Tensor:
+def off_origin(lattice: Tensor, cart: Tensor) -> Tensor:
     """(batch, sites, 3) Cartesian coordinates, Å, none of an atom within 0.5 Å of the origin.
 
-    An atom nearer than 1 Å is written at the corner of the cell that is farthest from the origin.
+    An atom nearer than 1 Å is written at the corner of the cell (batch, 3, 3) that is farthest
+    from the origin.
     """
-    corners = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3)), dtype=torch.float64)
-    corner = corners @ crystals.lattice  # (batch, 8, 3)
+    corners = torch.tensor(list(itertools.product((0.0, 1.0), repeat=3))).to(lattice)
+    corner = corners @ lattice  # (batch, 8, 3)
     farthest = corner.norm(dim=2).argmax(1)
     shift = corner[torch.arange(len(corner)), farthest]  # (batch, 3)
-    cart = crystals.cart
     near = cart.norm(dim=2, keepdim=True) < 2 * SHORT
     return torch.where(near, cart + shift[:, None], cart)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .gan import Gan
 
 _MODELS = {  # name: (module, class)
+    "crystalgan": ("crystalgan", "CrystalGan"),
     "cubicgan": ("cubicgan", "CubicGan"),
     "matgan": ("matgan", "MatGan"),
     "sequence_gan": ("sequence_gan", "SequenceGan"),

@@ -1,0 +1,424 @@
+"""CrystalGAN: hydrides of two metals mapped onto each other, and ternary hydrides made of both.
+
+Three steps. A pair of networks learns to turn the hydrides of one metal into those of the other and
+back (step 1); each generated crystal takes the second metal from a crystal of the other direction
+(step 2, `CrystalGan.transfer`); a pair of the same kind learns between the two sets of ternaries,
+with bounds on the distances (step 3).
+
+Source: Nouira, Sokolovska & Crivello, arXiv 1810.11203 (2018), and its code asmanouira/CrystalGAN
+at commit 6b98615. Where paper and code disagree, the code is followed and the difference is a
+switch of `CrystalGanConfig`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import datasets
+from ..crystals import CrystalBatch
+from ..crystals.batch import wrap
+from ..crystals.elements import SYMBOLS
+from ..crystals.geometry import reduce_lattice
+from ..crystals.samples import Samples
+from ..descriptors.hydride_blocks import ROWS, HydrideBlocks
+from ..networks import TrainConfig, fit, losses
+from ..networks.fit import Turn
+from ..networks.epochs import seeded
+from ..networks.layers import mlp, spectral_norm
+from ..runtime import whole
+from .gan import Condition, Gan, GanConfig
+from .hydride_rows import (
+    FAR,
+    KINDS,
+    NEAREST,
+    features,
+    in_cell,
+    is_atom,
+    limits,
+    neighbours,
+    out_of_bounds,
+    published_squares,
+    with_cell,
+)
+
+METALS = {"mg_ti_h": (12, 22), "pd_ni_h": (46, 28)}  # first and second metal
+CONSTRAINTS = ("none", "published", "bounds")
+HYDROGEN, FIRST, SECOND = 1, 2, 3  # blocks; the cell is block 0
+MOST_METALS = 8  # atoms of a metal in a training crystal; the authors' data have at most 6
+STRETCH = 0.1  # largest logarithm of the factor by which a step of a map scales an edge
+ROUNDS = 3  # steps of a map
+
+
+@dataclass(frozen=True)
+class CrystalGanConfig(GanConfig):
+    """Architecture and training of both pairs of networks; the defaults are the published code.
+
+    In that code every row of three numbers passes through the networks alone, no noise enters, the
+    second discriminator is never updated, its loss has no lower bound, and the distances of step 3
+    are read back from files, so that they have no gradient: ``constraint="none"`` is what it does.
+    """
+
+    fewest_channels: ClassVar[int] = 8
+    CHOICES: ClassVar = {"data": METALS, "constraint": CONSTRAINTS}
+    layers: int = 10  # hidden layers of each network; 5 in the published third step
+    whole: bool = False  # networks see the whole crystal, over its periodic images
+    latent: int = 0  # numbers of noise
+    both_learn: bool = False  # the second discriminator is updated too
+    bounded: bool = False  # the discriminators' loss is the cross-entropy
+    cycle: float = 1.0  # factor of the loss of the way there and back; 0: two plain GANs
+    constraint: str = "none"  # of distances in the third step
+    strength: float = 1.0  # factor of the constraint
+    generator_steps: int = 5  # for each step of the discriminators
+    seeds: int = 0  # ternary crystals of step 2; 0: one for each pair of rows, as published
+    third: bool = True  # train the third step, and not only the first
+    data: str = "mg_ti_h"
+    batch: int = 35
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(
+            steps=100,
+            critic_steps=1,
+            betas_generator=(0.5, 0.999),
+            betas_critic=(0.5, 0.999),
+        )
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("latent", "seeds"):
+            whole(name, getattr(self, name), least=0)
+        for name in ("layers", "generator_steps"):
+            whole(name, getattr(self, name), least=1)
+
+
+PAPER = CrystalGanConfig()
+FIXED = CrystalGanConfig(
+    whole=True,
+    latent=16,
+    both_learn=True,
+    bounded=True,
+    cycle=10.0,
+    constraint="bounds",
+    strength=10.0,
+    generator_steps=1,
+    seeds=512,
+    batch=32,
+    train=TrainConfig(steps=600, critic_steps=1, lr_generator=5e-4, lr_critic=5e-4),
+)
+
+
+# ---- networks
+
+
+class RowMap(nn.Module):
+    """Each row of three coordinates to three others, as published: it sees nothing else."""
+
+    def __init__(self, config: CrystalGanConfig) -> None:
+        super().__init__()
+        hidden = [config.channels(100)] * config.layers
+        self.body = mlp([3, *hidden, 3], activation=nn.ReLU())
+
+    def forward(self, blocks: Tensor) -> Tensor:
+        """(n, 4, 18, 3) Å to the same."""
+        return self.body(blocks)
+
+
+class RowDiscriminator(nn.Module):
+    """One logit for each row, as published."""
+
+    def __init__(self, config: CrystalGanConfig) -> None:
+        super().__init__()
+        hidden = [config.channels(100)] * config.layers
+        self.body = mlp([3, *hidden, 1], activation=nn.ReLU())
+
+    def forward(self, blocks: Tensor) -> Tensor:
+        """(n, 4, 18, 3) Å to (n, 4, 18)."""
+        return self.body(blocks).squeeze(-1)
+
+
+class Trunk(nn.Module):
+    """What each atom knows of the whole crystal: its surroundings, and the mean of all atoms."""
+
+    def __init__(self, inputs: int, width: int) -> None:
+        super().__init__()
+        self.first = nn.Linear(inputs, width)
+        self.second = nn.Linear(2 * width, width)
+
+    def forward(self, x: Tensor, atom: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, atoms, inputs) to (n, atoms, width) of each atom and (n, width) of the crystal."""
+        share = (atom / atom.sum(1, keepdim=True)).unsqueeze(2)  # (n, atoms, 1)
+        one = functional.leaky_relu(self.first(x), 0.2)
+        mean = (share * one).sum(1, keepdim=True).expand_as(one)
+        two = functional.leaky_relu(self.second(torch.cat([one, mean], dim=2)), 0.2)
+        return two, (share * two).sum(1)
+
+
+class WholeMap(nn.Module):
+    """A crystal to another with as many atoms: the cell is scaled, every atom is moved.
+
+    An atom moves towards its nearest neighbours or away from them, so that a turned or shifted
+    crystal becomes the same crystal, turned or shifted. The step is taken a few times.
+    """
+
+    def __init__(self, config: CrystalGanConfig) -> None:
+        super().__init__()
+        width, self.latent = config.channels(96), config.latent
+        self.trunk = Trunk(len(KINDS) * (1 + NEAREST) + config.latent, width)
+        self.move = nn.Linear(2 * width, len(KINDS) * NEAREST)
+        self.scale = nn.Linear(width, 3)
+
+    def forward(self, blocks: Tensor) -> Tensor:
+        """(n, 4, 18, 3) Å to the same, with noise drawn here; rows that are empty stay so."""
+        present = is_atom(blocks)  # (n, 54)
+        noise = torch.randn(*present.shape, self.latent, device=blocks.device)
+        for _ in range(ROUNDS):
+            near = neighbours(blocks)
+            seen = torch.cat([features(near), noise[:, near.used]], dim=2)
+            atoms, crystal = self.trunk(seen, present[:, near.used].float())
+            about = crystal[:, None].expand_as(atoms)
+            pull = self.move(torch.cat([atoms, about], dim=2)).view_as(near.distance)
+            pull = pull * (near.distance < FAR) / near.distance
+            move = (pull[..., None] * near.vector).sum((2, 3))  # (n, atoms, 3) Å
+            stretch = (STRETCH * torch.tanh(self.scale(crystal))).exp()  # (n, 3), of the vectors
+            frac = in_cell(blocks).index_add(1, near.used, move @ torch.linalg.inv(blocks[:, 0, :3]))
+            blocks = with_cell(blocks[:, 0, :3] * stretch[:, :, None], frac, present)
+        return blocks
+
+
+class WholeDiscriminator(nn.Module):
+    """One logit for a crystal, from the distances of its atoms over all periodic images."""
+
+    def __init__(self, config: CrystalGanConfig) -> None:
+        super().__init__()
+        width = config.channels(96)
+        self.trunk = Trunk(len(KINDS) * (1 + NEAREST), width)
+        self.head = mlp([width, width, 1], activation=nn.LeakyReLU(0.2))
+        spectral_norm(self)
+
+    def forward(self, blocks: Tensor) -> Tensor:
+        """(n, 4, 18, 3) Å to (n,)."""
+        near = neighbours(blocks)
+        _, crystal = self.trunk(features(near), is_atom(blocks)[:, near.used].float())
+        return self.head(crystal).squeeze(1)
+
+
+def exchanged(blocks: Tensor) -> Tensor:
+    """The same crystals with the atoms of one metal called the other."""
+    return blocks[:, [0, HYDROGEN, SECOND, FIRST]]
+
+
+# ---- the model
+
+
+class Hydrides(NamedTuple):
+    """Crystals of both domains."""
+
+    first: CrystalBatch  # of hydrogen and the first metal
+    second: CrystalBatch
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+
+SIZES: dict[str, dict[str, Any]] = {
+    "smoke": {"steps": 20, "log_every": 5, "save_every": 20, "seeds": 64},
+    "colab": {"steps": 600},
+    "full": {"steps": 600},
+}
+PUBLISHED: dict[str, dict[str, Any]] = {k: {"steps": 100, "log_every": 10} for k in SIZES}
+
+
+class CrystalGan(Gan):
+    """Two maps between two sets of crystals, a discriminator for each set, and their ternaries.
+
+    The file holds the networks of the third step and the ternary crystals of the second, on which
+    they act. The whole published schedule, 100 steps of all rows, takes seconds.
+    """
+
+    name, format = "crystalgan", "imd-crystalgan-1"
+    Config = CrystalGanConfig
+    VARIANTS: ClassVar = {
+        "paper": PAPER,
+        "fixed": FIXED,
+        "paper-pd_ni_h": PAPER.but(data="pd_ni_h"),
+        "fixed-pd_ni_h": FIXED.but(data="pd_ni_h"),
+    }
+    PROFILES: ClassVar = {"": SIZES, "paper": PUBLISHED, "paper-pd_ni_h": PUBLISHED}
+    LEARNT = ("ternary.first", "ternary.second", "shortest")
+    averaged = "to_first"
+
+    def build(self) -> dict[str, nn.Module]:
+        """Maps to the crystals of each metal, and a discriminator for each."""
+        config = self.config
+        rule = "apart" if config.whole else "published"
+        self.descriptor = HydrideBlocks((1, *METALS[config.data]), rule=rule)
+        to, judges = (WholeMap, WholeDiscriminator) if config.whole else (RowMap, RowDiscriminator)
+        return {
+            "to_first": to(config),
+            "to_second": to(config),
+            "discriminator_first": judges(config),
+            "discriminator_second": judges(config),
+        }
+
+    # ---- data
+
+    @classmethod
+    def read(cls, config: CrystalGanConfig, split: str | None = None) -> Hydrides:
+        """Known and relaxed hydrides of both metals; there are too few to split."""
+        return Hydrides(*(hydrides_of(metal) for metal in METALS[config.data]))
+
+    @classmethod
+    def learn(cls, data: Hydrides, config: CrystalGanConfig) -> dict[str, Any]:
+        """Steps 1 and 2: ternary crystals of both directions, and the shortest known distances."""
+        maps = cls(config.but(third=False), seed=config.train.seed)
+        maps.prepare(data)
+        pair, shortest = (maps.first, maps.second), limits(maps.first, maps.second)
+        if config.third:
+            fit(maps, config.train, progress=False)
+            with seeded(config.train.seed):
+                pair = maps.transfer()
+        return {"ternary.first": pair[0], "ternary.second": pair[1], "shortest": shortest}
+
+    def prepare(self, data: Hydrides, *, seed: int = 0) -> None:
+        """Blocks of both domains: of the data, or in the third step of the ternary crystals."""
+        if self.config.third:
+            self.first, self.second = self.learnt["ternary.first"], self.learnt["ternary.second"]
+            return
+        blocks = [self.descriptor.encode(x).float().to(self.device) for x in data]
+        self.first, self.second = blocks
+
+    # ---- training
+
+    def turns(self, config: TrainConfig) -> list[Turn]:
+        """Discriminators, then maps; as published the second discriminator stays as it was."""
+        learning = ("discriminator_first", "discriminator_second")
+        learning = learning if self.config.both_learn else learning[:1]
+        return [
+            Turn("discriminator", self.discriminator_terms, learning, config.critic_steps),
+            Turn(
+                "generator",
+                self.generator_terms,
+                ("to_first", "to_second"),
+                self.config.generator_steps,
+            ),
+        ]
+
+    def batches(self) -> tuple[Tensor, Tensor]:
+        """(batch, 4, 18, 3) crystals of each domain."""
+        sizes, n = (len(self.first), len(self.second)), self.config.batch
+        rows = [torch.randint(size, (n,), device=self.device) for size in sizes]
+        return self.first[rows[0]], self.second[rows[1]]
+
+    def map(self, network: nn.Module, blocks: Tensor) -> Tensor:
+        """(n, 4, 18, 3) crystals of the other domain, with gradients."""
+        renamed = self.config.whole and not self.config.third
+        return network(exchanged(blocks) if renamed else blocks)
+
+    def discriminator_terms(self) -> dict[str, Tensor]:
+        """Both discriminators; the published loss pays for large logits without end."""
+        first, second = self.batches()
+        with torch.no_grad():
+            fakes = self.map(self.to_first, second), self.map(self.to_second, first)
+        pairs = [
+            (self.discriminator_first(first), self.discriminator_first(fakes[0])),
+            (self.discriminator_second(second), self.discriminator_second(fakes[1])),
+        ]
+        if self.config.bounded:
+            found = [losses.minimax_discriminator_loss(*pair) for pair in pairs]
+        else:  # a low logit means real
+            soft = functional.softplus
+            found = [soft(real).mean() - soft(fake).mean() for real, fake in pairs]
+        return {"loss": found[0] + found[1]}
+
+    def generator_terms(self) -> dict[str, Tensor]:
+        """Deceive both discriminators, come back after two maps, and keep the distances."""
+        first, second = self.batches()
+        to_first, to_second = self.map(self.to_first, second), self.map(self.to_second, first)
+        logits = self.discriminator_first(to_first), self.discriminator_second(to_second)
+        deceive = losses.non_saturating_generator_loss if self.config.bounded else _low
+        back = (self.map(self.to_second, to_first) - second).square().mean()
+        back = back + (self.map(self.to_first, to_second) - first).square().mean()
+        terms = {"loss": deceive(logits[0]) + deceive(logits[1]) + self.config.cycle * back}
+        terms["cycle"] = back
+        if self.config.third and self.config.constraint != "none":
+            broken = self.constraint(torch.cat([to_first, to_second]))
+            terms["loss"] = terms["loss"] + self.config.strength * broken
+            terms["constraint"] = broken
+        return terms
+
+    def constraint(self, blocks: Tensor) -> Tensor:
+        """How far distances are from what is asked, Å^2."""
+        if self.config.constraint == "published":
+            return published_squares(blocks)
+        return out_of_bounds(blocks, self.learnt["shortest"].to(blocks.device))
+
+    # ---- step 2
+
+    @torch.no_grad()
+    def transfer(self) -> tuple[Tensor, Tensor]:
+        """(n, 4, 18, 3) ternary crystals of both directions.
+
+        Each generated crystal takes its empty block from a generated crystal of the other
+        direction: as published the same Cartesian rows of the crystal with the same number, else
+        the same places in the cell of any other.
+        """
+        n = self.config.seeds or min(len(self.first), len(self.second))
+        rows = [torch.arange(n), torch.arange(n)]
+        if self.config.seeds:
+            rows = [torch.randint(len(x), (n,)) for x in (self.first, self.second)]
+        one = self.map(self.to_first, self.second[rows[1]])
+        two = self.map(self.to_second, self.first[rows[0]])
+        # a map that sees the crystal has called the metal by its new name; a row's map has not
+        lacks = (SECOND, FIRST) if self.config.whole else (FIRST, SECOND)
+        return self.filled(one, two, lacks[0]), self.filled(two, one, lacks[1])
+
+    def filled(self, blocks: Tensor, other: Tensor, block: int) -> Tensor:
+        """Crystals with one block of others."""
+        out = blocks.clone()
+        out[:, block] = other[:, block]
+        if not self.config.whole:
+            return out
+        lattice, inverse = blocks[:, 0, :3], torch.linalg.inv(other[:, 0, :3])
+        out[:, block] = other[:, block] @ inverse @ lattice
+        present = torch.cat([is_atom(blocks).unflatten(1, (-1, ROWS))], dim=1)
+        present[:, block - 1] = is_atom(other).unflatten(1, (-1, ROWS))[:, block - 1]
+        return with_cell(lattice, in_cell(out), present.flatten(1))
+
+    # ---- sampling
+
+    def draw(self, n: int, condition: Condition) -> Tensor:
+        """(n, 4, 18, 3) ternary crystals, half of them by each map."""
+        first, second = self.learnt["ternary.first"], self.learnt["ternary.second"]
+        parts = []
+        for size, network, known in ((n - n // 2, self.to_first, second), (n // 2, self.to_second, first)):
+            rows = torch.randint(len(known), (size,), device=self.device)
+            parts.append(self.map(network, known[rows]))
+        return torch.cat(parts)
+
+    def decode(self, raw: Tensor) -> Samples:
+        """Crystals of hydrogen and both metals."""
+        return self.descriptor.decode(raw)
+
+
+def _low(logits: Tensor) -> Tensor:
+    """Loss of a map as published, where a low logit means real."""
+    return functional.softplus(logits).mean()
+
+
+def hydrides_of(metal: int) -> CrystalBatch:
+    """Real and relaxed binary hydrides of a metal, at most 18 H and 8 metal atoms, reduced cells."""
+    symbols = ["H", SYMBOLS[metal]]
+    real = datasets.load("oqmd_icsd").select(nelements=2, elements=symbols)
+    made = datasets.load("hydrides").select(elements=symbols)
+    crystals = CrystalBatch.cat([real.crystals, made.crystals])
+    counts = crystals.counts()
+    fits = (counts[:, 1] <= ROWS) & (counts[:, metal] <= MOST_METALS)
+    crystals = crystals[fits.nonzero()[:, 0]]
+    lattice, change = reduce_lattice(crystals.lattice)
+    frac = wrap(crystals.frac @ torch.linalg.inv(change).round())
+    return CrystalBatch(lattice, frac, crystals.numbers)
