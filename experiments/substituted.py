@@ -196,19 +196,25 @@ def relaxed(some: Candidates) -> dict[str, np.ndarray]:
 
 
 def finished(name: str) -> list[dict[str, np.ndarray]]:
-    """What an earlier data set and all pieces since then hold."""
+    """What an earlier data set and all pieces since then hold, each candidate once."""
     files = [file_of(name), *sorted((record.BUILD / name).glob("piece-*.npz"))]
-    return [dict(np.load(file)) for file in files if file.exists()]
+    parts: list[dict[str, np.ndarray]] = []
+    for file in files:
+        part = dict(np.load(file)) if file.exists() else {}
+        if part and not keys(part) & set().union(*map(keys, parts)):
+            parts.append(part)
+    return parts
+
+
+def keys(part: dict[str, np.ndarray]) -> set[tuple[int, int]]:
+    """Parent and order of each candidate."""
+    return set(zip(part["parent"].tolist(), part["order"].tolist(), strict=True))
 
 
 def done(name: str, made: Candidates) -> np.ndarray:
     """(n,) bool: relaxed already."""
-    keys = {
-        key
-        for part in finished(name)
-        for key in zip(part["parent"].tolist(), part["order"].tolist(), strict=True)
-    }
-    return np.array([key in keys for key in zip(made.parent, made.order, strict=True)])
+    known = set().union(*map(keys, finished(name)))
+    return np.array([key in known for key in zip(made.parent, made.order, strict=True)])
 
 
 def table(name: str) -> None:
