@@ -341,8 +341,8 @@ class CrystalGan(Gan):
         to_first, to_second = self.map(self.to_first, second), self.map(self.to_second, first)
         logits = self.discriminator_first(to_first), self.discriminator_second(to_second)
         deceive = losses.non_saturating_generator_loss if self.config.bounded else _low
-        back = (self.map(self.to_second, to_first) - second).square().mean()
-        back = back + (self.map(self.to_first, to_second) - first).square().mean()
+        back = cycle_error(self.map(self.to_second, to_first), second)
+        back = back + cycle_error(self.map(self.to_first, to_second), first)
         terms = {"loss": deceive(logits[0]) + deceive(logits[1]) + self.config.cycle * back}
         terms["cycle"] = back
         if self.config.third and self.config.constraint != "none":
@@ -403,6 +403,15 @@ class CrystalGan(Gan):
     def decode(self, raw: Tensor) -> Samples:
         """Crystals of hydrogen and both metals."""
         return self.descriptor.decode(raw)
+
+
+def cycle_error(back: Tensor, start: Tensor) -> Tensor:
+    """E |F(G(x)) - x|^2 over all entries, of what came back after two maps.
+
+    Source: Zhu et al., Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial
+    Networks (2017), eq. 2, with the square that CrystalGAN's code has.
+    """
+    return (back - start).square().mean()
 
 
 def _low(logits: Tensor) -> Tensor:

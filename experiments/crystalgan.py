@@ -1,0 +1,230 @@
+"""Train CrystalGAN, and measure what the chapter compares it with.
+
+    python experiments/crystalgan.py train VARIANT     weights and run.json
+    python experiments/crystalgan.py maps              maps between two clouds of points, eight seeds
+    python experiments/crystalgan.py arms PAIR         what each part of CrystalGAN is worth, by seeds
+    python experiments/crystalgan.py rungs PAIR        the same verdicts for samplers without learning
+    python experiments/crystalgan.py energies PAIR     some of each relaxed by both potentials
+
+Everything but the weights goes into results.json. PAIR is ``mg_ti_h`` or ``pd_ni_h``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import record
+import torch
+from record import CHECKPOINTS, Row, rounded
+
+import imd_helpers as imd
+from imd_helpers import baselines
+from imd_helpers.crystals import CrystalBatch, elements, symmetry
+from imd_helpers.crystals.samples import Samples
+from imd_helpers.descriptors.hydride_blocks import HydrideBlocks
+from imd_helpers.energies import hull
+from imd_helpers.energies.potentials import JUDGES, potential
+from imd_helpers.energies.relaxation import relax
+from imd_helpers.models.crystalgan import METALS, CrystalGan
+from imd_helpers.models.hydride_rows import keeps_published_bounds
+
+PATH = CHECKPOINTS / "crystalgan" / "results.json"
+N_JUDGED, N_RELAXED, STEPS, SEEDS = 1_000, 24, 300, (0, 1, 2)
+ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
+    "paper": ("paper", {}),
+    "two GANs, no cycle": ("fixed", {"cycle": 0.0, "constraint": "none"}),
+    "no third step": ("fixed", {"third": False}),
+    "no bounds": ("fixed", {"constraint": "none"}),
+    "published bounds, with a gradient": ("fixed", {"constraint": "published"}),
+    "fixed": ("fixed", {}),
+}
+RUNGS = ("ion exchange", "recoloured", "overlaid and pushed apart", "overlaid", "random")
+
+
+def folder(variant: str) -> Any:
+    """Where weights and run.json of a variant are kept."""
+    return CHECKPOINTS / f"crystalgan-{variant}"
+
+
+@cache
+def page() -> ModuleType:
+    """Functions of the chapter."""
+    return record.chapter("4_models/crystalgan", until="## Train it")
+
+
+def train(variant: str) -> None:
+    """Weights and run.json of one variant."""
+    record.one_thread()
+    CrystalGan.train(variant, profile="full", folder=folder(variant), resume=True)
+    (folder(variant) / "training.safetensors").unlink(missing_ok=True)
+
+
+def maps() -> None:
+    """The chapter's maps between two clouds: does the way there and back say which way?"""
+    record.one_thread()
+    jobs = [(arm, seed) for arm in page().ARMS for seed in range(8)]
+    record.fill(PATH, ("arm", "seed"), jobs, lambda *job: rounded(page().mapped(*job)), under="maps")
+
+
+# ---- verdicts
+
+
+def symbols(pair: str) -> list[str]:
+    """Hydrogen and both metals."""
+    return ["H", *(elements.SYMBOLS[z] for z in METALS[pair])]
+
+
+def hidden(pair: str) -> CrystalBatch:
+    """Real crystals of hydrogen and both metals, which nothing here has seen."""
+    return imd.datasets.load("oqmd_icsd").select(elements=symbols(pair), nelements=3).crystals
+
+
+def verdict(samples: Samples, pair: str) -> Row:
+    """How many decode, hold all three elements, are valid, differ, and are known to nature."""
+    crystals = samples.valid()
+    three = (crystals.counts()[:, [1, *METALS[pair]]] > 0).all(1).numpy()
+    valid = three & imd.judge.geometry_valid(crystals)
+    good = crystals[np.flatnonzero(valid)]
+    first = imd.judge.unique(good)
+    blocks = HydrideBlocks((1, *METALS[pair])).encode_all(good)
+    kept = np.zeros(len(good), dtype=bool)
+    if blocks.ok.any():
+        kept[blocks.ok] = keeps_published_bounds(blocks.valid().float()).numpy()
+    real = hidden(pair)
+    lost = imd.judge.novel(real, good) if len(real) and len(good) else np.ones(len(real), bool)
+    return {
+        "n": len(samples),
+        "decoded": int(samples.ok.sum()),
+        "ternary": int(three.sum()),
+        "valid": int(valid.sum()),
+        "unique": int(first.sum()),
+        "in_published_bounds": int((kept & first).sum()),
+        "found": int((~lost).sum()),
+        "hidden": len(real),
+    }
+
+
+def made(pair: str, arm: str, seed: int) -> Samples:
+    """Samples of one arm."""
+    variant, changes = ARMS[arm]
+    steps = {} if variant == "paper" else {"steps": STEPS}
+    how = {"profile": "full", "seed": seed, "progress": False}
+    model, _ = CrystalGan.train(variant, changes={**changes, **steps, "data": pair}, **how)
+    if changes.get("third", True):
+        return model.sample(N_JUDGED, seed=seed)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        both = torch.cat(model.transfer())
+    return model.decode(both[torch.randperm(len(both))[:N_JUDGED]])
+
+
+def rung(pair: str, name: str, seed: int = 0) -> Samples:
+    """Samples of one sampler that learns nothing."""
+    if name == "ion exchange":
+        known = imd.datasets.load("oqmd_icsd").select(elements=["H"], nelements=3)
+        of_pair = known.crystals.counts()[:, list(METALS[pair])].bool().all(1).numpy()
+        training = known[~of_pair].crystals
+        return baselines.IonExchange(training).sample(
+            N_JUDGED, condition={"elements": symbols(pair)}, seed=seed
+        )
+    config = CrystalGan.recipe("fixed", profile="full").but(data=pair, third=False)
+    maps = CrystalGan(config)
+    names = vars(page())
+    names["pair"] = CrystalGan.read(config)
+    maps.prepare(names["pair"])
+    makers = {
+        "recoloured": page().recoloured,
+        "overlaid": page().overlaid,
+        "overlaid and pushed apart": page().pushed_apart,
+        "random": page().scattered,
+    }
+    return makers[name](maps, N_JUDGED, np.random.default_rng(seed))
+
+
+def arms(pair: str) -> None:
+    """The verdicts of each arm, for three seeds."""
+    record.one_thread()
+    jobs = [(pair, arm, seed) for seed in SEEDS for arm in ARMS]
+    record.fill(
+        PATH,
+        ("pair", "arm", "seed"),
+        jobs,
+        lambda *job: verdict(made(*job), pair),
+        under=f"arms {pair}",
+    )
+
+
+def rungs(pair: str) -> None:
+    """The verdicts of the rungs, for three seeds."""
+    record.one_thread()
+    jobs = [(pair, name, seed) for seed in SEEDS for name in RUNGS]
+    record.fill(
+        PATH,
+        ("pair", "rung", "seed"),
+        jobs,
+        lambda *job: verdict(rung(*job), pair),
+        under=f"rungs {pair}",
+    )
+
+
+# ---- energies
+
+
+def energies(pair: str) -> None:
+    """A few different valid crystals of each source, at rest, above both hulls."""
+    record.one_thread()
+    sources = ("fixed", *RUNGS)
+    record.fill(
+        PATH,
+        ("source",),
+        [(source,) for source in sources],
+        lambda source: at_rest(source, pair),
+        under=f"energies {pair}",
+    )
+
+
+def at_rest(source: str, pair: str) -> Row:
+    """Relaxed by the first potential, then by the second from there."""
+    samples = (
+        imd.models.load("crystalgan", variant=source if pair == "mg_ti_h" else f"{source}-{pair}")
+        .sample(N_JUDGED, seed=1)
+        if source in ("paper", "fixed")
+        else rung(pair, source, 1)
+    )
+    crystals = samples.valid()
+    three = (crystals.counts()[:, [1, *METALS[pair]]] > 0).all(1).numpy()
+    good = crystals[np.flatnonzero(three & imd.judge.geometry_valid(crystals))]
+    good = good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]]
+    if not len(good):
+        return {"n": 0, "crystals": []}
+    rest = relax(good, JUDGES[0], fmax=0.05, steps=100)
+    counts = rest.crystals.counts().numpy()
+    energy = [rest.energy, potential(JUDGES[1]).evaluate(rest.crystals).energy]
+    found = [hull.above_hull(counts, e, by) for e, by in zip(energy, JUDGES, strict=True)]
+    lost = imd.judge.novel(hidden(pair), rest.crystals) if len(hidden(pair)) else np.ones(0, bool)
+    rows = [
+        {
+            "formula": formula,
+            "space_group": int(group),
+            "above_hull": rounded([float(f.energy_above_hull[i]) for f in found], 4),
+            "formation_energy": rounded(float(found[0].formation_energy[i]), 4),
+            "converged": bool(rest.converged[i]),
+        }
+        for i, (formula, group) in enumerate(
+            zip(
+                rest.crystals.formulas(),
+                symmetry.space_group_numbers(rest.crystals),
+                strict=True,
+            )
+        )
+    ]
+    return {"n": len(rows), "found_at_rest": int((~lost).sum()), "crystals": rows}
+
+
+TASKS = (train, maps, arms, rungs, energies)
+
+if __name__ == "__main__":
+    record.command(TASKS, __doc__)
