@@ -4,7 +4,8 @@
     python experiments/substituted.py table NAME              NAME.npz of all that is finished
 
 NAME is one of SYSTEMS; the hydrides of four metals lie in one folder. Several processes share the
-work as parts 0, 1, ... of so many. Every candidate that is in the file already is not relaxed again.
+work as parts 0, 1, ... of so many. What is in the file already is not
+relaxed again.
 """
 
 from __future__ import annotations

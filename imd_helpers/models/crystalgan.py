@@ -28,31 +28,17 @@ from ..crystals.geometry import reduce_lattice
 from ..crystals.samples import Samples
 from ..descriptors.hydride_blocks import ROWS, HydrideBlocks
 from ..networks import TrainConfig, fit, losses
-from ..networks.fit import Turn
 from ..networks.epochs import seeded
-from ..networks.layers import mlp, spectral_norm
+from ..networks.fit import Turn
 from ..runtime import whole
 from .gan import Condition, Gan, GanConfig
-from .hydride_rows import (
-    FAR,
-    KINDS,
-    NEAREST,
-    features,
-    in_cell,
-    is_atom,
-    limits,
-    neighbours,
-    out_of_bounds,
-    published_squares,
-    with_cell,
-)
+from .hydride_networks import RowDiscriminator, RowMap, WholeDiscriminator, WholeMap
+from .hydride_rows import in_cell, is_atom, limits, out_of_bounds, published_squares, with_cell
 
 METALS = {"mg_ti_h": (12, 22), "pd_ni_h": (46, 28)}  # first and second metal
 CONSTRAINTS = ("none", "published", "bounds")
 HYDROGEN, FIRST, SECOND = 1, 2, 3  # blocks; the cell is block 0
 MOST_METALS = 8  # atoms of a metal in a training crystal; the authors' data have at most 6
-STRETCH = 0.1  # largest logarithm of the factor by which a step of a map scales an edge
-ROUNDS = 3  # steps of a map
 
 
 @dataclass(frozen=True)
@@ -102,109 +88,13 @@ FIXED = CrystalGanConfig(
     latent=16,
     both_learn=True,
     bounded=True,
-    cycle=10.0,
     constraint="bounds",
-    strength=10.0,
+    strength=100.0,
     generator_steps=1,
     seeds=512,
     batch=32,
-    train=TrainConfig(steps=600, critic_steps=1, lr_generator=5e-4, lr_critic=5e-4),
+    train=TrainConfig(steps=600, critic_steps=1, lr_generator=1e-3, lr_critic=5e-4),
 )
-
-
-# ---- networks
-
-
-class RowMap(nn.Module):
-    """Each row of three coordinates to three others, as published: it sees nothing else."""
-
-    def __init__(self, config: CrystalGanConfig) -> None:
-        super().__init__()
-        hidden = [config.channels(100)] * config.layers
-        self.body = mlp([3, *hidden, 3], activation=nn.ReLU())
-
-    def forward(self, blocks: Tensor) -> Tensor:
-        """(n, 4, 18, 3) Å to the same."""
-        return self.body(blocks)
-
-
-class RowDiscriminator(nn.Module):
-    """One logit for each row, as published."""
-
-    def __init__(self, config: CrystalGanConfig) -> None:
-        super().__init__()
-        hidden = [config.channels(100)] * config.layers
-        self.body = mlp([3, *hidden, 1], activation=nn.ReLU())
-
-    def forward(self, blocks: Tensor) -> Tensor:
-        """(n, 4, 18, 3) Å to (n, 4, 18)."""
-        return self.body(blocks).squeeze(-1)
-
-
-class Trunk(nn.Module):
-    """What each atom knows of the whole crystal: its surroundings, and the mean of all atoms."""
-
-    def __init__(self, inputs: int, width: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(inputs, width)
-        self.second = nn.Linear(2 * width, width)
-
-    def forward(self, x: Tensor, atom: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, atoms, inputs) to (n, atoms, width) of each atom and (n, width) of the crystal."""
-        share = (atom / atom.sum(1, keepdim=True)).unsqueeze(2)  # (n, atoms, 1)
-        one = functional.leaky_relu(self.first(x), 0.2)
-        mean = (share * one).sum(1, keepdim=True).expand_as(one)
-        two = functional.leaky_relu(self.second(torch.cat([one, mean], dim=2)), 0.2)
-        return two, (share * two).sum(1)
-
-
-class WholeMap(nn.Module):
-    """A crystal to another with as many atoms: the cell is scaled, every atom is moved.
-
-    An atom moves towards its nearest neighbours or away from them, so that a turned or shifted
-    crystal becomes the same crystal, turned or shifted. The step is taken a few times.
-    """
-
-    def __init__(self, config: CrystalGanConfig) -> None:
-        super().__init__()
-        width, self.latent = config.channels(96), config.latent
-        self.trunk = Trunk(len(KINDS) * (1 + NEAREST) + config.latent, width)
-        self.move = nn.Linear(2 * width, len(KINDS) * NEAREST)
-        self.scale = nn.Linear(width, 3)
-
-    def forward(self, blocks: Tensor) -> Tensor:
-        """(n, 4, 18, 3) Å to the same, with noise drawn here; rows that are empty stay so."""
-        present = is_atom(blocks)  # (n, 54)
-        noise = torch.randn(*present.shape, self.latent, device=blocks.device)
-        for _ in range(ROUNDS):
-            near = neighbours(blocks)
-            seen = torch.cat([features(near), noise[:, near.used]], dim=2)
-            atoms, crystal = self.trunk(seen, present[:, near.used].float())
-            about = crystal[:, None].expand_as(atoms)
-            pull = self.move(torch.cat([atoms, about], dim=2)).view_as(near.distance)
-            pull = pull * (near.distance < FAR) / near.distance
-            move = (pull[..., None] * near.vector).sum((2, 3))  # (n, atoms, 3) Å
-            stretch = (STRETCH * torch.tanh(self.scale(crystal))).exp()  # (n, 3), of the vectors
-            frac = in_cell(blocks).index_add(1, near.used, move @ torch.linalg.inv(blocks[:, 0, :3]))
-            blocks = with_cell(blocks[:, 0, :3] * stretch[:, :, None], frac, present)
-        return blocks
-
-
-class WholeDiscriminator(nn.Module):
-    """One logit for a crystal, from the distances of its atoms over all periodic images."""
-
-    def __init__(self, config: CrystalGanConfig) -> None:
-        super().__init__()
-        width = config.channels(96)
-        self.trunk = Trunk(len(KINDS) * (1 + NEAREST), width)
-        self.head = mlp([width, width, 1], activation=nn.LeakyReLU(0.2))
-        spectral_norm(self)
-
-    def forward(self, blocks: Tensor) -> Tensor:
-        """(n, 4, 18, 3) Å to (n,)."""
-        near = neighbours(blocks)
-        _, crystal = self.trunk(features(near), is_atom(blocks)[:, near.used].float())
-        return self.head(crystal).squeeze(1)
 
 
 def exchanged(blocks: Tensor) -> Tensor:
@@ -298,14 +188,10 @@ class CrystalGan(Gan):
         """Discriminators, then maps; as published the second discriminator stays as it was."""
         learning = ("discriminator_first", "discriminator_second")
         learning = learning if self.config.both_learn else learning[:1]
+        times = self.config.generator_steps
         return [
             Turn("discriminator", self.discriminator_terms, learning, config.critic_steps),
-            Turn(
-                "generator",
-                self.generator_terms,
-                ("to_first", "to_second"),
-                self.config.generator_steps,
-            ),
+            Turn("generator", self.generator_terms, ("to_first", "to_second"), times),
         ]
 
     def batches(self) -> tuple[Tensor, Tensor]:
@@ -385,7 +271,7 @@ class CrystalGan(Gan):
             return out
         lattice, inverse = blocks[:, 0, :3], torch.linalg.inv(other[:, 0, :3])
         out[:, block] = other[:, block] @ inverse @ lattice
-        present = torch.cat([is_atom(blocks).unflatten(1, (-1, ROWS))], dim=1)
+        present = is_atom(blocks).unflatten(1, (-1, ROWS))
         present[:, block - 1] = is_atom(other).unflatten(1, (-1, ROWS))[:, block - 1]
         return with_cell(lattice, in_cell(out), present.flatten(1))
 
@@ -395,9 +281,9 @@ class CrystalGan(Gan):
         """(n, 4, 18, 3) ternary crystals, half of them by each map."""
         first, second = self.learnt["ternary.first"], self.learnt["ternary.second"]
         parts = []
-        for size, network, known in ((n - n // 2, self.to_first, second), (n // 2, self.to_second, first)):
+        for size, to, known in ((n - n // 2, "to_first", second), (n // 2, "to_second", first)):
             rows = torch.randint(len(known), (size,), device=self.device)
-            parts.append(self.map(network, known[rows]))
+            parts.append(self.map(self.networks[to], known[rows]))
         return torch.cat(parts)
 
     def decode(self, raw: Tensor) -> Samples:
@@ -420,7 +306,7 @@ def _low(logits: Tensor) -> Tensor:
 
 
 def hydrides_of(metal: int) -> CrystalBatch:
-    """Real and relaxed binary hydrides of a metal, at most 18 H and 8 metal atoms, reduced cells."""
+    """Real and made binary hydrides of a metal in reduced cells, at most 18 H and 8 metal atoms."""
     symbols = ["H", SYMBOLS[metal]]
     real = datasets.load("oqmd_icsd").select(nelements=2, elements=symbols)
     made = datasets.load("hydrides").select(elements=symbols)

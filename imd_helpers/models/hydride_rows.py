@@ -64,7 +64,7 @@ def neighbours(blocks: Tensor) -> Near:
     lattice, frac = blocks[:, 0, :3], in_cell(blocks)[:, used]
     with torch.no_grad():  # who is near; the distances below have gradients
         partner, shift, missing = _search(lattice, frac, present[:, used], used // ROWS)
-    n, atoms = partner.shape[:2]
+    n = len(partner)
     there = frac.gather(1, partner.view(n, -1, 1).expand(-1, -1, 3)).view_as(shift)
     vector = (there - frac[:, :, None, None] + shift) @ lattice[:, None, None]
     distance = vector.square().sum(-1).clamp(min=1e-4).sqrt().clamp(max=FAR)
@@ -75,7 +75,7 @@ def _search(
     lattice: Tensor, frac: Tensor, present: Tensor, kind: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Partners (n, atoms, 3, 4), the cells they lie in (n, atoms, 3, 4, 3), and which lack."""
-    shifts, atoms = SHIFTS.to(frac), frac.shape[1]
+    shifts = SHIFTS.to(frac)
     delta = frac[:, None] - frac[:, :, None]  # (n, atoms, atoms, 3)
     home = -delta.round()
     cart, images = (delta + home) @ lattice[:, None], shifts @ lattice  # (n, 27, 3)
@@ -93,7 +93,10 @@ def _search(
         )
         columns = torch.cat([columns, columns.new_zeros(1)])  # of what is padded
         values.append(value)
-        places.append(columns[(place // len(shifts)).clamp(max=len(columns) - 1)] * len(shifts) + place % len(shifts))
+        places.append(
+            columns[(place // len(shifts)).clamp(max=len(columns) - 1)] * len(shifts)
+            + place % len(shifts)
+        )
     found = torch.stack(places, dim=2)  # (n, atoms, 3, 4), index of a pair of partner and cell
     partner, image = found // len(shifts), found % len(shifts)
     flat = home.gather(2, partner.flatten(2)[..., None].expand(-1, -1, -1, 3))
