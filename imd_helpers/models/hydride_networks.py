@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..networks.layers import mlp, spectral_norm
-from .hydride_rows import FAR, KINDS, NEAREST, features, in_cell, is_atom, neighbours, with_cell
+from .hydride_rows import KINDS, NEAREST, features, in_cell, is_atom, neighbours, with_cell
 
 if TYPE_CHECKING:
     from .crystalgan import CrystalGanConfig
 
 STRETCH = 0.1  # largest logarithm of the factor by which a step of a map scales an edge
 ROUNDS = 3  # steps of a map
+CENTRES, BELL = (1.0, 2.0, 3.0, 4.0), 0.7  # Å
 
 
 class RowMap(nn.Module):
@@ -72,20 +73,27 @@ class WholeMap(nn.Module):
         super().__init__()
         width, self.latent = config.channels(96), config.latent
         self.trunk = Trunk(len(KINDS) * (1 + NEAREST) + config.latent, width)
-        self.move = nn.Linear(2 * width, len(KINDS) * NEAREST)
+        self.move = nn.Linear(2 * width, len(KINDS) * len(CENTRES))
         self.scale = nn.Linear(width, 3)
+
+    def basis(self, distance: Tensor) -> Tensor:
+        """(..., 4) bells over a distance: equally near neighbours pull alike."""
+        centres = torch.tensor(CENTRES).to(distance)
+        return (-((distance[..., None] - centres) / BELL).square()).exp()
 
     def forward(self, blocks: Tensor) -> Tensor:
         """(n, 4, 18, 3) Å to the same, with noise drawn here; rows that are empty stay so."""
         present = is_atom(blocks)  # (n, 54)
-        noise = torch.randn(*present.shape, self.latent, device=blocks.device)
+        noise = torch.randn(*present.shape, self.latent).to(blocks)
         for _ in range(ROUNDS):
             near = neighbours(blocks)
             seen = torch.cat([features(near), noise[:, near.used]], dim=2)
             atoms, crystal = self.trunk(seen, present[:, near.used].float())
             about = crystal[:, None].expand_as(atoms)
-            pull = self.move(torch.cat([atoms, about], dim=2)).view_as(near.distance)
-            pull = pull * (near.distance < FAR) / near.distance
+            weight = self.move(torch.cat([atoms, about], dim=2)).unflatten(2, (len(KINDS), 1, -1))
+            pull = (weight * self.basis(near.distance)).sum(4)  # (n, atoms, 3, 5)
+            last = near.distance[..., -1:]  # (n, atoms, 3, 1); beyond it nothing pulls
+            pull = pull * (1 / near.distance - 1 / last)
             move = (pull[..., None] * near.vector).sum((2, 3))  # (n, atoms, 3) Å
             stretch = (STRETCH * torch.tanh(self.scale(crystal))).exp()  # (n, 3), of the vectors
             frac = in_cell(blocks).index_add(

@@ -12,7 +12,7 @@ from torch.nn import functional
 from ..descriptors.hydride_blocks import ROWS, SHORT, off_origin
 
 KINDS = ("H", "first metal", "second metal")  # blocks 1, 2, 3; block 0 is the cell
-NEAREST = 4  # neighbours of each kind that a network sees
+NEAREST = 5  # neighbours of each kind that a network sees
 FAR = 6.0  # Å; a neighbour beyond counts as here
 SHIFTS = torch.tensor(list(itertools.product((0.0, -1.0, 1.0), repeat=3)))  # itself first
 PUBLISHED = (1.8, 3.0)  # Å, the bounds of the paper
@@ -44,8 +44,8 @@ def with_cell(lattice: Tensor, frac: Tensor, present: Tensor) -> Tensor:
 class Near(NamedTuple):
     """The nearest neighbours of each kind of the atoms of n crystals."""
 
-    distance: Tensor  # (n, atoms, 3, 4) Å, at most 6, which also says that there is none
-    vector: Tensor  # (n, atoms, 3, 4, 3) Å, from the atom to the neighbour
+    distance: Tensor  # (n, atoms, 3, 5) Å, at most 6, which also says that there is none
+    vector: Tensor  # (n, atoms, 3, 5, 3) Å, from the atom to the neighbour
     used: Tensor  # (atoms,) which of the 54 rows these are: all that any of the crystals uses
 
     @property
@@ -74,7 +74,7 @@ def neighbours(blocks: Tensor) -> Near:
 def _search(
     lattice: Tensor, frac: Tensor, present: Tensor, kind: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Partners (n, atoms, 3, 4), the cells they lie in (n, atoms, 3, 4, 3), and which lack."""
+    """Partners (n, atoms, 3, 5), the cells they lie in (n, atoms, 3, 5, 3), and which lack."""
     shifts = SHIFTS.to(frac)
     delta = frac[:, None] - frac[:, :, None]  # (n, atoms, atoms, 3)
     home = -delta.round()
@@ -97,7 +97,7 @@ def _search(
             columns[(place // len(shifts)).clamp(max=len(columns) - 1)] * len(shifts)
             + place % len(shifts)
         )
-    found = torch.stack(places, dim=2)  # (n, atoms, 3, 4), index of a pair of partner and cell
+    found = torch.stack(places, dim=2)  # (n, atoms, 3, 5), index of a pair of partner and cell
     partner, image = found // len(shifts), found % len(shifts)
     flat = home.gather(2, partner.flatten(2)[..., None].expand(-1, -1, -1, 3))
     shift = flat.view(*partner.shape, 3) + shifts[image]
@@ -105,7 +105,7 @@ def _search(
 
 
 def features(near: Near) -> Tensor:
-    """(n, atoms, 15): the kind of each atom, and how near its neighbours of each kind are."""
+    """(n, atoms, 18): the kind of each atom, and how near its neighbours of each kind are."""
     kind = functional.one_hot(near.kind, len(KINDS)).to(near.distance)
     how = (1 - near.distance / FAR).flatten(2)
     return torch.cat([kind.expand(len(how), -1, -1), how], dim=2)

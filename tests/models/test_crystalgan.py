@@ -35,7 +35,7 @@ def trained(data, config, **changes):
 
 
 def test_neighbours_are_those_of_pymatgen(maps, agrees):
-    """All distances to the four nearest atoms of each kind, up to 6 Å."""
+    """All distances to the five nearest atoms of each kind, up to 6 Å."""
     blocks = torch.cat([maps.first[:12], maps.second[:12]]).double()
     near = hydride_rows.neighbours(blocks)
     places = {row: k for k, row in enumerate(near.used.tolist())}
@@ -47,8 +47,8 @@ def test_neighbours_are_those_of_pymatgen(maps, agrees):
         for site, row in zip(known, rows, strict=True):
             found = known.get_neighbors(site, hydride_rows.FAR)
             for k, symbol in enumerate(("H", "Mg", "Ti")):
-                wanted = sorted(n.nn_distance for n in found if n.specie.symbol == symbol)[:4]
-                wanted += [hydride_rows.FAR] * (4 - len(wanted))
+                wanted = sorted(n.nn_distance for n in found if n.specie.symbol == symbol)[:5]
+                wanted += [hydride_rows.FAR] * (5 - len(wanted))
                 agrees(near.distance[i, places[row], k].numpy(), np.array(wanted), within=1e-6)
 
 
@@ -92,7 +92,8 @@ def test_bounds_cost_nothing_inside_them(agrees):
 
 def test_training_crystals_keep_their_own_shortest_distances(maps):
     shortest = hydride_rows.limits(maps.first, maps.second)
-    assert 0.7 < shortest[0, 0] < 2 and 2 < shortest[1, 2] < 4
+    assert 0.7 < shortest[0, 0] < 2
+    assert 2 < shortest[1, 2] < 4
     for blocks in (maps.first, maps.second):
         near = hydride_rows.neighbours(blocks)
         low = shortest[near.kind][None, :, :, None]
@@ -129,10 +130,7 @@ def test_a_published_map_sees_one_row(maps):
 
 
 def test_a_turned_and_shifted_crystal_is_mapped_to_the_same_crystal(maps):
-    """Away from ties: which of several equally near neighbours count depends on the order."""
-    generator = torch.Generator().manual_seed(0)
     network, blocks = WholeMap(FIXED), maps.second[:4]
-    blocks = blocks + 0.1 * torch.randn(blocks.shape, generator=generator) * (blocks != 0)
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))[0]
     atom = hydride_rows.is_atom(blocks)
     frac = hydride_rows.in_cell(blocks) + torch.tensor([0.2, 0.3, 0.4])
@@ -151,10 +149,10 @@ def test_a_turned_and_shifted_crystal_is_mapped_to_the_same_crystal(maps):
 
 def test_the_published_code_never_updates_its_second_discriminator(data):
     for config, still in ((PAPER, True), (FIXED, False)):
-        config = config.but(steps=2, log_every=1, seeds=16)
-        model = CrystalGan.from_data(data, config)
+        few = config.but(steps=2, log_every=1, seeds=16)
+        model = CrystalGan.from_data(data, few)
         before = [p.clone() for p in model.discriminator_second.parameters()]
-        fit(model, config.train, progress=False)
+        fit(model, few.train, progress=False)
         after = list(model.discriminator_second.parameters())
         assert all(map(torch.equal, before, after)) is still
 
@@ -163,10 +161,11 @@ def test_ternaries_hold_three_elements_and_come_back(data, tmp_path):
     model = trained(data, FIXED)
     blocks = model.learnt["ternary.first"]
     counts = [hydride_rows.is_atom(blocks)[:, k * ROWS : (k + 1) * ROWS].sum(1) for k in range(3)]
-    assert len(blocks) == 16 and torch.stack(counts).min() >= 1
+    assert len(blocks) == 16
+    assert torch.stack(counts).min() >= 1
     made = model.sample(20, seed=3)
     numbers = set(made.valid().numbers.unique().tolist())
-    assert made.ok.any() and numbers == {0, 1, 12, 22}
+    assert numbers - {0} == {1, 12, 22}
     loaded = CrystalGan.load(model.save(tmp_path / "model.safetensors"))
     assert torch.equal(loaded.raw(0, 20, seed=3), model.raw(0, 20, seed=3))
 
