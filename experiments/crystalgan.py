@@ -41,6 +41,7 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "published bounds, with a gradient": ("fixed", {"constraint": "published"}),
     "fixed": ("fixed", {}),
 }
+NO_TEMPLATE = ("pd_ni_h", "ion exchange")  # no known hydride is one exchange away
 RUNGS = ("ion exchange", "recoloured", "overlaid and pushed apart", "overlaid", "random")
 
 
@@ -91,9 +92,9 @@ def verdict(samples: Samples, pair: str) -> Row:
     valid = three & imd.judge.geometry_valid(crystals)
     good = crystals[np.flatnonzero(valid)]
     first = imd.judge.unique(good)
-    blocks = HydrideBlocks((1, *METALS[pair])).encode_all(good)
     kept = np.zeros(len(good), dtype=bool)
-    if blocks.ok.any():
+    if len(good):
+        blocks = HydrideBlocks((1, *METALS[pair])).encode_all(good)
         kept[blocks.ok] = keeps_published_bounds(blocks.valid().float()).numpy()
     real = hidden(pair)
     lost = imd.judge.novel(real, good) if len(real) and len(good) else np.ones(len(real), bool)
@@ -134,9 +135,9 @@ def rung(pair: str, name: str, seed: int = 0) -> Samples:
         )
     config = CrystalGan.recipe("fixed", profile="full").but(data=pair, third=False)
     maps = CrystalGan(config)
-    names = vars(page())
-    names["pair"] = CrystalGan.read(config)
-    maps.prepare(names["pair"])
+    names, data = vars(page()), CrystalGan.read(config)
+    names["first"], names["second"] = data
+    maps.prepare(data)
     makers = {
         "recoloured": page().recoloured,
         "overlaid": page().overlaid,
@@ -162,7 +163,7 @@ def arms(pair: str) -> None:
 def rungs(pair: str) -> None:
     """The verdicts of the rungs, for three seeds."""
     record.one_thread()
-    jobs = [(pair, name, seed) for seed in SEEDS for name in RUNGS]
+    jobs = [(pair, name, seed) for seed in SEEDS for name in RUNGS if (pair, name) != NO_TEMPLATE]
     record.fill(
         PATH,
         ("pair", "rung", "seed"),
@@ -178,7 +179,7 @@ def rungs(pair: str) -> None:
 def energies(pair: str) -> None:
     """A few different valid crystals of each source, at rest, above both hulls."""
     record.one_thread()
-    sources = ("fixed", *RUNGS)
+    sources = [source for source in ("fixed", *RUNGS) if (pair, source) != NO_TEMPLATE]
     record.fill(
         PATH,
         ("source",),
