@@ -49,7 +49,7 @@ PIECE, DIGITS = 50, 4
 HELD_OUT = "held out"
 TIGHT = {"fmax": 0.02, "steps": 500}
 SOURCES = ("CubicGAN (fixed)", "ion exchange", "substitution", "random cubic", HELD_OUT)
-ENUMERATIONS = ("prototypes of CubicGAN", "enumeration")  # of chapter 13, without phonons
+ENUMERATIONS = ("prototypes of CubicGAN", "enumeration")  # of its chapter, without phonons
 BASELINES = {
     "ion exchange": baselines.IonExchange,
     "enumeration": baselines.TrainingCopies,

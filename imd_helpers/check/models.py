@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 
 from ..crystals import symmetry
 from ..datasets import formula_sets
 from ..judge.charge import charge_neutral
+from ..models import crystalgan
+from ..models.hydride_rows import closest
 from ..models.matgan import dice_loss
 from ..networks import losses
 from ..predictors.pu import posterior
@@ -29,6 +31,22 @@ def penalty_of_a_linear_critic(norm: float) -> float:
     w = torch.full((84,), norm / 84**0.5, dtype=torch.float64)
     points = torch.zeros(8, 84, dtype=torch.float64)
     return float(losses.gradient_penalty(lambda x: x @ w, points, points + 1))
+
+
+# ---- crystalgan
+
+
+def least_published_constraint() -> float:
+    """Smallest value of one term of the published constraint, Å^2."""
+    return float(minimize_scalar(lambda d: (d - 1.8) ** 2 + (3 - d) ** 2).fun)
+
+
+def hydrogen_in_published_bounds() -> float:
+    """Share of the hydrides of Mg whose nearest hydrogen atoms are 1.8 to 3 Å apart."""
+    model = crystalgan.CrystalGan(crystalgan.FIXED.but(third=False))
+    model.prepare(model.read(model.config))
+    nearest = closest(model.first)[:, 0, 0]
+    return float(((nearest >= 1.8) & (nearest <= 3)).double().mean())
 
 
 # ---- matgan
@@ -60,6 +78,8 @@ def even_score() -> float:
 
 
 TRUTHS = {
+    "crystalgan.1": least_published_constraint,
+    "crystalgan.2": hydrogen_in_published_bounds,
     "cubicgan.1": lambda: multiplicity(225, (0.0, 0.25, 0.25)),
     "cubicgan.2": lambda: penalty_of_a_linear_critic(2.0),
     "matgan.1": dice_of_half,

@@ -24,7 +24,7 @@ from .. import datasets
 from ..crystals import CrystalBatch
 from ..crystals.batch import wrap
 from ..crystals.elements import SYMBOLS
-from ..crystals.geometry import reduce_lattice
+from ..crystals.geometry import min_image_distances, reduce_lattice
 from ..crystals.samples import Samples
 from ..descriptors.hydride_blocks import ROWS, HydrideBlocks
 from ..networks import TrainConfig, fit, losses
@@ -38,6 +38,7 @@ from .hydride_rows import in_cell, is_atom, limits, out_of_bounds, published_squ
 METALS = {"mg_ti_h": (12, 22), "pd_ni_h": (46, 28)}  # first and second metal
 CONSTRAINTS = ("none", "published", "bounds")
 HYDROGEN, FIRST, SECOND = 1, 2, 3  # blocks; the cell is block 0
+MOLECULE = 1.2  # Å; hydrogen atoms that are nearer are a molecule, of 0.75 Å as a rule
 MOST_METALS = 8  # atoms of a metal in a training crystal; the authors' data have at most 6
 
 
@@ -306,13 +307,20 @@ def _low(logits: Tensor) -> Tensor:
 
 
 def hydrides_of(metal: int) -> CrystalBatch:
-    """Real and made binary hydrides of a metal in reduced cells, at most 18 H and 8 metal atoms."""
+    """Real and made binary hydrides of a metal in reduced cells, at most 18 H and 8 metal atoms.
+
+    Without those in which hydrogen is a molecule: some prototypes come apart when they relax.
+    """
     symbols = ["H", SYMBOLS[metal]]
     real = datasets.load("oqmd_icsd").select(nelements=2, elements=symbols)
     made = datasets.load("hydrides").select(elements=symbols)
     crystals = CrystalBatch.cat([real.crystals, made.crystals])
     counts = crystals.counts()
     fits = (counts[:, 1] <= ROWS) & (counts[:, metal] <= MOST_METALS)
+    apart = min_image_distances(crystals)
+    hydrogen = crystals.numbers == 1
+    apart[~(hydrogen[:, :, None] & hydrogen[:, None, :])] = torch.inf
+    fits &= apart.flatten(1).amin(1) > MOLECULE
     crystals = crystals[fits.nonzero()[:, 0]]
     lattice, change = reduce_lattice(crystals.lattice)
     frac = wrap(crystals.frac @ torch.linalg.inv(change).round())

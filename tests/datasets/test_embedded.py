@@ -114,7 +114,7 @@ def test_zeolite_errors(zeolites):
 
 def test_names():
     embedded = datasets.names(remote=False)
-    assert embedded == ["oqmd_icsd", "cubic_prototypes", *TABLES, "iza_zeolites"]
+    assert embedded == ["oqmd_icsd", "cubic_prototypes", *TABLES, "iza_zeolites", "hydrides"]
     everything = imd.datasets.names()
     assert everything[: len(embedded)] == embedded
     assert {"mp_20", "perov_5", "carbon_24", "alex_mp_20"} <= set(everything)
