@@ -30,11 +30,6 @@ TEMPLATE = [
 FOUNDATIONS_MAY_OMIT = {"Theory", "Build it", "Equation ↔ code", "Train it", "When it fails"}
 MAY_OMIT = {"1_foundations": FOUNDATIONS_MAY_OMIT, "5_judging": {"Train it"}}
 LONGEST_CELL, WIDEST_CELL = 25, 84
-# Pages with lines that are still too wide; a page that has none must leave this list.
-STILL_WIDE = {
-    "4_models/cubicgan",
-    "5_judging/stability",
-}
 DRAWS = re.compile(r"\bplt\.(subplots|figure)\(|\.savefig\(")
 PAGES = read_pages()
 CHAPTERS = [page for page in PAGES if page.is_chapter]
@@ -87,9 +82,6 @@ def test_no_line_of_code_is_cut_on_a_laptop(page):
         for index, line in enumerate(part.body)
         if len(line) > WIDEST_CELL
     ]
-    if page.name in STILL_WIDE:
-        assert wide, f"{page.name} has no wide line any more: take it off STILL_WIDE"
-        return
     assert wide == []
 
 
