@@ -73,6 +73,7 @@ def pair_of_atoms(distance):
     "eq-crystalgan-published", function="imd_helpers.models.hydride_rows.published_squares"
 )
 def test_the_published_constraint_wants_every_distance_at_2_4(agrees):
+    """Two atoms at three distances, by hand; it is smallest at 2.4 Å."""
     for d in (1.0, 2.4, 3.3):
         found = float(hydride_rows.published_squares(pair_of_atoms(d)))
         agrees(found, (d - 1.8) ** 2 + (3 - d) ** 2, within=1e-6)
@@ -85,6 +86,7 @@ def test_the_published_constraint_wants_every_distance_at_2_4(agrees):
     "eq-crystalgan-bounds", function="imd_helpers.models.hydride_rows.out_of_bounds"
 )
 def test_bounds_cost_nothing_inside_them(agrees):
+    """Two atoms that are too near, inside the bounds, and too far, by hand."""
     shortest = torch.full((3, 3), 1.5, dtype=torch.float64)
     for d, wanted in ((1.0, 0.5**2), (2.0, 0.0), (3.5, 0.5**2)):
         agrees(float(hydride_rows.out_of_bounds(pair_of_atoms(d), shortest)), wanted, within=1e-6)
@@ -102,6 +104,7 @@ def test_training_crystals_keep_their_own_shortest_distances(maps):
 
 @pytest.mark.equation("eq-crystalgan-cycle", function="imd_helpers.models.crystalgan.cycle_error")
 def test_error_of_the_way_there_and_back(agrees):
+    """Points that come back three times as far out: four times their mean square."""
     start = torch.randn(7, 3, dtype=torch.float64)
     wanted = 4 * float(start.square().mean())
     agrees(float(crystalgan.cycle_error(3 * start, start)), wanted, within=1e-12)
