@@ -28,6 +28,9 @@ MAX_POINTS = 4_000_000  # lattice points looked at for one cell; real crystals n
 MAX_SITES = 1000
 FAR = 1e20
 TURN, MASK, ROUNDING = 2.0**32, 2**32 - 1, 8  # coordinates in whole numbers
+ROOM, FURTHER = 64, 1.2  # lattice vectors kept of a crystal, and how much further than its edges
+BITS, MOST = 31, 2  # sites and entries of a mapping up to which `_possible` can say no
+LOW, SLOTS = 2**BITS - 1, ((2 * MOST + 1) ** 3 + 1) // 2
 
 # ---- lattices
 
@@ -204,67 +207,65 @@ def _points(basis, radius):
 
 
 @jit
-def lattice_vectors(basis, edges, factor, number):
-    """Lattice vectors about as long as three given edges.
+def lattice_vectors(basis, radius):
+    """Lattice vectors in a sphere, of each pair v, -v the one whose first coordinate is positive.
 
     Args:
         basis: (3, 3) any basis.
-        edges: (3,) lengths.
-        factor: a vector is strictly between edge / factor and edge * factor long.
-        number: (3,) filled: how many vectors there are for each edge. None, if there are more than
-            MAX_POINTS points to look at: then the edges are those of another lattice.
+        radius: of the sphere; all vectors of the box around it are returned.
 
     Returns:
-        (3, n, 7): coordinates in the basis, Cartesian coordinates, length.
+        (n, 7): coordinates in the basis, Cartesian coordinates, length. None, if there are more
+        than MAX_POINTS points to look at.
     """
-    radius = max(edges[0], edges[1], edges[2]) * factor
-    number[0] = number[1] = number[2] = 0
-    space = 64
-    found = np.empty((3, space, 7))
+    n, found = 0, np.empty((64, 7))
     if not _points(basis, radius) < MAX_POINTS:
-        return found
+        return found[:0]
     inverse, reach = np.empty((3, 3)), np.empty(3)
     _reciprocal_lengths(basis, inverse, reach)
     n0 = math.floor(radius * reach[0] + 1e-8)
     n1 = math.floor(radius * reach[1] + 1e-8)
     n2 = math.floor(radius * reach[2] + 1e-8)
-    for i in range(-n0, n0 + 1):
-        for j in range(-n1, n1 + 1):
-            for m in range(-n2, n2 + 1):
+    for i in range(n0 + 1):
+        for j in range(-n1 if i else 0, n1 + 1):
+            for m in range(-n2 if i or j else 1, n2 + 1):
                 x = i * basis[0, 0] + j * basis[1, 0] + m * basis[2, 0]
                 y = i * basis[0, 1] + j * basis[1, 1] + m * basis[2, 1]
                 z = i * basis[0, 2] + j * basis[1, 2] + m * basis[2, 2]
                 d = math.sqrt(x * x + y * y + z * z)
-                for s in range(3):
-                    if not (edges[s] < d * factor and d < edges[s] * factor):
-                        continue
-                    n = number[s]
-                    if n == space:
-                        found = _longer(found)
-                        space *= 2
-                    row = found[s, n]
-                    row[0], row[1], row[2], row[3], row[4], row[5], row[6] = i, j, m, x, y, z, d
-                    number[s] = n + 1
-    return found
+                if d > radius:
+                    continue
+                if n == len(found):
+                    longer = np.empty((2 * n, 7))
+                    longer[:n] = found
+                    found = longer
+                row = found[n]
+                row[0], row[1], row[2], row[3], row[4], row[5], row[6] = i, j, m, x, y, z, d
+                n += 1
+    return found[:n]
 
 
 @jit
-def _longer(array):
-    out = np.empty((3, 2 * array.shape[1], 7))
-    for s in range(3):
-        for i in range(array.shape[1]):
-            for k in range(7):
-                out[s, i, k] = array[s, i, k]
-    return out
+def _like(vectors, edges, factor, picked, number):
+    """Which vectors are between edge / factor and edge * factor long, for each of three edges?"""
+    number[0] = number[1] = number[2] = 0
+    for i in range(len(vectors)):
+        d = vectors[i, 6]
+        for s in range(3):
+            if edges[s] < d * factor and d < edges[s] * factor:
+                picked[s, number[s]] = i
+                number[s] += 1
 
 
 @jit
-def _cosine(found, p, i, q, j):
-    """Of the angle between vector i for edge p and vector j for edge q of `lattice_vectors`."""
-    both = 0.0
-    for m in range(3, 6):
-        both += found[p, i, m] * found[q, j, m]
-    return both / (found[p, i, 6] * found[q, j, 6])
+def _cosine(vectors, p, q):
+    """Of the angle between two `lattice_vectors`."""
+    both = (
+        vectors[p, 3] * vectors[q, 3]
+        + vectors[p, 4] * vectors[q, 4]
+        + vectors[p, 5] * vectors[q, 5]
+    )
+    return both / (vectors[p, 6] * vectors[q, 6])
 
 
 # ---- primitive cells
@@ -832,7 +833,8 @@ def _largest_from_mean(vectors, n):
 
 
 @jit
-def _sites_match(frac, inverse, two, turns, anchor, bounds, groups, average, volume, stol, tables):
+def _sites_match(frac, inverse, two, turns, anchor, bounds, groups, may, average, volume, stol,
+                 tables):  # fmt: skip
     """Is there a shift that brings two onto the mapped one, or onto its inversion?
 
     Args:
@@ -840,24 +842,24 @@ def _sites_match(frac, inverse, two, turns, anchor, bounds, groups, average, vol
         two, turns: sites of two, also as by `_turns`.
         anchor: the site of two that shifts start from.
         bounds, groups: of both.
+        may: of `_possible`.
         average, volume: the averaged cell.
         stol: as in `MatchSettings`.
         tables: scratch.
     """
     n = len(two)
-    mapped, whole, wide, (back, tol, shift, basis, change, to_basis, near, images) = tables[5:9]
+    mapped, whole, (wide, back, tol, shift, basis, change, to_basis, near, images) = tables[5:8]
     limit, half = stol * (volume / n) ** (1.0 / 3.0), -1.0
     _reciprocal_lengths(average, back, tol)
     for k in range(3):
         tol[k] *= 2.0 * limit
         wide[k] = np.int64(min(tol[k], 0.5) * TURN) + ROUNDING
-    group = 0
-    while bounds[group + 1] <= anchor:
-        group += 1
-    first, last, known = bounds[group], bounds[group + 1], False
+    first, last, known = *_group_of(anchor, bounds), False
     _map(frac, inverse, first, last, mapped, whole)
     for hand in (1, -1):
         for i in range(first, last):
+            if not may[i - first] & (1 if hand > 0 else 2):
+                continue
             if not _may_cover(whole, turns, i, anchor, hand, first, last, wide):
                 continue
             if not known:  # most mappings end before the other sites are looked at
@@ -901,66 +903,244 @@ def _map(frac, inverse, first, last, mapped, whole):
 
 
 @jit
-def fit(lattice, frac, parameters, two, turns, anchor, bounds, groups, ltol, stol, angle_tol,
-        tables):  # fmt: skip
+def _group_of(anchor, bounds):
+    """Where the group of a site starts and ends."""
+    group = 0
+    while bounds[group + 1] <= anchor:
+        group += 1
+    return bounds[group], bounds[group + 1]
+
+
+@jit
+def _limits(parameters, angle_tol, stol, n, cosines, low, high, widest):
+    """What cells that match this one may be like, for all crystals that it is compared with.
+
+    Args:
+        parameters: (6,) edges and angles of the cell.
+        angle_tol, stol: as in `MatchSettings`.
+        n: sites.
+        cosines, low, high: (3,) filled: of the angles, and between which those of a match lie.
+        widest: (3,) filled: with averaged edges a, b, c, sites may be at most
+            widest[0] (b c / a^2)^(1/3) apart along the first axis, in fractions of it.
+    """
+    ends = np.empty((3, 2))  # cosines between which those of the averaged cell lie
+    for k in range(3):  # cosines fall with the angle
+        angle = parameters[3 + k]
+        cosines[k] = math.cos(math.radians(angle))
+        low[k] = math.cos(math.radians(min(180.0, angle + angle_tol)))
+        high[k] = math.cos(math.radians(max(0.0, angle - angle_tol)))
+        ends[k, 0] = math.cos(math.radians(min(180.0, angle + angle_tol / 2)))
+        ends[k, 1] = math.cos(math.radians(max(0.0, angle - angle_tol / 2)))
+    # (volume / (a b c))^2 is concave in each cosine, so that it is least in a corner
+    least = 1.0
+    for a in ends[0]:
+        for b in ends[1]:
+            for c in ends[2]:
+                least = min(least, 1.0 + 2.0 * a * b * c - a * a - b * b - c * c)
+    for k in range(3):
+        flat = max(0.0, ends[k, 0], -ends[k, 1])  # the least cosine, up to its sign
+        sine = math.sqrt(max(0.0, 1.0 - flat * flat))
+        widest[k] = np.inf
+        if least > 1e-6:
+            widest[k] = (1.0 + 1e-6) * 2.0 * stol * sine / (n * least) ** (1.0 / 3.0)
+
+
+@jit
+def _wide(vectors, picked, number, edges, widest, out):
+    """How far sites may be apart along each axis, whichever of the vectors are mapped (in place)."""
+    least, most = np.empty(3), np.empty(3)
+    for s in range(3):
+        least[s], most[s] = np.inf, 0.0
+        for i in range(number[s]):
+            d = 0.5 * (vectors[picked[s, i], 6] + edges[s])
+            least[s], most[s] = min(least[s], d), max(most[s], d)
+    for k in range(3):
+        ratio = most[(k + 1) % 3] * most[(k + 2) % 3] / (least[k] * least[k])
+        out[k] = np.int64(min(widest[k] * ratio ** (1.0 / 3.0), 0.5) * TURN) + 4 * ROUNDING
+
+
+@jit
+def _small(inverse):
+    """Are all entries at most MOST?"""
+    for i in range(3):
+        for k in range(3):
+            if abs(inverse[i, k]) > MOST:
+                return False
+    return True
+
+
+@jit
+def _possible(inverse, one, two, anchor, first, last, wide, sieve, may):
+    """Onto which sites can the anchor be shifted, so that its like find a partner each?
+
+    Quick, and only ever wrong by saying yes: what lies near along an axis is found once for all
+    mappings of a pair that share this axis, and kept as bits, one for each partner.
+
+    Args:
+        inverse: (3, 3) the mapping: coordinates of one times it are those in two's cell; its
+            entries are at most MOST.
+        one, two: sites as by `_turns`.
+        anchor, first, last: a site, and its group.
+        wide: (3,) of `_wide`.
+        sieve: scratch of the pair.
+        may: 3s, filled: 1 if the site is possible, 2 if its inversion is, 3 if both are.
+
+    Returns:
+        Is any possible?
+    """
+    made, words, slot, turned, along = sieve
+    n = last - first
+    if n > BITS:
+        return True
+    for k in range(3):
+        x, y, z = np.int64(inverse[0, k]), np.int64(inverse[1, k]), np.int64(inverse[2, k])
+        key = (x * (2 * MOST + 1) + y) * (2 * MOST + 1) + z
+        turned[k], slot[k] = key < 0, abs(key)
+        if made[k, slot[k]]:
+            continue
+        made[k, slot[k]] = True
+        sign = -1 if key < 0 else 1
+        for i in range(n):
+            at = one[first + i]
+            along[i] = sign * (x * at[0] + y * at[1] + z * at[2])
+        _near_along(along[:n], two[first:last, k], two[anchor, k], wide[k], words[k, slot[k]])
+    found = False
+    for i in range(n):
+        for s in range(n):
+            near = 2 ** (2 * BITS) - 1
+            for k in range(3):
+                bits = words[k, slot[k], i, s]
+                near &= (bits >> BITS) | ((bits & LOW) << BITS) if turned[k] else bits
+            may[i] &= ((near & LOW) != 0) | (((near >> BITS) != 0) << 1)
+            if may[i] == 0:
+                break
+        found = found or may[i] != 0
+    return found
+
+
+@jit
+def _near_along(one, two, anchor, wide, out):
+    """Bits: which sites of one are near each of two, if the anchor lies on one of them?"""
+    for i in range(len(one)):
+        for s in range(len(two)):
+            bits, d = 0, two[s] - anchor + wide
+            for j in range(len(one)):
+                e = one[i] - one[j]
+                bits |= (((d + e) & MASK) <= 2 * wide) << j
+                bits |= (((d - e) & MASK) <= 2 * wide) << (j + BITS)
+            out[i, s] = bits
+
+
+@jit
+def _others_too(inverse, one, two, anchor, bounds, groups, wide, may, moved):
+    """`_possible` for all other elements: takes from ``may`` what they do not allow."""
+    own, last = _group_of(anchor, bounds)
+    _move(one, inverse, own, last, moved)
+    known, found = 0, False  # groups that were moved: most often few are needed
+    for i in range(own, last):
+        for hand in (1, -1):
+            bit = 1 if hand > 0 else 2
+            for g in range(groups):
+                if may[i - own] & bit == 0:
+                    break
+                if bounds[g] == own:
+                    continue
+                if g >= known:
+                    _move(one, inverse, bounds[g], bounds[g + 1], moved)
+                    known = g + 1
+                if not _may_cover(moved, two, i, anchor, hand, bounds[g], bounds[g + 1], wide):
+                    may[i - own] -= bit
+        found = found or may[i - own] != 0
+    return found
+
+
+@jit
+def _move(one, inverse, first, last, out):
+    """Sites as by `_turns`, in the coordinates of another cell."""
+    for k in range(3):
+        x, y, z = np.int64(inverse[0, k]), np.int64(inverse[1, k]), np.int64(inverse[2, k])
+        for i in range(first, last):
+            out[i, k] = x * one[i, 0] + y * one[i, 1] + z * one[i, 2]
+
+
+@jit
+def fit(vectors, picked, frac, whole, parameters, two, turns, anchor, bounds, groups, ltol, stol,
+        limits, tables):  # fmt: skip
     """Does the matcher map crystal one onto crystal two?
 
     Args:
-        lattice, frac: of one, (3, 3) and (n, 3).
+        vectors, frac, whole: of one, its `lattice_vectors` as far as two's edges reach, (n, 3)
+            sites, and the same as by `_turns`.
+        picked: (3, at least as many) scratch.
         parameters, two, turns, anchor: of two, edges and angles (6,), sites (n, 3), the same as by
             `_turns`, and the site that translations start from.
         bounds, groups: of both.
-        ltol, stol, angle_tol: as in `MatchSettings`.
+        ltol, stol: as in `MatchSettings`.
+        limits: of two, by `_limits`.
         tables: scratch.
     """
-    number, low, high, cosines = tables[9]
-    trial, inverse, average = tables[10]
-    found = lattice_vectors(lattice, parameters, 1.0 + ltol, number)
-    for k in range(3):  # cosines fall with the angle
-        cosines[k] = math.cos(math.radians(parameters[3 + k]))
-        low[k] = math.cos(math.radians(min(180.0, parameters[3 + k] + angle_tol)))
-        high[k] = math.cos(math.radians(max(0.0, parameters[3 + k] - angle_tol)))
-    for i in range(number[0]):
-        a0, a1, a2 = found[0, i, 0], found[0, i, 1], found[0, i, 2]
-        if a0 < 0 or (a0 == 0 and (a1 < 0 or (a1 == 0 and a2 < 0))):
-            continue  # a mapping and its inversion are looked at together
+    cosines, low, high, widest = limits
+    trial, straight, inverse, average, moved, may, wide, number, sieve = tables[8]
+    _like(vectors, parameters, 1.0 + ltol, picked, number)
+    if min(number[0], number[1], number[2]) == 0:
+        return False
+    first, last = _group_of(anchor, bounds)
+    _wide(vectors, picked, number, parameters, widest, wide)
+    sieve[0][:] = False
+    for i in range(number[0]):  # a mapping and its inversion are looked at together
+        a = picked[0, i]
         for j in range(number[1]):
-            cg = _cosine(found, 0, i, 1, j)
-            if not low[2] <= cg <= high[2]:
+            b = picked[1, j]
+            ab = _cosine(vectors, a, b)
+            if not (low[2] <= ab <= high[2] or low[2] <= -ab <= high[2]):
                 continue
             for k in range(number[2]):
-                ca, cb = _cosine(found, 1, j, 2, k), _cosine(found, 0, i, 2, k)
-                if not (low[0] <= ca <= high[0] and low[1] <= cb <= high[1]):
-                    continue
+                c = picked[2, k]
+                bc, ac = _cosine(vectors, b, c), _cosine(vectors, a, c)
                 for m in range(3):
-                    trial[0, m], trial[1, m] = found[0, i, m], found[1, j, m]
-                    trial[2, m] = found[2, k, m]
+                    trial[0, m], trial[1, m], trial[2, m] = (
+                        vectors[a, m],
+                        vectors[b, m],
+                        vectors[c, m],
+                    )
                 if abs(abs(determinant(trial)) - 1.0) > 0.5:
                     continue
-                volume = _average_cell(
-                    found[0, i, 6],
-                    found[1, j, 6],
-                    found[2, k, 6],
-                    ca,
-                    cb,
-                    cg,
-                    parameters,
-                    cosines,
-                    average,
-                )
-                if volume == 0.0:
-                    continue
-                invert(trial, inverse)
-                if _sites_match(
-                    frac, inverse, two, turns, anchor, bounds, groups, average, volume, stol, tables
-                ):
-                    return True
+                invert(trial, straight)
+                for sb, sc in ((1, 1), (1, -1), (-1, 1), (-1, -1)):
+                    ca, cb, cg = sb * sc * bc, sc * ac, sb * ab
+                    if not (
+                        low[0] <= ca <= high[0]
+                        and low[1] <= cb <= high[1]
+                        and low[2] <= cg <= high[2]
+                    ):
+                        continue
+                    for m in range(3):
+                        inverse[m, 0] = straight[m, 0]
+                        inverse[m, 1], inverse[m, 2] = sb * straight[m, 1], sc * straight[m, 2]
+                    for m in range(len(may)):
+                        may[m] = 3
+                    if _small(inverse) and not (
+                        _possible(inverse, whole, turns, anchor, first, last, wide, sieve, may)
+                        and _others_too(
+                            inverse, whole, turns, anchor, bounds, groups, wide, may, moved
+                        )
+                    ):
+                        continue
+                    volume = _average_cell(
+                        vectors[a, 6], vectors[b, 6], vectors[c, 6], ca, cb, cg, parameters, cosines,
+                        average,
+                    )  # fmt: skip
+                    if volume > 0.0 and _sites_match(
+                        frac, inverse, two, turns, anchor, bounds, groups, may, average, volume,
+                        stol, tables,
+                    ):  # fmt: skip
+                        return True
     return False
 
 
 @jit
-def _scratch(n):
-    """Room for the comparison of crystals of n sites: made once, for millions of pairs."""
+def _scratch(n, like):
+    """Room for comparing crystals of n sites, so many like the anchor: once, for many pairs."""
     assignment = np.empty((n, n)), np.empty((n, n, 3)), np.empty((n, 3))
     rows = np.empty(n, dtype=np.int64), np.empty((6, n))
     sites = np.empty((n, 3)), np.empty((n, 3), dtype=np.int64), np.empty(3, dtype=np.int64)
@@ -968,10 +1148,17 @@ def _scratch(n):
         np.empty((3, 3)), np.empty(3), np.empty(3), np.empty((3, 3)), np.empty((3, 3)),
         np.empty((3, 3)), np.empty(3), np.empty((27, 3)),
     )  # fmt: skip
-    limits = np.empty(3, dtype=np.int64), np.empty(3), np.empty(3), np.empty(3)
-    return *assignment, *rows, *sites, cells, limits, (
-        np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)),
+    size = like if like <= BITS else 0
+    sieve = (
+        np.empty((3, SLOTS), dtype=np.bool_), np.empty((3, SLOTS, size, size), dtype=np.int64),
+        np.empty(3, dtype=np.int64), np.empty(3, dtype=np.bool_), np.empty(size, dtype=np.int64),
     )  # fmt: skip
+    mapping = (
+        np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)),
+        np.empty((n, 3), dtype=np.int64), np.empty(like, dtype=np.int64),
+        np.empty(3, dtype=np.int64), np.empty(3, dtype=np.int64), sieve,
+    )  # fmt: skip
+    return *assignment, *rows, *sites[:2], (sites[2], *cells), mapping
 
 
 @border(
@@ -1011,25 +1198,40 @@ def first_matches(rows, ends, n_old, cells, parameters, frac, code, start, n_sit
     for b in range(len(ends) - 1):
         members = rows[ends[b] : ends[b + 1]]
         n = n_sites[members[0]]
-        tables, turns = _scratch(n), np.empty((n, 3), dtype=np.int64)
-        bounds = np.empty(n + 1, dtype=np.int64)
+        turns, bounds = np.empty((n, 3), dtype=np.int64), np.empty(n + 1, dtype=np.int64)
         groups, _ = _group(code[start[members[0]] : start[members[0]] + n], bounds)
-        heads = members.copy()
-        n_heads = max(n_old[b], 0)
-        for place in range(n_heads, len(members)):
+        like = _group_of(anchor[members[0]], bounds)
+        tables = _scratch(n, like[1] - like[0])
+        limits = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+        heads, picked = members.copy(), np.empty((3, ROOM), dtype=np.int64)
+        kept, number = np.empty((len(members), ROOM, 7)), np.zeros(len(members), dtype=np.int64)
+        reach = np.zeros(len(members))  # of the vectors kept; 0: there are too many
+        wholes = np.empty((len(members), n, 3), dtype=np.int64)
+        n_heads = 0
+        for place in range(len(members)):
             i = members[place]
             two = frac[start[i] : start[i] + n]
             _turns(two, 0, n, turns)
-            for h in range(n_heads):
+            _limits(parameters[i], angle_tol, stol, n, *limits)
+            longest = max(parameters[i, 0], parameters[i, 1], parameters[i, 2]) * (1.0 + ltol)
+            for h in range(n_heads if place >= n_old[b] else 0):
                 j = heads[h]
                 pairs += 1
+                vectors, room = kept[h, : number[h]], picked
+                if longest > reach[h]:
+                    vectors = lattice_vectors(cells[j], longest)
+                    room = np.empty((3, len(vectors)), dtype=np.int64)
                 if fit(
-                    cells[j], frac[start[j] : start[j] + n], parameters[i], two, turns,
-                    anchor[i], bounds, groups, ltol, stol, angle_tol, tables,
+                    vectors, room, frac[start[j] : start[j] + n], wholes[h], parameters[i], two,
+                    turns, anchor[i], bounds, groups, ltol, stol, limits, tables,
                 ):  # fmt: skip
                     first[i] = j
                     break
-            if first[i] < 0 and n_old[b] < 0:
-                heads[n_heads] = i
+            if first[i] < 0 and (n_old[b] < 0 or place < n_old[b]):
+                heads[n_heads], wholes[n_heads] = i, turns
+                vectors = lattice_vectors(cells[i], FURTHER * longest)
+                if 0 < len(vectors) <= ROOM:
+                    number[n_heads], reach[n_heads] = len(vectors), FURTHER * longest
+                    kept[n_heads, : len(vectors)] = vectors
                 n_heads += 1
     return pairs

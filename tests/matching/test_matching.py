@@ -106,6 +106,39 @@ def test_pymatgen_says_the_same_of_near_pairs(real, tolerances):
     assert (same_structure(batch, other, settings=MatchSettings(**tolerances)) == expected).all()
 
 
+@pytest.mark.parametrize("counts", [(1, 1, 3), (4, 4, 12), (3, 9), (33, 2)])
+def test_pymatgen_says_the_same_at_the_edge_of_the_tolerances(counts):
+    # crystals of one composition, moved by about as much as may be: what is quick must not say no
+    from pymatgen.core.structure_matcher import StructureMatcher
+
+    rng = np.random.default_rng(sum(counts))
+    numbers = np.repeat([8, 38, 22], [*counts, 0][:3])
+    n = len(numbers)
+    apart = np.array([moved(n, rng) for _ in range(60)])  # (60, 2, n, 3)
+    cells = 1.05 * n ** (1 / 3) * (np.eye(3) + rng.normal(0, 0.04, (60, 2, 3, 3)))
+    one, other = (
+        CrystalBatch.from_ragged(
+            2.4 * cells[:, k], apart[:, k].reshape(-1, 3), np.tile(numbers, 60), [n] * 60
+        )
+        for k in (0, 1)
+    )
+    matcher = StructureMatcher(primitive_cell=False)
+    both = zip(one.structures(), other.structures(), strict=True)
+    expected = np.array([matcher.fit(a, b) for a, b in both])
+    assert 0.1 < expected.mean() < 0.95
+    settings = MatchSettings(primitive_cell=False)
+    assert (same_structure(one, other, settings=settings) == expected).all()
+
+
+def moved(n, rng):
+    """Sites, and the same ones moved, inverted and shifted, their axes exchanged: (2, n, 3)."""
+    frac = rng.random((n, 3))
+    step = rng.normal(size=(n, 3))
+    step *= rng.uniform(0.15, 0.34) * rng.random((n, 1)) / np.linalg.norm(step, axis=1)[:, None]
+    other = rng.choice([-1, 1]) * (frac + step / n ** (1 / 3)) + rng.random(3)
+    return np.stack([frac, other[:, rng.permutation(3)]])
+
+
 def test_pymatgen_says_the_same_of_polymorphs():
     from pymatgen.core.structure_matcher import StructureMatcher
 
