@@ -60,7 +60,8 @@ def train(variant: str) -> None:
     """Weights and run.json of one variant."""
     record.one_thread()
     CrystalGan.train(variant, profile="full", folder=folder(variant), resume=True)
-    (folder(variant) / "training.safetensors").unlink(missing_ok=True)
+    for file in ("training.safetensors", ".lock"):
+        (folder(variant) / file).unlink(missing_ok=True)
 
 
 def maps() -> None:
