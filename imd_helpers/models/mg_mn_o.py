@@ -290,9 +290,7 @@ class MgMnOGan(Gan):
     def of_composition(self, found: list[Tensor], counts: Tensor) -> Tensor:
         """Sum over the elements of the cross-entropy of how many atoms there are."""
         wanted = (counts - 1).clamp(min=0).unbind(1)
-        return sum(
-            map(self.cross_entropy, found, wanted), start=torch.zeros((), device=self.device)
-        )
+        return torch.stack(list(map(self.cross_entropy, found, wanted))).sum()
 
     def cross_entropy(self, logits: Tensor, wanted: Tensor) -> Tensor:
         """Mean cross-entropy; as published of logits that are probabilities already."""
