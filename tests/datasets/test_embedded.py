@@ -148,3 +148,14 @@ def test_size_of_all_embedded_data():
     total = sum(f.stat().st_size for folder in folders for f in folder.iterdir())
     print(f"embedded data: {total:,} bytes")
     assert total < 9_000_000
+
+
+def test_hydrides_hold_hydrogen_and_one_metal():
+    data = datasets.load("hydrides")
+    counts = data.crystals.counts().numpy()
+    assert (counts[:, 1] > 0).all()
+    assert ((counts > 0)[:, [12, 22, 28, 46]].sum(1) == 1).all()
+    assert (data.table["n_elements"] == 2).all()
+    assert list(data.table["formula"]) == data.crystals.formulas()
+    assert data.table[["formation_energy", "disagreement"]].notna().all(axis=None)
+    assert imd.judge.geometry_valid(data.crystals).all()
