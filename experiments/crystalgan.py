@@ -27,12 +27,12 @@ from imd_helpers.crystals.samples import Samples
 from imd_helpers.descriptors.hydride_blocks import HydrideBlocks
 from imd_helpers.energies import hull
 from imd_helpers.energies.potentials import JUDGES, potential
-from imd_helpers.energies.relaxation import relax
+from imd_helpers.energies.relaxation import Relaxed, relax
 from imd_helpers.models.crystalgan import METALS, CrystalGan
 from imd_helpers.models.hydride_rows import keeps_published_bounds
 
 PATH = CHECKPOINTS / "crystalgan" / "results.json"
-N_JUDGED, N_RELAXED, STEPS, SEEDS = 1_000, 24, 200, (0, 1, 2)
+N_JUDGED, N_RELAXED, PIECE, STEPS, SEEDS = 1_000, 24, 4, 200, (0, 1, 2)
 ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "paper": ("paper", {}),
     "two GANs, no cycle": ("fixed", {"cycle": 0.0, "constraint": "none"}),
@@ -204,28 +204,31 @@ def at_rest(source: str, pair: str) -> Row:
     good = good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]]
     if not len(good):
         return {"n": 0, "crystals": []}
-    rest = relax(good, JUDGES[0], fmax=0.05, steps=100)
+    rows, found = [], np.zeros(len(hidden(pair)), dtype=bool)
+    for start in range(0, len(good), PIECE):  # a potential's graphs of more would fill the memory
+        rest = relax(good[start : start + PIECE], JUDGES[0], fmax=0.05, steps=100)
+        rows += above_both_hulls(rest)
+        if len(found):
+            found |= ~imd.judge.novel(hidden(pair), rest.crystals)
+    return {"n": len(rows), "found_at_rest": int(found.sum()), "crystals": rows}
+
+
+def above_both_hulls(rest: Relaxed) -> list[Row]:
+    """Where each crystal came to rest, and above each potential's hull."""
     counts = rest.crystals.counts().numpy()
     energy = [rest.energy, potential(JUDGES[1]).evaluate(rest.crystals).energy]
-    found = [hull.above_hull(counts, e, by) for e, by in zip(energy, JUDGES, strict=True)]
-    lost = imd.judge.novel(hidden(pair), rest.crystals) if len(hidden(pair)) else np.ones(0, bool)
-    rows = [
+    said = [hull.above_hull(counts, e, by) for e, by in zip(energy, JUDGES, strict=True)]
+    groups = symmetry.space_group_numbers(rest.crystals)
+    return [
         {
             "formula": formula,
-            "space_group": int(group),
-            "above_hull": rounded([float(f.energy_above_hull[i]) for f in found], 4),
-            "formation_energy": rounded(float(found[0].formation_energy[i]), 4),
+            "space_group": int(groups[i]),
+            "above_hull": rounded([float(each.energy_above_hull[i]) for each in said], 4),
+            "formation_energy": rounded(float(said[0].formation_energy[i]), 4),
             "converged": bool(rest.converged[i]),
         }
-        for i, (formula, group) in enumerate(
-            zip(
-                rest.crystals.formulas(),
-                symmetry.space_group_numbers(rest.crystals),
-                strict=True,
-            )
-        )
+        for i, formula in enumerate(rest.crystals.formulas())
     ]
-    return {"n": len(rows), "found_at_rest": int((~lost).sum()), "crystals": rows}
 
 
 TASKS = (train, maps, arms, rungs, energies)

@@ -28,6 +28,7 @@ POTENTIALS = ("chgnet", "sevennet", "sevennet_l3i5")
 JUDGES = ("chgnet", "sevennet_l3i5")  # the pair that DFT bears out best, see `data/calibration`
 GATE: GeometryRule = RULES["imd"]
 GPA = 160.21766208  # GPa in 1 eV/Å^3
+MOST_ANGLES = 1_000_000  # of CHGNet, in one batch; 128 atoms of a real crystal have a tenth
 MOST_ATOMS = 128  # in one batch: larger ones are no faster, and cost memory
 
 
@@ -137,6 +138,12 @@ class Chgnet(Potential):
 
     def _run(self, crystals: CrystalBatch, forces: bool) -> list[tuple[Any, ...]]:
         graphs = [self.model.graph_converter(each) for each in crystals.structures()]
+        angles = sum(len(graph.bond_graph) for graph in graphs)
+        if angles > MOST_ANGLES:
+            raise InputError(
+                f"{angles:,} angles between bonds, more than {MOST_ANGLES:,}: the cell has "
+                "collapsed, or is too large for the memory"
+            )
         if not forces:
             with torch.no_grad():
                 out = self.model(graphs, task="e")["e"]

@@ -127,6 +127,18 @@ def test_a_crystal_that_breaks_the_gate_or_the_model_stops_nothing():
     assert np.isnan(energy).tolist() == [True, False, False]
 
 
+def test_a_collapsed_crystal_fails_alone_and_fills_no_memory(monkeypatch):
+    """Its graph has so many angles that it is not even tried."""
+    squeezed = CrystalBatch.from_structures([rocksalt("Mg", "O", 2.2)])
+    both = CrystalBatch.cat([squeezed, mgo()])
+    alone = potential("chgnet").evaluate(mgo()).energy
+    monkeypatch.setattr("imd_helpers.energies.potentials.MOST_ANGLES", 2_000)
+    found = potential("chgnet").evaluate(both, gate=None)
+    assert "angles" in found.failed[0]
+    assert "collapsed" in found.failed[0]
+    assert found.energy[1] == pytest.approx(alone[0], abs=1e-5)
+
+
 def test_unknown_potentials_and_bad_numbers_are_refused():
     with pytest.raises(UnknownNameError, match="sevennet"):
         potential("sevenet")
