@@ -28,7 +28,7 @@ POTENTIALS = ("chgnet", "sevennet", "sevennet_l3i5")
 JUDGES = ("chgnet", "sevennet_l3i5")  # the pair that DFT bears out best, see `data/calibration`
 GATE: GeometryRule = RULES["imd"]
 GPA = 160.21766208  # GPa in 1 eV/Å^3
-MOST_ANGLES = 300_000  # of CHGNet, in one batch; 128 atoms of a real crystal have a third
+MOST_ANGLES = 300_000  # of CHGNet, in one batch: ten times what 128 atoms of a real crystal have
 MOST_ATOMS = 128  # in one batch: larger ones are no faster, and cost memory
 
 
