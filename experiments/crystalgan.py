@@ -4,13 +4,14 @@
     python experiments/crystalgan.py maps             maps between two clouds of points, 8 seeds
     python experiments/crystalgan.py arms PAIR        what each part of it is worth, three seeds
     python experiments/crystalgan.py rungs PAIR       the same verdicts without learning
-    python experiments/crystalgan.py energies mg_ti_h    some of each, relaxed by both potentials
+    python experiments/crystalgan.py energies mg_ti_h   some of each, relaxed by both potentials
 
 Everything but the weights goes into results.json. PAIR is ``mg_ti_h`` or ``pd_ni_h``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -85,11 +86,16 @@ def hidden(pair: str) -> CrystalBatch:
     return imd.datasets.load("oqmd_icsd").select(elements=symbols(pair), nelements=3).crystals
 
 
+def ternary_and_valid(crystals: CrystalBatch, pair: str) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) bool: holds all three elements, and of these which keep the judge's distances."""
+    three = (crystals.counts()[:, [1, *METALS[pair]]] > 0).all(1).numpy()
+    return three, three & imd.judge.geometry_valid(crystals)
+
+
 def verdict(samples: Samples, pair: str) -> Row:
     """How many decode, hold all three elements, are valid, differ, and are known to nature."""
     crystals = samples.valid()
-    three = (crystals.counts()[:, [1, *METALS[pair]]] > 0).all(1).numpy()
-    valid = three & imd.judge.geometry_valid(crystals)
+    three, valid = ternary_and_valid(crystals, pair)
     good = crystals[np.flatnonzero(valid)]
     first = imd.judge.unique(good)
     kept = np.zeros(len(good), dtype=bool)
@@ -147,30 +153,22 @@ def rung(pair: str, name: str, seed: int = 0) -> Samples:
     return makers[name](maps, N_JUDGED, np.random.default_rng(seed))
 
 
-def arms(pair: str) -> None:
-    """The verdicts of each arm, for three seeds."""
+def fill(pair: str, kind: str, names: Iterable[str], make: Callable[..., Samples]) -> None:
+    """The verdicts of arms or rungs, for three seeds."""
     record.one_thread()
-    jobs = [(pair, arm, seed) for seed in SEEDS for arm in ARMS]
-    record.fill(
-        PATH,
-        ("pair", "arm", "seed"),
-        jobs,
-        lambda *job: verdict(made(*job), pair),
-        under=f"arms {pair}",
-    )
+    jobs = [(pair, name, seed) for seed in SEEDS for name in names if (pair, name) != NO_TEMPLATE]
+    keys, under = ("pair", kind, "seed"), f"{kind}s {pair}"
+    record.fill(PATH, keys, jobs, lambda *job: verdict(make(*job), pair), under=under)
+
+
+def arms(pair: str) -> None:
+    """What each part of CrystalGAN is worth."""
+    fill(pair, "arm", ARMS, made)
 
 
 def rungs(pair: str) -> None:
-    """The verdicts of the rungs, for three seeds."""
-    record.one_thread()
-    jobs = [(pair, name, seed) for seed in SEEDS for name in RUNGS if (pair, name) != NO_TEMPLATE]
-    record.fill(
-        PATH,
-        ("pair", "rung", "seed"),
-        jobs,
-        lambda *job: verdict(rung(*job), pair),
-        under=f"rungs {pair}",
-    )
+    """The same verdicts for samplers that learn nothing."""
+    fill(pair, "rung", RUNGS, rung)
 
 
 # ---- energies
@@ -179,28 +177,16 @@ def rungs(pair: str) -> None:
 def energies(pair: str) -> None:
     """A few different valid crystals of each source, at rest, above both hulls."""
     record.one_thread()
-    sources = [source for source in ("fixed", *RUNGS[:3]) if (pair, source) != NO_TEMPLATE]
-    record.fill(
-        PATH,
-        ("source",),
-        [(source,) for source in sources],
-        lambda source: at_rest(source, pair),
-        under=f"energies {pair}",
-    )
+    jobs = [(source,) for source in ("fixed", *RUNGS[:3])]
+    record.fill(PATH, ("source",), jobs, lambda s: at_rest(s, pair), under=f"energies {pair}")
 
 
 def at_rest(source: str, pair: str) -> Row:
-    """Relaxed by the first potential, then by the second from there."""
-    samples = (
-        imd.models.load(
-            "crystalgan", variant=source if pair == "mg_ti_h" else f"{source}-{pair}"
-        ).sample(N_JUDGED, seed=1)
-        if source in ("paper", "fixed")
-        else rung(pair, source, 1)
-    )
+    """Relaxed by the first potential, then judged by both."""
+    model = imd.models.load("crystalgan")  # of Mg-Ti-H
+    samples = model.sample(N_JUDGED, seed=1) if source == "fixed" else rung(pair, source, 1)
     crystals = samples.valid()
-    three = (crystals.counts()[:, [1, *METALS[pair]]] > 0).all(1).numpy()
-    good = crystals[np.flatnonzero(three & imd.judge.geometry_valid(crystals))]
+    good = crystals[np.flatnonzero(ternary_and_valid(crystals, pair)[1])]
     good = good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]]
     if not len(good):
         return {"n": 0, "crystals": []}

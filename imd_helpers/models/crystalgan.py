@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -32,7 +33,7 @@ from ..networks.epochs import seeded
 from ..networks.fit import Turn
 from ..runtime import whole
 from .gan import Condition, Gan, GanConfig
-from .hydride_networks import RowDiscriminator, RowMap, WholeDiscriminator, WholeMap
+from .hydride_networks import RowNetwork, WholeDiscriminator, WholeMap
 from .hydride_rows import in_cell, is_atom, limits, out_of_bounds, published_squares, with_cell
 
 METALS = {"mg_ti_h": (12, 22), "pd_ni_h": (46, 28)}  # first and second metal
@@ -144,7 +145,9 @@ class CrystalGan(Gan):
         config = self.config
         rule = "apart" if config.whole else "published"
         self.descriptor = HydrideBlocks((1, *METALS[config.data]), rule=rule)
-        to, judges = (WholeMap, WholeDiscriminator) if config.whole else (RowMap, RowDiscriminator)
+        to, judges = partial(RowNetwork, outputs=3), partial(RowNetwork, outputs=1)
+        if config.whole:
+            to, judges = WholeMap, WholeDiscriminator
         return {
             "to_first": to(config),
             "to_second": to(config),

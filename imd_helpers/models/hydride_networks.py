@@ -19,30 +19,17 @@ ROUNDS = 3  # steps of a map
 CENTRES, BELL = (1.0, 2.0, 3.0, 4.0), 0.7  # Å
 
 
-class RowMap(nn.Module):
-    """Each row of three coordinates to three others, as published: it sees nothing else."""
+class RowNetwork(nn.Module):
+    """Each row of three coordinates alone, as published: to three others, or to a logit."""
 
-    def __init__(self, config: CrystalGanConfig) -> None:
+    def __init__(self, config: CrystalGanConfig, outputs: int) -> None:
         super().__init__()
         hidden = [config.channels(100)] * config.layers
-        self.body = mlp([3, *hidden, 3], activation=nn.ReLU())
+        self.body = mlp([3, *hidden, outputs], activation=nn.ReLU())
 
     def forward(self, blocks: Tensor) -> Tensor:
-        """(n, 4, 18, 3) Å to the same."""
+        """(n, 4, 18, 3) Å to (n, 4, 18, outputs)."""
         return self.body(blocks)
-
-
-class RowDiscriminator(nn.Module):
-    """One logit for each row, as published."""
-
-    def __init__(self, config: CrystalGanConfig) -> None:
-        super().__init__()
-        hidden = [config.channels(100)] * config.layers
-        self.body = mlp([3, *hidden, 1], activation=nn.ReLU())
-
-    def forward(self, blocks: Tensor) -> Tensor:
-        """(n, 4, 18, 3) Å to (n, 4, 18)."""
-        return self.body(blocks).squeeze(-1)
 
 
 class Trunk(nn.Module):

@@ -8,7 +8,7 @@ from pymatgen.core import Structure
 from imd_helpers.descriptors.hydride_blocks import ROWS
 from imd_helpers.models import crystalgan, hydride_rows
 from imd_helpers.models.crystalgan import FIXED, PAPER, CrystalGan
-from imd_helpers.models.hydride_networks import RowMap, WholeMap
+from imd_helpers.models.hydride_networks import RowNetwork, WholeMap
 from imd_helpers.networks import fit
 from imd_helpers.runtime import InputError
 
@@ -123,7 +123,7 @@ def test_sizes_are_the_published_ones():
 
 
 def test_a_published_map_sees_one_row(maps):
-    network, blocks = RowMap(PAPER), maps.first[:3].clone()
+    network, blocks = RowNetwork(PAPER, 3), maps.first[:3].clone()
     before = network(blocks)
     blocks[:, 1, 0] += 1.0
     other = network(blocks) != before
