@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..energies.potentials import Potential
 
 CACHE_FORMAT = 2  # a change of what the pieces hold changes this
+WIDE = 500  # sites of a crystal that is asked about alone
 KEYS = 50_000  # samples of which the compositions are counted at once
 YES, NO, NOT_ASKED = 1, 0, -1
 MACHINE = (
@@ -208,6 +209,8 @@ class Run:
         label = label or fact.name
         keys = self.keys(rows) if fact.together or known is not None else []
         plan = _plan(len(rows), keys, piece or fact.piece, together=fact.together)
+        if isinstance(self.content, CrystalBatch) and not fact.together:
+            plan = _alone(plan, (self.content.numbers[rows] != 0).sum(1).numpy() > WIDE)
 
         def task(number: int) -> Task:
             some = rows[plan[number]]
@@ -442,6 +445,12 @@ def _plan(n: int, keys: Sequence[bytes], size: int, *, together: bool) -> list[n
             piece = []
         piece += members
     return [*pieces, np.array(sorted(piece))] if piece else pieces
+
+
+def _alone(plan: list[np.ndarray], wide: np.ndarray) -> list[np.ndarray]:
+    """The same pieces, but each very large crystal in one of its own: all are padded to it."""
+    rest = [places[~wide[places]] for places in plan]
+    return [places for places in [*rest, *np.flatnonzero(wide)[:, None]] if len(places)]
 
 
 def _in_pieces(

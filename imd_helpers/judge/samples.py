@@ -243,8 +243,10 @@ def _normal(crystals: CrystalBatch) -> CrystalBatch:
     left = (torch.linalg.det(torch.nan_to_num(lattice, 0.0, 0.0, 0.0)) < 0).double()
     sign = 1.0 - 2.0 * left[:, None, None]  # the same lattice, every vector turned round
     numbers = crystals.numbers.detach().cpu().long()
-    frac = torch.where(numbers[..., None] != 0, wrap(frac * sign), 0.0)
-    return CrystalBatch(lattice * sign, frac, numbers)
+    row, site = torch.nonzero(numbers, as_tuple=True)
+    wrapped = torch.zeros_like(frac)
+    wrapped[row, site] = wrap(frac[row, site] * sign[row, 0])
+    return CrystalBatch(lattice * sign, wrapped, numbers)
 
 
 def _checked_groups(requested: Any, n: int) -> np.ndarray:
