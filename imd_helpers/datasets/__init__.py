@@ -46,6 +46,7 @@ _EMBEDDED: dict[str, Callable[[], Any]] = {
     **{name: partial(load_formulas, name) for name in _FORMULA_TABLES},
     "iza_zeolites": load_zeolites,
     "hydrides": partial(load_substituted, "hydrides", "mg_h", "ti_h", "pd_h", "ni_h"),
+    "mg_mn_o": partial(load_substituted, "mg_mn_o"),
 }
 
 

@@ -153,7 +153,7 @@ def lattice_of(lengths: Tensor, angles: Tensor) -> tuple[Tensor, Tensor]:
     sine = torch.sin(torch.deg2rad(angles[:, 2])).clamp_min(1e-6)
     side = (alpha - beta * gamma) / sine
     square = 1.0 - beta**2 - side**2
-    height = square.clamp_min(0.0).sqrt()
+    height = square.clamp_min(1e-12).sqrt()  # a slope at zero would be infinite
     zero, one = torch.zeros_like(alpha), torch.ones_like(alpha)
     rows = [one, zero, zero, gamma, sine, zero, beta, side, height]
     unit = torch.stack(rows, dim=1).view(-1, 3, 3)

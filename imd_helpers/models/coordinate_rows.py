@@ -10,10 +10,20 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..descriptors.coordinate_matrix import CELL_ROWS, CoordinateMatrix, squeeze, unsqueeze
+from ..descriptors.coordinate_matrix import (
+    ANGLE_MAX,
+    CELL_ROWS,
+    LENGTH_MAX,
+    CoordinateMatrix,
+    lattice_of,
+    squeeze,
+    unsqueeze,
+)
+from .periodic import FAR, nearest
 
 DESCRIPTOR = CoordinateMatrix()
 NUMBERS, SLOTS = DESCRIPTOR.numbers, DESCRIPTOR.slots  # Mg, Mn, O: 8, 8 and 12 rows
+N_ATOMS = sum(SLOTS)
 AXES = torch.tensor([[0, 1, 2], [1, 2, 0], [2, 0, 1], [1, 0, 2], [0, 2, 1], [2, 1, 0]])
 
 
@@ -22,6 +32,20 @@ def n_atoms(matrix: Tensor) -> tuple[Tensor, Tensor]:
     present = matrix[:, CELL_ROWS:].sum(2) > 0
     counts = [part.sum(1) for part in present.split(SLOTS, dim=1)]
     return present, torch.stack(counts, dim=1)
+
+
+def neighbours(matrix: Tensor) -> Tensor:
+    """(n, 28, 15) how near the neighbours of each row of (n, 30, 3) are, 0 at 6 Å and beyond.
+
+    Five of each element; zeros for rows without an atom.
+    """
+    present, _ = n_atoms(matrix)
+    lattice, _ = lattice_of(matrix[:, 0] * LENGTH_MAX, matrix[:, 1] * ANGLE_MAX)
+    kind = torch.arange(len(SLOTS), device=matrix.device).repeat_interleave(torch.tensor(SLOTS))
+    near = nearest(lattice, unsqueeze(matrix[:, CELL_ROWS:]), present, kind)
+    out = matrix.new_zeros(len(matrix), N_ATOMS, near.distance.shape[2] * near.distance.shape[3])
+    how = (1 - near.distance / FAR).flatten(2) * present[:, near.used, None]
+    return out.index_copy(1, near.used, how)
 
 
 def augmented(matrix: Tensor, copies: int, *, skip_populous: bool, rng: torch.Generator) -> Tensor:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..networks.layers import mlp, spectral_norm
-from .hydride_rows import KINDS, NEAREST, features, in_cell, is_atom, neighbours, with_cell
+from .hydride_rows import KINDS, in_cell, is_atom, neighbours, with_cell
+from .periodic import NEAREST, features
 
 if TYPE_CHECKING:
     from .crystalgan import CrystalGanConfig

@@ -15,23 +15,21 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from .. import datasets
 from ..crystals import CrystalBatch
 from ..crystals.compositions import amounts
 from ..crystals.samples import Samples
 from ..descriptors.coordinate_matrix import CELL_ROWS, squeeze
-from ..networks import TrainConfig, layers, losses
+from ..networks import TrainConfig, losses
 from ..networks.fit import Turn
 from ..runtime import InputError
+from .coordinate_networks import Classifier, Critic, Generator
 from .coordinate_rows import DESCRIPTOR, NUMBERS, SLOTS, augmented, doubled, n_atoms
 from .gan import Condition, Gan, GanConfig
 
-N_ATOMS = sum(SLOTS)
 SUPERCELLS = ("none", "scrambled", "right")
-DECODINGS = ("row sum", "classifier")
-N_SCORES = 10  # outputs of the critic, of which the mean is its score
+ROWS = ("row sum", "classifier", "asked")
 COMPOSITION_WEIGHT = 0.3  # of the composition in the losses of generator and classifier
 EMPTY = 0.01  # smaller values are those of empty rows
 
@@ -43,7 +41,8 @@ class MgMnOConfig(GanConfig):
     fewest_channels: ClassVar[int] = 8
     CHOICES: ClassVar = {
         "supercells": SUPERCELLS,
-        "decoding": DECODINGS,
+        "rows": ROWS,
+        "sees": ("rows", "neighbours"),
         "penalised": ("sum", "mean"),
     }
     latent: int = 512
@@ -58,7 +57,8 @@ class MgMnOConfig(GanConfig):
     copies: int = 100  # crystals of each composition after augmentation
     skip_populous: bool = True  # leave out compositions that have as many of their own
     supercells: str = "scrambled"  # doubled cells with the elements of their atoms mixed up
-    decoding: str = "row sum"  # what tells an atom from an empty row
+    rows: str = "row sum"  # what tells an atom from an empty row; "asked": as many as asked for
+    sees: str = "rows"  # what the critic knows of an atom: its row, or its distances too
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(
             steps=32_565,
@@ -80,106 +80,10 @@ FIXED = MgMnOConfig(
     classifier_learns_fakes=False,
     skip_populous=False,
     supercells="right",
-    decoding="classifier",
+    rows="asked",
+    sees="neighbours",
     train=TrainConfig(steps=3_000, lr_generator=2e-4, lr_critic=2e-4, ema=0.995),
 )
-
-
-# ---- networks
-
-
-class Pointwise(nn.Sequential):
-    """A dense layer with batch norm and activation on the last axis: a convolution of 1 x 1."""
-
-    def __init__(self, into: int, out: int, *, eps: float, activation: nn.Module) -> None:
-        super().__init__(nn.Linear(into, out), nn.BatchNorm1d(out, eps=eps), activation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, into) to (…, out), normalised over all other axes."""
-        return super().forward(x.flatten(0, -2)).view(*x.shape[:-1], -1)
-
-
-class Generator(nn.Module):
-    """Noise and how many atoms of each element to a (30, 3) matrix."""
-
-    def __init__(self, config: MgMnOConfig) -> None:
-        super().__init__()
-        c = [config.channels(n) for n in (128, 256, 512, 256)]
-        norm = {"eps": config.norm_eps, "activation": nn.ReLU()}
-        self.first = nn.Linear(config.latent + 1 + N_ATOMS, c[0] * N_ATOMS)
-        self.spread = nn.Linear(c[0], 3 * c[1])  # a transposed convolution of 1 x 3
-        self.norm = nn.BatchNorm1d(c[1], eps=config.norm_eps)
-        self.rows = nn.Sequential(Pointwise(c[1], c[2], **norm), Pointwise(c[2], c[3], **norm))
-        self.last = nn.Linear(c[3], 1)
-        self.cell = nn.Sequential(Pointwise(3 * N_ATOMS, 30, **norm), nn.Linear(30, 6))
-        xavier(self)
-
-    def forward(self, noise: Tensor, counts: Tensor) -> Tensor:
-        """(batch, latent) and (batch, 3) numbers of atoms to (batch, 30, 3) in [0, 1]."""
-        asked = [
-            functional.one_hot(counts[:, k] - 1, most).to(noise)  # (batch, 8), (batch, 8), (…, 12)
-            for k, most in enumerate(SLOTS)
-        ]
-        size = counts.sum(1, keepdim=True) / N_ATOMS
-        x = torch.relu(self.first(torch.cat([noise, size, *asked], dim=1)))
-        x = x.view(len(x), -1, N_ATOMS).mT  # (batch, 28, channels)
-        x = self.spread(x).view(len(x), N_ATOMS, 3, -1)
-        x = torch.relu(self.norm(x.flatten(0, 2)).view_as(x))
-        x = self.last(self.rows(x)).squeeze(-1)  # (batch, 28, 3)
-        cell = self.cell(x.flatten(1)).view(-1, CELL_ROWS, 3)
-        return torch.sigmoid(torch.cat([cell, x], dim=1))
-
-
-class Critic(nn.Module):
-    """(batch, 30, 3) to ten scores; the order of the rows of an element makes no difference."""
-
-    def __init__(self, config: MgMnOConfig) -> None:
-        super().__init__()
-        c = [config.channels(n) for n in (512, 512, 256)]
-        self.rows = layers.mlp([3, *c], last=nn.LeakyReLU(0.2))
-        towers = [config.channels(n) for n in (1000, 200)]
-        self.scores = layers.mlp([(CELL_ROWS + len(SLOTS)) * c[2], *towers, N_SCORES])
-        xavier(self)
-
-    def forward(self, matrix: Tensor) -> Tensor:
-        """(batch, 30, 3) to (batch, 10)."""
-        x = self.rows(matrix)  # (batch, 30, channels)
-        means = [part.mean(1) for part in x[:, CELL_ROWS:].split(SLOTS, dim=1)]
-        return self.scores(torch.cat([x[:, :CELL_ROWS].flatten(1), *means], dim=1))
-
-
-class Classifier(nn.Module):
-    """Which rows hold an atom, and how many atoms of each element there are.
-
-    The published one has a further branch, whose loss is commented out.
-    """
-
-    def __init__(self, config: MgMnOConfig) -> None:
-        super().__init__()
-        c = [config.channels(n) for n in (512, 256, 256)]
-        norm = {"eps": config.norm_eps, "activation": nn.LeakyReLU(0.2)}
-        self.states, self.counts = nn.ModuleList(), nn.ModuleList()
-        for most in SLOTS:
-            steps = [Pointwise(a, b, **norm) for a, b in zip((3, *c[:-1]), c, strict=True)]
-            self.states.append(nn.Sequential(*steps, nn.Linear(c[-1], 2)))
-            tower = [Pointwise(2 * most, 300, **norm), Pointwise(300, 100, **norm)]
-            self.counts.append(nn.Sequential(*tower, nn.Linear(100, most)))
-        xavier(self)
-
-    def forward(self, matrix: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """(batch, 28, 2) logits of empty and atom, and (batch, most) logits of each count."""
-        parts = matrix[:, CELL_ROWS:].split(SLOTS, dim=1)
-        states = [branch(part) for branch, part in zip(self.states, parts, strict=True)]
-        counts = [f(s.flatten(1)) for f, s in zip(self.counts, states, strict=True)]
-        return torch.cat(states, dim=1), counts
-
-
-def xavier(network: nn.Module) -> None:
-    """Uniform weights of Glorot and Bengio, biases of zero, as published."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
 
 # ---- the model
@@ -206,16 +110,19 @@ class MgMnOGan(Gan):
     conditions = ("composition",)
 
     def build(self) -> dict[str, nn.Module]:
-        """Generator, critic and classifier."""
-        parts = {"generator": Generator, "critic": Critic, "classifier": Classifier}
+        """Generator, critic and, where the composition has to be learnt, classifier."""
+        parts = {"generator": Generator, "critic": Critic}
+        parts |= {} if self.config.rows == "asked" else {"classifier": Classifier}
         return {name: part(self.config) for name, part in parts.items()}
 
     # ---- data
 
     @classmethod
     def read(cls, config: MgMnOConfig, split: str | None = "train") -> CrystalBatch:
-        """Relaxed oxides of one split."""
-        return datasets.load(config.data, split=split).crystals
+        """Relaxed oxides of one split, without the formulas that real crystals have."""
+        made = datasets.load(config.data, split=split)
+        real = made.table["formula"].isin(datasets.load("oqmd_icsd").table["formula"])
+        return made[~real.to_numpy()].crystals
 
     @classmethod
     def learn(cls, data: CrystalBatch, config: MgMnOConfig) -> dict[str, Any]:
@@ -237,6 +144,8 @@ class MgMnOGan(Gan):
     def turns(self, config: TrainConfig) -> list[Turn]:
         """The classifier learns beside the critic; as published also with the generator."""
         critic, generator = super().turns(config)
+        if self.config.rows == "asked":
+            return [critic, generator]
         classifier = Turn("classifier", self.classifier_terms, ("classifier",), critic.times)
         fakes = Turn("classifier_fakes", self.composition_terms, ("classifier",))
         learns = self.config.classifier_learns_fakes
@@ -275,8 +184,10 @@ class MgMnOGan(Gan):
         """Score of generated crystals, and whether the classifier finds what was asked."""
         counts = self.compositions(self.config.batch)
         fake = self.generate(counts)
-        of_counts = self.of_composition(self.classifier(fake)[1], counts)
         score = losses.generator_loss(self.critic(fake))
+        if self.config.rows == "asked":
+            return {"loss": score}
+        of_counts = self.of_composition(self.classifier(fake)[1], counts)
         return {"loss": score + COMPOSITION_WEIGHT * of_counts, "composition": of_counts}
 
     def composition_terms(self) -> dict[str, Tensor]:
@@ -297,9 +208,9 @@ class MgMnOGan(Gan):
         logits = logits.softmax(-1) if self.config.softmax_twice else logits
         return losses.auxiliary_class_loss(logits, wanted)
 
-    def compositions(self, n: int) -> Tensor:
+    def compositions(self, n: int, *, of_data: bool = False) -> Tensor:
         """(n, 3) numbers of atoms, of the data or of all that fit."""
-        if not self.config.any_composition:
+        if of_data or not self.config.any_composition:
             known = self.learnt["compositions"]
             return known[torch.randint(len(known), (n,), device=self.device)]
         drawn = [torch.randint(1, most + 1, (n,), device=self.device) for most in SLOTS]
@@ -308,23 +219,25 @@ class MgMnOGan(Gan):
     def generate(self, counts: Tensor) -> Tensor:
         """(n, 30, 3) from noise, with gradients."""
         noise = torch.randn(len(counts), self.config.latent, device=self.device)
-        return self.generator(noise, counts)
+        matrix = self.generator(noise, counts)
+        if self.config.rows == "asked":
+            matrix = torch.cat([matrix[:, :CELL_ROWS], squeeze(matrix[:, CELL_ROWS:])], dim=1)
+            matrix = kept(matrix, filled(counts))
+        return matrix
 
     # ---- sampling
 
     def draw(self, n: int, condition: Condition) -> tuple[Tensor, Tensor]:
         """(n, 30, 3) matrices whose empty rows are zeros, and (n, 3) numbers of atoms asked.
 
-        For one composition of the cell, e.g. ``{"composition": "Mg2Mn4O8"}``, or as in training.
+        For one composition of the cell, e.g. ``{"composition": "Mg2Mn4O8"}``, or those of the data.
         """
-        counts = self.compositions(n)
+        counts = self.compositions(n, of_data=True)
         if "composition" in condition:
             counts = asked(condition["composition"]).to(self.device).expand(n, -1)
         matrix = self.generate(counts)
-        if self.config.decoding == "classifier":
-            atom = self.classifier(matrix)[0].argmax(2, keepdim=True) == 1  # (n, 28, 1)
-            rows = matrix[:, CELL_ROWS:].clamp(squeeze(0.0), squeeze(1.0))
-            matrix = torch.cat([matrix[:, :CELL_ROWS], rows * atom], dim=1)
+        if self.config.rows == "classifier":
+            matrix = kept(matrix, self.classifier(matrix)[0].argmax(2) == 1)
         return matrix, counts
 
     def decode(self, raw: tuple[Tensor, Tensor]) -> Samples:
@@ -332,6 +245,17 @@ class MgMnOGan(Gan):
         matrix, counts = raw
         made = DESCRIPTOR.decode(matrix)
         return dataclasses.replace(made, asked={"counts": counts.cpu().numpy()})
+
+
+def filled(counts: Tensor) -> Tensor:
+    """(n, 28) bool: of the rows of each element as many as there are atoms, the first ones."""
+    pairs = zip(SLOTS, counts.unbind(1), strict=True)
+    return torch.cat([torch.arange(m, device=n.device) < n[:, None] for m, n in pairs], dim=1)
+
+
+def kept(matrix: Tensor, atom: Tensor) -> Tensor:
+    """(n, 30, 3) with coordinates where (n, 28) says so, and zeros in the other rows."""
+    return torch.cat([matrix[:, :CELL_ROWS], matrix[:, CELL_ROWS:] * atom[..., None]], dim=1)
 
 
 def asked(composition: str) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from pymatgen.core import Structure
 
 from imd_helpers.descriptors.hydride_blocks import ROWS
-from imd_helpers.models import crystalgan, hydride_rows
+from imd_helpers.models import crystalgan, hydride_rows, periodic
 from imd_helpers.models.crystalgan import FIXED, PAPER, CrystalGan
 from imd_helpers.models.hydride_networks import RowNetwork, WholeMap
 from imd_helpers.networks import fit
@@ -45,10 +45,10 @@ def test_neighbours_are_those_of_pymatgen(maps, agrees):
         cart = one[1:].flatten(0, 1)[rows].numpy()
         known = Structure(one[0, :3].numpy(), kinds, cart, coords_are_cartesian=True)
         for site, row in zip(known, rows, strict=True):
-            found = known.get_neighbors(site, hydride_rows.FAR)
+            found = known.get_neighbors(site, periodic.FAR)
             for k, symbol in enumerate(("H", "Mg", "Ti")):
                 wanted = sorted(n.nn_distance for n in found if n.specie.symbol == symbol)[:5]
-                wanted += [hydride_rows.FAR] * (5 - len(wanted))
+                wanted += [periodic.FAR] * (5 - len(wanted))
                 agrees(near.distance[i, places[row], k].numpy(), np.array(wanted), within=1e-6)
 
 

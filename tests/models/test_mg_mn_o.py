@@ -7,8 +7,8 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from imd_helpers import datasets
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.models import coordinate_rows, mg_mn_o
-from imd_helpers.models.coordinate_rows import DESCRIPTOR
+from imd_helpers.models import coordinate_rows, mg_mn_o, periodic
+from imd_helpers.models.coordinate_rows import DESCRIPTOR, NUMBERS
 from imd_helpers.models.mg_mn_o import MgMnOGan
 from imd_helpers.networks import fit
 from imd_helpers.runtime import InputError
@@ -37,6 +37,9 @@ def matrices(oxides):
 def model_of(variant, oxides, **changes):
     config = MgMnOGan.recipe(variant, profile="smoke").but(**changes)
     return MgMnOGan.from_data(oxides, config)
+
+
+LEARNT = {"rows": "classifier", "sees": "rows", "width": 1 / 16}  # the composition, by `fixed`
 
 
 def same(one, two):
@@ -96,11 +99,12 @@ def test_augmentation_gives_each_composition_its_share(matrices):
 def test_it_trains_and_resumes_bit_for_bit(variant, oxides, tmp_path):
     whole = model_of(variant, oxides)
     history = fit(whole, whole.config.train, progress=False)
-    assert {"critic_distance", "classifier_composition"} <= history.rows[-1].keys()
-    assert ("classifier_fakes_loss" in history.rows[-1]) is (variant == "paper")
+    for name in ("classifier_composition", "classifier_fakes_loss"):
+        assert (name in history.rows[-1]) is (variant == "paper")
     for steps in (10, 20):
         parted = model_of(variant, oxides, steps=steps)
         fit(parted, parted.config.train, folder=tmp_path, resume=True, progress=False)
+    assert ("classifier" in whole.networks) is (variant == "paper")
     for one, two in zip(whole.networks.values(), parted.networks.values(), strict=True):
         assert all(map(torch.equal, one.state_dict().values(), two.state_dict().values()))
 
@@ -109,6 +113,8 @@ def test_samples_have_what_was_asked_beside_them(oxides, tmp_path):
     model = model_of("fixed", oxides)
     made = model.sample(50, condition={"composition": "Mg2Mn4O8"}, seed=1)
     assert (made.asked["counts"] == [2, 4, 8]).all()
+    matrix, counts = model.raw(0, 50, seed=1)
+    assert torch.equal(coordinate_rows.n_atoms(matrix)[1], counts)
     loaded = MgMnOGan.load(model.save(tmp_path / "model.safetensors"))
     again = loaded.sample(50, condition={"composition": "Mg2Mn4O8"}, seed=1)
     assert made.reasons == again.reasons
@@ -130,3 +136,73 @@ def test_the_sum_is_ten_times_the_mean(oxides):
     (of_sum,) = torch.autograd.grad(critic(point).sum(), point)
     (of_mean,) = torch.autograd.grad(critic(point).mean(1).sum(), point)
     assert torch.allclose(of_sum, 10 * of_mean, atol=1e-6)
+
+
+def test_neighbours_are_those_of_pymatgen(oxides, matrices):
+    """All distances to the five nearest atoms of each element, up to 6 Å."""
+    near = periodic.FAR * (1 - coordinate_rows.neighbours(matrices[:12].double()))
+    for i, known in enumerate(oxides[:12].structures()):
+        rows = coordinate_rows.n_atoms(matrices)[0][i].nonzero()[:, 0]
+        assert (near[i].amin(1) == periodic.FAR).sum() == len(near[i]) - len(rows)
+        sites = sorted(known, key=lambda site: NUMBERS.index(site.specie.Z))
+        for row, site in zip(rows, sites, strict=True):
+            found = known.get_neighbors(site, periodic.FAR)
+            for k, z in enumerate(NUMBERS):
+                wanted = sorted(n.nn_distance for n in found if z == n.specie.Z)[:5]
+                wanted += [periodic.FAR] * (5 - len(wanted))
+                assert np.allclose(near[i, row].view(3, 5)[k], wanted, atol=1e-4)
+
+
+def test_distances_have_gradients_also_where_angles_make_no_cell(matrices):
+    moved = matrices[:3] + 0.01 * torch.randn_like(matrices[:3]) * (matrices[:3] != 0)
+    sound = moved[:2].double()
+    there = sound != 0
+    assert torch.autograd.gradcheck(
+        lambda x: coordinate_rows.neighbours(sound.masked_scatter(there, x)),
+        (sound[there].requires_grad_(True),),
+        fast_mode=True,
+    )
+    moved[2, 1] = torch.tensor([0.2, 0.2, 0.9])
+    moved.requires_grad_(True)
+    coordinate_rows.neighbours(moved).sum().backward()
+    assert moved.grad.isfinite().all()
+
+
+def minus_log(logits, wanted):
+    return -logits.log_softmax(-1).gather(-1, wanted[..., None]).mean()
+
+
+@pytest.mark.equation(
+    "eq-mgmno-classifier", function="imd_helpers.models.mg_mn_o.MgMnOGan.classifier_terms"
+)
+def test_what_the_classifier_minimises(oxides, agrees):
+    """Minus the logarithms of the right rows and numbers of atoms, for one crystal."""
+    model = model_of("fixed", oxides, **LEARNT)
+    model.data = model.data[:1]
+    x = model.data.expand(model.config.batch, -1, -1)
+    present, counts = coordinate_rows.n_atoms(x)
+    rows, numbers = model.classifier(x)
+    wanted = minus_log(rows, present.long())
+    wanted = wanted + 0.3 * sum(minus_log(numbers[e], counts[:, e] - 1) for e in range(3))
+    agrees(model.classifier_terms()["loss"], wanted, within=1e-5)
+
+
+@pytest.mark.equation(
+    "eq-mgmno-generator", function="imd_helpers.models.mg_mn_o.MgMnOGan.generator_terms"
+)
+def test_what_the_generator_minimises(oxides, agrees):
+    """Minus the score, and minus the logarithms of what was asked for, for the same noise."""
+    model = model_of("fixed", oxides, **LEARNT)
+    torch.manual_seed(1)
+    counts = model.compositions(model.config.batch)
+    fake = model.generate(counts)
+    numbers = model.classifier(fake)[1]
+    wanted = -model.critic(fake).mean()
+    wanted = wanted + 0.3 * sum(minus_log(numbers[e], counts[:, e] - 1) for e in range(3))
+    torch.manual_seed(1)
+    agrees(model.generator_terms()["loss"], wanted, within=1e-5)
+
+
+def test_the_formulas_of_real_crystals_are_held_out():
+    real = datasets.load("oqmd_icsd").select(elements="Mg-Mn-O", nelements=3)
+    assert not set(MgMnOGan.read(mg_mn_o.FIXED).formulas()) & set(real.table["formula"])

@@ -1,0 +1,121 @@
+"""Networks of the Mg-Mn-O GAN: rows that are read alone, then together.
+
+Source: Kim et al., ACS Cent. Sci. 6 (2020) 1412, and its code
+kaist-amsg/Composition-Conditioned-Crystal-GAN at commit 35cf6d0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..networks import layers
+from .coordinate_rows import CELL_ROWS, N_ATOMS, SLOTS, neighbours
+from .periodic import NEAREST
+
+if TYPE_CHECKING:
+    from .mg_mn_o import MgMnOConfig
+
+N_SCORES = 10  # outputs of the critic, of which the mean is its score
+
+
+class Pointwise(nn.Sequential):
+    """A dense layer with batch norm and activation on the last axis: a convolution of 1 x 1."""
+
+    def __init__(self, into: int, out: int, *, eps: float, activation: nn.Module) -> None:
+        super().__init__(nn.Linear(into, out), nn.BatchNorm1d(out, eps=eps), activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(…, into) to (…, out), normalised over all other axes."""
+        return super().forward(x.flatten(0, -2)).view(*x.shape[:-1], -1)
+
+
+class Generator(nn.Module):
+    """Noise and how many atoms of each element to a (30, 3) matrix."""
+
+    def __init__(self, config: MgMnOConfig) -> None:
+        super().__init__()
+        c = [config.channels(n) for n in (128, 256, 512, 256)]
+        norm = {"eps": config.norm_eps, "activation": nn.ReLU()}
+        self.first = nn.Linear(config.latent + 1 + N_ATOMS, c[0] * N_ATOMS)
+        self.spread = nn.Linear(c[0], 3 * c[1])  # a transposed convolution of 1 x 3
+        self.norm = nn.BatchNorm1d(c[1], eps=config.norm_eps)
+        self.rows = nn.Sequential(Pointwise(c[1], c[2], **norm), Pointwise(c[2], c[3], **norm))
+        self.last = nn.Linear(c[3], 1)
+        self.cell = nn.Sequential(Pointwise(3 * N_ATOMS, 30, **norm), nn.Linear(30, 6))
+        xavier(self)
+
+    def forward(self, noise: Tensor, counts: Tensor) -> Tensor:
+        """(batch, latent) and (batch, 3) numbers of atoms to (batch, 30, 3) in [0, 1]."""
+        asked = [
+            functional.one_hot(counts[:, k] - 1, most).to(noise)  # (batch, 8), (batch, 8), (…, 12)
+            for k, most in enumerate(SLOTS)
+        ]
+        size = counts.sum(1, keepdim=True) / N_ATOMS
+        x = torch.relu(self.first(torch.cat([noise, size, *asked], dim=1)))
+        x = x.view(len(x), -1, N_ATOMS).mT  # (batch, 28, channels)
+        x = self.spread(x).view(len(x), N_ATOMS, 3, -1)
+        x = torch.relu(self.norm(x.flatten(0, 2)).view_as(x))
+        x = self.last(self.rows(x)).squeeze(-1)  # (batch, 28, 3)
+        cell = self.cell(x.flatten(1)).view(-1, CELL_ROWS, 3)
+        return torch.sigmoid(torch.cat([cell, x], dim=1))
+
+
+class Critic(nn.Module):
+    """(batch, 30, 3) to ten scores; the order of the rows of an element makes no difference."""
+
+    def __init__(self, config: MgMnOConfig) -> None:
+        super().__init__()
+        c = [config.channels(n) for n in (512, 512, 256)]
+        self.near = config.sees == "neighbours"
+        inputs = 3 + NEAREST * len(SLOTS) * self.near
+        self.rows = layers.mlp([inputs, *c], last=nn.LeakyReLU(0.2))
+        towers = [config.channels(n) for n in (1000, 200)]
+        self.scores = layers.mlp([(CELL_ROWS + len(SLOTS)) * c[2], *towers, N_SCORES])
+        xavier(self)
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        """(batch, 30, 3) to (batch, 10)."""
+        if self.near:
+            how = functional.pad(neighbours(matrix), (0, 0, CELL_ROWS, 0))
+            matrix = torch.cat([matrix, how], dim=2)
+        x = self.rows(matrix)  # (batch, 30, channels)
+        means = [part.mean(1) for part in x[:, CELL_ROWS:].split(SLOTS, dim=1)]
+        return self.scores(torch.cat([x[:, :CELL_ROWS].flatten(1), *means], dim=1))
+
+
+class Classifier(nn.Module):
+    """Which rows hold an atom, and how many atoms of each element there are.
+
+    The published one has a further branch, whose loss is commented out.
+    """
+
+    def __init__(self, config: MgMnOConfig) -> None:
+        super().__init__()
+        c = [config.channels(n) for n in (512, 256, 256)]
+        norm = {"eps": config.norm_eps, "activation": nn.LeakyReLU(0.2)}
+        self.states, self.counts = nn.ModuleList(), nn.ModuleList()
+        for most in SLOTS:
+            steps = [Pointwise(a, b, **norm) for a, b in zip((3, *c[:-1]), c, strict=True)]
+            self.states.append(nn.Sequential(*steps, nn.Linear(c[-1], 2)))
+            tower = [Pointwise(2 * most, 300, **norm), Pointwise(300, 100, **norm)]
+            self.counts.append(nn.Sequential(*tower, nn.Linear(100, most)))
+        xavier(self)
+
+    def forward(self, matrix: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(batch, 28, 2) logits of empty and atom, and (batch, most) logits of each count."""
+        parts = matrix[:, CELL_ROWS:].split(SLOTS, dim=1)
+        states = [branch(part) for branch, part in zip(self.states, parts, strict=True)]
+        counts = [f(s.flatten(1)) for f, s in zip(self.counts, states, strict=True)]
+        return torch.cat(states, dim=1), counts
+
+
+def xavier(network: nn.Module) -> None:
+    """Uniform weights of Glorot and Bengio, biases of zero, as published."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
