@@ -61,6 +61,12 @@ class Sites:
     grid: np.ndarray
     length: np.ndarray
 
+    @classmethod
+    def cat(cls, parts: Sequence[Sites]) -> Sites:
+        """Several as one."""
+        names = [each.name for each in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
     def __len__(self) -> int:
         return len(self.length)
 
