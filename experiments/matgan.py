@@ -48,7 +48,7 @@ from imd_helpers.judge import charge as composition
 from imd_helpers.models import formula_models, matgan
 from imd_helpers.models.matgan import MatGan
 from imd_helpers.models.sequence_gan import SequenceGan, SequenceGanConfig
-from imd_helpers.networks import History, fit, layers
+from imd_helpers.networks import fit, layers
 from imd_helpers.networks.epochs import fit_epochs, seeded
 from imd_helpers.networks.losses import slope
 from imd_helpers.predictors import FormulaPredictor
@@ -117,17 +117,8 @@ def add(variant: str, **parts: Row) -> None:
 
 def train(variant: str) -> None:
     """Train one variant, and judge it."""
-    trained(variant, folder(variant))
-    (folder(variant) / "training.safetensors").unlink()  # not committed
+    record.train(model_of(variant), variant)
     judge(variant)
-
-
-def trained(variant: str, into: Path, seed: int = 0) -> tuple[Any, History]:
-    """A variant at the profile `full`; goes on with what the folder has."""
-    keep = imd.judge.charge_neutral if variant == "neutral" else None
-    return model_of(variant).train(
-        variant, profile="full", folder=into, resume=True, seed=seed, keep=keep
-    )
 
 
 # ---- verdicts
@@ -256,7 +247,7 @@ def seeds(variant: str) -> None:
 
 def one_seed(variant: str, seed: int) -> Row:
     """Train once more, and judge."""
-    model, history = trained(variant, record.BUILD / f"{variant}-{seed}", seed)
+    model, history = record.train(model_of(variant), variant, seed=seed)
     found = verdicts(Stream(model, N_JUDGED, seed=SEED), *sets_of(variant), name=variant)
     last = history.rows[-1]["critic_distance"]
     return {"critic_distance": last, **{key: found[key] for key in OF_A_SEED}}
