@@ -191,11 +191,8 @@ class Sevennet(Potential):
         from torch_geometric.data import Batch
 
         graphs = []
-        for lattice, frac, numbers in zip(
-            crystals.lattice.numpy(), crystals.frac.numpy(), crystals.numbers.numpy(), strict=True
-        ):
-            k = int((numbers > 0).sum())
-            atoms = Atoms(numbers[:k], scaled_positions=frac[:k], cell=lattice, pbc=True)
+        for lattice, frac, numbers in crystals.each():
+            atoms = Atoms(numbers, scaled_positions=frac, cell=lattice, pbc=True)
             graph = unlabeled_atoms_to_graph(atoms, self.cutoff)
             graphs.append(AtomGraphData.from_numpy_dict(graph))
         return Batch.from_data_list(graphs)
