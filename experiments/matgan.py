@@ -35,14 +35,11 @@ from torch import nn
 
 import imd_helpers as imd
 from imd_helpers.baselines import RandomFormulas, ladder
+from imd_helpers.baselines.formulas import holes
 from imd_helpers.crystals.compositions import first_rows, member
 from imd_helpers.crystals.samples import Samples, Stream
 from imd_helpers.datasets import formula_sets
-from imd_helpers.descriptors.composition_matrix import (
-    ELEMENTS,
-    MAX_COUNT,
-    CompositionMatrix,
-)
+from imd_helpers.descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix
 from imd_helpers.judge import PROTOCOLS, Report
 from imd_helpers.judge import charge as composition
 from imd_helpers.models import formula_models, matgan
@@ -211,19 +208,6 @@ def curves(made: Report, training: np.ndarray, hidden: np.ndarray) -> Row:
         "recovered": {k: table_rows(imd.judge.recovery(made, v)) for k, v in wanted.items()},
         "new": table_rows(imd.judge.new_by_elements(made, training)),
     }
-
-
-def holes(counts: np.ndarray) -> list[bytes]:
-    """A formula without each of its elements in turn, of which the number of atoms is kept.
-
-    Two formulas share one if they differ in one element alone, as after an exchange.
-    """
-    out = []
-    for z in np.flatnonzero(counts):
-        rest = counts.astype(np.int8)
-        rest[0], rest[z] = counts[z], 0  # no element has column 0
-        out.append(rest.tobytes())
-    return out
 
 
 def stream_of(variant: str, n: int) -> Stream:

@@ -22,7 +22,7 @@ import torch
 
 from ..crystals import CrystalBatch
 from ..crystals.rules import RULES, GeometryRule, geometry_verdict
-from ..runtime import InputError, lookup
+from ..runtime import InputError, lookup, need
 
 POTENTIALS = ("chgnet", "sevennet", "sevennet_l3i5")
 JUDGES = ("chgnet", "sevennet_l3i5")  # the pair that DFT bears out best, see `data/calibration`
@@ -235,13 +235,9 @@ def potential(name: str | Potential = "chgnet") -> Potential:
 
 @cache
 def _load(name: str) -> Potential:
-    try:
-        return _CLASSES[name]()
-    except ImportError as error:
-        raise InputError(
-            f"the potential {name!r} needs the package {error.name!r}: "
-            f'install it with pip install "imd-helpers[{_CLASSES[name].extra}]"'
-        ) from error
+    kind = _CLASSES[name]
+    need(kind.package, extra=kind.extra)
+    return kind()
 
 
 def _of_similar_size(rows: Sequence[int], n_sites: np.ndarray, batch: int) -> Iterator[list[int]]:
