@@ -132,14 +132,10 @@ def table() -> None:
     """All finished chunks in one compact file."""
     with np.load(WORK / "sites.npz") as file:
         sites = Sites(**file)
-    chunks = []
-    for start in range(0, len(sites), CHUNK):
-        file = WORK / f"chunk-{start:05d}.npz"
-        if file.exists():
-            with np.load(file) as found:
-                chunks.append((start, dict(found)))
-    rows = np.concatenate([start + np.arange(len(found["ok"])) for start, found in chunks])
-    merged = {k: np.concatenate([f[k] for _, f in chunks]) for k in chunks[0][1]}
+    chunks = {int(file.stem[-5:]): dict(np.load(file)) for file in sorted(WORK.glob("chunk-*.npz"))}
+    rows = np.concatenate([start + np.arange(len(found["ok"])) for start, found in chunks.items()])
+    names = next(iter(chunks.values()))
+    merged = {k: np.concatenate([found[k] for found in chunks.values()]) for k in names}
     sites = sites[rows]
     formed = formation_energy(decode_sites(sites).crystals.counts().numpy(), merged["energy"])
     ok = merged["ok"] & np.isfinite(formed)
@@ -168,7 +164,7 @@ def check() -> None:
     sites, rows = find_sites(real.crystals)
     crystals = symmetry.primitive(decode_sites(canonical(sites)).crystals)
     found = lattice_scan(crystals)
-    scale = np.cbrt((found.crystals.lattice.det() / crystals.lattice.det()).abs().numpy())
+    scale = _columns(found, crystals, np.ones(len(crystals)))["length"]
     error = (scale - 1)[found.ok]
     formed = formation_energy(crystals.counts().numpy(), found.energy)[found.ok]
     known = real.table["formation_energy"].to_numpy()[rows][found.ok]
