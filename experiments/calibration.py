@@ -25,7 +25,7 @@ from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.energies import calibration, hull
 from imd_helpers.energies.calibration import Calibration, features
-from imd_helpers.energies.potentials import POTENTIALS, potential
+from imd_helpers.energies.potentials import POTENTIALS
 from imd_helpers.intervals import wilson
 
 OUT = record.DATA / "calibration"
@@ -46,16 +46,17 @@ def crystals_of(table: pd.DataFrame) -> CrystalBatch:
 
 
 def points(table: str, name: str) -> None:
-    """Energies on the published geometries, in chunks of similar size."""
-    crystals = crystals_of(pd.read_csv(table))
-    order = np.argsort(crystals.n_sites.numpy(), kind="stable")
+    """Energies on the published geometries."""
+    energies(crystals_of(pd.read_csv(table)), name)
+
+
+def energies(crystals: CrystalBatch, name: str) -> np.ndarray:
+    """(n,) eV/atom by one potential, in chunks of similar size that are kept."""
+    energy, order = np.zeros(len(crystals)), np.argsort(crystals.n_sites.numpy(), kind="stable")
     for start in range(0, len(crystals), CHUNK):
-        file = WORK / f"{name}-{start:04d}.npz"
-        if not file.exists():
-            rows = order[start : start + CHUNK]
-            energy = potential(name).energies(crystals[rows], gate=None)
-            record.write_arrays(file, rows=rows, energy=energy)
-            print(f"{name}: {start + len(rows)} of {len(crystals)}", flush=True)
+        rows, file = order[start : start + CHUNK], WORK / f"{name}-{start:04d}.npz"
+        energy[rows] = record.once(file, record.said, name, crystals[rows])["energy"]
+    return energy
 
 
 class Table:
@@ -66,19 +67,14 @@ class Table:
         self.table = pd.read_csv(file)
         self.dft = self.table.decomposition_energy.to_numpy()
         self.method = self.table.method.to_numpy()
-        self.counts = crystals_of(self.table).counts().numpy()
+        crystals = crystals_of(self.table)
+        self.counts = crystals.counts().numpy()
         present = [row.tobytes() for row in self.counts > 0]
         self.system = np.unique(present, return_inverse=True)[1]
-        self.stands = {name: self._stands(name) for name in POTENTIALS}
-
-    def _stands(self, name: str) -> hull.HullVerdict:
-        energy = np.full(len(self.dft), np.nan)
-        for file in sorted(WORK.glob(f"{name}-????.npz")):
-            with np.load(file) as part:
-                energy[part["rows"]] = part["energy"]
-        if np.isnan(energy).any():
-            raise SystemExit(f"first: python experiments/calibration.py points {self.file} {name}")
-        return hull.above_hull(self.counts, energy, name)
+        self.stands = {
+            name: hull.above_hull(self.counts, energies(crystals, name), name)
+            for name in POTENTIALS
+        }
 
     def above(self, name: str) -> np.ndarray:
         """(n,) eV/atom."""

@@ -66,8 +66,7 @@ def sample(split: str | None, n: int) -> CrystalSet:
 
 def chunks(batch: CrystalBatch) -> Iterator[CrystalBatch]:
     """Pieces of a batch."""
-    rows = np.arange(len(batch))
-    return (batch[rows[i : i + CHUNK]] for i in range(0, len(rows), CHUNK))
+    return (batch[i : i + CHUNK] for i in range(0, len(batch), CHUNK))
 
 
 # ---- round trip

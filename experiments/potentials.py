@@ -13,7 +13,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import time
 from importlib import metadata, resources
 from typing import Any
 
@@ -59,21 +58,17 @@ def reference_elements() -> tuple[np.ndarray, CrystalBatch]:
     return np.array(numbers), CrystalBatch.from_structures(found)
 
 
-def energies(name: str) -> None:
-    """Single points of everything, in chunks that survive an interruption."""
-    model = potential(name)
+def energies(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """eV/atom of all rows and of the elements, in chunks that survive an interruption."""
     rows, crystals = competing()
-    chunks = {f"rows-{k:03d}": crystals[rows[k * CHUNK : (k + 1) * CHUNK]] for k in _count(rows)}
+    parts = np.split(rows, range(CHUNK, len(rows), CHUNK))
+    chunks = {f"rows-{k:03d}": crystals[part] for k, part in enumerate(parts)}
     chunks["elements"] = reference_elements()[1]
-    for label, chunk in chunks.items():
-        file = WORK / name / f"{label}.npz"
-        if file.exists():
-            continue
-        start = time.process_time()
-        found = model.energies(chunk, gate=None)
-        record.write_arrays(file, energy=found)
-        spent = time.process_time() - start
-        print(f"{name} {label}: {len(chunk)} in {spent:.0f} s, {np.isnan(found).sum()} without")
+    *found, each = (
+        record.once(WORK / name / f"{label}.npz", record.said, name, chunk)["energy"]
+        for label, chunk in chunks.items()
+    )
+    return np.concatenate(found), each
 
 
 def relax(name: str) -> None:
@@ -103,9 +98,8 @@ def table() -> None:
     for name in POTENTIALS:
         if name in columns and not (WORK / name).exists():
             continue
-        parts = [np.load(WORK / name / f"rows-{k:03d}.npz")["energy"] for k in _count(rows)]
-        columns[name] = np.concatenate(parts).astype(np.float32)
-        each = np.load(WORK / name / "elements.npz")["energy"]
+        found, each = energies(name)
+        columns[name] = found.astype(np.float32)
         lowest = [np.nanmin(np.append(each[numbers == i], np.inf)) for i in z]
         columns[f"{name}_element"] = np.array(lowest, dtype=np.float32)
     source = HERE.parent / "oqmd_icsd" / "oqmd_icsd.npz"
@@ -120,10 +114,6 @@ def table() -> None:
     record.write(HERE / "about.json", about)
     for name in POTENTIALS:
         print(name, len(rows), "structures,", int(np.isnan(columns[name]).sum()), "without energy")
-
-
-def _count(rows: np.ndarray) -> range:
-    return range(-(-len(rows) // CHUNK))
 
 
 TASKS = (energies, relax, table)

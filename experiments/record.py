@@ -61,12 +61,24 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 
 
 def once(path: Path, make: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``make`` returns for the arguments: computed once, then read from the file."""
+    """What ``make`` returns for the arguments: computed once, then read from the file.
+
+    An ``npz`` file holds named arrays, any other what JSON can hold.
+    """
+    arrays = path.suffix == ".npz"
     if not path.exists():
         began = time.process_time()
-        write(path, make(*arguments), indent=None)
+        made = make(*arguments)
+        write_arrays(path, **made) if arrays else write(path, made, indent=None)
         print(f"{path.stem}: {time.process_time() - began:.0f} s", flush=True)
-    return read(path)
+    return dict(np.load(path)) if arrays else read(path)
+
+
+def said(potential: str, crystals: Any) -> dict[str, np.ndarray]:
+    """Energies, eV/atom, of crystals that are known to be real, to be kept by `once`."""
+    from imd_helpers.energies import potentials
+
+    return {"energy": potentials.potential(potential).energies(crystals, gate=None)}
 
 
 def fill(
@@ -111,6 +123,23 @@ def fill(
 def _made(task: tuple[Callable[..., Row], tuple]) -> Row:
     make, job = task
     return make(*job)
+
+
+def train(kind: Any, variant: str, *, seed: int = 0, progress: bool = True) -> tuple[Any, Any]:
+    """A model at the profile `full`, and its history; goes on where it was interrupted.
+
+    Seed 0 leaves weights and run.json to be committed, others leave theirs in `_build`.
+    """
+    from imd_helpers import judge
+
+    name = f"{kind.name}-{variant}"
+    folder = BUILD / f"{name}-{seed}" if seed else CHECKPOINTS / name
+    keep = getattr(judge, kind.KEPT_BY[variant]) if variant in kind.KEPT_BY else None
+    how = {"profile": "full", "folder": folder, "resume": True, "seed": seed, "keep": keep}
+    trained = kind.train(variant, **how, progress=progress)
+    for file in ("training.safetensors", ".lock") if seed == 0 else ():
+        (folder / file).unlink(missing_ok=True)
+    return trained
 
 
 # ---- what the page shows
@@ -186,7 +215,7 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def command(tasks: Sequence[Callable[..., None]], usage: str | None) -> None:
+def command(tasks: Sequence[Callable[..., Any]], usage: str | None) -> None:
     """Run the task that the command line names; the name of a single task may be left out."""
     names = {task.__name__: task for task in tasks}
     given = sys.argv[1:]

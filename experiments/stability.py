@@ -22,6 +22,7 @@ import record
 import torch
 from cubicgan import held_out, training_crystals
 from record import Row, once, rounded
+from substituted import fill
 
 import imd_helpers as imd
 from imd_helpers import baselines
@@ -69,12 +70,8 @@ def label(source: str) -> str:
 
 def as_data(crystals: CrystalBatch) -> Row:
     """One crystal as plain numbers; `from_data` reads it."""
-    n = int(crystals.n_sites[0])
-    return {
-        "lattice": rounded(crystals.lattice[0].tolist()),
-        "frac": rounded(crystals.frac[0, :n].tolist()),
-        "numbers": crystals.numbers[0, :n].tolist(),
-    }
+    lattice, frac, numbers = next(crystals.each())
+    return {"lattice": rounded(lattice), "frac": rounded(frac), "numbers": numbers.tolist()}
 
 
 def from_data(data: Row) -> CrystalBatch:
@@ -119,19 +116,14 @@ def prototypes() -> list[tuple[str, CrystalBatch]]:
 def candidates(one: str, two: str) -> tuple[list[str], CrystalBatch]:
     """Every prototype with both ways to place two elements, at a guessed volume."""
     z = [elements.number(one), elements.number(two)]
-    radius = elements.column("covalent_radius")
+    # ions and metals alike take about seven times the cube of their covalent radius
+    volumes = 7.0 * elements.column("covalent_radius") ** 3
     names, found = [], []
     for name, batch in prototypes():
         old = torch.unique(batch.numbers[batch.numbers > 0]).tolist()
         for new in (z, z[::-1]):
-            numbers = batch.numbers.clone()
-            for before, after in zip(old, new, strict=True):
-                numbers[batch.numbers == before] = after
-            # ions and metals alike take about seven times the cube of their covalent radius
-            volume = 7.0 * sum(radius[int(k)] ** 3 for k in numbers[0])
-            scale = (volume / float(batch.lattice[0].det().abs())) ** (1 / 3)
             names.append(name)
-            found.append(CrystalBatch(batch.lattice * scale, batch.frac, numbers))
+            found.append(fill(batch, old, new, volumes))
     return names, CrystalBatch.cat(found)
 
 

@@ -11,7 +11,6 @@ relaxed again.
 from __future__ import annotations
 
 import itertools
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,11 +168,7 @@ def relax(name: str, part: str = "0", of: str = "1") -> None:
     for start in starts:
         some = todo[np.arange(start, min(start + PIECE, len(todo)))]
         key = f"{some.parent[0]}-{some.order[0]}"
-        path = record.BUILD / name / f"piece-{key}.npz"
-        if not path.exists():
-            began = time.process_time()
-            record.write_arrays(path, **relaxed(some))
-            print(f"{start + len(some)}: {time.process_time() - began:.0f} s", flush=True)
+        record.once(record.BUILD / name / f"piece-{key}.npz", relaxed, some)
 
 
 def relaxed(some: Candidates) -> dict[str, np.ndarray]:

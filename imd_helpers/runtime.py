@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import math
 import os
 import platform
@@ -114,6 +115,21 @@ def read_toml(*parts: str) -> dict[str, Any]:
 
     with data_path(*parts).open("rb") as file:
         return frozen(tomllib.load(file))
+
+
+def need(package: str, *, extra: str = "descriptors") -> Any:
+    """Import a package that comes with an extra of this one, e.g. ``rdkit.Chem``.
+
+    Raises:
+        InputError: it is not installed; the message names the line that installs it.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise InputError(
+            f"the package {(error.name or package).split('.')[0]} is needed here and not "
+            f'installed: install it with pip install "imd-helpers[{extra}]"'
+        ) from error
 
 
 def device() -> torch.device:

@@ -114,10 +114,8 @@ class ExchangedFormulas(FormulaBaseline):
         super().__init__(training)
         places: dict[bytes, list[int]] = defaultdict(list)
         for row in self.training:
-            for z in np.flatnonzero(row):
-                rest = row.astype(np.int8)
-                rest[0], rest[z] = row[z], 0  # no element has column 0
-                places[rest.tobytes()].append(int(z))
+            for z, hole in zip(np.flatnonzero(row).tolist(), holes(row), strict=True):
+                places[hole].append(z)
         pairs = np.zeros((elements.N_COLUMNS, elements.N_COLUMNS))
         for held in places.values():
             pairs[np.ix_(held, held)] += 1 - np.eye(len(held))
@@ -141,6 +139,19 @@ class ExchangedFormulas(FormulaBaseline):
         counts[rows, new], counts[rows, old] = counts[rows, old], 0
         counts[taken] = 0
         return counts
+
+
+def holes(counts: np.ndarray) -> list[bytes]:
+    """A formula (119,) without each of its elements in turn, of which the number of atoms is kept.
+
+    Two formulas share one if they differ in one element alone, as after an exchange.
+    """
+    out = []
+    for z in np.flatnonzero(counts):
+        rest = counts.astype(np.int8)
+        rest[0], rest[z] = counts[z], 0  # no element has column 0
+        out.append(rest.tobytes())
+    return out
 
 
 class SubstitutedFormulas(FormulaBaseline):

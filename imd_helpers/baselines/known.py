@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -151,14 +151,15 @@ class Substitution(Baseline):
 
     def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
         present, known = self.training.present, self.training.known
-        wanted = _by_electronegativity(elements_of(condition) or [])
+        place = elements.by_electronegativity().item
+        wanted = sorted(set(elements_of(condition) or ()), key=place)
         keep = not wanted or present.sum(1) == len(wanted)
         rows = self.training.choose(n, condition, rng, keep=keep)
         family = elements.families()
         relatives = {int(z): known[family[known] == family[z]] for z in known}
         swap = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
         for i, row in enumerate(rows):
-            old = _by_electronegativity(np.flatnonzero(present[row]).tolist())
+            old = sorted(np.flatnonzero(present[row]).tolist(), key=place)
             swap[i, old] = wanted or _others(old, relatives, rng)
         radius = np.nan_to_num(elements.column("covalent_radius"))
         return self.training.refilled(rows, swap, radius, power=1)
@@ -175,11 +176,6 @@ def _others(
         new.append(int(rng.choice(free)) if free else z)
     # an element that stayed may have been given away before
     return new if len(set(new)) == len(new) else old
-
-
-def _by_electronegativity(numbers: Sequence[int]) -> list[int]:
-    chi = np.nan_to_num(elements.column("electronegativity"), nan=9.0)
-    return sorted(set(numbers), key=lambda z: (chi[z], z))
 
 
 def elements_of(condition: Mapping[str, Any]) -> list[int] | None:

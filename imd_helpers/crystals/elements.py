@@ -77,6 +77,13 @@ def column(name: str) -> np.ndarray:
 
 
 @cache
+def by_electronegativity() -> np.ndarray:
+    """(119,) place of each element in their order by it, then by number; unknown ones come last."""
+    chi = np.nan_to_num(column("electronegativity"), nan=9.0)
+    return np.lexsort((np.arange(N_COLUMNS), chi)).argsort()
+
+
+@cache
 def features(name: str = "cubicgan") -> np.ndarray:
     """(119, 23) float32 raw feature table of a published model; row = atomic number.
 

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..crystals import elements
-from ..runtime import InputError, lookup
-from .base import Descriptor, need
+from ..runtime import InputError, lookup, need
+from .base import Descriptor
 from .coulomb import POWER
 from .molecules import MoleculeBatch, read_molecules
 

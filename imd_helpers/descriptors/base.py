@@ -6,7 +6,6 @@ and something harmless takes its place, so that it can neither stop nor change t
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +81,9 @@ class Descriptor:
         """
         rows, reasons = read_tensor(tensor, self.shape, self.note)
         made = self._decode(rows)
-        return (
-            made
-            if not any(reasons)
-            else Samples.from_reasons(made.content, first_of(reasons, made.reasons))
-        )
+        if not any(reasons):
+            return made
+        return Samples.from_reasons(made.content, first_of(reasons, made.reasons))
 
     def _read(self, things: Any) -> tuple[Any, list[str]]:
         """A batch on the CPU in which nothing is broken, and what was."""
@@ -269,18 +266,3 @@ def atomic_numbers(name: str, given: Any) -> tuple[int, ...]:
     if not good or not all(1 <= z < elements.N_COLUMNS for z in numbers):
         raise InputError(f"{name}={given!r}: give atomic numbers of 1 to 118, each of them once")
     return numbers
-
-
-def need(package: str, *, extra: str = "descriptors") -> Any:
-    """Import a package that comes with an extra of this one, e.g. ``rdkit.Chem``.
-
-    Raises:
-        InputError: it is not installed; the message names the line that installs it.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise InputError(
-            f"the package {package.split('.', maxsplit=1)[0]} is needed here and not installed: "
-            f'install it with pip install "imd-helpers[{extra}]"'
-        ) from error

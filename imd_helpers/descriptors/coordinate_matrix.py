@@ -63,8 +63,8 @@ class CoordinateMatrix(_slots.SlotMatrix):
         Elements are in the order of electronegativity.
         """
         most = crystals.counts().amax(0).numpy()  # (119,)
-        chi = np.nan_to_num(elements.column("electronegativity"), nan=9.0)
-        chosen = tuple(sorted(np.flatnonzero(most).tolist(), key=lambda z: (chi[z], z)))
+        chosen = np.flatnonzero(most)
+        chosen = tuple(chosen[elements.by_electronegativity()[chosen].argsort()].tolist())
         longest = float(crystals.lattice.norm(dim=2).max())
         return cls(chosen, tuple(int(most[z]) for z in chosen), max(LENGTH_MAX, longest))
 

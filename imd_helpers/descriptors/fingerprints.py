@@ -21,9 +21,9 @@ from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals import compositions as comps
 from ..crystals.rules import GeometryRule, geometry_verdict
 from ..crystals.samples import digest
-from ..runtime import InputError, progress_bar
+from ..runtime import InputError, need, progress_bar
 from ..work import Pieces, Workers
-from .base import need, read_counts
+from .base import read_counts
 
 SHELF = 2  # letters of a key: fingerprints are kept in 256 pieces
 SYMPREC = 1e-3  # Å, within which sites of one orbit share a CrystalNN fingerprint

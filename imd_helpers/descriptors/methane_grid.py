@@ -21,14 +21,7 @@ from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
 from ..runtime import InputError, number, whole
 from ._grids import find_peaks, separate_peaks
-from .base import (
-    Descriptor,
-    first_of,
-    mark_cells,
-    mark_overlaps,
-    read_crystals,
-    read_tensor,
-)
+from .base import Descriptor, first_of, mark_cells, mark_overlaps, read_crystals, read_tensor
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure

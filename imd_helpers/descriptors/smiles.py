@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..runtime import InputError, data_path, whole
-from .base import need
+from ..runtime import InputError, data_path, need, whole
 from .molecules import MoleculeBatch
 
 if TYPE_CHECKING:

@@ -22,14 +22,7 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.samples import Samples
 from ..runtime import InputError, number
-from .base import (
-    NOT_FINITE,
-    Descriptor,
-    atomic_numbers,
-    mark,
-    mark_long,
-    read_crystals,
-)
+from .base import NOT_FINITE, Descriptor, atomic_numbers, mark, mark_long, read_crystals
 
 if TYPE_CHECKING:
     from .base import Crystals
@@ -60,6 +53,12 @@ class Sites:
     numbers: np.ndarray
     grid: np.ndarray
     length: np.ndarray
+
+    @classmethod
+    def cat(cls, parts: Sequence[Sites]) -> Sites:
+        """Several as one."""
+        names = [each.name for each in fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
     def __len__(self) -> int:
         return len(self.length)
@@ -107,8 +106,7 @@ def canonical(sites: Sites) -> Sites:
     The same crystal has several descriptions: any order of rows, 2 or 4 origins, and any site of
     each orbit. This picks the smallest, so that a network need not learn that they are equal.
     """
-    chi = np.nan_to_num(elements.column("electronegativity"), nan=9.0)[sites.numbers]
-    order = np.lexsort((sites.numbers, chi), axis=1)
+    order = elements.by_electronegativity()[sites.numbers].argsort(1, kind="stable")
     numbers = np.take_along_axis(sites.numbers, order, axis=1)
     grid = np.take_along_axis(sites.grid, order[:, :, None], axis=1)
     for i, group in enumerate(sites.space_group.tolist()):

@@ -14,6 +14,7 @@ linear programme: min w·e over w >= 0 with sum_i w_i x_i = x.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -104,8 +105,6 @@ def phases(potential: str = "chgnet") -> Phases:
 
 def definition(potential: str) -> dict[str, Any]:
     """What an energy above hull means here, for reports."""
-    import json
-
     about = json.loads(data_path("potentials", "about.json").read_text(encoding="utf-8"))
     return {
         "hull": "known phases of oqmd_icsd, energies of one potential",
@@ -146,20 +145,17 @@ def above_hull(counts: ArrayLike, energy: ArrayLike, potential: str = "chgnet") 
     known = phases(potential)
     fraction, energy = _fractions(counts, energy)
     formed = formation_energy(counts, energy, potential)
-    n = len(energy)
+    n, lacks = len(energy), missing(counts)
     above, competitors = np.full(n, np.nan), np.zeros(n, dtype=np.int64)
-    lacks = missing(counts)
-    reasons = [""] * n
-    present = fraction > 0
-    systems, which = np.unique(present, axis=0, return_inverse=True)
+    reasons = np.full(n, "", dtype=object)
+    systems, which = np.unique(fraction > 0, axis=0, return_inverse=True)
     for s, system in enumerate(systems):
         members = np.flatnonzero(which.ravel() == s)
         names = "-".join(elements.SYMBOLS[z] for z in np.flatnonzero(system))
         unknown = np.flatnonzero(system & np.isnan(known.element_energy))
         if len(unknown):
-            why = f"no {known.potential} energy of elemental {elements.SYMBOLS[unknown[0]]}"
-            for i in members:
-                reasons[i] = why
+            what = elements.SYMBOLS[unknown[0]]
+            reasons[members] = f"no {known.potential} energy of elemental {what}"
             continue
         x, e, _ = known.system(system)
         compounds = int((x.max(1) < 1 - SAME).sum())

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..crystals import CrystalBatch, symmetry
-from ..runtime import InputError, number, version
+from ..runtime import InputError, need, number, version
 from .lattice_scan import lattice_scan
 from .potentials import GPA, Potential, potential
 from .relaxation import relax
@@ -321,12 +321,13 @@ def _even(ratio: float) -> int:
 
 def _force_constants(model: Potential, cell: CrystalBatch, multiples: tuple[int, ...]) -> Phonopy:
     """Raw force constants by finite differences, in phonopy."""
-    phonopy, atoms_of = _phonopy()
+    phonopy, atoms = need("phonopy", extra="judge"), need("phonopy.structure.atoms", extra="judge")
+    need("seekpath", extra="judge")  # phonopy needs it for the path
     lattice, frac, numbers = next(cell.each())
-    unit = atoms_of(numbers=numbers.tolist(), cell=lattice, scaled_positions=frac)
+    unit = atoms.PhonopyAtoms(numbers=numbers.tolist(), cell=lattice, scaled_positions=frac)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # phonopy says that it did not use to look for centrings
-        run = phonopy(
+        run = phonopy.Phonopy(
             unit, supercell_matrix=np.diag(multiples), primitive_matrix="auto", symprec=SYMPREC
         )
     run.generate_displacements(distance=DISPLACEMENT)
@@ -341,19 +342,6 @@ def _force_constants(model: Potential, cell: CrystalBatch, multiples: tuple[int,
     run.forces = found.forces[1:] - found.forces[0]  # what is left at rest is no response
     run.produce_force_constants()
     return run
-
-
-def _phonopy() -> tuple[Any, Any]:
-    try:
-        from phonopy import Phonopy
-        from phonopy.structure.atoms import PhonopyAtoms
-        from seekpath import get_path  # noqa: F401  phonopy needs it for the path
-    except ImportError as error:
-        raise InputError(
-            f"phonons need the package {error.name!r}: "
-            'install it with pip install "imd-helpers[judge]"'
-        ) from error
-    return Phonopy, PhonopyAtoms
 
 
 def _frequencies(run: Phonopy, dos: bool) -> dict[str, Any]:

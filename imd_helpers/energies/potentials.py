@@ -22,7 +22,7 @@ import torch
 
 from ..crystals import CrystalBatch
 from ..crystals.rules import RULES, GeometryRule, geometry_verdict
-from ..runtime import InputError, lookup
+from ..runtime import InputError, lookup, need
 
 POTENTIALS = ("chgnet", "sevennet", "sevennet_l3i5")
 JUDGES = ("chgnet", "sevennet_l3i5")  # the pair that DFT bears out best, see `data/calibration`
@@ -191,11 +191,8 @@ class Sevennet(Potential):
         from torch_geometric.data import Batch
 
         graphs = []
-        for lattice, frac, numbers in zip(
-            crystals.lattice.numpy(), crystals.frac.numpy(), crystals.numbers.numpy(), strict=True
-        ):
-            k = int((numbers > 0).sum())
-            atoms = Atoms(numbers[:k], scaled_positions=frac[:k], cell=lattice, pbc=True)
+        for lattice, frac, numbers in crystals.each():
+            atoms = Atoms(numbers, scaled_positions=frac, cell=lattice, pbc=True)
             graph = unlabeled_atoms_to_graph(atoms, self.cutoff)
             graphs.append(AtomGraphData.from_numpy_dict(graph))
         return Batch.from_data_list(graphs)
@@ -238,13 +235,9 @@ def potential(name: str | Potential = "chgnet") -> Potential:
 
 @cache
 def _load(name: str) -> Potential:
-    try:
-        return _CLASSES[name]()
-    except ImportError as error:
-        raise InputError(
-            f"the potential {name!r} needs the package {error.name!r}: "
-            f'install it with pip install "imd-helpers[{_CLASSES[name].extra}]"'
-        ) from error
+    kind = _CLASSES[name]
+    need(kind.package, extra=kind.extra)
+    return kind()
 
 
 def _of_similar_size(rows: Sequence[int], n_sites: np.ndarray, batch: int) -> Iterator[list[int]]:

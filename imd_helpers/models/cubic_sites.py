@@ -168,9 +168,8 @@ class LabelSource:
         """Sort each triple as `canonical` sorts rows: by electronegativity, then number."""
         if not self.descriptor.canonical:
             return element
-        numbers = np.array(self.descriptor.element_numbers)
-        chi = np.nan_to_num(elements.column("electronegativity"), nan=9.0)[numbers]
-        rank = torch.as_tensor(np.lexsort((numbers, chi)).argsort(), device=element.device)
+        place = elements.by_electronegativity()[list(self.descriptor.element_numbers)]
+        rank = torch.as_tensor(place, device=element.device)
         return element.gather(1, rank[element].argsort(1))
 
     def _rows_of(self, symbols: Sequence[str]) -> Tensor:

@@ -319,6 +319,4 @@ class CubicGan(Gan):
     def sample_sites(self, n: int, *, condition: Condition | None = None, seed: int = 0) -> Sites:
         """What `sample` decodes: sites without filled cells."""
         asked = {"condition": condition, "seed": seed}
-        parts = [self.raw(index, size, **asked) for index, size in self.pieces(n)]
-        names = [f.name for f in dataclasses.fields(Sites)]
-        return Sites(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
+        return Sites.cat([self.raw(index, size, **asked) for index, size in self.pieces(n)])

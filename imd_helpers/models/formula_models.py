@@ -77,8 +77,7 @@ class FormulaVae(FormulaModel):
 
     def encode(self, matrix: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the latent vector, (batch, latent) each, of (batch, 85, 8)."""
-        mean, log_variance = self.encoder(matrix).chunk(2, dim=1)
-        return mean, log_variance
+        return self.encoder(matrix).chunk(2, dim=1)
 
     def log_likelihood(self, latent: Tensor, matrix: Tensor) -> Tensor:
         """(batch,) log p(x | z) in nats of (batch, 85, 8) matrices."""

@@ -38,13 +38,12 @@ def encode_tokens(counts: np.ndarray) -> Tensor:
         InputError: a composition that does not fit.
     """
     counts = CompositionMatrix().read(counts).checked().astype(np.int64)
-    chi = np.nan_to_num(elements.column("electronegativity"), nan=9.0)
-    order = sorted(range(len(ELEMENTS)), key=lambda i: (chi[ELEMENTS[i]], ELEMENTS[i]))
+    order = elements.by_electronegativity()[list(ELEMENTS)].argsort()
     chosen = counts[:, list(ELEMENTS)][:, order]  # (n, 85)
     row, place = np.nonzero(chosen)
     nth = np.arange(len(row)) - np.searchsorted(row, row)  # position within its formula
     tokens = np.zeros((len(counts), LENGTH), dtype=np.int64)
-    tokens[row, 2 * nth] = FIRST_ELEMENT + np.array(order)[place]
+    tokens[row, 2 * nth] = FIRST_ELEMENT + order[place]
     tokens[row, 2 * nth + 1] = FIRST_COUNT + chosen[row, place] - 1
     tokens[np.arange(len(counts)), 2 * (chosen > 0).sum(1)] = END
     return torch.as_tensor(tokens)

@@ -16,6 +16,7 @@ from ..runtime import InputError, whole
 from .oracle import CountedOracle, Target
 
 NEIGHBOURS = 3
+ELITE = 2  # genomes that go on as they are
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,12 +140,12 @@ def evolve(
     *,
     budget: int,
     population: int = 50,
-    elite: int = 2,
     seed: int = 0,
 ) -> np.ndarray:
     """Search until another generation could ask for more than ``budget`` crystals.
 
-    The fitness is minus the distance to the target; the answers are in `oracle.log`.
+    The fitness is minus the distance to the target, and the `ELITE` fittest live on; the answers
+    are in `oracle.log`.
 
     Returns:
         The best fitness of each generation.
@@ -152,19 +153,15 @@ def evolve(
     Raises:
         InputError: a budget below the population, or no room for children.
     """
-    for name, value in (("elite", elite), ("population", population), ("budget", budget)):
-        whole(name, value)
-    if not elite < population <= budget:
-        raise InputError(
-            f"elite={elite}, population={population}, budget={budget}: need "
-            "0 <= elite < population <= budget"
-        )
+    whole("population", population, least=ELITE + 1)
+    if whole("budget", budget) < population:
+        raise InputError(f"budget={budget}, population={population}: need population <= budget")
     rng = np.random.default_rng(whole("seed", seed))
     genes, best = pool.random(population, rng), []
     for _ in range(10 * budget // population):  # an end even where no new crystals appear
         fitness = -target.distance(oracle(pool.sites(genes)))
         best.append(fitness.max())
-        if oracle.calls + population - elite > budget:
+        if oracle.calls + population - ELITE > budget:
             break
-        genes = next_generation(genes, fitness, pool, rng, elite=elite)
+        genes = next_generation(genes, fitness, pool, rng, elite=ELITE)
     return np.array(best)

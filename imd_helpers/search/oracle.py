@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..descriptors.symmetry_sites import Sites, canonical
 from ..runtime import InputError, number
+
+concatenate = Sites.cat
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,4 @@ class CountedOracle:
         """
         if not self._asked:
             raise InputError("this oracle was asked nothing yet: run a search with it first")
-        return concatenate(self._asked), np.array(list(self.answers.values()))
-
-
-def concatenate(parts: list[Sites]) -> Sites:
-    """Several `Sites` as one."""
-    return Sites(
-        *(np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Sites))
-    )
+        return Sites.cat(self._asked), np.array(list(self.answers.values()))

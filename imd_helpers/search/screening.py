@@ -9,7 +9,7 @@ import numpy as np
 from ..crystals import elements
 from ..descriptors.symmetry_sites import N_ROWS, Sites
 from ..runtime import whole
-from .oracle import CountedOracle, concatenate, crystal_keys
+from .oracle import CountedOracle, crystal_keys
 
 
 def distinct(sites: Sites, *, without: Sites | None = None) -> Sites:
@@ -43,7 +43,7 @@ def substitutions(sites: Sites) -> Sites:
                 numbers = parents.numbers.copy()
                 numbers[:, row] = other
                 parts.append(replace(parents, numbers=numbers))
-    return distinct(concatenate(parts), without=sites) if parts else sites[:0]
+    return distinct(Sites.cat(parts), without=sites) if parts else sites[:0]
 
 
 def screen(oracle: CountedOracle, candidates: Sites, *, budget: int, seed: int = 0) -> None:

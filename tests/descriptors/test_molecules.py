@@ -10,14 +10,13 @@ from hypothesis.extra.numpy import arrays
 from imd_helpers.crystals import elements
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.descriptors import molecules
-from imd_helpers.descriptors.base import need
 from imd_helpers.descriptors.molecules import (
     MoleculeBatch,
     bonds,
     g2_molecules,
     positions_from_distances,
 )
-from imd_helpers.runtime import InputError
+from imd_helpers.runtime import InputError, need
 
 points = st.integers(1, 9).flatmap(
     lambda n: arrays(float, (n, 3), elements=st.floats(-5, 5, allow_nan=False))
