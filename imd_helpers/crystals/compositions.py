@@ -56,6 +56,11 @@ def parse(formulas: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
     return counts, reasons
 
 
+def none(n: int) -> np.ndarray:
+    """(n, 119) int16 zeros: rows that keep the places of what is no composition."""
+    return np.zeros((n, elements.N_COLUMNS), dtype=np.int16)
+
+
 def amounts(formulas: Sequence[str]) -> np.ndarray:
     """(n, 119) counts of formulas that must all be right: int64, or float64 where some are broken.
 
@@ -103,7 +108,7 @@ def _compiled(formulas: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     formulas = [each if isinstance(each, str) else "" for each in formulas]
     text = np.frombuffer("".join(formulas).encode("ascii", "replace"), dtype=np.uint8)
     ends = np.cumsum(np.fromiter(map(len, formulas), dtype=np.int64, count=len(formulas)))
-    counts = np.zeros((len(formulas), elements.N_COLUMNS), dtype=np.int16)
+    counts = none(len(formulas))
     known = parse_batch(text, ends, _symbol_table(), counts)
     counts[~known] = 0
     return counts, known
