@@ -45,14 +45,15 @@ def parse(formulas: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
         except InputError as error:
             reasons[i] = str(error)
             continue
-        broken = [z for z, n in amounts.items() if n != round(n)]
+        broken = [z for z, n in amounts.items() if n != round(n) or n > LARGEST]
         if broken:
             reasons[i] = (
-                f"{formulas[i]!r} has {amounts[broken[0]]:g} atoms of {elements.SYMBOLS[broken[0]]}"
-                ": multiply the formula until its counts are whole"
+                f"{formulas[i]!r} has {amounts[broken[0]]:.10g} atoms of "
+                f"{elements.SYMBOLS[broken[0]]}: counts are whole, and at most {LARGEST}; multiply "
+                "or divide the formula"
             )
         else:
-            counts[i, list(amounts)] = [min(n, LARGEST) for n in amounts.values()]
+            counts[i, list(amounts)] = list(amounts.values())
     return counts, reasons
 
 
@@ -106,10 +107,14 @@ def _compiled(formulas: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     from ..kernels.formulas import parse_batch
 
     formulas = [each if isinstance(each, str) else "" for each in formulas]
-    text = np.frombuffer("".join(formulas).encode("ascii", "replace"), dtype=np.uint8)
+    joined = "".join(formulas)
+    text = np.frombuffer(joined.encode("ascii", "replace"), dtype=np.uint8)
     ends = np.cumsum(np.fromiter(map(len, formulas), dtype=np.int64, count=len(formulas)))
     counts = none(len(formulas))
     known = parse_batch(text, ends, _symbol_table(), counts)
+    known &= counts.any(1) & (counts.max(1) <= LARGEST)
+    if elements.ROMAN.search(joined):
+        known &= [elements.ROMAN.search(formula) is None for formula in formulas]
     counts[~known] = 0
     return counts, known
 
