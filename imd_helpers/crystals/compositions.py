@@ -20,6 +20,7 @@ from ..runtime import InputError
 from . import elements
 
 LARGEST = 9_999  # atoms of one element that the compiled parser counts
+MOST = np.iinfo(np.int16).max  # and that fit
 MAX_DENOMINATOR = 10_000  # decimals in formulas have at most four digits
 BLOCK = 65_536  # rows that are worked on at once
 
@@ -45,11 +46,11 @@ def parse(formulas: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
         except InputError as error:
             reasons[i] = str(error)
             continue
-        broken = [z for z, n in amounts.items() if n != round(n) or n > LARGEST]
+        broken = [z for z, n in amounts.items() if n != round(n) or n > MOST]
         if broken:
             reasons[i] = (
                 f"{formulas[i]!r} has {amounts[broken[0]]:.10g} atoms of "
-                f"{elements.SYMBOLS[broken[0]]}: counts are whole, and at most {LARGEST}; multiply "
+                f"{elements.SYMBOLS[broken[0]]}: counts are whole, and at most {MOST}; multiply "
                 "or divide the formula"
             )
         else:
