@@ -29,7 +29,7 @@ LEAST_VOLUME = 1e-4  # of the box with the same edges
 METRIC = 0.02  # how far an operator may change the cell's dot products, of their mean
 VOLUME = 0.05  # how far the volume that is told may be from that of the cell
 THIRDS, NEAR_THIRD = (1 / 3, 2 / 3), 1e-4  # 0.3333 is a third with four digits
-CRYSTAL = re.compile(r"(?mi)^\s*(_cell[_.]length_a|_atom_site)")
+CRYSTAL = re.compile(r"(?mi)^\s*(_cell[_.]length_a|_atom_site|_symmetry|_space_group)")
 BLOCK = re.compile(r"(?mi)^[ \t]*data_")
 FIELD = re.compile(r"(?ms)^;.*?^;")
 SITES, UNITS = "_atom_site_", "_cell_formula_units_z"
@@ -272,6 +272,8 @@ def _sets(tag: str, *values: str) -> tuple[list[Operators], int]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # spglib's own
         group = get_spacegroup_type_from_symmetry(np.rint(rotations).astype(int), shifts)
+    if group is None:
+        raise InputError(f"the operators of {tag} are of no space group: correct them")
     return found, group.number
 
 

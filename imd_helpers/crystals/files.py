@@ -40,7 +40,7 @@ SUFFIXES = (".cif", ".extxyz", ".xyz", ".vasp", ".poscar", ".csv", ".zip")
 STRUCTURES = ("cif", "structure")
 FORMULAS = ("formula", "composition", "pretty_formula", "formula_pretty", "reduced_formula")
 SEPARATORS = ",;\t|"
-HEADER = re.compile(r"\s*\d+\s*")
+HEADER = re.compile(r"\s*\d{1,9}\s*")
 COMMENT = re.compile(r"(?i)\b(lattice|properties)(?=\s*=)")
 PBC = re.compile(r"(?i)\bpbc\s*=\s*(.*?)\s*(?=\w+\s*=|$)")
 PLACE = re.compile(r"([-+.\dEe]+|nan|inf) ([-+.\dEe]+|nan|inf) ([-+.\dEe]+|nan|inf)( |$)")
@@ -263,13 +263,13 @@ def _poscar(text: str) -> CrystalBatch | str:
     """By ASE, which guesses missing names, and leaves out what is more than announced."""
     lines = [line.split("!")[0].split() for line in text.split("\n")] + [[]] * 9
     names, counts, at = lines[5], lines[6], 7
-    if all(word.isdigit() for word in names):  # VASP 4: the names are in the title
+    if all(map(HEADER.fullmatch, names)):  # VASP 4: the names are in the title
         names, counts, at = lines[0], lines[5], 6
     symbols = [re.split("[_/]", name)[0] for name in names]
     if len(names) != len(counts) or not set(symbols) <= set(elements.SYMBOLS[1:]):
         why = f"names {' '.join(names)!r} and counts {' '.join(counts)!r}"
         return f"not readable as POSCAR: {why}: give element symbols, and a count for each"
-    if not all(word.isdigit() for word in counts):
+    if not all(map(HEADER.fullmatch, counts)):
         return f"not readable as POSCAR: counts {' '.join(counts)!r}: write whole numbers"
     at += 2 if "".join(lines[at])[:1] in ("S", "s") else 1
     end = at + sum(map(int, counts))
@@ -343,22 +343,21 @@ def _columns(text: str) -> tuple[dict[str, Sequence[Any]], dict[int, str]]:
     """Columns by name in small letters, and why rows are none, by index."""
     separator = max(SEPARATORS, key=text.partition("\n")[0].count)
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    options = {"restval": "", "delimiter": separator, "strict": True}
-    reader = csv.DictReader(StringIO(text), **options)
-    names = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-    if twice := [name for name in names if name and names.count(name) > 1]:
-        raise InputError(f"two columns of the table are called {twice[0]!r}: keep one")
-    rows, wrong = [], {}
+    reader = csv.DictReader(StringIO(text), restval="", delimiter=separator, strict=True)
+    names, rows, wrong = [], [], {}
     try:
+        names = reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
         for row in reader:
-            rows.append(row)
             if any(row.get(None, ())):
-                wrong[len(rows) - 1] = (
-                    f"more than the {len(names)} fields of the header: quote them"
-                )
+                wrong[len(rows)] = f"more than the {len(names)} fields of the header: quote them"
+            rows.append(row)
     except csv.Error as error:
         wrong[len(rows)] = f"not readable as a table from here on ({error}): correct the quotes"
+        if not names:
+            raise InputError(wrong[0]) from error
         rows.append(dict.fromkeys(names, ""))
+    if twice := [name for name in names if name and names.count(name) > 1]:
+        raise InputError(f"two columns of the table are called {twice[0]!r}: keep one")
     return {name: [row[name] for row in rows] for name in names}, wrong
 
 

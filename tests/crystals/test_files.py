@@ -220,6 +220,7 @@ BROKEN = {
     "not periodic": (FINE.replace("T T T", "F F F"), "no periodic cell"),
     "a last ghost": (FINE.replace("Cl", "X"), "atom 2 is X"),
     "a line too many": (FINE + "Cl 1 1 1\n", "no number of atoms"),
+    "a number of 5000 digits": ("9" * 5000 + FINE[1:], "is no number"),
     "a first line that is none": ("two" + FINE[1:], "'two' is no number"),
 }
 
@@ -233,6 +234,12 @@ def test_a_broken_frame_leaves_the_others(name, tmp_path):
     (reason,) = filter(None, found.reasons)
     assert why in reason
     assert reason.startswith("frame ")
+
+
+def test_a_group_in_another_block_than_the_atoms_is_told():
+    group, crystal = cif.read("data_group\n" + NAME.format("F m -3 m") + "data_x\n" + ONE)
+    assert "_cell_length_a" in group
+    assert isinstance(crystal, CrystalBatch)
 
 
 def test_a_broken_frame_takes_no_column_from_the_others(tmp_path):
@@ -259,6 +266,7 @@ POSCARS = {
     "one name for two": ({"names": "NaCl\n"}, "give element symbols, and a count for each"),
     "a count too few": ({"counts": "2"}, "counts '2'"),
     "counts that are none": ({"counts": "1.0 1.0"}, "write whole numbers"),
+    "counts of 5000 digits": ({"counts": "1 " + "9" * 5000}, "write whole numbers"),
     "an atom too many": ({"more": ".1 .1 .1\n"}, "more than 1 + 1 atoms"),
     "another crystal behind": ({"more": "Direct configuration= 2\n"}, "more than 1 + 1 atoms"),
     "an atom too few": ({"counts": "1 2"}, "line 11 has no three numbers"),
@@ -378,6 +386,7 @@ def test_an_empty_table_takes_no_formulas_down(tmp_path):
         ("x.csv", b"a,b\n1,2\n", "columns a, b"),
         ("x.csv", b"Formula,formula\nNaCl,MgO\n", "two columns of the table are called 'formula'"),
         ("x.csv", b"", "a table of 0 rows"),
+        ("x.csv", b'"formula\nNaCl\n', "correct the quotes"),
         ("x.extxyz", b"", "empty"),
     ],
 )
