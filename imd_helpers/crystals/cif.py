@@ -142,7 +142,7 @@ def _sites(tags: Tags) -> tuple[np.ndarray, np.ndarray]:
     labels = tags.get(SITES + "label") or tags.get(SITES + "type_symbol") or []
     axes = [tags.get(f"{SITES}fract_{k}") for k in "xyz"]
     if not labels or None in axes:
-        raise InputError("no atoms with fractional coordinates (_atom_site_fract_x, _y, _z)")
+        raise InputError("no atoms with fractional coordinates: give _atom_site_fract_x, _y, _z")
     blank = [""] * len(labels)
     names = ("type_symbol", "occupancy", "attached_hydrogens", "calc_flag")
     told = (tags.get(SITES + name, blank) for name in names)
@@ -234,17 +234,16 @@ def _symmetries(tags: Tags, lattice: np.ndarray) -> list[Operators]:
     magnetic = not any(tag in OPERATORS for tag in claims) and any("_magn" in tag for tag in hints)
     if magnetic or (hints and not claims):
         raise InputError(f"no group of all atoms, but {hints[-1]}: name it, or list its operators")
-    told: dict[str, tuple[list[Operators], int]] = {}
+    told = {}
     for tag in claims:
-        many = f"the {len(tags[tag])} operators of {tag}"
         try:
-            told[many if tag in OPERATORS else f"{tag} {tags[tag][0]!r}"] = _sets(tag, *tags[tag])
+            told[f"{tag} {tags[tag][0]!r}"] = _sets(tag, *tags[tag])
         except InputError:
             if not told:  # what comes first must be right
                 raise
     said, (sets, number) = next(iter(told.items()), ("", _sets(OPERATORS[0], "x,y,z")))
-    most = len(sets[0][0]) if claims and claims[0] in OPERATORS else 0
-    others = {rival: n for rival, (ops, n) in told.items() if n != number and len(ops[0][0]) > most}
+    least = len(sets[0][0]) if {*claims[:1]} & {*OPERATORS} else 0
+    others = {k: n for k, (ops, n) in told.items() if n != number and len(ops[0][0]) >= least}
     if others and not (_formula(tags) and _one(tags, UNITS)):
         raise InputError(
             f"{said}: group {number}, but {', '.join(f'{k}: group {n}' for k, n in others.items())}"
@@ -268,10 +267,9 @@ def _sets(tag: str, *values: str) -> tuple[list[Operators], int]:
         found = [_group(values, values[0] if tag in HALLS else "")]
     else:
         found = [_group((), group.hall) for group in _settings(values[0], by_name=tag in NAMES)]
-    rotations, shifts = found[0]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # spglib's own
-        group = get_spacegroup_type_from_symmetry(np.rint(rotations).astype(int), shifts)
+        group = get_spacegroup_type_from_symmetry(np.rint(found[0][0]).astype(int), found[0][1])
     if group is None:
         raise InputError(f"the operators of {tag} are of no space group: correct them")
     return found, group.number
@@ -281,9 +279,8 @@ def _group(triplets: tuple[str, ...], hall: str) -> Operators:
     """Listed operators, or those of a Hall symbol, if the product of any two is one of them."""
     try:
         ops = list(gemmi.symops_from_hall(hall)) if hall else [gemmi.Op(t) for t in triplets]
-        strange = not hall and re.search(r"[^xyz\d\s.,/+-]", "".join(triplets), re.IGNORECASE)
-        if strange:
-            raise RuntimeError(f"{strange[0]!r} instead of x, y or z")
+        if not hall and (odd := re.search(r"(?i)[^xyz\d\s.,/+-]", "".join(triplets))):
+            raise RuntimeError(f"{odd[0]!r} instead of x, y or z")
     except RuntimeError as error:
         what = f"Hall symbol {hall!r}" if hall else "symmetry operator"
         raise InputError(f"{what} not readable ({error}): correct it") from error

@@ -43,7 +43,7 @@ SEPARATORS = ",;\t|"
 HEADER = re.compile(r"\s*\d{1,9}\s*")
 COMMENT = re.compile(r"(?i)\b(lattice|properties)(?=\s*=)")
 PBC = re.compile(r"(?i)\bpbc\s*=\s*(.*?)\s*(?=\w+\s*=|$)")
-PLACE = re.compile(r"([-+.\dEe]+|nan|inf) ([-+.\dEe]+|nan|inf) ([-+.\dEe]+|nan|inf)( |$)")
+PLACE = re.compile(r"(?i)(([-+.\de]+|nan|inf)( |$)){3}")
 POSITIONS = re.compile(r"(?i)(\bpos|\bpositions):R:3\b")
 BROKEN = float("nan")  # in the columns, for what cannot be read
 ASKED = "requested_"  # columns of what the generator was asked for
@@ -385,4 +385,5 @@ def _from_dict(values: str | dict[str, Any]) -> CrystalBatch | str:
     except InputError as error:
         return str(error).removeprefix("structure 0 ")
     except Exception as error:
-        return f"no structure that pymatgen can read ({type(error).__name__}: {error})"
+        why = f"{type(error).__name__}: {error}"
+        return f"no structure that pymatgen can read ({why}): give that of Structure.as_dict()"

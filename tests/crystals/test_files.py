@@ -101,6 +101,9 @@ REASONS = {
     "operators of reciprocal space": (cell(5) + operators("h,k,l") + SI0, "'h' instead of x"),
     "no centring": (
         cell(5) + of_group("P m m m") + NAME.format("F m m m") + SI0, "group 47, but"),
+    "operators of the other hand": (
+        cell(5, 5, 7, HEX) + of_group("P 31 2 1") + NAME.format("P 32 2 1") + SI0,
+        "group 152, but"),
     "a number of another name": (
         cell(5) + NAME.format("F m -3 m") + "_space_group_IT_number 227\n" + SI0, "group 225, but"),
     "a lattice, and no group": (ONE + "_space_group_crystal_system cubic\n", "crystal_system"),
