@@ -132,7 +132,8 @@ def _sources(path: Path) -> Iterator[tuple[str, Callable[[], bytes]]]:
         members = [info for info in archive.infolist() if not info.is_dir()]
         files = [(info.filename, partial(archive.read, info)) for info in members]
     hidden = re.compile(r"(^|/)(\.|__MACOSX)")
-    files = [f for f in files if _kind(f[0]) not in (None, ".zip") and not hidden.search(f[0])]
+    others = (None, ".zip") if path.is_dir() else (None,)  # in a folder it may be what is unpacked
+    files = [f for f in files if _kind(f[0]) not in others and not hidden.search(f[0])]
     files = [f for f in files if _kind(f[0]) != ".csv"] or files
     if not files:
         raise InputError(f"{path} holds no file of crystals: give {', '.join(SUFFIXES)}")
@@ -157,6 +158,8 @@ def _samples(name: str, data: Callable[[], bytes]) -> tuple[Samples, bool]:
     try:
         content = PACKED.get(Path(name).suffix.lower(), bytes)(data())
         kind = _kind(name)
+        if kind == ".zip":
+            raise InputError("a zip file in another: unpack it")
         if kind == ".csv":
             return _table(_text(content))
         elif kind == ".cif":

@@ -316,15 +316,16 @@ def test_a_folder_a_zip_and_packed_files(tmp_path):
         archive.write(tmp_path / "in" / "b.cif", "deep/b.cif")
         archive.writestr("__MACOSX/b.cif", "junk")
         archive.writestr("folder.cif/", "")
+        archive.writestr("inner.zip", "PK")
         archive.writestr("POSCAR_deep.cif", GOOD.replace(" C ", " O "))
         with pytest.warns(UserWarning, match="Duplicate"):
             archive.writestr("deep/b.cif", GOOD.replace(" C ", " N "))
     files_of_it = [tmp_path / "x.zip", tmp_path / "POSCAR"]
-    assert files.read(files_of_it).formulas() == ["O2", "C", "N2", "Na"]
+    assert files.read(files_of_it).formulas() == ["O2", "C", "N2", "", "Na"]
     content = bytearray((tmp_path / "x.zip").read_bytes())
     content[content.index(b"deep/b.cif") + 15] ^= 0xFF
     (tmp_path / "x.zip").write_bytes(content)
-    assert files.read(tmp_path / "x.zip").ok.tolist() == [True, False, True]
+    assert files.read(tmp_path / "x.zip").ok.tolist() == [True, False, True, False]
 
 
 def test_tables_of_structures_and_of_formulas(tmp_path):
