@@ -78,7 +78,8 @@ def read(paths: Path | str | Sequence[Path | str]) -> Samples:
     Crystals from ``.cif``, ``.extxyz``, ``.xyz``, POSCAR, and tables ``.csv`` with a column ``cif``
     or ``structure``; compositions from tables with a column ``formula`` or ``composition``. Any of
     them may be packed (``.gz``, ``.xz``, ``.bz2``). Columns ``decoded_ok``, ``reason`` and
-    ``requested_…``, which `imd sample` writes, are used where all frames have them.
+    ``requested_…``, which `imd sample` writes, are used where all frames (that can be read) or the
+    header have them. Tables may be separated by comma, semicolon, tab or bar.
 
     Raises:
         InputError: no such file, another suffix, nothing that can be read, or crystals and
