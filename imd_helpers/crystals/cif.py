@@ -1,12 +1,14 @@
 """Crystallographic Information Files: each block to one crystal, or to the reason why it is none.
 
 The syntax, the symbols of space groups and the operators are gemmi's. What the file says twice is
-compared: operators with cell and name, atoms with formula and Z. Nothing is guessed in silence.
+compared: operators, names and numbers with each other and with the cell, atoms with formula, Z and
+multiplicities. Nothing is guessed in silence.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
 from functools import lru_cache
 from itertools import pairwise
@@ -25,14 +27,19 @@ MERGE = 0.1  # Å: images of one site that are closer stand on one special posit
 SAME_PLACE = 0.01  # Å: two listed sites that are closer are one place
 LEAST_VOLUME = 1e-4  # of the box with the same edges
 METRIC = 0.02  # how far an operator may change the cell's dot products, of their mean
+VOLUME = 0.05  # how far the volume that is told may be from that of the cell
 THIRDS, NEAR_THIRD = (1 / 3, 2 / 3), 1e-4  # 0.3333 is a third with four digits
-CRYSTAL = re.compile(r"(?mi)^\s*(_cell[_.]length_a|_atom_site)")
+CRYSTAL = re.compile(r"(?mi)^\s*(_cell[_.]length_a|_atom_site|_symmetry|_space_group)")
 BLOCK = re.compile(r"(?mi)^[ \t]*data_")
 FIELD = re.compile(r"(?ms)^;.*?^;")
 SITES, UNITS = "_atom_site_", "_cell_formula_units_z"
+MULTIPLICITIES = (SITES + "site_symmetry_multiplicity", SITES + "symmetry_multiplicity")
+MODULATED = ("_cell_modulation", "_cell_wave", "_space_group_ssg", "_atom_site_displace")
+SYMMETRY = ("_symmetry_", "_space_group_", "_parent_space_group")
 GROUPS = ("_space_group_", "_symmetry_", "_symmetry_space_group_")
 NAMES = [f"{g}name_{kind}" for g in GROUPS for kind in ("h-m_alt", "h-m_full", "h-m", "h-m_ref")]
 NUMBERS = [f"{g}{n}" for g in GROUPS for n in ("it_number", "int_tables_number")]
+HALLS = [f"{g}name_hall" for g in GROUPS]
 OPERATORS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
 
 Tags = dict[str, list[str]]
@@ -78,14 +85,15 @@ def _plain(tag: str) -> str:
 
 
 def _crystal(tags: Tags) -> CrystalBatch:
-    if any(tag.startswith(("_cell_modulation", "_space_group_ssg")) for tag in tags):
+    if any(tag.startswith(MODULATED) and set(told) - {"", "0"} for tag, told in tags.items()):
         raise InputError("a modulated structure: give the average one, or a commensurate cell")
     lattice = _lattice(tags)
     numbers, frac = _sites(tags)
     found = []
     for operators in _symmetries(tags, lattice):
         which, places = expanded(lattice, frac, operators)
-        found.append((numbers[which], places, _contradiction(tags, numbers[which])))
+        wrong = _contradiction(tags, numbers[which]) or _miscounted(tags, which, len(operators[0]))
+        found.append((numbers[which], places, wrong))
     kept = [(z, places) for z, places, wrong in found if not wrong]
     if not kept:
         raise InputError(found[0][2])
@@ -117,12 +125,15 @@ def _lattice(tags: Tags) -> np.ndarray:
     names = [f"_cell_length_{k}" for k in "abc"]
     names += [f"_cell_angle_{k}" for k in ("alpha", "beta", "gamma")]
     values = [_number(name, _one(tags, name)) for name in names]
+    what = f"lengths {values[:3]} Å and angles {values[3:]}°"
     closed = min(values) > 0 and max(values[3:]) < 180
     matrix = Lattice.from_parameters(*values).matrix if closed else np.zeros((3, 3))
-    if not abs(np.linalg.det(matrix)) > LEAST_VOLUME * np.prod(values[:3]):
-        raise InputError(
-            f"lengths {values[:3]} Å and angles {values[3:]}° close no cell: correct them"
-        )
+    volume = abs(np.linalg.det(matrix))
+    if not closed or not volume > LEAST_VOLUME * np.prod(values[:3]):
+        raise InputError(f"{what} close no cell: correct them")
+    told = cif.as_number(_one(tags, "_cell_volume"))
+    if told > 0 and abs(volume / told - 1) > VOLUME:
+        raise InputError(f"{what} make {volume:.5g} Å³, but the volume is {told:g}: correct one")
     return matrix
 
 
@@ -131,11 +142,19 @@ def _sites(tags: Tags) -> tuple[np.ndarray, np.ndarray]:
     labels = tags.get(SITES + "label") or tags.get(SITES + "type_symbol") or []
     axes = [tags.get(f"{SITES}fract_{k}") for k in "xyz"]
     if not labels or None in axes:
-        raise InputError("no atoms with fractional coordinates (_atom_site_fract_x, _y, _z)")
+        raise InputError("no atoms with fractional coordinates: give _atom_site_fract_x, _y, _z")
     blank = [""] * len(labels)
     names = ("type_symbol", "occupancy", "attached_hydrogens", "calc_flag")
     told = (tags.get(SITES + name, blank) for name in names)
-    numbers = np.array([_site(*site) for site in zip(labels, *told, strict=True)])
+    known = {elements.SYMBOLS[z] for z in _formula(tags)}
+    numbers = np.array([_site(known, *site) for site in zip(labels, *told, strict=True)])
+    groups = [tags.get(f"{SITES}disorder_{of}", blank) for of in ("assembly", "group")]
+    parts = {(of, group) for of, group in zip(*groups, strict=True) if group not in ("", "0")}
+    if len(parts) > len({of for of, _ in parts}) or any(group < "0" for _, group in parts):
+        raise InputError(
+            f"disorder groups {sorted(group for _, group in parts)} exclude each other, or their "
+            "own images: keep one of them, and drop the column _atom_site_disorder_group"
+        )
     frac = np.array(
         [[_number(f"{SITES}fract of {n}", v) for n, v in zip(labels, x, strict=True)] for x in axes]
     ).T
@@ -144,8 +163,8 @@ def _sites(tags: Tags) -> tuple[np.ndarray, np.ndarray]:
     return numbers, frac
 
 
-def _site(name: str, kind: str, share: str, hydrogens: str, flag: str) -> int:
-    """Atomic number, if one whole atom stands there."""
+def _site(known: set[str], name: str, kind: str, share: str, hydrogens: str, flag: str) -> int:
+    """Atomic number, if one whole atom stands there; ``known``: elements of the formula."""
     filled = _number(f"occupancy of {name}", share) if share else 1.0
     if not FULL_OCCUPANCY <= filled <= 2 - FULL_OCCUPANCY:
         raise InputError(
@@ -160,20 +179,29 @@ def _site(name: str, kind: str, share: str, hydrogens: str, flag: str) -> int:
         )
     if flag.lower() == "dum":
         raise InputError(f"{name!r} is a dummy atom: drop it, or name its element")
-    return _element(kind, name)
+    return _element(kind, name, known)
 
 
-def _element(kind: str, label: str) -> int:
-    """Atomic number of a type symbol (``Fe3+``, ``O2-``, ``SI``), or else of a label (``Fe1A``)."""
+def _element(kind: str, label: str, known: set[str]) -> int:
+    """Atomic number of a type symbol (``Fe3+``, ``O2-``, ``SI``), or else of a label (``Fe1A``).
+
+    A label that may be several things (``CA1``, ``OW``) is what the formula knows.
+    """
     letters = re.match(r"[A-Za-z]*", kind or label).group()
-    pair = letters[:2].capitalize()
-    symbol = letters.capitalize() if kind else letters[:2]
-    if not kind and symbol not in elements.SYMBOLS:
-        symbol = letters[:1]
-        if pair in elements.SYMBOLS:  # CA1: Ca, or C?
-            raise InputError(f"the label {label!r} may be {symbol} or {pair}: give its type symbol")
-    if symbol in elements.SYMBOLS[1:]:
-        return elements.number(symbol)
+    if kind:  # NH4 is no nihonium
+        group = letters.isupper() and letters.capitalize() in elements.SYMBOLS[104:]
+        maybe = [] if group or re.search(r"[^\d.+-]", kind[len(letters) :]) else [letters]
+    else:
+        maybe = [letters] if letters in elements.SYMBOLS else [letters[:1], letters[:2]]
+    maybe = [each.capitalize() for each in maybe if each.capitalize() in elements.SYMBOLS[1:]]
+    sure = kind or (letters in maybe and not re.search(r"[/,]|^H2O", label))
+    matching = maybe if sure else [each for each in maybe if each in known]
+    if len(matching) == 1:
+        return elements.number(matching[0])
+    if maybe and not kind:
+        raise InputError(
+            f"the label {label!r} may be {' or '.join(maybe)}, or no atom: give a type symbol"
+        )
     remedy = "an isotope: write H" if letters in ("D", "T") else "give an element"
     raise InputError(
         f"the site {label!r} holds {kind or label!r}, no element from H to Og: {remedy}"
@@ -197,25 +225,30 @@ def _number(name: str, text: str) -> float:
 def _symmetries(tags: Tags, lattice: np.ndarray) -> list[Operators]:
     """The operators; several sets where the name leaves the setting open.
 
-    Operators that are listed come first, then the Hall symbol, the name and the number.
+    Operators that are listed come first, then the Hall symbol, the name and the number. They must
+    be of one group (or more operators than a name has, which is cut short at times), unless formula
+    and Z say which atoms there are.
     """
-    listed = next((tags[tag] for tag in OPERATORS if any(tags.get(tag, ""))), None)
-    hall = _one(tags, *(f"{g}name_hall" for g in GROUPS))
-    name, number = _one(tags, *NAMES), _one(tags, *NUMBERS)
-    if listed is None and any(tag.startswith("_space_group_symop_magn") for tag in tags):
-        raise InputError("only magnetic operators: list those of the crystal without its moments")
-    if listed is not None:
-        said, sets = f"the {len(listed)} operators listed", [_group(tuple(listed))]
-        says_all = _formula(tags) and _one(tags, UNITS)
-        if len(listed) == 1 and not says_all and (name or number):
-            _check_alone(_settings(name, number)[0])
-    elif hall:
-        said, sets = f"Hall symbol {hall!r}", [_group(hall=hall)]
-    elif name or number:
-        said = f"{name or number!r}"
-        sets = [_group(hall=setting.hall) for setting in _settings(name, number)]
-    else:
-        return [_group(("x,y,z",))]
+    claims = [tag for tag in (*OPERATORS, *HALLS, *NAMES, *NUMBERS) if any(tags.get(tag, ""))]
+    hints = [tag for tag, values in tags.items() if tag.startswith(SYMMETRY) and any(values)]
+    magnetic = not any(tag in OPERATORS for tag in claims) and any("_magn" in tag for tag in hints)
+    if magnetic or (hints and not claims):
+        raise InputError(f"no group of all atoms, but {hints[-1]}: name it, or list its operators")
+    told = {}
+    for tag in claims:
+        try:
+            told[f"{tag} {tags[tag][0]!r}"] = _sets(tag, *tags[tag])
+        except InputError:
+            if not told:  # what comes first must be right
+                raise
+    said, (sets, number) = next(iter(told.items()), ("", _sets(OPERATORS[0], "x,y,z")))
+    least = len(sets[0][0]) if {*claims[:1]} & {*OPERATORS} else 0
+    others = {k: n for k, (ops, n) in told.items() if n != number and len(ops[0][0]) >= least}
+    if others and not (_formula(tags) and _one(tags, UNITS)):
+        raise InputError(
+            f"{said}: group {number}, but {', '.join(f'{k}: group {n}' for k, n in others.items())}"
+            "; correct one, or call the group P 1 if all atoms are listed"
+        )
     fit = [operators for operators in sets if _keeps(lattice, operators[0])]
     if not fit:
         raise InputError(
@@ -226,48 +259,58 @@ def _symmetries(tags: Tags, lattice: np.ndarray) -> list[Operators]:
 
 
 @lru_cache(maxsize=256)
-def _group(triplets: tuple[str, ...] = (), hall: str = "") -> Operators:
+def _sets(tag: str, *values: str) -> tuple[list[Operators], int]:
+    """What one tag says: operators, in all settings that it leaves open, and the group's number."""
+    from spglib import get_spacegroup_type_from_symmetry
+
+    if tag in OPERATORS or tag in HALLS:
+        found = [_group(values, values[0] if tag in HALLS else "")]
+    else:
+        found = [_group((), group.hall) for group in _settings(values[0], by_name=tag in NAMES)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # spglib's own
+        group = get_spacegroup_type_from_symmetry(np.rint(found[0][0]).astype(int), found[0][1])
+    if group is None:
+        raise InputError(f"the operators of {tag} are of no space group: correct them")
+    return found, group.number
+
+
+def _group(triplets: tuple[str, ...], hall: str) -> Operators:
     """Listed operators, or those of a Hall symbol, if the product of any two is one of them."""
     try:
         ops = list(gemmi.symops_from_hall(hall)) if hall else [gemmi.Op(t) for t in triplets]
+        if not hall and (odd := re.search(r"(?i)[^xyz\d\s.,/+-]", "".join(triplets))):
+            raise RuntimeError(f"{odd[0]!r} instead of x, y or z")
     except RuntimeError as error:
         what = f"Hall symbol {hall!r}" if hall else "symmetry operator"
         raise InputError(f"{what} not readable ({error}): correct it") from error
-    group = gemmi.GroupOps(ops)
+    group = gemmi.GroupOps(list({op.wrap().triplet(): op for op in ops}.values()))
     group.add_missing_elements()
     if len(list(group)) != len(ops):
         raise InputError(
-            f"{len(ops)} operators make a group of {len(list(group))}: list each of them once"
+            f"{len(ops)} operators make a group of {len(list(group))}: list each of them once, "
+            "x,y,z too"
         )
     rot = np.array([op.rot for op in ops]) / gemmi.Op.DEN
     return rot, np.array([op.tran for op in ops]) / gemmi.Op.DEN
 
 
-def _settings(name: str, number: str) -> list[gemmi.SpaceGroup]:
-    """Entries of the table with this name, of all settings where it tells none."""
+def _settings(name: str, *, by_name: bool) -> list[gemmi.SpaceGroup]:
+    """Entries of the table with this name or number, of all settings where it tells none."""
     base, setting = re.sub(r"[\s_]", "", name), ""
     if match := re.fullmatch(r"(.+?)(?::(\w)|([SZHRhr]))", base):  # Fd-3m:2, Fd-3mZ, R-3mH
         base, setting = match[1], (match[2] or match[3]).upper()
         setting = {"S": "1", "Z": "2"}.get(setting, setting)
-    if name:
+    if by_name:
         found = gemmi.find_spacegroup_by_name(base)
     else:
-        value = _number("the space group", number)
+        value = _number("the space group", name)
         real = value in range(1, N_SPACE_GROUPS + 1)  # gemmi takes any other number for P 1
         found = gemmi.find_spacegroup_by_number(int(value)) if real else None
     if found is None:
-        raise InputError(f"no space group is called {name or number!r}: list the operators")
+        raise InputError(f"no space group is called {name!r}: list the operators")
     same = [g for g in gemmi.spacegroup_table() if g.hm == found.hm]
     return [g for g in same if g.ext == setting] or same
-
-
-def _check_alone(group: gemmi.SpaceGroup) -> None:
-    """One operator and the name of a richer group: the file contradicts itself."""
-    if group.number > 1:
-        raise InputError(
-            f"the only operator is x,y,z, but the group is {group.hm!r}: list all operators, or "
-            "call the group P 1 if all atoms are listed"
-        )
 
 
 def _keeps(lattice: np.ndarray, rotations: np.ndarray) -> bool:
@@ -343,3 +386,16 @@ def _contradiction(tags: Tags, numbers: np.ndarray) -> str:
         f"the sites give {found} in the cell, but the formula is {said}: correct symmetry, sites "
         "or formula"
     )
+
+
+def _miscounted(tags: Tags, which: np.ndarray, n_operators: int) -> str:
+    """How the places of a site disagree with its multiplicity (or order), or nothing."""
+    told = next((tags[tag] for tag in MULTIPLICITIES if any(tags.get(tag, ""))), [])
+    for i, (text, places) in enumerate(zip(told, np.bincount(which), strict=False), 1):
+        value = cif.as_number(text)
+        if value not in (places, n_operators / places, 1) and np.isfinite(value):
+            return (
+                f"site {i} has {places} places in the cell, but its multiplicity is {text}: "
+                "correct symmetry, coordinates or multiplicity"
+            )
+    return ""

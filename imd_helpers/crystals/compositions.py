@@ -20,6 +20,7 @@ from ..runtime import InputError
 from . import elements
 
 LARGEST = 9_999  # atoms of one element that the compiled parser counts
+MOST = np.iinfo(np.int16).max  # and that fit
 MAX_DENOMINATOR = 10_000  # decimals in formulas have at most four digits
 BLOCK = 65_536  # rows that are worked on at once
 
@@ -45,15 +46,21 @@ def parse(formulas: Sequence[str]) -> tuple[np.ndarray, dict[int, str]]:
         except InputError as error:
             reasons[i] = str(error)
             continue
-        broken = [z for z, n in amounts.items() if n != round(n)]
+        broken = [z for z, n in amounts.items() if n != round(n) or n > MOST]
         if broken:
             reasons[i] = (
-                f"{formulas[i]!r} has {amounts[broken[0]]:g} atoms of {elements.SYMBOLS[broken[0]]}"
-                ": multiply the formula until its counts are whole"
+                f"{formulas[i]!r} has {amounts[broken[0]]:.10g} atoms of "
+                f"{elements.SYMBOLS[broken[0]]}: counts are whole, and at most {MOST}; multiply "
+                "or divide the formula"
             )
         else:
-            counts[i, list(amounts)] = [min(n, LARGEST) for n in amounts.values()]
+            counts[i, list(amounts)] = list(amounts.values())
     return counts, reasons
+
+
+def none(n: int) -> np.ndarray:
+    """(n, 119) int16 zeros: rows that keep the places of what is no composition."""
+    return np.zeros((n, elements.N_COLUMNS), dtype=np.int16)
 
 
 def amounts(formulas: Sequence[str]) -> np.ndarray:
@@ -101,10 +108,14 @@ def _compiled(formulas: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     from ..kernels.formulas import parse_batch
 
     formulas = [each if isinstance(each, str) else "" for each in formulas]
-    text = np.frombuffer("".join(formulas).encode("ascii", "replace"), dtype=np.uint8)
+    joined = "".join(formulas)
+    text = np.frombuffer(joined.encode("ascii", "replace"), dtype=np.uint8)
     ends = np.cumsum(np.fromiter(map(len, formulas), dtype=np.int64, count=len(formulas)))
-    counts = np.zeros((len(formulas), elements.N_COLUMNS), dtype=np.int16)
+    counts = none(len(formulas))
     known = parse_batch(text, ends, _symbol_table(), counts)
+    known &= counts.any(1) & (counts.max(1) <= LARGEST)
+    if elements.ROMAN.search(joined):
+        known &= [elements.ROMAN.search(formula) is None for formula in formulas]
     counts[~known] = 0
     return counts, known
 

@@ -160,7 +160,11 @@ def _reduce(amounts: Mapping[int, int]) -> tuple[str, int]:
 
 
 _COUNT = r"((?:\d+\.?\d*|\.\d+)?)"
-_TOKEN = re.compile(rf"([A-Z][a-z]?){_COUNT}|(\()|\){_COUNT}")
+_TOKEN = re.compile(rf"([A-Z][a-z]?){_COUNT}|([(\[{{])|([)\]}}]){_COUNT}")
+_OPENED_BY = {")": "(", "]": "[", "}": "{"}
+_SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
+# iron(III) is no iodide; but (VI)2 is how a group of vanadium and iodine is written
+ROMAN = re.compile(r"\((?:II|III|IV|VII|VIII)\)|\((?:I|V|VI)\)(?!\d)")
 # a point before water is one between parts, but not in O0.5 or Li1.5
 _DOT = re.compile(
     r"\s*[·•⋅∙*]\s*|\.(?=[A-Z(])|(?<![A-Za-z).·•⋅∙* ][01])\.(?=\d*\.?\d*(H2O|\(H2O\)|D2O)$)"
@@ -174,32 +178,43 @@ def parse_formula(formula: str) -> dict[int, float]:
         InputError: not a formula.
         UnknownNameError: an element that does not exist.
     """
+    formula = formula.translate(_SUBSCRIPTS)
     cuts = [match.span() for match in _DOT.finditer(formula)]
+    points = any("." in formula[start:end] for start, end in cuts)
     total: dict[int, float] = {}
     for start, end in zip([0, *(b for _, b in cuts)], [*(a for a, _ in cuts), None], strict=True):
         part, times = formula[start:end], 1.0
         if cuts and (number := re.match(r"\d+\.?\d*|\.\d+", part)):
             part, times = part[number.end() :], float(number.group())
-        for z, n in _parse_part(part).items():
+        if points and "." in part:
+            raise InputError(f"{formula!r} has points in counts and between parts: write · there")
+        for z, n in _parse_part(part, formula).items():
             total[z] = total.get(z, 0) + n * times
+    if state := ROMAN.search(formula):
+        raise InputError(f"{formula!r} is not a formula: leave out the oxidation state {state[0]}")
+    if not 0 < sum(total.values()) < math.inf:
+        raise InputError(f"{formula!r} is no formula: its counts add up to 0, or to infinity")
     return total
 
 
-def _parse_part(formula: str) -> dict[int, float]:
-    """As `parse_formula`, for a formula without dots."""
+def _parse_part(formula: str, whole: str) -> dict[int, float]:
+    """As `parse_formula`, for a part without dots of the whole."""
     stack: list[dict[int, float]] = [{}]
+    opened = [""]
     position = 0
     for match in _TOKEN.finditer(formula):
         if match.start() != position:
             break
         position = match.end()
-        symbol, count, opening, times = match.groups()
+        symbol, count, opening, closing, times = match.groups()
         if symbol:
             z = _NUMBERS.get(symbol) or number(symbol)
             stack[-1][z] = stack[-1].get(z, 0) + float(count or 1)
         elif opening:
             stack.append({})
-        elif len(stack) > 1:
+            opened.append(opening)
+        elif opened[-1] == _OPENED_BY[closing]:
+            opened.pop()
             for z, n in stack.pop().items():
                 stack[-1][z] = stack[-1].get(z, 0) + n * float(times or 1)
         else:
@@ -207,7 +222,7 @@ def _parse_part(formula: str) -> dict[int, float]:
             break
     if position != len(formula) or len(stack) != 1 or not stack[0]:
         raise InputError(
-            f"{formula!r} is not a formula (stopped at {formula[position:]!r}): write element "
+            f"{whole!r} is not a formula (stopped at {formula[position:]!r}): write element "
             "symbols, counts and balanced brackets, e.g. 'Mg(NO3)2'"
         )
     return stack[0]

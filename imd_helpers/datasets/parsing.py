@@ -63,7 +63,13 @@ def _read_csv(entry: RemoteSet, paths: Mapping[str, Any]) -> CrystalSet:
     tables = []
     for split, path in paths.items():
         source = path.open("rb") if isinstance(path, zipfile.Path) else path
-        tables.append(pd.read_csv(source, low_memory=False).assign(split=split))
+        try:
+            part = pd.read_csv(source, low_memory=False, index_col=False, encoding_errors="replace")
+        except ValueError as error:  # pandas'
+            raise InputError(
+                f"{entry.name}, {split}: not readable as a table ({error}): is this the right file?"
+            ) from error
+        tables.append(part.assign(split=split))
     table = pd.concat(tables, ignore_index=True)
     if "cif" not in table:
         known = ", ".join(map(str, table.columns))

@@ -62,6 +62,8 @@ class MoleculeBatch:
                     f"molecule {i}: positions {xyz_.shape} and numbers {z_.shape}; expected "
                     "(atoms, 3) and (atoms,) with at least one atom"
                 )
+            if z_.dtype.kind not in "iuf" or (z_ != np.floor(z_)).any():
+                raise InputError(f"molecule {i}: atomic numbers {z_[:9]} must be whole numbers")
             reason = _broken(xyz_, z_) if z_.all() else "atomic number 0, must be from 1 to 118"
             if reason:
                 raise InputError(f"molecule {i}: {reason}; repair or drop it")

@@ -19,7 +19,7 @@ from .molecules import MoleculeBatch
 if TYPE_CHECKING:
     from rdkit.Chem import Mol
 
-TOKEN = re.compile(r"\[[^\[\]]+\]|Br|Cl|[BCNOPSFI]|[bcnops]|%\d\d|\d|[-=#:$/\\().]")
+TOKEN = re.compile(r"\[[^\[\]]+\]|Br|Cl|[BCNOPSFI]|[bcnops]|%\d\d|%\(\d+\)|\d|[-=#:$/\\().]")
 GAP = 3.0  # Å between the parts of a salt
 ORDERS = {"-": 1.0, "=": 2.0, "#": 3.0, ":": 1.5, "$": 4.0, "/": 1.0, "\\": 1.0}
 
@@ -56,15 +56,18 @@ def verdict(text: str) -> str:
     """Why RDKit rejects a SMILES, or nothing if it does not.
 
     Returns:
-        ``""``, or ``"empty"`` (no atoms), ``"syntax"`` (no graph can be read), ``"valence"`` (too
-        many bonds), ``"aromaticity"`` (no bond orders fit the lower-case letters).
+        ``""``, or ``"empty"`` (no atoms), ``"syntax"`` (no graph can be read, or a name behind
+        it), ``"valence"`` (too many bonds), ``"aromaticity"`` (no bond orders fit the lower-case
+        letters).
 
     Raises:
         InputError: rdkit is not installed.
     """
     chem, base = need("rdkit.Chem"), need("rdkit.rdBase")
-    if not text:
+    if not isinstance(text, str) or not text.strip():
         return "empty"
+    if not re.fullmatch("[!-~]+", text.strip()):  # RDKit takes what follows a blank for a name
+        return "syntax"
     with base.BlockLogs():
         molecule = chem.MolFromSmiles(text, sanitize=False)
         if molecule is None or not _ring_marks_agree(text):
@@ -85,7 +88,7 @@ def _ring_marks_agree(text: str) -> bool:
         if not (token.isdigit() or token.startswith("%")):
             bond = token if token in ORDERS else ""
             continue
-        ring = token.lstrip("%")
+        ring = token.strip("%()")
         if ring not in opened:
             opened[ring] = bond
         else:
@@ -230,5 +233,5 @@ def batch_of(molecules: Sequence[Mol]) -> MoleculeBatch:
 def _molecule(text: str) -> Mol:
     reason = verdict(text)
     if reason:
-        raise InputError(f"RDKit rejects the SMILES {text!r}: {reason}")
+        raise InputError(f"RDKit rejects the SMILES {text!r}: {reason}; correct or drop it")
     return need("rdkit.Chem").MolFromSmiles(text)

@@ -29,3 +29,18 @@ def test_where_all_must_be_right_the_row_is_named(blank):
 def test_blank_rows_are_judged_as_no_formula():
     report = imd.judge.judge(["NaCl", float("nan"), "MgO"], protocol="formulas")
     assert report.facts["decoded"].tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize("text", ["C99999H", "C32767C", "Na0", "Fe(III)2O3", "H" + "9" * 400])
+def test_counts_that_do_not_fit_are_no_other_counts(text):
+    counts, reasons = compositions.parse(["NaCl", text, "MgO"])
+    assert list(reasons) == [1]
+    assert repr(text) in reasons[1]
+    assert counts.any(1).tolist() == [True, False, True]
+
+
+def test_large_counts_are_exact_where_they_fit():
+    assert compositions.amounts(["C99999H", "NaCl"])[:, [1, 6, 17]].tolist() == [
+        [1, 99999, 0],
+        [0, 0, 1],
+    ]

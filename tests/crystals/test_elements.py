@@ -79,6 +79,9 @@ def test_parse_undoes_reduce(amounts):
         ("AlCl3*6NH3", {13: 1, 17: 3, 7: 6, 1: 18}),
         ("LiNi0.5Mn1.5O4", {3: 1, 28: 0.5, 25: 1.5, 8: 4}),
         ("Li1.5H2O", {3: 1.5, 1: 2, 8: 1}),
+        ("K4[Fe(CN)6]·3H₂O", {19: 4, 26: 1, 6: 6, 7: 6, 1: 6, 8: 3}),
+        ("Ca3{Al[SiO2]}2", {20: 3, 13: 2, 14: 2, 8: 4}),
+        ("Ba(VI)2", {56: 1, 23: 2, 53: 2}),
     ],
 )
 def test_parse(formula, expected):
@@ -86,10 +89,20 @@ def test_parse(formula, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "H.", "(NaCl", "NaCl)", "na", "2Na", "Na-Cl", "Na Cl", "Na+", "()"]
+    "text",
+    [
+        *("", "H.", "(NaCl", "NaCl)", "na", "2Na", "Na-Cl", "Na Cl", "Na+", "()", "(Na]Cl", "[Na"),
+        *("Na0", "H" + "9" * 400, "Fe(III)2O3", "Cu(I)Cl", "[SO4]2-"),
+    ],
 )
 def test_parse_errors(text):
     with pytest.raises(InputError, match="formula"):
+        elements.parse_formula(text)
+
+
+@pytest.mark.parametrize("text", ["K2O.Al2O3.6SiO2", "MgCl2.6H2O.NaCl", "La0.7Sr0.3O3.5H2O"])
+def test_points_of_two_meanings(text):
+    with pytest.raises(InputError, match="write ·"):
         elements.parse_formula(text)
 
 

@@ -44,6 +44,8 @@ BI = sites("Bi Bi .1 .1 .1", "Te Te 0 0 0")
 ONE = cell(5) + sites("C1 C 0 0 0")
 P63 = of_group("P 63/m m c")
 FILLED = "occupancy"
+TIMES = "site_symmetry_multiplicity"
+LABELS = "loop_\n" + "".join(f"_atom_site_{k}\n" for k in ("label", *(f"fract_{x}" for x in "xyz")))
 MOS2 = sites("Mo Mo 0.33 0.67 .25", "S S 0.333 0.667 .621")
 
 CRYSTALS = {
@@ -68,6 +70,14 @@ CRYSTALS = {
     "dots in tags": (ONE.replace("_cell_", "_cell.").replace("_site_", "_site."), "C", 1),
     "data_ in a text field": ("_publ_text\n;\nhello\ndata_here\n;\n" + ONE, "C", 1),
     "charges": (cell(5) + sites("A Fe3+ 0 0 0", "B O2- .5 .5 .5"), "FeO", 2),
+    "a short label, known by the formula": (
+        cell(5) + LABELS + "OW1 0 0 0\n_chemical_formula_sum O\n", "O2", 1),
+    "one disorder group": (cell(5) + sites("C1 C 0 0 0 1", more="disorder_group"), "C", 1),
+    "no dimensions of modulation": (ONE + "_cell_modulation_dimension 0\n", "C", 1),
+    "operators beat a name cut short": (
+        cell(5) + of_group("P -1") + NAME.format("P 1") + BI, "Bi2Te", 3),
+    "multiplicities that are orders": (
+        cell(5) + of_group("P m -3 m") + sites("C1 C 0 0 0 48", more=TIMES), "C", 1),
     "formula of the whole cell": (
         cell(5) + of_group("F m -3 m") + SI0
         + "_chemical_formula_sum Si4\n_cell_formula_units_Z 4\n", "Si", 4,
@@ -86,15 +96,39 @@ REASONS = {
     "one place twice": (cell(5) + sites("C C 0 0 0", "N N 1 0 0"), "on one place"),
     "operators that are no group": (
         cell(5) + operators("x,y,z", "-x,-y,z", "-x,y,-z") + SI0, "make a group of 4"),
+    "an operator twice": (cell(5) + operators("x,y,z", "x,y,z") + SI0, "make a group of 1"),
+    "no identity": (cell(5) + operators("-x,-y,-z") + SI0, "x,y,z too"),
+    "operators of reciprocal space": (cell(5) + operators("h,k,l") + SI0, "'h' instead of x"),
+    "no centring": (
+        cell(5) + of_group("P m m m") + NAME.format("F m m m") + SI0, "group 47, but"),
+    "operators of the other hand": (
+        cell(5, 5, 7, HEX) + of_group("P 31 2 1") + NAME.format("P 32 2 1") + SI0,
+        "group 152, but"),
+    "a number of another name": (
+        cell(5) + NAME.format("F m -3 m") + "_space_group_IT_number 227\n" + SI0, "group 225, but"),
+    "a lattice, and no group": (ONE + "_space_group_crystal_system cubic\n", "crystal_system"),
+    "a parent, and no group": (ONE + "_parent_space_group.name_H-M_alt 'P m'\n", "_parent_"),
+    "a modulation by its vector": (ONE + "loop_\n_cell_wave_vector_x\n.3\n", "modulated"),
+    "another volume": (ONE + "_cell_volume 250\n", "the volume is 250"),
+    "a negative edge": (cell(-5) + SI0, "close no cell"),
+    "multiplicities without a group": (cell(5) + sites("Na1 Na 0 0 0 4", more=TIMES), "is 4"),
+    "two disorder groups": (
+        cell(5) + sites("O1 O 0 0 0 1", "O2 O .1 0 0 2", more="disorder_group"), "exclude"),
+    "a disorder group and its images": (
+        cell(5) + sites("O1 O .1 0 0 -1", more="disorder_group"), "exclude"),
+    **{f"the type {t}": (cell(5) + sites(f"M {t} 0 0 0"), "no element from H")
+       for t in ("Fe/Ni", "'Mg, Fe'", "H2O", "NH4+", "Fe0.5Ni0.5", "13C")},
+    **{f"the label {t}": (cell(5) + LABELS + f"{t} 0 0 0\n", "or no atom")
+       for t in ("Wat1", "OH1", "Vac", "Si,Al", "H2O", "CA", "Cg1")},
     "an operator that is none": (cell(5) + operators("x,y,z", "x,y") + SI0, "not readable"),
     "one operator, a rich group": (
-        cell(5) + operators("x,y,z") + NAME.format("F d -3 m") + SI8, "only operator is x,y,z"),
+        cell(5) + operators("x,y,z") + NAME.format("F d -3 m") + SI8, "group 1, but"),
     "an unknown group": (cell(5) + NAME.format("F q -3 m") + SI8, "no space group is called"),
     "Z that does not fit": (
         ONE + "_chemical_formula_sum C\n_cell_formula_units_Z 8\n", "give C1 in the cell"),
     "another formula": (ONE + "_chemical_formula_sum 'C O2'\n", "but the formula is C O2"),
     "magnetic operators": (
-        ONE + "loop_\n_space_group_symop_magn_operation.xyz\n x,y,z,+1\n", "magnetic"),
+        ONE + "loop_\n_space_group_symop_magn_operation.xyz\n x,y,z,+1\n", "symop_magn"),
     "a modulated one": (ONE + "_cell_modulation_dimension 1\n", "modulated"),
     "a tag twice": (ONE + "_cell_length_a 5\n", "duplicate tag"),
     "an impossible angle": (cell(5, angles=(90, 90, 300)) + SI0, "close no cell"),
@@ -179,12 +213,18 @@ def test_of_three_blocks_the_bad_one_gets_a_reason(tmp_path):
 
 
 BROKEN = {
+    "no column of places": (FINE.replace("pos:", "frac:"), "no column pos:R:3"),
+    "capital keys": (FINE.replace("pbc=", "PBC=").replace("T T T", "F F F"), "no periodic cell"),
+    "another word for no": (FINE.replace("T T T", "no no no"), "no periodic cell"),
+    "an atom more than announced": (FINE.replace("2\n", "1\n", 1), "nor one of those"),
     "an isotope": (FINE.replace("Cs", "D"), "not readable as extended XYZ"),
     "an ion": (FINE.replace("Cs", "Mg2+"), "not readable as extended XYZ"),
     "cut short": (FINE.replace("2\n", "9\n", 1), "cut short, 9 atoms"),
     "not periodic": (FINE.replace("T T T", "F F F"), "no periodic cell"),
     "a last ghost": (FINE.replace("Cl", "X"), "atom 2 is X"),
     "a line too many": (FINE + "Cl 1 1 1\n", "no number of atoms"),
+    "a number of 5000 digits": ("9" * 5000 + FINE[1:], "is no number"),
+    "a first line that is none": ("two" + FINE[1:], "'two' is no number"),
 }
 
 
@@ -193,10 +233,58 @@ def test_a_broken_frame_leaves_the_others(name, tmp_path):
     text, why = BROKEN[name]
     (tmp_path / "x.extxyz").write_text(FINE + text + FINE)
     found = files.read(tmp_path / "x.extxyz")
-    assert found.ok[[0, -1]].all()
+    assert found.ok.tolist() == [True, False, True]
     (reason,) = filter(None, found.reasons)
     assert why in reason
     assert reason.startswith("frame ")
+
+
+def test_a_group_in_another_block_than_the_atoms_is_told():
+    group, crystal = cif.read("data_group\n" + NAME.format("F m -3 m") + "data_x\n" + ONE)
+    assert "_cell_length_a" in group
+    assert isinstance(crystal, CrystalBatch)
+
+
+def test_a_broken_frame_takes_no_column_from_the_others(tmp_path):
+    told = FINE.replace("pbc=", "decoded_ok=F reason=bad requested_space_group=221 pbc=")
+    (tmp_path / "x.extxyz").write_text(told.replace("=F", "=T") + FINE.replace("Cs", "D") + told)
+    found = files.read(tmp_path / "x.extxyz")
+    assert found.ok.tolist() == [True, False, False]
+    assert found.reasons[2] == "bad"
+    np.testing.assert_equal(found.asked["space_group"], [221, np.nan, 221])
+    ragged = [FINE.replace("pbc=", f'requested_x="{x}" pbc=') for x in ("1 2", "1 2 3")]
+    (tmp_path / "x.extxyz").write_text("".join(ragged))
+    assert files.read(tmp_path / "x.extxyz").ok.all()
+
+
+POSCAR = "Na Cl\n{scale}\n4 0 0\n0 4 0\n0 0 4\n{names}{counts}\n{mode}\n0 0 0\n.5 .5 .5\n{more}"
+POSCARS = {
+    "plain": ({}, ""),
+    "VASP 4, names in the title": ({"names": ""}, ""),
+    "potentials": ({"names": "Na_pv/0a1b Cl_h\n"}, ""),
+    "a volume": ({"scale": "-64"}, ""),
+    "velocities": ({"more": "\n0 0 0\n0 0 0\n"}, ""),
+    "velocities of the lattice": ({"more": "Lattice velocities and vectors\n1\n"}, ""),
+    "names of nothing": ({"names": "my salt\n"}, "names 'my salt'"),
+    "one name for two": ({"names": "NaCl\n"}, "give element symbols, and a count for each"),
+    "a count too few": ({"counts": "2"}, "counts '2'"),
+    "counts that are none": ({"counts": "1.0 1.0"}, "write whole numbers"),
+    "counts of 5000 digits": ({"counts": "1 " + "9" * 5000}, "write whole numbers"),
+    "an atom too many": ({"more": ".1 .1 .1\n"}, "more than 1 + 1 atoms"),
+    "another crystal behind": ({"more": "Direct configuration= 2\n"}, "more than 1 + 1 atoms"),
+    "an atom too few": ({"counts": "1 2"}, "line 11 has no three numbers"),
+}
+
+
+@pytest.mark.parametrize("name", POSCARS)
+def test_a_poscar_is_read_or_says_why(name, tmp_path):
+    parts, why = POSCARS[name]
+    plain = {"scale": "1", "names": "Na Cl\n", "counts": "1 1", "mode": "Direct", "more": ""}
+    (tmp_path / "POSCAR").write_text(POSCAR.format(**(plain | parts)))
+    Structure(Lattice.cubic(5), ["Na"], [[0, 0, 0]]).to(str(tmp_path / "z.vasp"), fmt="poscar")
+    found = files.read(tmp_path)
+    assert found.formulas() == ["" if why else "NaCl", "Na"]
+    assert why in found.reasons[0]
 
 
 def test_what_is_written_comes_back(tmp_path):
@@ -227,7 +315,17 @@ def test_a_folder_a_zip_and_packed_files(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.write(tmp_path / "in" / "b.cif", "deep/b.cif")
         archive.writestr("__MACOSX/b.cif", "junk")
-    assert files.read([tmp_path / "x.zip", tmp_path / "POSCAR"]).formulas() == ["C", "Na"]
+        archive.writestr("folder.cif/", "")
+        archive.writestr("inner.zip", "PK")
+        archive.writestr("POSCAR_deep.cif", GOOD.replace(" C ", " O "))
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("deep/b.cif", GOOD.replace(" C ", " N "))
+    files_of_it = [tmp_path / "x.zip", tmp_path / "POSCAR"]
+    assert files.read(files_of_it).formulas() == ["O2", "C", "N2", "", "Na"]
+    content = bytearray((tmp_path / "x.zip").read_bytes())
+    content[content.index(b"deep/b.cif") + 15] ^= 0xFF
+    (tmp_path / "x.zip").write_bytes(content)
+    assert files.read(tmp_path / "x.zip").ok.tolist() == [True, False, True, False]
 
 
 def test_tables_of_structures_and_of_formulas(tmp_path):
@@ -246,6 +344,43 @@ def test_tables_of_structures_and_of_formulas(tmp_path):
         files.read([tmp_path / "x.csv", tmp_path / "y.csv.gz"])
 
 
+QUOTED = '"' + GOOD.replace('"', '""') + '"'
+TABLES = {
+    "semicolons": (f"id;cif\n1;{QUOTED}\n", [""]),
+    "tabs, UTF-16": (f"id\tcif\n1\t{QUOTED}\n".encode("utf-16"), [""]),
+    "UTF-16 without a mark": (f"cif,id\n{QUOTED},1\n".encode("utf-16-le"), [""]),
+    "Latin letters": (f"cif,by\n{QUOTED},Müller\n".encode("latin-1"), [""]),
+    "a row too long": (f"id,cif\nx,1,{QUOTED}\n2,{QUOTED}\n", ["more than the 2 fields", ""]),
+    "rows too short": (f"id,cif\n1\n2,{QUOTED}\n", ["is it a CIF?", ""]),
+    "a quote that never ends": (f'id,cif\n1,{QUOTED}\n2,"data_x\n', ["", "correct the quotes"]),
+    "not decoded": (f"cif,decoded_ok\n{QUOTED},False\n{QUOTED},True\n", ["did not decode", ""]),
+    "a long cell": (f'id,cif\n1,"{GOOD}#{"x" * 200_000}"\n', [""]),
+    "formulas that did not decode": ("formula,decoded_ok\nMgO,F\nNaCl,T\n", ["not decode", ""]),
+    "no letters": ("formula\nNa\0Cl\nNaCl\n", ["is not a formula", ""]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_as_people_write_it(name, tmp_path):
+    content, reasons = TABLES[name]
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "x.csv").write_bytes(content)
+    found = files.read(tmp_path / "x.csv")
+    assert found.ok.tolist() == [why == "" for why in reasons]
+    assert all(why in told for why, told in zip(reasons, found.reasons, strict=True))
+    assert [name != "" for name in found.formulas()] == found.ok.tolist()
+
+
+def test_an_empty_table_takes_no_formulas_down(tmp_path):
+    tables = {"a": "formula\nNaCl\n", "b": "", "c": "formula,requested_x\nMgO,2\n"}
+    for name, content in tables.items():
+        (tmp_path / f"{name}.csv").write_text(content)
+    found = files.read(tmp_path)
+    assert found.formulas() == ["NaCl", "", "MgO"]
+    assert found.reasons[1].startswith("b.csv: a table of 0 rows")
+    assert files.read(tmp_path / "c.csv").asked["x"].tolist() == [2.0]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -253,7 +388,9 @@ def test_tables_of_structures_and_of_formulas(tmp_path):
         ("x.zip", b"PK nothing", "no zip file"),
         ("x.cif.gz", b"not packed", "cannot be read"),
         ("x.csv", b"a,b\n1,2\n", "columns a, b"),
-        ("x.csv", b"", "not readable as a table"),
+        ("x.csv", b"Formula,formula\nNaCl,MgO\n", "two columns of the table are called 'formula'"),
+        ("x.csv", b"", "a table of 0 rows"),
+        ("x.csv", b'"formula\nNaCl\n', "correct the quotes"),
         ("x.extxyz", b"", "empty"),
     ],
 )

@@ -215,10 +215,26 @@ def test_a_cif_that_cannot_be_read(tmp_path, published, text):
         read_cif_csv({"train": tmp_path / "own.csv"}, name="own")
 
 
+def test_letters_of_another_encoding_and_rows_too_long(tmp_path, published):
+    text = published[:2].assign(by="Müller").to_csv(index=False)
+    (tmp_path / "own.csv").write_bytes(text.encode("latin-1"))
+    assert len(read_cif_csv({"train": tmp_path / "own.csv"}, name="own")) == 2
+    (tmp_path / "own.csv").write_text("id,cif\nx,1,data_x\n")
+    with (
+        pytest.warns(pd.errors.ParserWarning),
+        pytest.raises(InputError, match="entry 0 cannot be read"),
+    ):
+        read_cif_csv({"train": tmp_path / "own.csv"}, name="own")
+
+
 def test_a_table_of_something_else(tmp_path):
     pd.DataFrame({"a": [1], "b": [2]}).to_csv(tmp_path / "own.csv", index=False)
     with pytest.raises(InputError, match=r"no column 'cif', only a, b"):
         read_cif_csv({"train": tmp_path / "own.csv"}, name="own")
+    for content in (b"", b"id,cif\n1,2\n1,2,3\n"):
+        (tmp_path / "own.csv").write_bytes(content)
+        with pytest.raises(InputError, match="not readable as a table"):
+            read_cif_csv({"train": tmp_path / "own.csv"}, name="own")
     pd.DataFrame({"cif": []}).to_csv(tmp_path / "empty.csv", index=False)
     with pytest.raises(InputError, match=r"own has no rows"):
         read_cif_csv({"train": tmp_path / "empty.csv"}, name="own")

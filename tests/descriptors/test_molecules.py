@@ -58,6 +58,8 @@ def test_bad_molecules_are_refused():
         MoleculeBatch.from_lists([np.full((1, 3), np.nan)], [[1]])
     with pytest.raises(InputError, match="from 1 to 118"):
         MoleculeBatch.from_lists([np.zeros((1, 3))], [[119]])
+    with pytest.raises(InputError, match="must be whole"):
+        MoleculeBatch.from_lists([np.zeros((1, 3))], [[1.5]])
     with pytest.raises(InputError, match="given twice"):
         MoleculeBatch.from_lists([np.zeros((2, 3))], [[1, 1]])
 

@@ -18,7 +18,7 @@ def test_every_walk_has_one_canonical_name_and_comes_back_from_its_tokens(text, 
 
 
 def test_what_is_no_token_is_named_with_its_place():
-    assert smiles.tokenize("C%12C[nH]Cl") == ["C", "%12", "C", "[nH]", "Cl"]
+    assert smiles.tokenize("C%12C[nH]Cl%(1)") == ["C", "%12", "C", "[nH]", "Cl", "%(1)"]
     for text in ("CXC", "C[]"):
         with pytest.raises(InputError, match="position 1"):
             smiles.tokenize(text)
@@ -31,10 +31,13 @@ def test_verdicts_name_the_reason():
     assert smiles.verdict("c1cccc1") == "aromaticity"
     assert smiles.verdict("cC") == "aromaticity"
     assert smiles.verdict("C1CC") == "syntax"
-    assert smiles.verdict("") == "empty"
+    for text in ("", "  ", None, float("nan")):
+        assert smiles.verdict(text) == "empty"
+    for text in ("C C", "CCO ethanol", "C\nC", "\ud83d", "C−C"):
+        assert smiles.verdict(text) == "syntax"
 
 
-@pytest.mark.parametrize("text", ["C=1CCCCC-1", "C=1CCCCC#1", "C-%12CCCCC=%12"])
+@pytest.mark.parametrize("text", ["C=1CCCCC-1", "C-%12CCCCC=%12", "C=%(123)CCC-%(123)"])
 def test_marks_of_a_ring_that_disagree_are_no_syntax(text):
     assert smiles.verdict(text) == "syntax"
 
