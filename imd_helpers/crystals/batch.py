@@ -165,7 +165,7 @@ class CrystalBatch:
             InputError: an atomic number outside 0..118.
         """
         counts = torch.zeros(len(self), elements.N_COLUMNS, dtype=torch.long)
-        numbers = elements.checked(self.numbers).cpu()
+        numbers = elements.checked(self.numbers).cpu().long()
         counts.scatter_add_(1, numbers, (numbers > 0).long())
         return counts
 
@@ -287,6 +287,11 @@ def check_shapes(crystals: CrystalBatch) -> None:
     Raises:
         InputError: parts that are no tensors, wrong types or shapes, or no sites.
     """
+    if not isinstance(crystals, CrystalBatch):
+        raise InputError(
+            f"a {type(crystals).__name__} is no CrystalBatch: build one with "
+            "CrystalBatch.from_structures or .from_ragged"
+        )
     parts = {"lattice": crystals.lattice, "frac": crystals.frac, "numbers": crystals.numbers}
     for name, part in parts.items():
         if not isinstance(part, Tensor):
