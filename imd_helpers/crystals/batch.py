@@ -281,8 +281,10 @@ def _check_ragged(lattice: Tensor, frac: Tensor, numbers: Tensor, n_sites: Tenso
         )
 
 
-def check_shapes(crystals: CrystalBatch) -> None:
-    """Refuse what is no batch of crystals as a whole; single crystals: see `rules.broken_crystals`.
+def check_shapes(crystals: CrystalBatch) -> CrystalBatch:
+    """Refuse what is no batch of crystals as a whole, and return it in plain types.
+
+    float64 without gradients and int64; for single crystals see `rules.broken_crystals`.
 
     Raises:
         InputError: parts that are no tensors, wrong types or shapes, or no sites.
@@ -314,3 +316,6 @@ def check_shapes(crystals: CrystalBatch) -> None:
             f"{listed}: expected (batch, 3, 3), (batch, sites, 3) and (batch, sites) with at least "
             "one site: build batches with CrystalBatch.from_ragged, which pads"
         )
+    return CrystalBatch(
+        crystals.lattice.detach().double(), crystals.frac.detach().double(), crystals.numbers.long()
+    )

@@ -237,12 +237,11 @@ def as_known(source: Any, content: str = "crystals") -> Known | KnownFormulas:
 
 def _normal(crystals: CrystalBatch) -> CrystalBatch:
     """Plain types on the CPU, coordinates in the cell, right-handed cells, zeros as padding."""
-    check_shapes(crystals)
-    lattice = crystals.lattice.detach().cpu().double()
-    frac = crystals.frac.detach().cpu().double()
+    crystals = check_shapes(crystals).to("cpu")
+    lattice, frac = crystals.lattice, crystals.frac
     left = (torch.linalg.det(torch.nan_to_num(lattice, 0.0, 0.0, 0.0)) < 0).double()
     sign = 1.0 - 2.0 * left[:, None, None]  # the same lattice, every vector turned round
-    numbers = crystals.numbers.detach().cpu().long()
+    numbers = crystals.numbers
     frac = torch.where(numbers[..., None] != 0, wrap(frac * sign), 0.0)
     return CrystalBatch(lattice * sign, frac, numbers)
 
