@@ -42,7 +42,8 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, 
         place = mine.untyped_storage().data_ptr()
         plain[name] = mine.clone() if place in seen else mine  # tied weights are written twice
         seen.add(place)
-    text = json.dumps(dict(header), sort_keys=True)
+    signed = {**header, "content": _content(plain, header)}
+    text = json.dumps(signed, sort_keys=True)
     return _put(Path(path), save(plain, metadata={_HEADER: text}))
 
 
@@ -78,6 +79,12 @@ def read(path: Path | str, *, expect: str) -> tuple[dict[str, Tensor], dict[str,
             f"({error}); pickled weights (.pt, .pth, .ckpt) are not read: get a fresh copy or "
             "train again"
         ) from error
+    signed = header.pop("content", None) if isinstance(header, dict) else None
+    if signed is not None and signed != _content(tensors, header):
+        raise CheckpointError(
+            f"{path} is not what was written (its content has another SHA-256 than its header "
+            "says): damaged or edited, get a fresh copy or train again"
+        )
     found = header.get("format", "a foreign file") if isinstance(header, dict) else "no header"
     if found != expect:
         raise CheckpointError(
@@ -86,6 +93,12 @@ def read(path: Path | str, *, expect: str) -> tuple[dict[str, Tensor], dict[str,
         )
     _compare_with_record(path)
     return tensors, header
+
+
+def _content(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a file holds."""
+    text = json.dumps(dict(header), sort_keys=True)
+    return hashlib.sha256((text + digest(tensors)).encode()).hexdigest()
 
 
 def _compare_with_record(path: Path) -> None:

@@ -215,7 +215,15 @@ def fit(
         run = _Run(game, config, None if folder is None else Path(folder), team)
         run.same |= json.loads(json.dumps(dict(identity or {})))
         if resume:
-            run.resume()
+            try:
+                run.resume()
+            except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                if isinstance(error, InputError):
+                    raise
+                raise checkpoint.CheckpointError(
+                    f"{run.path} is no state of this training ({type(error).__name__}: {error}): "
+                    "get a fresh copy, or train into a new folder"
+                ) from error
         run.train(list(callbacks), progress)
     return run.history
 

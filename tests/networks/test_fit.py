@@ -302,3 +302,13 @@ def test_two_processes_train_as_one(tmp_path):
     alone, _ = run(None)
     assert torch.equal(first, second)
     assert not torch.equal(first, weights(alone))
+
+
+def test_a_training_state_with_one_bit_turned_or_a_key_too_few_is_refused(tmp_path):
+    state = checkpoint.write(tmp_path / "a", {"x": torch.ones(3)}, {"format": "f", "step": 1})
+    data = bytearray(state.read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "b").write_bytes(data)
+    assert checkpoint.read(state, expect="f")[1] == {"format": "f", "step": 1}
+    with pytest.raises(checkpoint.CheckpointError, match="damaged or edited"):
+        checkpoint.read(tmp_path / "b", expect="f")
