@@ -105,7 +105,7 @@ def _compare_with_record(path: Path) -> None:
     """Is it the file that ``run.json`` was written for?"""
     try:
         record = json.loads(path.with_name("run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
     if not isinstance(record, dict) or record.get("weights") != path.name:
         return
@@ -121,8 +121,15 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) 
     """Copy named tensors into a module; names and shapes must agree.
 
     Raises:
-        CheckpointError: missing or extra names, or another shape.
+        CheckpointError: missing or extra names, another shape, or weights that are not finite.
     """
+    for name, own in module.state_dict().items():
+        found = tensors.get(name, own)
+        if found.is_floating_point() != own.is_floating_point() or not found.isfinite().all():
+            raise CheckpointError(
+                f"{source}: {name} holds {found.dtype}, or NaN or infinity; expected finite "
+                f"{own.dtype}: get a fresh copy, or train again"
+            )
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

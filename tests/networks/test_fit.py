@@ -312,3 +312,10 @@ def test_a_training_state_with_one_bit_turned_or_a_key_too_few_is_refused(tmp_pa
     assert checkpoint.read(state, expect="f")[1] == {"format": "f", "step": 1}
     with pytest.raises(checkpoint.CheckpointError, match="damaged or edited"):
         checkpoint.read(tmp_path / "b", expect="f")
+
+
+@pytest.mark.parametrize("weight", [torch.full((1, 1), torch.nan), torch.ones(1, 1).long()])
+def test_weights_that_are_no_finite_numbers_are_refused(weight):
+    network = nn.Linear(1, 1, bias=False)
+    with pytest.raises(checkpoint.CheckpointError, match="weight holds"):
+        checkpoint.load_into(network, {"weight": weight}, source="a file")
