@@ -42,8 +42,8 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, 
         place = mine.untyped_storage().data_ptr()
         plain[name] = mine.clone() if place in seen else mine  # tied weights are written twice
         seen.add(place)
-    signed = {**header, "content": _content(plain, header)}
-    text = json.dumps(signed, sort_keys=True)
+    plainly = json.loads(json.dumps(dict(header)))  # as it will be read: keys are strings
+    text = json.dumps({**plainly, "content": _content(plain, plainly)}, sort_keys=True)
     return _put(Path(path), save(plain, metadata={_HEADER: text}))
 
 

@@ -305,11 +305,12 @@ def test_two_processes_train_as_one(tmp_path):
 
 
 def test_a_training_state_with_one_bit_turned_or_a_key_too_few_is_refused(tmp_path):
-    state = checkpoint.write(tmp_path / "a", {"x": torch.ones(3)}, {"format": "f", "step": 1})
+    header = {"format": "f", "at": {2: 1, 10: (2,)}}
+    state = checkpoint.write(tmp_path / "a", {"x": torch.ones(3)}, header)
     data = bytearray(state.read_bytes())
     data[-1] ^= 1
     (tmp_path / "b").write_bytes(data)
-    assert checkpoint.read(state, expect="f")[1] == {"format": "f", "step": 1}
+    assert checkpoint.read(state, expect="f")[1] == {"format": "f", "at": {"2": 1, "10": [2]}}
     with pytest.raises(checkpoint.CheckpointError, match="damaged or edited"):
         checkpoint.read(tmp_path / "b", expect="f")
 
