@@ -8,7 +8,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .runtime import InputError, number, whole
+from .runtime import InputError, number, reals, whole
 
 
 def wilson(
@@ -30,7 +30,11 @@ def wilson(
     Source:
         E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
     """
-    k, n = np.broadcast_arrays(np.asarray(successes, float), np.asarray(n, float))
+    k, n = reals("successes", successes), reals("n", n)
+    try:
+        k, n = np.broadcast_arrays(k, n)
+    except ValueError as error:
+        raise InputError(f"successes and n: {error}; give one n for all, or one each") from error
     if not np.all((k >= 0) & (k <= n)):
         raise InputError(f"{k} successes of {n} tries: successes must lie between 0 and n")
     number("level", level, above=0, below=1)
@@ -52,12 +56,16 @@ def seed_interval(
             nothing: say how many there are.
         level: share of such intervals that hold the true mean.
 
+    Raises:
+        InputError: values that are no numbers, or a level outside (0, 1).
+
     Returns:
         mean, low and high, each (...); low and high are NaN for fewer than two finite values.
     """
     from scipy.stats import t
 
-    array = np.asarray(values, dtype=float)
+    array = np.atleast_1d(reals("values", values, finite=False))
+    number("level", level, above=0, below=1)
     finite = np.isfinite(array)
     n = finite.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -68,11 +76,16 @@ def seed_interval(
 
 
 def bootstrap(values: np.ndarray, *, resamples: int = 1_000, seed: int = 0) -> tuple[float, float]:
-    """95 % interval of the mean of (n,) values; (NaN, NaN) of fewer than two."""
-    n = len(values)
+    """95 % interval of the mean of (n,) values; (NaN, NaN) of fewer than two.
+
+    Raises:
+        InputError: values that are not finite, or an impossible setting.
+    """
+    values = reals("values", values, "n")
+    n, resamples = len(values), whole("resamples", resamples, least=1)
+    rng = np.random.default_rng(whole("seed", seed))
     if n < 2:
         return float("nan"), float("nan")
-    rng = np.random.default_rng(seed)
     means = [values[rng.integers(n, size=n)].mean() for _ in range(resamples)]
     low, high = np.percentile(means, (2.5, 97.5))
     return float(low), float(high)
@@ -97,10 +110,12 @@ def bootstrap_distance(
     sizes. The distance, low and high are returned.
 
     Raises:
-        InputError: fewer than 2 resamples.
+        InputError: fewer than 2 resamples, or another setting that is impossible.
     """
-    whole("resamples", resamples, least=2)
-    rng = np.random.default_rng(seed)
+    resamples = whole("resamples", resamples, least=2)
+    number("level", level, above=0, below=1)
+    rng = np.random.default_rng(whole("seed", seed))
+    sizes = tuple(whole("size", n, least=1) for n in sizes)
     value = distance(*(np.ones(n) for n in sizes))
     repeated = [
         distance(*(rng.multinomial(n, np.full(n, 1 / n)).astype(float) for n in sizes))
@@ -122,12 +137,17 @@ def jackknife(
 
     ``statistic`` takes the (k,) indices of the things that stay. It is returned with low and high,
     which are NaN for fewer than two things.
+
+    Raises:
+        InputError: no things, fewer than 2 groups, or another setting that is impossible.
     """
+    groups = min(whole("groups", groups, least=2), whole("n", n, least=1))
+    number("level", level, above=0, below=1)
+    rng = np.random.default_rng(whole("seed", seed))
     value = statistic(np.arange(n))
-    groups = min(groups, n)
     if groups < 2:
         return value, float("nan"), float("nan")
-    label = np.random.default_rng(seed).permutation(n) % groups
+    label = rng.permutation(n) % groups
     left = np.array([statistic(np.flatnonzero(label != g)) for g in range(groups)])
     error = np.sqrt((groups - 1) / groups * np.sum((left - left.mean()) ** 2))
     half = NormalDist().inv_cdf(0.5 + level / 2) * error

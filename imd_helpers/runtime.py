@@ -5,22 +5,25 @@ from __future__ import annotations
 import difflib
 import importlib
 import math
+import operator
 import os
 import platform
 import random
 import sys
 import time
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 PROFILES = ("smoke", "colab", "full")
+LARGEST = 2**63 - 1  # that compiled code can count
 REPORTED_PACKAGES = ("torch", "numpy", "pandas", "pymatgen", "moyopy", "smact", "numba")
 
 
@@ -39,26 +42,27 @@ def lookup(kind: str, name: str, known: Iterable[str]) -> str:
         UnknownNameError: ``name`` is not known.
     """
     names = list(known)
-    if name in names:
+    if isinstance(name, str) and name in names:
         return name
     near = difflib.get_close_matches(str(name), names, n=len(names) or 1, cutoff=0.3)
     ordered = near + [other for other in names if other not in near]
     raise UnknownNameError(f"unknown {kind} {name!r}; known, nearest first: {', '.join(ordered)}")
 
 
-def whole(name: str, value: Any, *, least: int = 0) -> int:
-    """A setting that counts something.
+def whole(name: str, value: Any, *, least: int = 0, most: int = LARGEST) -> int:
+    """A setting that counts something, or a seed.
 
     Raises:
-        InputError: it is no whole number, or smaller than ``least``.
+        InputError: it is no whole number, smaller than ``least``, or larger than ``most``.
     """
     try:
-        fits = int(value) == value and value >= least
-    except (TypeError, ValueError, OverflowError):
-        fits = False
-    if not fits or isinstance(value, bool):
-        raise InputError(f"{name}={value!r}: must be a whole number of at least {least}")
-    return int(value)
+        found = operator.index(value)  # of Python, NumPy or torch; 3.0 is a measure, not a count
+    except (TypeError, RuntimeError):
+        found = least - 1
+    if isinstance(value, bool) or not least <= found <= most:
+        end = f" and at most {most:,}" if most < LARGEST or found > most else ""
+        raise InputError(f"{name}={shown(value)}: must be a whole number of at least {least}{end}")
+    return found
 
 
 def number(
@@ -78,14 +82,58 @@ def number(
     """
     try:
         fits = bool(above < value < below and least <= value <= most)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RuntimeError, OverflowError):
         fits = False
     if not fits or isinstance(value, bool | str):
         bounds = {"above": above, "at least": least, "below": below, "at most": most}
         rule = " and ".join(f"{word} {x:g}" for word, x in bounds.items() if math.isfinite(x))
-        parts = ", ".join(filter(None, (f"{name}={value!r}: must be a finite number", rule, why)))
+        given = f"{name}={shown(value)}: must be a finite number"
+        parts = ", ".join(filter(None, (given, rule, why)))
         raise InputError(parts)
     return float(value)
+
+
+def settle(config: Any, check: Callable[..., Any], *names: str, **bounds: Any) -> None:
+    """Check fields of a frozen dataclass by `whole` or `number`, and keep Python's own numbers."""
+    for name in names:
+        object.__setattr__(config, name, check(name, getattr(config, name), **bounds))
+
+
+def reals(name: str, value: Any, *shape: int | str, finite: bool = True) -> np.ndarray:
+    """A float64 array of real numbers: an array, tensor or nested lists, of whatever device.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        shape: a length of each dimension, or a word where any length is right; none: any shape.
+        finite: refuse NaN and infinity.
+
+    Raises:
+        InputError: no real numbers, another shape, or numbers that are not finite.
+    """
+    import numpy as np
+
+    try:
+        plain = value.detach().cpu() if hasattr(value, "detach") else value
+        array = np.asarray(plain)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(array.dtype)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name}={shown(value)}: must be an array of real numbers") from error
+    pairs = zip(shape, array.shape, strict=False)
+    if shape and (len(shape) != array.ndim or any(w != n for w, n in pairs if isinstance(w, int))):
+        wanted = ", ".join(map(str, shape))
+        raise InputError(f"{name} has the shape {array.shape}: it must be ({wanted}), reshape it")
+    array = array.astype(np.float64)
+    if finite and not np.isfinite(array).all():
+        raise InputError(f"{name} holds NaN or infinity: drop them first, and say how many")
+    return array
+
+
+def shown(value: Any) -> str:
+    """What was given, in one short line of a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 80 else f"{text[:60]}… ({type(value).__name__})"
 
 
 def data_path(*parts: str) -> Path:
@@ -164,7 +212,7 @@ def profile(**choices: Sequence[Any]) -> SimpleNamespace:
     index = PROFILES.index(current_profile())
     picked = {}
     for key, values in choices.items():
-        if isinstance(values, str) or len(values) != len(PROFILES):
+        if not isinstance(values, tuple | list) or len(values) != len(PROFILES):
             raise InputError(
                 f"profile({key}={values!r}) must give one value for each of {PROFILES}: "
                 f"write {key}=(small, medium, large)"
@@ -180,11 +228,15 @@ def setup(seed: int = 0) -> torch.device:
     """Seed everything, print profile and device, start the clock, and return the device.
 
     Where there is no GPU, torch is held to the threads that ``OMP_NUM_THREADS`` allows.
+
+    Raises:
+        InputError: a seed that is no whole number from 0 to 2^32 - 1.
     """
     import numpy as np
     import torch
 
     where = device()
+    seed = whole("seed", seed, most=2**32 - 1)  # NumPy's limit
     random.seed(seed)
     np.random.seed(seed)  # libraries below still draw from the global generator
     torch.manual_seed(seed)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
+from imd_helpers import intervals
 from imd_helpers.intervals import (
     bootstrap,
     bootstrap_distance,
@@ -121,3 +122,16 @@ def test_jackknife_interval_covers_the_truth():
         ends = jackknife(lambda keep, drawn=drawn: float(len(set(drawn[keep]))), n, seed=seed)
         hits += ends[1] <= truth <= ends[2]
     assert hits >= 51  # of 60
+
+
+@pytest.mark.parametrize("settings", [{"seed": -1}, {"seed": 2**70}, {"level": 2}, {"groups": 1}])
+def test_impossible_settings_are_refused(settings):
+    with pytest.raises(InputError, match=f"{next(iter(settings))}="):
+        intervals.jackknife(lambda rows: float(len(rows)), 9, **settings)
+
+
+def test_numbers_that_are_none_are_refused():
+    with pytest.raises(InputError, match="NaN"):
+        intervals.bootstrap([1.0, np.nan])
+    with pytest.raises(InputError, match="level=2"):
+        intervals.seed_interval([1.0, 2.0], level=2)

@@ -3,7 +3,9 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
 
 import imd_helpers as imd
 from imd_helpers import runtime
@@ -127,3 +129,24 @@ def test_a_number_between_bounds(value):
     with pytest.raises(runtime.InputError, match=f"share={value!r}: {rule}"):
         runtime.number("share", value, least=0, below=1)
     assert runtime.number("share", 0, least=0, below=1) == 0.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), 2.5, 3.0, -1, True, "3", None, 2**70, [3]])
+def test_a_count_is_a_whole_number_that_a_machine_can_hold(value):
+    with pytest.raises(runtime.InputError, match=r"steps=.*must be a whole number of at least 0"):
+        runtime.whole("steps", value)
+    assert type(runtime.whole("steps", np.int8(3))) is int
+
+
+@pytest.mark.parametrize("value", [None, "a", [[1], [2, 3]], {}, [1j], [np.nan], [[1.0]]])
+def test_what_is_no_row_of_numbers_is_refused(value):
+    with pytest.raises(runtime.InputError, match="values"):
+        runtime.reals("values", value, "n")
+    tensor = torch.ones(2, dtype=torch.float16, requires_grad=True)
+    assert runtime.reals("values", tensor, 2).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.5, None, "0"])
+def test_setup_refuses_a_seed_that_some_generator_cannot_take(seed):
+    with pytest.raises(runtime.InputError, match="seed="):
+        runtime.setup(seed)

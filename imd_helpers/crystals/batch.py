@@ -165,7 +165,7 @@ class CrystalBatch:
             InputError: an atomic number outside 0..118.
         """
         counts = torch.zeros(len(self), elements.N_COLUMNS, dtype=torch.long)
-        numbers = elements.checked(self.numbers).cpu()
+        numbers = elements.checked(self.numbers).cpu().long()
         counts.scatter_add_(1, numbers, (numbers > 0).long())
         return counts
 
@@ -281,12 +281,19 @@ def _check_ragged(lattice: Tensor, frac: Tensor, numbers: Tensor, n_sites: Tenso
         )
 
 
-def check_shapes(crystals: CrystalBatch) -> None:
-    """Refuse what is no batch of crystals as a whole; single crystals: see `rules.broken_crystals`.
+def check_shapes(crystals: CrystalBatch) -> CrystalBatch:
+    """Refuse what is no batch of crystals as a whole, and return it in plain types.
+
+    float64 without gradients and int64; for single crystals see `rules.broken_crystals`.
 
     Raises:
         InputError: parts that are no tensors, wrong types or shapes, or no sites.
     """
+    if not isinstance(crystals, CrystalBatch):
+        raise InputError(
+            f"a {type(crystals).__name__} is no CrystalBatch: build one with "
+            "CrystalBatch.from_structures or .from_ragged"
+        )
     parts = {"lattice": crystals.lattice, "frac": crystals.frac, "numbers": crystals.numbers}
     for name, part in parts.items():
         if not isinstance(part, Tensor):
@@ -309,3 +316,6 @@ def check_shapes(crystals: CrystalBatch) -> None:
             f"{listed}: expected (batch, 3, 3), (batch, sites, 3) and (batch, sites) with at least "
             "one site: build batches with CrystalBatch.from_ragged, which pads"
         )
+    return CrystalBatch(
+        crystals.lattice.detach().double(), crystals.frac.detach().double(), crystals.numbers.long()
+    )

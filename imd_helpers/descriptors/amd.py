@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..crystals.batch import check_shapes
 from ..crystals.rules import broken_crystals
 from ..runtime import whole
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..crystals import CrystalBatch
 
 K = 100  # neighbours, as in the source
+MOST = 100_000  # neighbours, whose distances fit into memory
 
 
 def average_minimum_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarray:
@@ -35,7 +37,8 @@ def average_minimum_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarr
     """
     from ..kernels.neighbours import mean_nearest
 
-    out = np.empty((len(crystals), whole("k", k, least=1)))
+    check_shapes(crystals)
+    out = np.empty((len(crystals), whole("k", k, least=1, most=MOST)))
     mean_nearest(*measurable_sites(crystals), int(k), out)
     return out
 

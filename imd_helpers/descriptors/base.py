@@ -167,8 +167,7 @@ def read_crystals(given: Crystals) -> tuple[CrystalBatch, list[str]]:
     if len(given) == 0:
         raise InputError("no crystals given: give at least one")
     if whole:
-        check_shapes(given)
-        batch, reasons = given, [""] * len(given)
+        batch, reasons = check_shapes(given), [""] * len(given)
     else:
         read = assembled([_one_structure(structure) for structure in given])
         batch, reasons = read.crystals, list(read.reasons)
@@ -182,7 +181,7 @@ def read_crystals(given: Crystals) -> tuple[CrystalBatch, list[str]]:
 
 def read_counts(crystals: CrystalBatch) -> tuple[np.ndarray, list[str]]:
     """(n, 119) atoms of each element, whatever their cells; zeros where one is no element."""
-    numbers = crystals.numbers.cpu().numpy()
+    numbers = check_shapes(crystals).numbers.cpu().numpy()
     known = ((numbers >= 0) & (numbers < elements.N_COLUMNS)).all(1)
     reasons = [""] * len(numbers)
     mark(reasons, known, lambda i: f"no element has the atomic number {_farthest(numbers[i])}")

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from ..crystals import elements
+from ..crystals.batch import check_shapes
 from ..runtime import InputError, number, whole
-from .amd import measurable_sites
+from .amd import MOST, measurable_sites
 
 if TYPE_CHECKING:
     from ..crystals import CrystalBatch
@@ -151,9 +152,10 @@ def crystal_graph(
     from ..kernels.edges import all_edges
 
     if neighbours is not None:
-        whole("neighbours", neighbours, least=1)
+        whole("neighbours", neighbours, least=1, most=MOST)
     number("cutoff", cutoff, above=0, why=f"the longest edge, such as {CUTOFF} Å")
     number("tie", tie, why=f"a difference of distances such as {TIE} Å, or 0", least=0)
+    check_shapes(crystals)
     numbers = crystals.numbers.cpu()
     status = np.zeros(len(crystals), dtype=np.int64)
     edges, distance, n_edges = all_edges(

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,15 +19,27 @@ from numpy.random import default_rng
 from torch import Tensor
 
 from ..crystals import CrystalBatch, elements, symmetry
-from ..crystals.batch import wrap
-from ..runtime import lookup, number
+from ..crystals.batch import check_shapes, wrap
+from ..runtime import lookup, number, whole
 
 STRAINS = ("isotropic", "shear")
 TARGETS = ("same group", "other group")
 
+
+def _checked(change: Callable[..., CrystalBatch]) -> Callable[..., CrystalBatch]:
+    """With crystals in plain types, and a seed that is one."""
+
+    @wraps(change)
+    def checked(crystals: CrystalBatch, *dose: float, seed: int = 0, **more: Any) -> CrystalBatch:
+        return change(check_shapes(crystals), *dose, seed=whole("seed", seed), **more)
+
+    return checked
+
+
 # ---- a dose for every crystal
 
 
+@_checked
 def strain(
     crystals: CrystalBatch, dose: float, *, seed: int = 0, kind: str = "isotropic"
 ) -> CrystalBatch:
@@ -50,6 +63,7 @@ def strain(
     return CrystalBatch(crystals.lattice @ deformation, crystals.frac, crystals.numbers)
 
 
+@_checked
 def displace(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
     """Move every atom in a random direction by a normal random vector.
 
@@ -61,6 +75,7 @@ def displace(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBa
     return _with_frac(crystals, crystals.frac + moves)
 
 
+@_checked
 def collapse(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
     """Shrink one cell edge of each crystal, so that atoms meet their own images.
 
@@ -76,6 +91,7 @@ def collapse(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBa
 # ---- a dose of sites
 
 
+@_checked
 def swap_elements(
     crystals: CrystalBatch,
     dose: float,
@@ -104,6 +120,7 @@ def swap_elements(
     return CrystalBatch(crystals.lattice, crystals.frac, torch.as_tensor(numbers))
 
 
+@_checked
 def shuffle_sites(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
     """Deal the elements of a share of the sites anew among these sites; the formula stays.
 
@@ -124,6 +141,7 @@ def shuffle_sites(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> Crys
 # ---- a dose of crystals
 
 
+@_checked
 def duplicate(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
     """Replace a share of the crystals by copies of the others, see `disguise`.
 
@@ -143,6 +161,7 @@ def duplicate(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalB
     return CrystalBatch.cat([crystals, copies])[place]
 
 
+@_checked
 def disguise(crystals: CrystalBatch, *, seed: int = 0) -> CrystalBatch:
     """Write the same crystals in another way.
 
@@ -154,6 +173,7 @@ def disguise(crystals: CrystalBatch, *, seed: int = 0) -> CrystalBatch:
     return crystals
 
 
+@_checked
 def mirror(crystals: CrystalBatch, dose: float = 1.0, *, seed: int = 0) -> CrystalBatch:
     """Replace a share of the crystals by their mirror images.
 
@@ -168,6 +188,7 @@ def mirror(crystals: CrystalBatch, dose: float = 1.0, *, seed: int = 0) -> Cryst
     return _with_frac(crystals, torch.where(chosen[:, None, None], mirrored, crystals.frac))
 
 
+@_checked
 def drop_modes(crystals: CrystalBatch, dose: float, *, seed: int = 0) -> CrystalBatch:
     """Leave out all crystals of some space groups, as a generator with mode collapse does.
 

@@ -237,16 +237,14 @@ def as_known(source: Any, content: str = "crystals") -> Known | KnownFormulas:
 
 def _normal(crystals: CrystalBatch) -> CrystalBatch:
     """Plain types on the CPU, coordinates in the cell, right-handed cells, zeros as padding."""
-    check_shapes(crystals)
-    lattice = crystals.lattice.detach().cpu().double()
-    frac = crystals.frac.detach().cpu().double()
+    crystals = check_shapes(crystals).to("cpu")
+    lattice, frac = crystals.lattice, crystals.frac
     left = (torch.linalg.det(torch.nan_to_num(lattice, 0.0, 0.0, 0.0)) < 0).double()
     sign = 1.0 - 2.0 * left[:, None, None]  # the same lattice, every vector turned round
-    numbers = crystals.numbers.detach().cpu().long()
-    row, site = torch.nonzero(numbers, as_tuple=True)
+    row, site = torch.nonzero(crystals.numbers, as_tuple=True)
     wrapped = torch.zeros_like(frac)
     wrapped[row, site] = wrap(frac[row, site] * sign[row, 0])
-    return CrystalBatch(lattice * sign, wrapped, numbers)
+    return CrystalBatch(lattice * sign, wrapped, crystals.numbers)
 
 
 def _checked_groups(requested: Any, n: int) -> np.ndarray:

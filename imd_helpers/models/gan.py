@@ -23,7 +23,7 @@ from ..crystals.samples import Samples, room_for
 from ..networks import History, TrainConfig, checkpoint, fit, losses
 from ..networks.fit import Game
 from ..networks.team import Team
-from ..runtime import InputError, device, lookup, number, whole
+from ..runtime import InputError, device, lookup, number, settle, whole
 from ..work import locked
 
 Condition = Mapping[str, Any]
@@ -46,9 +46,10 @@ class GanConfig:
     def __post_init__(self) -> None:
         for switch, known in {"mixing": losses.MIXINGS, **self.CHOICES}.items():
             lookup(switch, getattr(self, switch), known)
-        whole("batch", self.batch, least=2)
-        number("width", self.width, least=1e-6)
-        number("penalty", self.penalty, least=0)
+        settle(self, whole, "batch", least=2)
+        settle(self, whole, "latent")
+        settle(self, number, "width", least=1e-6)
+        settle(self, number, "penalty", least=0)
 
     def channels(self, published: int) -> int:
         """A published number of channels times the width."""

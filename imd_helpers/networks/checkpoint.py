@@ -42,7 +42,8 @@ def write(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, 
         place = mine.untyped_storage().data_ptr()
         plain[name] = mine.clone() if place in seen else mine  # tied weights are written twice
         seen.add(place)
-    text = json.dumps(dict(header), sort_keys=True)
+    plainly = json.loads(json.dumps(dict(header)))  # as it will be read: keys are strings
+    text = json.dumps({**plainly, "content": _content(plain, plainly)}, sort_keys=True)
     return _put(Path(path), save(plain, metadata={_HEADER: text}))
 
 
@@ -78,6 +79,12 @@ def read(path: Path | str, *, expect: str) -> tuple[dict[str, Tensor], dict[str,
             f"({error}); pickled weights (.pt, .pth, .ckpt) are not read: get a fresh copy or "
             "train again"
         ) from error
+    signed = header.pop("content", None) if isinstance(header, dict) else None
+    if signed is not None and signed != _content(tensors, header):
+        raise CheckpointError(
+            f"{path} is not what was written (its content has another SHA-256 than its header "
+            "says): damaged or edited, get a fresh copy or train again"
+        )
     found = header.get("format", "a foreign file") if isinstance(header, dict) else "no header"
     if found != expect:
         raise CheckpointError(
@@ -88,11 +95,17 @@ def read(path: Path | str, *, expect: str) -> tuple[dict[str, Tensor], dict[str,
     return tensors, header
 
 
+def _content(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """SHA-256 of all that a file holds."""
+    text = json.dumps(dict(header), sort_keys=True)
+    return hashlib.sha256((text + digest(tensors)).encode()).hexdigest()
+
+
 def _compare_with_record(path: Path) -> None:
     """Is it the file that ``run.json`` was written for?"""
     try:
         record = json.loads(path.with_name("run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return
     if not isinstance(record, dict) or record.get("weights") != path.name:
         return
@@ -108,8 +121,15 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], *, source: str) 
     """Copy named tensors into a module; names and shapes must agree.
 
     Raises:
-        CheckpointError: missing or extra names, or another shape.
+        CheckpointError: missing or extra names, another shape, or weights that are not finite.
     """
+    for name, own in module.state_dict().items():
+        found = tensors.get(name, own)
+        if found.is_floating_point() != own.is_floating_point() or not found.isfinite().all():
+            raise CheckpointError(
+                f"{source}: {name} holds {found.dtype}, or NaN or infinity; expected finite "
+                f"{own.dtype}: get a fresh copy, or train again"
+            )
     try:
         module.load_state_dict(tensors)
     except RuntimeError as error:

@@ -13,9 +13,12 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..runtime import InputError, number, whole
+from ..runtime import InputError, number, reals, shown, whole
 
 Points = ArrayLike | Tensor
+FARTHEST = 1e150  # of a coordinate, whose square is a number too
+MOST_DIRECTIONS = 1_000_000
+WIDTHS = {"least": 1e-150, "most": 1e150}  # of a kernel
 
 # ---- optimal transport
 
@@ -101,7 +104,7 @@ def wasserstein_1d(a: Points, b: Points, *, p: float = 1.0) -> float:
     x, y = _two(a, b)
     if x.shape[1] != 1:
         raise InputError(f"points of width {x.shape[1]}: sorting works in one dimension only")
-    number("p", p, least=1)
+    number("p", p, least=1, most=100)
     return float(_sorted_cost(x, y, p)[0] ** (1.0 / p))
 
 
@@ -113,10 +116,10 @@ def sliced_wasserstein(
     Source: Bonneel et al., Sliced and Radon Wasserstein Barycenters of Measures (2015).
     """
     x, y = _two(a, b)
-    number("p", p, least=1)
+    number("p", p, least=1, most=100)
     rng = torch.Generator().manual_seed(whole("seed", seed))
-    whole("directions", directions, least=1)
-    axes = torch.randn(x.shape[1], directions, generator=rng, dtype=torch.float64)
+    wide = whole("directions", directions, least=1, most=MOST_DIRECTIONS)
+    axes = torch.randn(x.shape[1], wide, generator=rng, dtype=torch.float64)
     axes = axes / axes.norm(dim=0)  # (d, directions)
     return float(_sorted_cost(x @ axes, y @ axes, p).mean() ** (1.0 / p))
 
@@ -152,8 +155,7 @@ def mmd(a: Points, b: Points, *, bandwidth: float | None = None) -> float:
     if bandwidth is None:
         above = torch.triu_indices(n + m, n + m, offset=1)
         bandwidth = float(square[above[0], above[1]].median().sqrt())
-    if not bandwidth > 0:
-        raise InputError(f"bandwidth {bandwidth}: it must be positive; are all points the same?")
+    number("bandwidth", bandwidth, **WIDTHS, why="are all points the same?")
     kernel = (-square / (2.0 * bandwidth**2)).exp()
     within_x = (kernel[:n, :n].sum() - n) / (n * (n - 1))  # without the diagonal of ones
     within_y = (kernel[n:, n:].sum() - m) / (m * (m - 1))
@@ -170,8 +172,10 @@ def frechet_gaussians(
     Source:
         Dowson and Landau, The Fréchet distance between multivariate normal distributions (1982).
     """
-    gap = np.asarray(mean_a, dtype=float) - np.asarray(mean_b, dtype=float)
-    ca, cb = np.asarray(covariance_a, dtype=float), np.asarray(covariance_b, dtype=float)
+    mean = reals("mean_a", mean_a, "d")
+    d = len(mean)
+    gap = mean - reals("mean_b", mean_b, d)
+    ca, cb = reals("covariance_a", covariance_a, d, d), reals("covariance_b", covariance_b, d, d)
     # tr (A B)^(1/2) from the eigenvalues of the symmetric A^(1/2) B A^(1/2): no complex numbers
     values, vectors = np.linalg.eigh(ca)
     root = (vectors * np.sqrt(values.clip(min=0.0))) @ vectors.T
@@ -197,7 +201,8 @@ def precision_recall(real: Points, fake: Points, *, k: int = 3) -> PrecisionReca
     Source: Kynkäänniemi et al., Improved Precision and Recall Metric (2019), eq. 1 and 2.
     """
     x, y = _two(real, fake)
-    if not whole("k", k, least=1) < min(len(x), len(y)):
+    k = whole("k", k, least=1)
+    if not k < min(len(x), len(y)):
         raise InputError(f"k={k} with {len(x)} and {len(y)} points: k lies from 1 to n - 1")
     apart = _apart(x, y)  # (n, m)
     # the k-th neighbour's distance; the point itself is the 0-th
@@ -215,6 +220,7 @@ def vendi_score(points: Points, *, bandwidth: float) -> float:
 
     Source: Friedman and Dieng, TMLR 2023 (arXiv 2210.02410).
     """
+    number("bandwidth", bandwidth, **WIDTHS)
     x, _ = _two(points, points)
     kernel = (-_apart(x, x).square() / (2.0 * bandwidth**2)).exp()
     weights = torch.linalg.eigvalsh(kernel).clamp(min=0.0)
@@ -226,32 +232,29 @@ def vendi_score(points: Points, *, bandwidth: float) -> float:
 
 def _two(a: Points, b: Points) -> tuple[Tensor, Tensor]:
     """Both sets as (n, d) float64 on the CPU."""
-    x, y = (torch.as_tensor(points).detach().to("cpu", torch.float64) for points in (a, b))
-    if not (x.numel() and y.numel()) or x[0].numel() != y[0].numel():
+    arrays = [reals("points", points) for points in (a, b)]
+    x, y = (torch.from_numpy(each) for each in arrays)
+    if not (x.numel() and y.numel()) or 0 in (x.ndim, y.ndim) or x[0].numel() != y[0].numel():
         raise InputError(
             f"points of shapes {tuple(x.shape)} and {tuple(y.shape)}: both need at least one point "
             "and the same width"
         )
-    x, y = x.reshape(len(x), -1), y.reshape(len(y), -1)
-    if not (torch.isfinite(x).all() and torch.isfinite(y).all()):
-        raise InputError("points hold NaN or infinity: drop them first, and say how many")
-    return x, y
+    if max(np.abs(each).max() for each in arrays) > FARTHEST:
+        raise InputError(f"points beyond {FARTHEST:g}: their squares overflow, scale them first")
+    return x.reshape(len(x), -1), y.reshape(len(y), -1)
 
 
 def _weights(weights: ArrayLike | None, n: int) -> np.ndarray:
     if weights is None:
         return np.full(n, 1.0 / n)
-    array = np.asarray(weights, dtype=float)
-    if array.shape != (n,) or (array < 0).any() or not array.sum() > 0:
-        raise InputError(
-            f"weights of shape {array.shape} for {n} points: give one number a point, none "
-            "negative, not all zero"
-        )
+    array = reals("weights", weights, n)
+    if (array < 0).any() or not array.sum() > 0:
+        raise InputError(f"weights={shown(array)}: none may be negative, and not all zero")
     return array / array.sum()
 
 
 def _cost(x: Tensor, y: Tensor, p: float) -> Tensor:
-    number("p", p, least=1)
+    number("p", p, least=1, most=100)
     return _apart(x, y).pow(p)
 
 

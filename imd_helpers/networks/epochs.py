@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..runtime import InputError, number, whole
+from .fit import FASTEST
 
 Batch = TypeVar("Batch")
 
@@ -19,7 +20,7 @@ Batch = TypeVar("Batch")
 def seeded(seed: int) -> Iterator[None]:
     """Torch's random numbers from a seed, inside; afterwards they go on as if nothing had been."""
     with torch.random.fork_rng():
-        torch.manual_seed(seed)
+        torch.manual_seed(whole("seed", seed))
         yield
 
 
@@ -50,8 +51,8 @@ def fit_epochs(
     Raises:
         InputError: an impossible setting, or a loss that is not finite.
     """
-    whole("epochs", epochs, least=1)
-    number("lr", lr, least=0)
+    epochs, falling = whole("epochs", epochs, least=1), whole("falling", falling)
+    number("lr", lr, least=0, most=FASTEST)
     adam = torch.optim.Adam(network.parameters(), lr=lr)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(adam, falling) if falling else None
     rows = []
@@ -78,5 +79,5 @@ def fit_epochs(
 
 def shuffled(n: int, size: int) -> Iterator[tuple[Tensor, int]]:
     """Row numbers below n in a random order, ``size`` at a time, and how many there are."""
-    for rows in torch.randperm(n).split(size):
+    for rows in torch.randperm(whole("n", n)).split(whole("size", size, least=1)):
         yield rows, len(rows)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from ..runtime import InputError, number, progress_bar, whole
+from ..runtime import InputError, number, progress_bar, settle, shown, whole
 from . import checkpoint, losses
 from .team import Team
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = "imd-training-1"
+FASTEST = 1e30  # of all rates: what single precision can hold
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,13 @@ class Game:
         """Take back what `tensors` gave."""
 
 
+def adam_betas(name: str, value: Any) -> tuple[float, float]:
+    """Two decays of Adam, each at least 0 and below 1."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise InputError(f"{name}={shown(value)}: Adam has two, e.g. (0.5, 0.9)")
+    return tuple(number(name, each, least=0, below=1) for each in value)
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """How long and how fast."""
@@ -141,13 +149,13 @@ class TrainConfig:
     save_every: int = 500  # steps from one checkpoint to the next, with a folder
 
     def __post_init__(self) -> None:
-        for name in ("steps", "critic_steps", "log_every", "save_every"):
-            whole(name, getattr(self, name), least=1)
-        whole("seed", self.seed)
-        for name in ("lr_generator", "lr_critic"):
-            number(name, getattr(self, name), above=0)
-        number("fall", self.fall, least=0, most=1)
-        number("ema", self.ema, least=0, below=1)
+        settle(self, whole, "steps", "critic_steps", "log_every", "save_every", least=1)
+        settle(self, whole, "seed")
+        settle(self, number, "lr_generator", "lr_critic", above=0, most=FASTEST)
+        settle(self, number, "weight_decay_critic", least=0)
+        settle(self, number, "fall", least=0, most=1)
+        settle(self, number, "ema", least=0, below=1)
+        settle(self, adam_betas, "betas_generator", "betas_critic")
 
 
 @dataclass
@@ -207,7 +215,15 @@ def fit(
         run = _Run(game, config, None if folder is None else Path(folder), team)
         run.same |= json.loads(json.dumps(dict(identity or {})))
         if resume:
-            run.resume()
+            try:
+                run.resume()
+            except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+                if isinstance(error, InputError):
+                    raise
+                raise checkpoint.CheckpointError(
+                    f"{run.path} is no state of this training ({type(error).__name__}: {error}): "
+                    "get a fresh copy, or train into a new folder"
+                ) from error
         run.train(list(callbacks), progress)
     return run.history
 

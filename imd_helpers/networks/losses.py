@@ -78,7 +78,8 @@ def relativistic_discriminator_loss(real_scores: Tensor, fake_scores: Tensor) ->
 
     Source: Jolicoeur-Martineau, The Relativistic Discriminator (2019), RSGAN.
     """
-    return -functional.logsigmoid(_pairs(real_scores, fake_scores)).mean()
+    real, fake = _pairs(real_scores=real_scores, fake_scores=fake_scores)
+    return -functional.logsigmoid(real - fake).mean()
 
 
 def relativistic_generator_loss(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
@@ -86,16 +87,15 @@ def relativistic_generator_loss(real_scores: Tensor, fake_scores: Tensor) -> Ten
 
     Source: Jolicoeur-Martineau (2019), RSGAN.
     """
-    return -functional.logsigmoid(-_pairs(real_scores, fake_scores)).mean()
+    return relativistic_discriminator_loss(fake_scores, real_scores)
 
 
-def _pairs(real_scores: Tensor, fake_scores: Tensor) -> Tensor:
-    if real_scores.shape != fake_scores.shape:
-        raise InputError(
-            f"scores of shapes {tuple(real_scores.shape)} and {tuple(fake_scores.shape)}: a "
-            "relativistic loss compares pairs, so give both the same shape"
-        )
-    return real_scores - fake_scores
+def _pairs(**given: Tensor) -> Iterable[Tensor]:
+    """The tensors, if they have one shape: else each would be compared with every other."""
+    shapes = {name: tuple(getattr(each, "shape", (each,))) for name, each in given.items()}
+    if len(set(shapes.values())) > 1:
+        raise InputError(f"shapes {shapes}: these are pairs, so give all of them the same shape")
+    return given.values()
 
 
 # ---- two players: Wasserstein distance
@@ -180,6 +180,7 @@ def mixing_weight(
 
 def between(real: Tensor, fake: Tensor, weight: Tensor) -> Tensor:
     """Points x + weight (x~ - x), without history: real at weight 0, generated at 1."""
+    real, fake = _pairs(real=real, fake=fake)
     return (real + weight * (fake - real)).detach()
 
 
@@ -338,6 +339,7 @@ def gaussian_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
 
     Source: Kingma and Welling (2014), appendix B.
     """
+    _pairs(mean=mean, log_variance=log_variance)
     return 0.5 * (mean.square() + log_variance.exp() - 1.0 - log_variance).sum(-1)
 
 
@@ -384,6 +386,7 @@ def reinforce_loss(
         Williams, Simple Statistical Gradient-Following Algorithms (1992), theorem 1; the mean of
         the others: Kool et al., Buy 4 REINFORCE Samples, Get a Baseline for Free (2019).
     """
+    _pairs(log_probability=log_probability, reward=reward)
     reward = reward.detach()
     if baseline is None:
         if len(reward) < 2:
@@ -406,4 +409,6 @@ def prior_reward(
 
     Source: Jaques et al., Sequence Tutor (2017).
     """
-    return (reward - weight * (log_probability - prior_log_probability)).detach()
+    pi, prior = _pairs(log_probability=log_probability, prior_log_probability=prior_log_probability)
+    reward, pi = _pairs(reward=reward, log_probability=pi)
+    return (reward - weight * (pi - prior)).detach()

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
-from ..runtime import InputError, lookup, number, whole
+from ..runtime import InputError, lookup, number, reals, settle, shown, whole
 from . import distances, layers, losses
 from .checkpoint import section
+from .fit import FASTEST, adam_betas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,11 +64,13 @@ class SeedConfig:
     log_every: int = 50  # steps from one row of the history to the next
 
     def __post_init__(self) -> None:
-        for name in ("steps", "critic_steps", "batch", "latent", "log_every"):
-            whole(name, getattr(self, name), least=1)
-        for name in ("lr_generator", "lr_critic", "penalty_weight", "auxiliary_weight"):
-            number(name, getattr(self, name), least=0)  # a rate of 0 trains one side alone
-        number("ema", self.ema, least=0, below=1)
+        settle(self, whole, "steps", "critic_steps", "batch", "latent", "log_every", least=1)
+        # a rate of 0 trains one side alone
+        settle(self, number, "lr_generator", "lr_critic", least=0, most=FASTEST)
+        settle(self, number, "penalty_weight", "auxiliary_weight", least=0)
+        settle(self, number, "ema", least=0, below=1)
+        settle(self, adam_betas, "betas")
+        lookup("treatment of outputs", self.outputs, losses.OUTPUTS)
         lookup("loss", self.loss, losses.PAIRS)
         lookup("mixing", self.mixing, losses.MIXINGS)
         lookup("optimizer", self.optimizer, OPTIMIZERS)
@@ -113,6 +116,7 @@ def train_seeds(
     config = SeedConfig(**settings)
     chosen = tuple(whole("seed", seed) for seed in seeds)
     table = _Table(data, condition)
+    probe_samples = whole("probe_samples", probe_samples, least=1)
     if not chosen:
         raise InputError("seeds is empty: give at least one, e.g. range(8)")
     if config.auxiliary is not None and condition is None:
@@ -210,15 +214,13 @@ class _Table:
     condition: Tensor | None
 
     def __post_init__(self) -> None:
-        if not self.data.is_floating_point() or len(self.data) < 1:
-            raise InputError(
-                f"data of shape {tuple(self.data.shape)} and type {self.data.dtype}: give at least "
-                "one row of floating point numbers"
-            )
-        if self.condition is not None and len(self.condition) != len(self.data):
-            raise InputError(
-                f"{len(self.condition)} conditions for {len(self.data)} samples: give one a sample"
-            )
+        if reals("data", self.data).ndim == 0 or not self.data.is_floating_point():
+            raise InputError(f"data={shown(self.data)}: give rows of floating point numbers")
+        told = self.condition
+        if len(self.data) < 1 or (told is not None and reals("condition", told).ndim == 0):
+            raise InputError("data and condition must have at least one row: there is none")
+        if told is not None and len(told) != len(self.data):
+            raise InputError(f"{len(told)} conditions for {len(self.data)} samples: give one each")
 
     def rows(self, index: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Samples, and their conditions as a tuple of none or one."""
@@ -228,8 +230,9 @@ class _Table:
         self, n: int, latent: int, seed: int, condition: Tensor | None = None
     ) -> tuple[Tensor, ...]:
         """What a generator takes for n samples: noise, and conditions if there are any."""
-        rng = torch.Generator(device=self.data.device).manual_seed(seed)
+        rng = torch.Generator(device=self.data.device).manual_seed(whole("seed", seed))
         like = {"dtype": self.data.dtype, "device": self.data.device}
+        n = whole("n", n, least=1)
         noise = torch.randn(n, latent, generator=rng, **like)
         if self.condition is None:
             return (noise,)

@@ -248,3 +248,16 @@ def test_unknown_names_are_told(real):
         corruption.strain(real, 0.1, kind="isotropc")
     with pytest.raises(UnknownNameError, match="same group"):
         corruption.swap_elements(real, 0.1, to="same groups")
+
+
+def test_what_is_no_batch_or_no_seed_is_refused_and_any_precision_taken():
+    crystals = CrystalBatch.from_ragged(
+        4 * np.eye(3)[None], [[0.0, 0, 0], [0.5] * 3], [11, 17], [2]
+    )
+    single = CrystalBatch(crystals.lattice.float(), crystals.frac.float(), crystals.numbers.int())
+    for call in (corruption.displace, corruption.mirror, corruption.swap_elements):
+        assert call(single, 0.5, seed=np.int8(1)).lattice.dtype == torch.float64
+        with pytest.raises(InputError, match="is no CrystalBatch"):
+            call(None, 0.5)
+        with pytest.raises(InputError, match=r"seed=1\.5"):
+            call(crystals, 0.5, seed=1.5)

@@ -243,7 +243,7 @@ def test_the_same_distribution_is_precise_and_covered():
         (lambda: distances.wasserstein(normal(4, 2), np.full((4, 2), np.nan)), "NaN"),
         (lambda: distances.wasserstein(normal(4, 2), normal(4, 2), p=0.5), "p=0.5"),
         (lambda: distances.wasserstein_1d(normal(4, 2), normal(4, 2)), "one dimension"),
-        (lambda: distances.transport(normal(4), normal(4), weights_a=[1, 2]), "one number a point"),
+        (lambda: distances.transport(normal(4), normal(4), weights_a=[1, 2]), r"it must be \(4\)"),
         (lambda: distances.mmd(normal(1), normal(4)), "needs 2"),
         (lambda: distances.mmd(np.zeros((4, 2)), np.zeros((4, 2))), "all points the same"),
         (lambda: distances.precision_recall(normal(3), normal(9), k=3), "k=3 with 3 and 9"),

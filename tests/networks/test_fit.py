@@ -302,3 +302,21 @@ def test_two_processes_train_as_one(tmp_path):
     alone, _ = run(None)
     assert torch.equal(first, second)
     assert not torch.equal(first, weights(alone))
+
+
+def test_a_training_state_with_one_bit_turned_or_a_key_too_few_is_refused(tmp_path):
+    header = {"format": "f", "at": {2: 1, 10: (2,)}}
+    state = checkpoint.write(tmp_path / "a", {"x": torch.ones(3)}, header)
+    data = bytearray(state.read_bytes())
+    data[-1] ^= 1
+    (tmp_path / "b").write_bytes(data)
+    assert checkpoint.read(state, expect="f")[1] == {"format": "f", "at": {"2": 1, "10": [2]}}
+    with pytest.raises(checkpoint.CheckpointError, match="damaged or edited"):
+        checkpoint.read(tmp_path / "b", expect="f")
+
+
+@pytest.mark.parametrize("weight", [torch.full((1, 1), torch.nan), torch.ones(1, 1).long()])
+def test_weights_that_are_no_finite_numbers_are_refused(weight):
+    network = nn.Linear(1, 1, bias=False)
+    with pytest.raises(checkpoint.CheckpointError, match="weight holds"):
+        checkpoint.load_into(network, {"weight": weight}, source="a file")
