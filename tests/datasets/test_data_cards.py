@@ -133,6 +133,22 @@ def count_hydrides() -> dict[str, int]:
     }
 
 
+def count_mg_mn_o() -> dict[str, int]:
+    data = datasets.load("mg_mn_o")
+    table, tried = data.table, np.load(DATA / "mg_mn_o" / "mg_mn_o.npz")
+    real = datasets.load("oqmd_icsd").table["formula"]
+    return {
+        "rows": len(table),
+        "formulas": table["formula"].nunique(),
+        "compositions of the cell": len(np.unique(data.crystals.counts().numpy(), axis=0)),
+        "tried": len(tried["kept"]),
+        "tried and not at rest after 100 steps": (~tried["converged"]).sum(),
+        "rows with a negative formation energy": (table["formation_energy"] < 0).sum(),
+        "rows with the formula of a real crystal": table["formula"].isin(real).sum(),
+        **split_counts(table),
+    }
+
+
 def count_cubic_prototypes() -> dict[str, int]:
     data = datasets.load("cubic_prototypes")
     table = data.table
@@ -158,6 +174,8 @@ def counted(name: str) -> dict[str, int]:
         return count_cubic_prototypes()
     if name == "hydrides":
         return count_hydrides()
+    if name == "mg_mn_o":
+        return count_mg_mn_o()
     return count_zeolites() if name == "iza_zeolites" else count_formulas(name)
 
 

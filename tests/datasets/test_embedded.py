@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 import imd_helpers as imd
 from imd_helpers import datasets
@@ -114,7 +115,8 @@ def test_zeolite_errors(zeolites):
 
 def test_names():
     embedded = datasets.names(remote=False)
-    assert embedded == ["oqmd_icsd", "cubic_prototypes", *TABLES, "iza_zeolites", "hydrides"]
+    made = ["hydrides", "mg_mn_o"]
+    assert embedded == ["oqmd_icsd", "cubic_prototypes", *TABLES, "iza_zeolites", *made]
     everything = imd.datasets.names()
     assert everything[: len(embedded)] == embedded
     assert {"mp_20", "perov_5", "carbon_24", "alex_mp_20"} <= set(everything)
@@ -159,3 +161,13 @@ def test_hydrides_hold_hydrogen_and_one_metal():
     assert list(data.table["formula"]) == data.crystals.formulas()
     assert data.table[["formation_energy", "disagreement"]].notna().all(axis=None)
     assert imd.judge.geometry_valid(data.crystals).all()
+
+
+def test_filled_oxides_fit_the_matrix_and_are_no_real_crystal():
+    data = datasets.load("mg_mn_o")
+    counts = data.crystals.counts()[:, [12, 25, 8]]
+    assert (counts >= 1).all()
+    assert (counts <= torch.tensor([8, 8, 12])).all()
+    assert (counts.sum(1) == data.crystals.n_sites).all()
+    assert imd.judge.geometry_valid(data.crystals).all()
+    assert imd.judge.unique(data.crystals).all()
