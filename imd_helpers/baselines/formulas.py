@@ -10,9 +10,9 @@ import numpy as np
 
 from ..crystals import elements
 from ..crystals.compositions import reduced
-from ..crystals.samples import Samples, at_least_one
+from ..crystals.samples import Samples
 from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, MOST, CompositionMatrix
-from ..runtime import InputError
+from ..runtime import InputError, whole
 
 Accept = Callable[[np.ndarray], np.ndarray]
 TRIES = 100  # rounds of at least 1,000 draws before rejection gives up
@@ -37,7 +37,8 @@ class FormulaBaseline(ABC):
         Raises:
             InputError: n below 1, or a rule that hardly anything passes.
         """
-        counts = self._draw(at_least_one(n), np.random.default_rng(seed))
+        rng = np.random.default_rng(whole("seed", seed))
+        counts = self._draw(whole("n", n, least=1), rng)
         return Samples.from_counts(reduced(counts), "two elements became one")
 
     @abstractmethod

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from ..crystals import CrystalBatch, elements, symmetry
-from ..crystals.samples import Samples, at_least_one
+from ..crystals.samples import Samples
 from ..crystals.wyckoff import Occupation, occupations
-from ..runtime import InputError, lookup
+from ..runtime import InputError, lookup, whole
 
 ALL = np.arange(elements.N_COLUMNS)  # elements; index = atomic number
 
@@ -122,7 +122,8 @@ class Baseline(ABC):
         """
         for name in condition or {}:
             lookup("condition", name, self.conditions)
-        return self._draw(at_least_one(n), condition or {}, np.random.default_rng(seed))
+        rng = np.random.default_rng(whole("seed", seed))
+        return self._draw(whole("n", n, least=1), condition or {}, rng)
 
     @abstractmethod
     def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples: ...

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..runtime import InputError
+from ..runtime import InputError, whole
 from . import compositions
 from .batch import CrystalBatch
 
@@ -157,17 +157,6 @@ class Samples:
         return compositions.formulas(self.counts)
 
 
-def at_least_one(n: int) -> int:
-    """n, if it is a number of samples.
-
-    Raises:
-        InputError: n below 1.
-    """
-    if n < 1:
-        raise InputError(f"n = {n}: ask for at least one sample")
-    return n
-
-
 @dataclass(frozen=True, eq=False)
 class Stream:
     """n samples that are not made yet: each piece is, when and where it is needed.
@@ -186,7 +175,8 @@ class Stream:
     condition: Any = None
 
     def __post_init__(self) -> None:
-        at_least_one(self.n)
+        whole("n", self.n, least=1)
+        whole("seed", self.seed)
 
     def __len__(self) -> int:
         return self.n

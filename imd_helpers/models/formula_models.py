@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ..crystals import elements
 from ..crystals.compositions import keys, reduced
-from ..crystals.samples import Samples, at_least_one
+from ..crystals.samples import Samples
 from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, CompositionMatrix, fits
 from ..networks import checkpoint, losses
 from ..networks.epochs import fit_epochs, seeded, shuffled
-from ..runtime import InputError, data_path, lookup
+from ..runtime import InputError, data_path, lookup, whole
 from .formula_tokens import END, LENGTH, PAD, START, VOCABULARY, decode_tokens, encode_tokens
 
 FORMAT = "imd-formula-model-1"
@@ -41,7 +41,7 @@ class FormulaModel(nn.Module):
             InputError: n below 1.
         """
         with seeded(seed):
-            return Samples.from_counts(reduced(self.draw(at_least_one(n))))
+            return Samples.from_counts(reduced(self.draw(whole("n", n, least=1))))
 
 
 # ---- variational autoencoder

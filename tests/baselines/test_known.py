@@ -96,7 +96,7 @@ def test_conditions(kind, training, models):
 
 
 def test_errors_teach(training):
-    with pytest.raises(InputError, match="at least one sample"):
+    with pytest.raises(InputError, match="at least 1"):
         TrainingCopies(training).sample(0)
     with pytest.raises(UnknownNameError, match="space_group"):
         RandomCubic(training).sample(2, condition={"spacegroup": 225})

@@ -237,7 +237,7 @@ def test_crystals_can_be_a_stream_too():
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        (lambda: Stream(Dice(), 0), {}, "at least one sample"),
+        (lambda: Stream(Dice(), 0), {}, "at least 1"),
         (lambda: Stream(Dice(), 10), {"workers": 0}, "workers=0"),
         (lambda: "NaCl", {}, "one formula"),
         (lambda: [], {}, "at least one"),
