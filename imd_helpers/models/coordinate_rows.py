@@ -19,7 +19,7 @@ from ..descriptors.coordinate_matrix import (
     squeeze,
     unsqueeze,
 )
-from .periodic import FAR, nearest
+from .periodic import nearest
 
 DESCRIPTOR = CoordinateMatrix()
 NUMBERS, SLOTS = DESCRIPTOR.numbers, DESCRIPTOR.slots  # Mg, Mn, O: 8, 8 and 12 rows
@@ -41,11 +41,10 @@ def neighbours(matrix: Tensor) -> Tensor:
     """
     present, _ = n_atoms(matrix)
     lattice, _ = lattice_of(matrix[:, 0] * LENGTH_MAX, matrix[:, 1] * ANGLE_MAX)
-    kind = torch.arange(len(SLOTS), device=matrix.device).repeat_interleave(torch.tensor(SLOTS))
+    kind = torch.arange(len(SLOTS)).repeat_interleave(torch.tensor(SLOTS)).to(matrix.device)
     near = nearest(lattice, unsqueeze(matrix[:, CELL_ROWS:]), present, kind)
-    out = matrix.new_zeros(len(matrix), N_ATOMS, near.distance.shape[2] * near.distance.shape[3])
-    how = (1 - near.distance / FAR).flatten(2) * present[:, near.used, None]
-    return out.index_copy(1, near.used, how)
+    how = near.nearness * present[:, near.used, None]
+    return how.new_zeros(len(how), N_ATOMS, how.shape[2]).index_copy(1, near.used, how)
 
 
 def augmented(matrix: Tensor, copies: int, *, skip_populous: bool, rng: torch.Generator) -> Tensor:

@@ -23,6 +23,11 @@ class Near(NamedTuple):
     used: Tensor  # (atoms,) which of the rows these are: all that any of the crystals uses
     kind: Tensor  # (atoms,) 0, 1, 2
 
+    @property
+    def nearness(self) -> Tensor:
+        """(n, atoms, 15) 1 where a neighbour is on the atom, 0 where it is 6 Å away or lacks."""
+        return (1 - self.distance / FAR).flatten(2)
+
 
 def nearest(lattice: Tensor, frac: Tensor, present: Tensor, kind: Tensor) -> Near:
     """Where the nearest neighbours of atoms are, over 27 cells, with gradients.
@@ -82,5 +87,5 @@ def _search(
 def features(near: Near) -> Tensor:
     """(n, atoms, 18): the kind of each atom, and how near its neighbours of each kind are."""
     kind = functional.one_hot(near.kind, N_KINDS).to(near.distance)
-    how = (1 - near.distance / FAR).flatten(2)
+    how = near.nearness
     return torch.cat([kind.expand(len(how), -1, -1), how], dim=2)

@@ -11,8 +11,6 @@ import numpy as np
 from ..descriptors.symmetry_sites import Sites, canonical
 from ..runtime import InputError, number
 
-concatenate = Sites.cat
-
 
 @dataclass(frozen=True)
 class Target:

@@ -6,7 +6,6 @@ from imd_helpers.models.cubicgan import training_sites
 from imd_helpers.runtime import InputError
 from imd_helpers.search import CountedOracle, Target
 from imd_helpers.search.oracle import (
-    concatenate,
     crystal_keys,
     enrichment,
     predictive_value,
@@ -102,6 +101,6 @@ def test_an_oracle_nobody_asked_has_no_log():
 
 
 def test_concatenate(sites):
-    both = concatenate([sites[:3], sites[3:]])
+    both = Sites.cat([sites[:3], sites[3:]])
     assert (both.grid == sites.grid).all()
     assert (both.length == sites.length).all()
