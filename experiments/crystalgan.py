@@ -170,20 +170,28 @@ def energies(pair: str) -> None:
 
 
 def at_rest(source: str, pair: str) -> Row:
-    """Relaxed by the first potential, then judged by both."""
+    """Some valid crystals of one source."""
     model = imd.models.load("crystalgan")  # of Mg-Ti-H
     samples = model.sample(N_JUDGED, seed=1) if source == "fixed" else rung(pair, source, 1)
     crystals = samples.valid()
-    good = crystals[np.flatnonzero(ternary_and_valid(crystals, pair)[1])]
-    good = good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]]
-    if not len(good):
-        return {"n": 0, "crystals": []}
-    rows, found = [], np.zeros(len(hidden(pair)), dtype=bool)
+    good = np.flatnonzero(ternary_and_valid(crystals, pair)[1])
+    return relaxed(crystals[good], hidden(pair))
+
+
+def relaxed(good: CrystalBatch, real: CrystalBatch) -> Row:
+    """At most 24 different ones, relaxed by the first potential and judged by both.
+
+    Args:
+        good: valid crystals.
+        real: those that may be found.
+    """
+    good = good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]] if len(good) else good
+    rows, found = [], np.zeros(len(real), dtype=bool)
     for start in range(0, len(good), PIECE):  # a potential's graphs of more would fill the memory
         rest = relax(good[start : start + PIECE], JUDGES[0], fmax=0.05, steps=100)
         rows += above_both_hulls(rest)
         if len(found):
-            found |= ~imd.judge.novel(hidden(pair), rest.crystals)
+            found |= ~imd.judge.novel(real, rest.crystals)
     return {"n": len(rows), "found_at_rest": int(found.sum()), "crystals": rows}
 
 
@@ -198,7 +206,7 @@ def above_both_hulls(rest: Relaxed) -> list[Row]:
             "formula": formula,
             "space_group": int(groups[i]),
             "above_hull": rounded([float(each.energy_above_hull[i]) for each in said], 4),
-            "formation_energy": rounded(float(said[0].formation_energy[i]), 4),
+            "formation_energy": rounded([float(each.formation_energy[i]) for each in said], 4),
             "converged": bool(rest.converged[i]),
         }
         for i, formula in enumerate(rest.crystals.formulas())
