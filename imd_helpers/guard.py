@@ -123,6 +123,8 @@ def _admitted(value: Any, annotation: str, names: Mapping[str, Any]) -> bool:
     """Is a value of a kind that an annotation names? What stands in brackets does not count."""
     while "[" in annotation:
         annotation = re.sub(r"\[[^][]*\]", "", annotation)
+    if annotation.count(" | ") > 2:  # a door for many kinds knows best what to say
+        return True
     if annotation != "Any" and "complex" in str(getattr(value, "dtype", "")):
         return False
     return any(_is(value, word, names.get(word)) for word in annotation.split(" | "))

@@ -189,7 +189,12 @@ def _counts(compositions: CrystalBatch | Sequence[str] | np.ndarray) -> np.ndarr
     if isinstance(compositions, CrystalBatch):
         return read_counts(compositions)[0].astype(np.float64)
     if isinstance(compositions, np.ndarray):
-        return comps.checked(compositions).astype(np.float64)
+        if compositions.ndim != 2 or compositions.shape[1] != elements.N_COLUMNS:
+            raise InputError(
+                f"counts have shape {compositions.shape}: expected (n, {elements.N_COLUMNS}), one "
+                "column for each atomic number"
+            )
+        return compositions.astype(np.float64)
     return comps.amounts(compositions)
 
 
