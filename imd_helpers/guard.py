@@ -64,13 +64,15 @@ def _guarded(function: Callable[..., Any], told_by: Any) -> Callable[..., Any]:
             return function(*args, **kwargs)
         signature, rules = known()
         given = signature.bind(*args, **kwargs).arguments
-        for name in given.keys() & rules.keys():
-            if not _admitted(given[name], rules[name].partition(";")[0], names):
+        wrong = [k for k in rules.keys() & given if not _admitted(given[k], rules[k], names)]
+        try:
+            if not wrong or function.__name__ == "__init__":  # which may have more to say
+                made = function(*args, **kwargs)
+            for name in wrong:
                 raise InputError(
                     f"{name}={shown(given[name])}: must be {rules[name]} (see {called})"
                 )
-        try:
-            return function(*args, **kwargs)
+            return made
         except FOREIGN as error:
             if type(error).__module__.startswith((PACKAGE, "torch")):  # ours; memory of a GPU
                 raise
@@ -100,7 +102,7 @@ def _array(value: Any) -> bool:
 
 def _real(value: Any) -> bool:
     plain = isinstance(value, Real) or getattr(value, "ndim", 1) == 0
-    return plain and not isinstance(value, bool) and value == value  # noqa: PLR0124 - NaN
+    return plain and not isinstance(value, bool)
 
 
 def _several(value: Any) -> bool:
@@ -121,6 +123,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {  # the others are classes
 
 def _admitted(value: Any, annotation: str, names: Mapping[str, Any]) -> bool:
     """Is a value of a kind that an annotation names? What stands in brackets does not count."""
+    annotation = annotation.partition(";")[0]
     while "[" in annotation:
         annotation = re.sub(r"\[[^][]*\]", "", annotation)
     if annotation.count(" | ") > 2:  # a door for many kinds knows best what to say

@@ -27,7 +27,7 @@ OF_ANOTHER_KIND = {
     "None": (lambda: geometry.volume(None), r"crystals=None: must be CrystalBatch"),
     "a text": (lambda: placeholder("three"), r"n='three': must be int"),
     "a part of a number": (lambda: placeholder(2.5), r"n=2.5: must be int"),
-    "NaN": (lambda: symmetry.orbits(CUBE, symprec=float("nan")), r"symprec=nan: must be float"),
+    "a yes": (lambda: symmetry.orbits(CUBE, symprec=True), r"symprec=True: must be float"),
     "a list": (lambda: set_digest([CUBE]), r"crystals=.*: must be CrystalBatch"),
     "complex numbers": (
         lambda: losses.generator_loss(torch.ones(3, dtype=torch.complex64)),
