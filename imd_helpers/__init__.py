@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from typing import TYPE_CHECKING, Any
+
+from .guard import Finder
 
 if TYPE_CHECKING:
     from . import (
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from .runtime import profile, report, setup
 
 __version__ = "0.1.0"
+sys.meta_path.insert(0, Finder)
 
 _SUBMODULES = tuple(room.name for room in pkgutil.iter_modules(__path__) if room.ispkg)
 _FUNCTIONS = ("profile", "report", "setup")

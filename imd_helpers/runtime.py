@@ -99,6 +99,13 @@ def settle(config: Any, check: Callable[..., Any], *names: str, **bounds: Any) -
         object.__setattr__(config, name, check(name, getattr(config, name), **bounds))
 
 
+def not_negative(config: Any) -> None:
+    """Refuse a negative number in any field of a dataclass."""
+    for name, value in vars(config).items():
+        if isinstance(value, int | float):
+            number(name, float(value), least=0)
+
+
 def reals(name: str, value: Any, *shape: int | str, finite: bool = True) -> np.ndarray:
     """A float64 array of real numbers: an array, tensor or nested lists, of whatever device.
 
@@ -132,6 +139,8 @@ def reals(name: str, value: Any, *shape: int | str, finite: bool = True) -> np.n
 
 def shown(value: Any) -> str:
     """What was given, in one short line of a message."""
+    if getattr(value, "shape", ()) and hasattr(value, "dtype"):
+        return f"{type(value).__name__} of {value.dtype}, shape {tuple(value.shape)}"
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else f"{text[:60]}… ({type(value).__name__})"
 

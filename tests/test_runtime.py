@@ -98,8 +98,8 @@ def test_floors():
     from pathlib import Path
 
     floor = {
-        "runtime": 0, "work": 0, "intervals": 0, "kernels": 1, "crystals": 2, "networks": 3,
-        "descriptors": 4, "datasets": 4, "energies": 4, "matching": 4,
+        "guard": 0, "runtime": 0, "work": 0, "intervals": 0, "kernels": 1,
+        "crystals": 2, "networks": 3, "descriptors": 4, "datasets": 4, "energies": 4, "matching": 4,
         "models": 5, "baselines": 5, "predictors": 5, "search": 5,
         "judge": 6, "check": 7, "show": 7, "cli": 8,
     }  # fmt: skip

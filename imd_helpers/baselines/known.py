@@ -35,7 +35,7 @@ class Templates:
         """
         found = [orbit for orbit in symmetry.orbits(crystals) if orbit is not None]
         if not found:
-            raise InputError(f"moyopy finds a space group in none of {len(crystals)} crystals")
+            raise InputError(f"no space group found in {len(crystals)} crystals: give others")
         groups = np.array([orbit.space_group for orbit in found])
         return cls(symmetry.from_orbits(found)[0], groups)
 

@@ -289,11 +289,6 @@ def check_shapes(crystals: CrystalBatch) -> CrystalBatch:
     Raises:
         InputError: parts that are no tensors, wrong types or shapes, or no sites.
     """
-    if not isinstance(crystals, CrystalBatch):
-        raise InputError(
-            f"a {type(crystals).__name__} is no CrystalBatch: build one with "
-            "CrystalBatch.from_structures or .from_ragged"
-        )
     parts = {"lattice": crystals.lattice, "frac": crystals.frac, "numbers": crystals.numbers}
     for name, part in parts.items():
         if not isinstance(part, Tensor):

@@ -138,6 +138,7 @@ def _symbol_table() -> np.ndarray:
 
 def formulas(counts: np.ndarray) -> list[str]:
     """Reduced formulas as pymatgen writes them, ``""`` for a row of zeros."""
+    counts = checked(counts)
     row, z = np.nonzero(counts)
     found: list[dict[int, int]] = [{} for _ in range(len(counts))]
     for i, k, n in zip(row.tolist(), z.tolist(), counts[row, z].tolist(), strict=True):
@@ -168,6 +169,7 @@ def checked(counts: ArrayLike) -> np.ndarray:
 
 def reduced(counts: np.ndarray) -> np.ndarray:
     """(n, 119) counts divided by their greatest common divisor; rows of zeros stay."""
+    counts = checked(counts)
     divisor = np.gcd.reduce(counts, axis=1)
     if (divisor <= 1).all():
         return counts
@@ -196,6 +198,7 @@ def first_rows(counts: np.ndarray) -> np.ndarray:
     Args:
         counts: (n, 119) reduced counts; rows of zeros count as one composition.
     """
+    counts = checked(counts)
     _, first, which = np.unique(_hashes(counts), return_index=True, return_inverse=True)
     like = first[which]
     if not all((counts[part] == counts[like[part]]).all() for part in blocks(len(counts))):

@@ -43,6 +43,7 @@ class Samples:
     def __post_init__(self) -> None:
         lengths = {name: len(values) for name, values in self.asked.items()}
         lengths |= {"content": len(self.content), "reasons": len(self.reasons)}
+        lengths["ok"] = np.size(self.ok)
         wrong = {name: n for name, n in lengths.items() if n != len(self.ok)}
         if wrong:
             raise InputError(
@@ -58,7 +59,7 @@ class Samples:
     @classmethod
     def from_counts(cls, counts: np.ndarray, why: str = "no formula", **more: Any) -> Samples:
         """Compositions; a row of zeros is none, and ``why`` is its reason."""
-        ok = counts.any(1)
+        ok = compositions.checked(counts).any(1)
         return cls(counts, ok, tuple("" if good else why for good in ok), **more)
 
     @classmethod

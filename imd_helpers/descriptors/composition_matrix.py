@@ -14,7 +14,7 @@ e36c744: elements, order, axes, the threshold of 0.2, and 2 to 8 elements.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -49,7 +49,7 @@ class CompositionMatrix(Descriptor):
     """
 
     rule: str = "published"
-    shape: tuple[int, int] = (len(ELEMENTS), MAX_COUNT)
+    shape: tuple[int, int] = field(default=(len(ELEMENTS), MAX_COUNT), init=False)
     note = ", elements before counts"
 
     def __post_init__(self) -> None:

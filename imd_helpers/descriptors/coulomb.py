@@ -241,7 +241,7 @@ def ewald(
     if volume < 1e-6:
         raise InputError(f"the cell has volume {volume:.2g} Å^3: its vectors lie in one plane")
     alpha = screening or math.sqrt(math.pi) * (n / volume**2) ** (1 / 6)
-    reach = math.sqrt(-math.log(accuracy))
+    reach = math.sqrt(-math.log(number("accuracy", accuracy, above=0, below=1)))
     delta = frac[None] - frac[:, None]  # (sites, sites, 3), from row to column
     delta = delta - np.round(delta)
     factor = np.outer(charges, charges)

@@ -11,7 +11,7 @@ Source: Kim, Lee & Kim, Sci. Adv. 6 (2020) eaax9324, and its code (Sangwon91/Zeo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -94,7 +94,7 @@ class MethaneGrid(Descriptor):
 
     # ---- grids -> crystal
 
-    def decode(self, tensor: Tensor, lattice: Tensor) -> Samples:
+    def decode(self, tensor: Any, lattice: Tensor) -> Samples:
         """Frameworks from grids (batch, *shape) and their cells, which the grids do not hold.
 
         The lattice is (batch, 3, 3) Å; the atoms are the peaks of the O and Si grids. A row fails

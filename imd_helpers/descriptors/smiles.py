@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -47,12 +47,12 @@ def tokenize(text: str) -> list[str]:
     return tokens
 
 
-def is_valid(text: str) -> bool:
+def is_valid(text: Any) -> bool:
     """Does RDKit accept the text, syntax and chemistry?"""
     return verdict(text) == ""
 
 
-def verdict(text: str) -> str:
+def verdict(text: Any) -> str:
     """Why RDKit rejects a SMILES, or nothing if it does not.
 
     Returns:

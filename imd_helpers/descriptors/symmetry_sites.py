@@ -164,7 +164,7 @@ class SymmetrySites(Descriptor):
     length_max: float
     coord_max: np.ndarray = field(default_factory=lambda: np.full((N_ROWS, 3), 0.75))
     canonical: bool = True
-    shape: tuple[int, int] = (N_ROWS, N_COLUMNS)
+    shape: tuple[int, int] = field(default=(N_ROWS, N_COLUMNS), init=False)
 
     def __post_init__(self) -> None:
         atomic_numbers("element_numbers", self.element_numbers)
@@ -309,7 +309,7 @@ class SymmetrySites(Descriptor):
         if not known.all():
             raise InputError(
                 f"space group {space_group[~known][0]}: CubicGAN knows 225 (Fm-3m), 216 "
-                "(F-43m) and 221 (Pm-3m)"
+                "(F-43m) and 221 (Pm-3m), drop others"
             )
         return (space_group[..., None] == SPACE_GROUPS).argmax(-1)
 

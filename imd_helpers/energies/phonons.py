@@ -245,11 +245,9 @@ def roughness(crystal: CrystalBatch, model: str | Potential, displacement: float
 
 
 def _check(crystal: CrystalBatch, supercell_length: float) -> None:
-    if not isinstance(crystal, CrystalBatch) or len(crystal) != 1:
-        given = len(crystal) if isinstance(crystal, CrystalBatch) else type(crystal).__name__
+    if len(crystal) != 1:
         raise InputError(
-            f"phonons of one crystal at a time, not of {given}: select one by batch[i], or wrap a "
-            "structure by CrystalBatch.from_structures([structure])"
+            f"phonons of one crystal at a time, not of {len(crystal)}: select one by batch[i]"
         )
     crystal.validate()
     number("supercell_length", supercell_length, least=3, most=50)

@@ -22,7 +22,7 @@ import torch
 
 from ..crystals import CrystalBatch
 from ..crystals.rules import RULES, GeometryRule, geometry_verdict
-from ..runtime import InputError, lookup, need
+from ..runtime import InputError, lookup, need, whole
 
 POTENTIALS = ("chgnet", "sevennet", "sevennet_l3i5")
 JUDGES = ("chgnet", "sevennet_l3i5")  # the pair that DFT bears out best, see `data/calibration`
@@ -99,7 +99,7 @@ class Potential(ABC):
         for i in np.flatnonzero(~verdict.ok):
             failed[int(i)] = f"distance gate: {verdict.reason(int(i))}"
         rows = np.flatnonzero(verdict.ok)
-        return _of_similar_size(rows, crystals.n_sites.numpy(), batch)
+        return _of_similar_size(rows, crystals.n_sites.numpy(), whole("batch", batch, least=1))
 
     def _answers(
         self, crystals: CrystalBatch, rows: list[int], forces: bool, failed: dict[int, str]

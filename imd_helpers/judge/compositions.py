@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..crystals.compositions import blocks, member, reduced
+from ..crystals.compositions import blocks, checked, member, reduced
 from ..intervals import wilson
+from ..runtime import whole
 from .report import Report
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def uniqueness(report: Report, points: int = 20) -> pd.DataFrame:
     """
     import pandas as pd
 
-    k = np.unique(np.linspace(0, report.n, points + 1).astype(int))[1:]
+    k = np.unique(np.linspace(0, report.n, whole("points", points, least=1) + 1).astype(int))[1:]
     distinct = np.cumsum(report.facts["unique"] == 1)[k - 1]
     decoded = np.cumsum(report.facts["decoded"] == 1)[k - 1]
     return pd.DataFrame(
@@ -65,7 +66,7 @@ def new_by_elements(report: Report, training: np.ndarray) -> pd.DataFrame:
 
 def n_elements(counts: np.ndarray) -> np.ndarray:
     """(n,) number of different elements of (n, 119) counts."""
-    if not len(counts):
+    if not len(checked(counts)):
         return np.zeros(0, dtype=np.int64)
     return np.concatenate([np.count_nonzero(counts[part], 1) for part in blocks(len(counts))])
 

@@ -31,7 +31,7 @@ from ..descriptors.hydride_blocks import ROWS, HydrideBlocks
 from ..networks import TrainConfig, fit, losses
 from ..networks.epochs import seeded
 from ..networks.fit import Turn
-from ..runtime import whole
+from ..runtime import settle, whole
 from .gan import Condition, Gan, GanConfig
 from .hydride_networks import RowNetwork, WholeDiscriminator, WholeMap
 from .hydride_rows import in_cell, is_atom, limits, out_of_bounds, published_squares, with_cell
@@ -78,10 +78,7 @@ class CrystalGanConfig(GanConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("latent", "seeds"):
-            whole(name, getattr(self, name), least=0)
-        for name in ("layers", "generator_steps"):
-            whole(name, getattr(self, name), least=1)
+        settle(self, whole, "layers", "generator_steps", least=1)
 
 
 PAPER = CrystalGanConfig()

@@ -23,7 +23,7 @@ from ..crystals.samples import Samples, room_for
 from ..networks import History, TrainConfig, checkpoint, fit, losses
 from ..networks.fit import Game
 from ..networks.team import Team
-from ..runtime import InputError, device, lookup, number, settle, whole
+from ..runtime import InputError, device, lookup, not_negative, number, settle, whole
 from ..work import locked
 
 Condition = Mapping[str, Any]
@@ -49,7 +49,9 @@ class GanConfig:
         settle(self, whole, "batch", least=2)
         settle(self, whole, "latent")
         settle(self, number, "width", least=1e-6)
+        settle(self, number, *(k for k in vars(self) if "dropout" in k), least=0, below=1)
         settle(self, number, "penalty", least=0)
+        not_negative(self)
 
     def channels(self, published: int) -> int:
         """A published number of channels times the width."""

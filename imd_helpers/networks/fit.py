@@ -127,7 +127,7 @@ class Game:
 def adam_betas(name: str, value: Any) -> tuple[float, float]:
     """Two decays of Adam, each at least 0 and below 1."""
     if not isinstance(value, tuple | list) or len(value) != 2:
-        raise InputError(f"{name}={shown(value)}: Adam has two, e.g. (0.5, 0.9)")
+        raise InputError(f"{name}={shown(value)}: Adam has two, give e.g. (0.5, 0.9)")
     return tuple(number(name, each, least=0, below=1) for each in value)
 
 

@@ -70,6 +70,8 @@ class SeedConfig:
         settle(self, number, "penalty_weight", "auxiliary_weight", least=0)
         settle(self, number, "ema", least=0, below=1)
         settle(self, adam_betas, "betas")
+        if self.clip is not None:
+            settle(self, number, "clip", above=0)
         lookup("treatment of outputs", self.outputs, losses.OUTPUTS)
         lookup("loss", self.loss, losses.PAIRS)
         lookup("mixing", self.mixing, losses.MIXINGS)

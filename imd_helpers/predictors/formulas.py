@@ -13,7 +13,7 @@ from ..crystals.compositions import checked
 from ..descriptors.composition_matrix import ELEMENTS
 from ..networks import layers
 from ..networks.epochs import fit_epochs, seeded, shuffled
-from ..runtime import InputError, lookup
+from ..runtime import InputError, lookup, whole
 from .base import UNFITTED, checked_values, element_table
 
 KINDS = ("network", "trees")
@@ -29,7 +29,7 @@ class FormulaPredictor:
 
     def __init__(self, kind: str, *, seed: int = 0) -> None:
         self.kind = lookup("kind of predictor", kind, KINDS)
-        self.seed = seed
+        self.seed = whole("seed", seed)
         self._model: Any = None
         self._scale: tuple[np.ndarray, np.ndarray] = (np.zeros(1), np.ones(1))
 
@@ -59,7 +59,7 @@ class FormulaPredictor:
         """
         if self._model is None:
             raise InputError(UNFITTED)
-        out, good = np.full(len(counts), np.nan), counts.any(1)
+        out, good = np.full(len(counts), np.nan), checked(counts).any(1)
         if good.any():
             x = self._features(counts[good])
             if self.kind == "trees":

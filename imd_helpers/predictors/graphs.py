@@ -19,7 +19,7 @@ from ..crystals.compositions import checked
 from ..descriptors.crystal_graph import CrystalGraph, gaussians
 from ..networks.epochs import fit_epochs, seeded
 from ..networks.graphs import GraphNetwork
-from ..runtime import InputError, device
+from ..runtime import InputError, device, number, settle, whole
 from .base import UNFITTED, checked_values
 
 EDGE_STOP = 8.0  # Å, the last centre of the Gaussians of an edge
@@ -64,6 +64,11 @@ class GraphPredictor:
     seed: int = 0  # of weights and order
     _network: GraphReader | None = field(default=None, init=False, repr=False)
     _scale: tuple[float, float] = field(default=(0.0, 1.0), init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        settle(self, whole, "width", "convolutions", "epochs", "batch", least=1)
+        settle(self, number, "lr", above=0)
+        settle(self, whole, "seed")
 
     def fit(self, graph: CrystalGraph, values: np.ndarray) -> GraphPredictor:
         """Fit to (n,) values and return self.

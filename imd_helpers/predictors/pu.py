@@ -28,7 +28,7 @@ from ..descriptors.crystal_graph import CrystalGraph
 from ..networks import checkpoint
 from ..networks.epochs import fit_epochs, seeded
 from ..networks.fit import average
-from ..runtime import InputError, device, number, progress_bar
+from ..runtime import InputError, device, number, progress_bar, settle, whole
 from .base import UNFITTED
 from .graphs import GraphReader, joined
 
@@ -52,6 +52,14 @@ class PuConfig:
     consistency: float = 0.0  # weight of the mean teacher's part of the loss; 0: plain bagging
     teacher_decay: float = 0.99  # of the teacher's running mean of the student's weights
     seed: int = 0  # of weights, bags and order
+
+    def __post_init__(self) -> None:
+        settle(self, whole, "bags", "epochs", "width", "convolutions", least=1)
+        settle(self, whole, "batch", least=2)
+        settle(self, number, "lr", "stop", "step", above=0)
+        settle(self, number, "dropout", "teacher_decay", least=0, below=1)
+        settle(self, number, "consistency", least=0)
+        settle(self, whole, "seed")
 
 
 @dataclass(eq=False)

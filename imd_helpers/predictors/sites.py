@@ -13,7 +13,7 @@ import numpy as np
 
 from ..crystals import geometry, symmetry
 from ..descriptors.symmetry_sites import GRID, N_ROWS, Sites, canonical
-from ..runtime import InputError, lookup
+from ..runtime import InputError, lookup, whole
 from .base import UNFITTED, checked_values, element_table
 
 KINDS = ("contacts", "chemistry")
@@ -33,7 +33,7 @@ class SitePredictor:
         self.kind = lookup("kind of predictor", kind, KINDS)
         self.prototypes: list[tuple[int, ...]] = []  # known from the fit
         self.n_train = 0
-        self._model = _kernel_ridge() if kind == "contacts" else _trees(seed)
+        self._model = _kernel_ridge() if kind == "contacts" else _trees(whole("seed", seed))
 
     def fit(self, sites: Sites, values: np.ndarray) -> SitePredictor:
         """Fit to (n, 2) values and return self.

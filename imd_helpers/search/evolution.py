@@ -12,7 +12,7 @@ import numpy as np
 
 from ..crystals import elements
 from ..descriptors.symmetry_sites import N_ROWS, Sites, prototype
-from ..runtime import InputError, whole
+from ..runtime import InputError, number, whole
 from .oracle import CountedOracle, Target
 
 NEIGHBOURS = 3
@@ -35,7 +35,7 @@ class GenePool:
             InputError: no prototype is that frequent.
         """
         patterns, counts = np.unique(_patterns(sites), axis=0, return_counts=True)
-        patterns = patterns[counts >= min_count]
+        patterns = patterns[counts >= whole("min_count", min_count, least=1)]
         if len(patterns) == 0:
             raise InputError(
                 f"no prototype occurs {min_count} times: the most frequent occurs {counts.max()} "
@@ -95,7 +95,7 @@ def tournament_probability(population: int, size: int) -> np.ndarray:
     ``((n - r + 1)^k - (n - r)^k) / n^k``, equation (eq-inverse-tournament) of the chapter on
     inverse design, for n individuals of different fitness of which k are drawn with replacement.
     """
-    rank = np.arange(1, population + 1)
+    rank = np.arange(1, whole("population", population, least=1) + 1)
     return ((population - rank + 1.0) ** size - (population - rank) ** size) / population**size
 
 
@@ -115,6 +115,7 @@ def mutate(
     redrawn = pool.random(len(genes), rng)
     near = rng.random(genes.shape) < 0.5
     redrawn[:, 1:] = np.where(near[:, 1:], pool.neighbours(genes[:, 1:], rng), redrawn[:, 1:])
+    number("rate", rate, least=0, most=1)
     changed = np.where(rng.random(genes.shape) < rate, redrawn, genes)
     ordered = np.sort(changed[:, 1:], axis=1)
     broken = (ordered[:, 1:] == ordered[:, :-1]).any(1)
@@ -126,8 +127,8 @@ def next_generation(
     genes: np.ndarray, fitness: np.ndarray, pool: GenePool, rng: np.random.Generator, *, elite: int
 ) -> np.ndarray:
     """The ``elite`` fittest and their population's children, as many as there were genomes."""
+    n = len(genes) - whole("elite", elite, most=len(genes))
     best = np.argsort(-fitness, kind="stable")[:elite]
-    n = len(genes) - elite
     mothers, fathers = genes[tournament(fitness, n, rng)], genes[tournament(fitness, n, rng)]
     children = mutate(crossover(mothers, fathers, rng), pool, rng)
     return np.concatenate([genes[best], children])

@@ -66,6 +66,8 @@ def predictive_value(prevalence: float, sensitivity: float, false_alarm: float) 
         sensitivity: share s of hits that the predictor calls hits.
         false_alarm: share q of misses that the predictor calls hits.
     """
+    for name, share in locals().items():
+        number(name, share, least=0, most=1)
     called = prevalence * sensitivity + (1 - prevalence) * false_alarm
     return prevalence * sensitivity / called if called > 0 else math.nan
 

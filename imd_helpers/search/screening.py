@@ -8,7 +8,7 @@ import numpy as np
 
 from ..crystals import elements
 from ..descriptors.symmetry_sites import N_ROWS, Sites
-from ..runtime import whole
+from ..runtime import number, whole
 from .oracle import CountedOracle, crystal_keys
 
 
@@ -60,4 +60,4 @@ def screen(oracle: CountedOracle, candidates: Sites, *, budget: int, seed: int =
 
 def with_length(sites: Sites, length: float = 10.0) -> Sites:
     """The same sites in cells of a given length, Å, for searches that know none."""
-    return replace(sites, length=np.full(len(sites), length))
+    return replace(sites, length=np.full(len(sites), number("length", length, above=0)))

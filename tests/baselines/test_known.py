@@ -108,5 +108,5 @@ def test_errors_teach(training):
         RandomCubic(training).sample(2, condition={"elements": ("Na", "Cl")})
     broken = training.crystals[[0, 1]]
     broken.lattice[:] = 0
-    with pytest.raises(InputError, match="none of 2"):
+    with pytest.raises(InputError, match="no space group found in 2"):
         Templates.of(broken)

@@ -284,7 +284,7 @@ def test_one_crystal_at_a_time():
     for ask in (phonons, dynamically_stable):
         with pytest.raises(InputError, match="not of 2"):
             ask(two)
-        with pytest.raises(InputError, match="not of Structure"):
+        with pytest.raises(InputError, match="must be CrystalBatch"):
             ask(argon().structures()[0])
 
 

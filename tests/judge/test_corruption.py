@@ -257,7 +257,7 @@ def test_what_is_no_batch_or_no_seed_is_refused_and_any_precision_taken():
     single = CrystalBatch(crystals.lattice.float(), crystals.frac.float(), crystals.numbers.int())
     for call in (corruption.displace, corruption.mirror, corruption.swap_elements):
         assert call(single, 0.5, seed=np.int8(1)).lattice.dtype == torch.float64
-        with pytest.raises(InputError, match="is no CrystalBatch"):
+        with pytest.raises(InputError, match="must be CrystalBatch"):
             call(None, 0.5)
         with pytest.raises(InputError, match=r"seed=1\.5"):
             call(crystals, 0.5, seed=1.5)

@@ -304,7 +304,7 @@ WHOLE = {
     ),
     "real numbers as elements": (lambda: tensors(numbers=GOOD.numbers.double()), "use .long()"),
     "whole numbers as cells": (lambda: tensors(lattice=GOOD.lattice.long()), "use .double()"),
-    "complex coordinates": (lambda: tensors(frac=GOOD.frac.cfloat()), "must be real"),
+    "complex coordinates": (lambda: tensors(frac=GOOD.frac.cfloat()), "must be Tensor"),
 }
 
 
@@ -332,7 +332,7 @@ def test_single_precision_is_no_error():
         ({"reference": [1, 2]}, "a list, which holds no crystals"),
         ({"training": 3}, "holds no crystals"),
         ({"protocol": "imdb"}, "nearest first: imd"),
-        ({"protocol": 7}, "known, nearest first"),
+        ({"protocol": 7}, "must be str"),
         ({"potentials": ("mace",)}, "unknown potential"),
     ],
 )

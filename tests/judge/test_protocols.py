@@ -315,7 +315,7 @@ def test_wrong_protocols(samples):
         judge(samples, reference=known, protocol="cdvea")
     with pytest.raises(UnknownNameError, match="chgnet"):
         judge(samples, reference=known, potentials=("chgnt",))
-    with pytest.raises(InputError, match="give a list"):
+    with pytest.raises(InputError, match="must be Sequence"):
         judge(samples, reference=known, potentials="chgnet")
     with pytest.raises(InputError, match="name each one once"):
         judge(samples, reference=known, potentials=("chgnet", "chgnet"))

@@ -147,5 +147,5 @@ def test_evolution_ends_where_nothing_new_is_left(sites):
 def test_evolution_refuses_a_budget_below_the_population(pool):
     with pytest.raises(InputError, match="population <= budget"):
         evolve(CountedOracle(predict), pool, Target(length=6, energy=0), budget=10, population=20)
-    with pytest.raises(InputError, match=r"budget=30\.5: must be a whole number"):
+    with pytest.raises(InputError, match=r"budget=30\.5: must be int"):
         evolve(CountedOracle(predict), pool, Target(length=6, energy=0), budget=30.5, population=20)

@@ -161,7 +161,7 @@ def test_a_pymatgen_structure_is_welcome(published):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda b: imd.show.crystal("NaCl"), "cannot show str: give a CrystalBatch"),
+        (lambda b: imd.show.crystal("NaCl"), "must be CrystalBatch"),
         (lambda b: imd.show.crystal(b[:0]), "no crystal to show"),
         (lambda b: imd.show.crystals([]), "cannot show list"),
         (lambda b: imd.show.crystal(batch(np.eye(3), np.zeros((2001, 3)), [1] * 2001)), "too many"),

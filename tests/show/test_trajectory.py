@@ -99,7 +99,7 @@ def test_live_only_where_a_widget_has_its_other_half(monkeypatch, there, served,
     ("call", "message"),
     [
         (lambda f: imd.show.trajectory(f[:0]), "no crystal to show"),
-        (lambda f: imd.show.trajectory("NaCl"), "cannot show str"),
+        (lambda f: imd.show.trajectory("NaCl"), "must be CrystalBatch"),
         (lambda f: imd.show.trajectory(f, titles=["x"]), "1 titles for 7 frames"),
         (lambda f: imd.show.trajectory(f, strip=0), "strip=0 must be at least 1"),
         (lambda f: imd.show.trajectory(CrystalBatch.cat([f] * 58)), r"at most 400.*frames\[::10\]"),
