@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 
 from .. import datasets
+from ..crystals import symmetry
 from ..crystals.compositions import amounts
 from ..descriptors.symmetry_sites import SPACE_GROUPS, find_sites
 from ..search.oracle import Target
@@ -59,6 +60,18 @@ def opposite_signs() -> float:
     return float(((oqmd[common] < 0) != (project[common] < 0)).mean())
 
 
+# ---- tools
+
+
+def oxide_correction(formula: str) -> float:
+    """By how much the Materials Project's correction lowers an oxide (eV/atom)."""
+    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+
+    each = MaterialsProject2020Compatibility().comp_correction["oxide"]  # eV for each oxygen
+    counts = amounts([formula])[0]
+    return -each * float(counts[8] / counts.sum())
+
+
 TRUTHS = {
     "inverse_design.1": lambda: _hits(
         Target(length=4.0, energy=-2.5, length_window=0.15, energy_window=0.25)
@@ -68,4 +81,6 @@ TRUTHS = {
     ),
     "databases.1": alkali_oxides,
     "databases.2": opposite_signs,
+    "tools.1": lambda: len(symmetry.operations(136)[0]),
+    "tools.2": lambda: oxide_correction("SrTiO3"),
 }
