@@ -8,6 +8,8 @@ from functools import cache
 import numpy as np
 
 from .. import datasets
+from ..crystals import symmetry
+from ..crystals.compositions import amounts
 from ..descriptors.symmetry_sites import SPACE_GROUPS, find_sites
 from ..search.oracle import Target
 
@@ -37,6 +39,39 @@ def calls_for_one_hit(candidates: int, hits: int, *, chance: float) -> float:
     return math.inf
 
 
+# ---- databases
+
+
+def alkali_oxides(*, most_sites: int = 20, most_above_hull: float = 0.05) -> int:
+    """Ternary oxides of Li, Na or K of the type A4B2C, at most so far above the hull (eV/atom)."""
+    data = datasets.load("oqmd_icsd").select(elements="O", nelements=3, max_sites=most_sites)
+    counts = amounts(data.table["formula"].tolist())  # (crystals, 119)
+    found = (np.sort(counts, axis=1)[:, -3:] == (1, 2, 4)).all(1)
+    found &= (counts[:, [3, 11, 19]] > 0).any(1)
+    found &= data.table["energy_above_hull"].to_numpy() <= most_above_hull
+    return int(found.sum())
+
+
+def opposite_signs() -> float:
+    """Share of common formulas whose formation energy has another sign in OQMD and MP."""
+    oqmd = datasets.load("oqmd_formulas").table.set_index("formula")["formation_energy"]
+    project = datasets.load("mp_e_form").table.groupby("formula")["formation_energy"].min()
+    common = oqmd.index.intersection(project.index)
+    return float(((oqmd[common] < 0) != (project[common] < 0)).mean())
+
+
+# ---- tools
+
+
+def oxide_correction(formula: str) -> float:
+    """By how much the Materials Project's correction lowers an oxide (eV/atom)."""
+    from pymatgen.entries.compatibility import MaterialsProject2020Compatibility
+
+    each = MaterialsProject2020Compatibility().comp_correction["oxide"]  # eV for each oxygen
+    counts = amounts([formula])[0]
+    return -each * float(counts[8] / counts.sum())
+
+
 TRUTHS = {
     "inverse_design.1": lambda: _hits(
         Target(length=4.0, energy=-2.5, length_window=0.15, energy_window=0.25)
@@ -44,4 +79,8 @@ TRUTHS = {
     "inverse_design.2": lambda: calls_for_one_hit(
         len(_values()), _hits(Target(length=6.2, energy=-0.3)), chance=0.95
     ),
+    "databases.1": alkali_oxides,
+    "databases.2": opposite_signs,
+    "tools.1": lambda: len(symmetry.operations(136)[0]),
+    "tools.2": lambda: oxide_correction("SrTiO3"),
 }
