@@ -9,7 +9,8 @@ from scipy.optimize import brentq, minimize_scalar
 from ..crystals import symmetry
 from ..datasets import formula_sets
 from ..judge.charge import charge_neutral
-from ..models import crystalgan
+from ..models import crystalgan, mg_mn_o
+from ..models.coordinate_rows import NUMBERS, SLOTS
 from ..models.hydride_rows import closest
 from ..models.matgan import dice_loss
 from ..networks import losses
@@ -49,6 +50,23 @@ def hydrogen_in_published_bounds() -> float:
     return float(((nearest >= 1.8) & (nearest <= 3)).double().mean())
 
 
+# ---- mg_mn_o
+
+
+def trained_share_of_triples() -> float:
+    """Share of all numbers of atoms that fit the rows which the training crystals have."""
+    data = mg_mn_o.MgMnOGan.read(mg_mn_o.FIXED)
+    known = mg_mn_o.MgMnOGan.learn(data, mg_mn_o.FIXED)["compositions"]
+    return float(len(known) / np.prod(SLOTS))
+
+
+def manganese_in_usual_charges() -> float:
+    """Share of the training crystals in which the mean charge of Mn is +2 to +4."""
+    n = mg_mn_o.MgMnOGan.read(mg_mn_o.FIXED).counts()[:, NUMBERS].double()
+    charge = 2 * (n[:, 2] - n[:, 0]) / n[:, 1]
+    return float(((charge >= 2) & (charge <= 4)).double().mean())
+
+
 # ---- matgan
 
 
@@ -84,6 +102,8 @@ TRUTHS = {
     "cubicgan.2": lambda: penalty_of_a_linear_critic(2.0),
     "matgan.1": dice_of_half,
     "matgan.2": neutral_share_of_hypothetical,
+    "mg_mn_o.1": trained_share_of_triples,
+    "mg_mn_o.2": manganese_in_usual_charges,
     "stability_synthesizability_properties.1": lambda: UNLABELLED * (DRAWN / UNLABELLED) ** BAGS,
     "stability_synthesizability_properties.2": even_score,
 }

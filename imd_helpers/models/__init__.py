@@ -15,6 +15,7 @@ _MODELS = {  # name: (module, class)
     "crystalgan": ("crystalgan", "CrystalGan"),
     "cubicgan": ("cubicgan", "CubicGan"),
     "matgan": ("matgan", "MatGan"),
+    "mg_mn_o": ("mg_mn_o", "MgMnOGan"),
     "sequence_gan": ("sequence_gan", "SequenceGan"),
 }
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .mg_mn_o import MgMnOConfig
 
 N_SCORES = 10  # outputs of the critic, of which the mean is its score
+STEEP, STEEPNESS = 10.0, 6  # 10 for atoms on each other, 0.9 at 2 Å, 0.01 at 4 Å
 
 
 class Pointwise(nn.Sequential):
@@ -70,21 +71,32 @@ class Critic(nn.Module):
     def __init__(self, config: MgMnOConfig) -> None:
         super().__init__()
         c = [config.channels(n) for n in (512, 512, 256)]
-        self.near = config.sees == "neighbours"
-        inputs = 3 + NEAREST * len(SLOTS) * self.near
+        self.far = config.sees == "distances"
+        inputs = 3 + 2 * NEAREST * len(SLOTS) * self.far
         self.rows = layers.mlp([inputs, *c], last=nn.LeakyReLU(0.2))
         towers = [config.channels(n) for n in (1000, 200)]
         self.scores = layers.mlp([(CELL_ROWS + len(SLOTS)) * c[2], *towers, N_SCORES])
         xavier(self)
 
+    def see(self, matrix: Tensor) -> Tensor:
+        """(batch, 30, 3) as it is, or (batch, 30, 33): the cell, and distances for coordinates.
+
+        How near the neighbours of each atom are, on an even and on a steep scale, which tells atoms
+        that meet from all others. What has been seen already stays as it is.
+        """
+        if not self.far or matrix.shape[2] != 3:
+            return matrix
+        near = neighbours(matrix)
+        atoms = torch.cat([near, STEEP * near**STEEPNESS], dim=2)
+        cell = functional.pad(matrix[:, :CELL_ROWS], (0, atoms.shape[2]))
+        return torch.cat([cell, functional.pad(atoms, (3, 0))], dim=1)
+
     def forward(self, matrix: Tensor) -> Tensor:
-        """(batch, 30, 3) to (batch, 10)."""
-        if self.near:
-            how = functional.pad(neighbours(matrix), (0, 0, CELL_ROWS, 0))
-            matrix = torch.cat([matrix, how], dim=2)
-        x = self.rows(matrix)  # (batch, 30, channels)
-        means = [part.mean(1) for part in x[:, CELL_ROWS:].split(SLOTS, dim=1)]
-        return self.scores(torch.cat([x[:, :CELL_ROWS].flatten(1), *means], dim=1))
+        """(batch, 30, 3), seen or not, to (batch, 10)."""
+        x = self.rows(self.see(matrix))  # (batch, 30, channels)
+        parts = x[:, CELL_ROWS:].split(SLOTS, dim=1)
+        whole = [part.sum(1) if self.far else part.mean(1) for part in parts]
+        return self.scores(torch.cat([x[:, :CELL_ROWS].flatten(1), *whole], dim=1))
 
 
 class Classifier(nn.Module):

@@ -42,7 +42,7 @@ class MgMnOConfig(GanConfig):
     CHOICES: ClassVar = {
         "supercells": SUPERCELLS,
         "rows": ROWS,
-        "sees": ("rows", "neighbours"),
+        "sees": ("rows", "distances"),
         "penalised": ("sum", "mean"),
     }
     latent: int = 512
@@ -58,7 +58,7 @@ class MgMnOConfig(GanConfig):
     skip_populous: bool = True  # leave out compositions that have as many of their own
     supercells: str = "scrambled"  # doubled cells with the elements of their atoms mixed up
     rows: str = "row sum"  # what tells an atom from an empty row; "asked": as many as asked for
-    sees: str = "rows"  # what the critic knows of an atom: its row, or its distances too
+    sees: str = "rows"  # what the critic knows of an atom: its row, or its distances
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(
             steps=32_565,
@@ -81,8 +81,9 @@ FIXED = MgMnOConfig(
     skip_populous=False,
     supercells="right",
     rows="asked",
-    sees="neighbours",
-    train=TrainConfig(steps=3_000, lr_generator=2e-4, lr_critic=2e-4, ema=0.995),
+    sees="distances",
+    batch=16,
+    train=TrainConfig(steps=16_000, critic_steps=3, lr_generator=5e-4, lr_critic=1e-3, ema=0.995),
 )
 
 
@@ -102,7 +103,12 @@ class MgMnOGan(Gan):
         "": {
             "smoke": SMOKE,
             "colab": {"steps": 1_000},
-            "full": {"steps": 3_000, "log_every": 50},
+            "full": {"width": 1 / 8, "log_every": 100, "save_every": 1_000},
+        },
+        "paper": {
+            "smoke": SMOKE,
+            "colab": {"steps": 1_000},
+            "full": {"width": 1 / 8, "steps": 4_000, "log_every": 50},
         },
     }
     LEARNT = ("compositions",)
@@ -161,8 +167,13 @@ class MgMnOGan(Gan):
         return self.generate(self.compositions(self.config.batch))
 
     def critic_terms(self) -> dict[str, Tensor]:
-        """Wasserstein loss of the mean score, and the penalty of the mean or the sum."""
+        """Wasserstein loss of the mean score, and the penalty of the mean or the sum.
+
+        The slope is taken with respect to all that the critic sees, distances included: atoms that
+        meet are near to atoms that do not as matrices, and far as distances.
+        """
         real, fake, score = self.pair()
+        real, fake = self.critic.see(real), self.critic.see(fake)
         wasserstein = losses.critic_loss(score(real), score(fake))
         penalty = losses.gradient_penalty(score, real, fake, outputs=self.config.penalised)
         loss = wasserstein + self.config.penalty * penalty

@@ -153,6 +153,22 @@ def test_neighbours_are_those_of_pymatgen(oxides, matrices):
                 assert np.allclose(near[i, row].view(3, 5)[k], wanted, atol=1e-4)
 
 
+def test_what_a_critic_sees_it_sees_once(matrices):
+    critic = MgMnOGan(mg_mn_o.FIXED.but(width=1 / 8)).critic
+    seen = critic.see(matrices)
+    assert seen.shape == (len(matrices), 30, 33)
+    assert torch.equal(seen[:, :2, :3], matrices[:, :2]) and seen[:, 2:, :3].abs().max() == 0
+    assert torch.equal(critic.see(seen), seen)
+    assert torch.equal(critic(seen), critic(matrices))
+    assert seen[:, :2, 3:].abs().max() == 0  # the cell has no neighbours
+    assert torch.allclose(seen[:, 2:, 18:], 10 * seen[:, 2:, 3:18] ** 6)
+    origin = (matrices[:, 2:].sum(2, keepdim=True) > 0) * torch.tensor([0.1, 0.2, 0.05])
+    rows = (coordinate_rows.unsqueeze(matrices[:, 2:]) + origin) % 1.0
+    moved = torch.where(origin > 0, coordinate_rows.squeeze(rows), matrices[:, 2:])
+    moved = torch.cat([matrices[:, :2], moved], dim=1)
+    assert torch.allclose(critic(moved), critic(matrices), atol=1e-3)
+
+
 def test_distances_have_gradients_also_where_angles_make_no_cell(matrices):
     moved = matrices[:3] + 0.01 * torch.randn_like(matrices[:3]) * (matrices[:3] != 0)
     sound = moved[:2].double()

@@ -1,0 +1,209 @@
+"""Train the Mg-Mn-O GAN, and measure what the chapter compares it with.
+
+    python experiments/mg_mn_o.py train VARIANT    weights and run.json
+    python experiments/mg_mn_o.py arms             what each habit is worth, three seeds
+    python experiments/mg_mn_o.py curve            the same while two critics go on
+    python experiments/mg_mn_o.py rungs            the same verdicts without learning
+    python experiments/mg_mn_o.py critics          how restless a critic is, before and after
+    python experiments/mg_mn_o.py energies         some of each, relaxed by both potentials
+    python experiments/mg_mn_o.py oxides           known oxides, likewise
+
+Everything but the weights goes into results.json.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import record
+from crystalgan import above_both_hulls, relaxed
+from record import CHECKPOINTS, Row, rounded
+
+import imd_helpers as imd
+from imd_helpers.crystals.samples import Samples
+from imd_helpers.energies.potentials import JUDGES
+from imd_helpers.energies.relaxation import relax
+from imd_helpers.models.coordinate_rows import NUMBERS
+from imd_helpers.models.mg_mn_o import MgMnOGan
+
+PATH = CHECKPOINTS / "mg_mn_o" / "results.json"
+N_JUDGED, SEEDS, ASKED = 1_000, (0, 1, 2), ("known", "hidden")  # compositions
+STEPS, MARKS = 500, (500, 1_000, 2_000, 4_000, 8_000)  # of the arms, and where a curve is measured
+MENDED = {"rows": "classifier", "sees": "rows"}  # the published recipe without its habits
+HABITS: dict[str, Row] = {
+    "epsilon of 0.8": {"norm_eps": 0.8},
+    "softmax twice": {"softmax_twice": True},
+    "sum penalised": {"penalised": "sum"},
+    "any composition": {"any_composition": True},
+    "noise for the classifier": {"noisy_classifier": True},
+    "classifier learns fakes": {"classifier_learns_fakes": True},
+    "scrambled supercells": {"supercells": "scrambled"},
+    "decoding by row sum": {"rows": "row sum"},
+}
+ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
+    "paper": ("paper", {}),
+    **{name: ("fixed", {**MENDED, **habit}) for name, habit in HABITS.items()},
+    "mended": ("fixed", MENDED),
+    "composition given": ("fixed", {"sees": "rows"}),
+    "critic sees distances": ("fixed", {"sees": "distances"}),
+}
+LONGER = ("composition given", "critic sees distances")
+OXIDES = (  # formula, space group
+    *(("MgO", 225), ("MnO", 225), ("Mn3O4", 141), ("Mn2O3", 206), ("MnO2", 87)),
+    *(("Mg6MnO8", 225), ("MgMn2O4", 141)),
+)
+
+
+@cache
+def page() -> ModuleType:
+    """Functions of the chapter."""
+    return record.chapter("4_models/mg_mn_o", until="## Equation ↔ code")
+
+
+def train(variant: str) -> None:
+    """Weights and run.json of one variant."""
+    record.one_thread()
+    record.train(MgMnOGan, variant)
+
+
+# ---- verdicts
+
+
+def obeyed(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """(k, 3) atoms of each element in what decodes, and (k,) whether these were asked for."""
+    got = samples.valid().counts()[:, list(NUMBERS)].numpy()
+    return got, (got == samples.asked["counts"][samples.ok]).all(1)
+
+
+def verdict(samples: Samples) -> Row:
+    """How many have the composition, keep their distances, differ, are new, are in nature."""
+    names, crystals = page(), samples.valid()
+    got, as_asked = obeyed(samples)
+    valid = imd.judge.geometry_valid(crystals)
+    good = crystals[np.flatnonzero(as_asked & valid)]
+    found = dict.fromkeys(("unique", "new", "hidden_found", "real_found"), 0)
+    if len(good):
+        found = {
+            "unique": int(imd.judge.unique(good).sum()),
+            "new": int(imd.judge.novel(good, names.training).sum()),
+            "hidden_found": int((~imd.judge.novel(names.hidden, good)).sum()),
+            "real_found": int((~imd.judge.novel(names.real, good)).sum()),
+        }
+    off = np.abs(got - samples.asked["counts"][samples.ok]).sum(1)
+    return {
+        "n": len(samples),
+        "decoded": int(samples.ok.sum()),
+        "as_asked": int(as_asked.sum()),
+        "valid": int(valid.sum()),
+        "both": len(good),
+        **found,
+        "atoms_off": rounded(float(off.mean())) if len(off) else None,
+    }
+
+
+def made(arm: str, seed: int, *, steps: int = STEPS, **how: Any) -> MgMnOGan:
+    """A trained arm."""
+    variant, changes = ARMS[arm]
+    how = {"profile": "full", "seed": seed, "progress": False, **how}
+    return MgMnOGan.train(variant, changes={**changes, "steps": steps}, **how)[0]
+
+
+def of_model(model: MgMnOGan, asked: str, n: int, seed: int) -> Samples:
+    """Samples of known or hidden compositions."""
+    model.learnt["compositions"] = page().triples[asked]
+    return model.sample(n, seed=seed)
+
+
+def arms() -> None:
+    """What each habit is worth."""
+    record.one_thread()
+
+    def of_arm(arm: str, seed: int) -> Row:
+        model = made(arm, seed)
+        return {asked: verdict(of_model(model, asked, N_JUDGED, seed)) for asked in ASKED}
+
+    jobs = [(arm, seed) for seed in SEEDS for arm in ARMS]
+    record.fill(PATH, ("arm", "seed"), jobs, of_arm, under="arms")
+
+
+def curve() -> None:
+    """What becomes of the samples while two critics go on, one seed."""
+    record.one_thread()
+
+    def at(arm: str, steps: int) -> Row:
+        folder = record.BUILD / f"mg_mn_o {arm}"
+        model = made(arm, 0, steps=steps, folder=folder, resume=True)
+        return verdict(of_model(model, "known", N_JUDGED, 0))
+
+    jobs = [(arm, steps) for arm in LONGER for steps in MARKS]
+    record.fill(PATH, ("arm", "steps"), jobs, at, under="curve")
+
+
+def rungs() -> None:
+    """The same verdicts for samplers that learn nothing."""
+    record.one_thread()
+
+    def of_rung(rung: str, asked: str, seed: int) -> Row:
+        rng = np.random.default_rng(seed)
+        samples = page().RUNGS[rung](page().triples[asked], N_JUDGED, rng)
+        return verdict(samples) if len(samples) else {"n": 0}
+
+    jobs = [(name, asked, seed) for seed in SEEDS for name in page().RUNGS for asked in ASKED]
+    record.fill(PATH, ("rung", "asked", "seed"), jobs, of_rung, under="rungs")
+
+
+def critics() -> None:
+    """How much the score of held-out crystals moves with axes and origin, trained and not."""
+    record.one_thread()
+
+    def of_critic(arm: str, seed: int) -> Row:
+        model = made(arm, seed)
+        fresh = MgMnOGan(model.config, model.learnt, seed=seed)
+        both = {"trained": model, "untrained": fresh}
+        return {name: rounded(page().restlessness(each.critic)) for name, each in both.items()}
+
+    jobs = [(arm, seed) for seed in SEEDS for arm in LONGER]
+    record.fill(PATH, ("arm", "seed"), jobs, of_critic, under="critics")
+
+
+# ---- energies
+
+
+def energies() -> None:
+    """A few different valid crystals of hidden compositions, at rest, above both hulls."""
+    record.one_thread()
+    jobs = [(name,) for name in ("fixed", "recoloured", "ion exchange", "random places")]
+    record.fill(PATH, ("source",), jobs, at_rest, under="energies")
+
+
+def at_rest(source: str) -> Row:
+    """Of one source."""
+    if source == "fixed":
+        samples = of_model(imd.models.load("mg_mn_o"), "hidden", 4 * N_JUDGED, 1)
+    else:
+        rng = np.random.default_rng(1)
+        samples = page().RUNGS[source](page().triples["hidden"], 4 * N_JUDGED, rng)
+    crystals = samples.valid()
+    good = obeyed(samples)[1] & imd.judge.geometry_valid(crystals)
+    return relaxed(crystals[np.flatnonzero(good)], page().real)
+
+
+def oxides() -> None:
+    """Known oxides, whose free energies are tabulated, and both real crystals."""
+    record.one_thread()
+
+    def of_oxide(formula: str, space_group: int) -> Row:
+        known = imd.datasets.load("oqmd_icsd").select(formulas=formula, space_groups=space_group)
+        lowest = known.table["energy_above_hull"].to_numpy().argmin()
+        return above_both_hulls(relax(known[[lowest]].crystals, JUDGES[0], fmax=0.05, steps=100))[0]
+
+    record.fill(PATH, ("oxide", "group"), OXIDES, of_oxide, under="oxides")
+
+
+TASKS = (train, arms, curve, rungs, critics, energies, oxides)
+
+if __name__ == "__main__":
+    record.command(TASKS, __doc__)
