@@ -2,7 +2,6 @@
 
     python experiments/mg_mn_o.py train VARIANT    weights and run.json
     python experiments/mg_mn_o.py arms             what each habit is worth, three seeds
-    python experiments/mg_mn_o.py curve            the same while two critics go on
     python experiments/mg_mn_o.py rungs            the same verdicts without learning
     python experiments/mg_mn_o.py critics          how restless a critic is, before and after
     python experiments/mg_mn_o.py energies         some of each, relaxed by both potentials
@@ -15,7 +14,6 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import record
@@ -31,7 +29,7 @@ from imd_helpers.models.mg_mn_o import MgMnOGan
 
 PATH = CHECKPOINTS / "mg_mn_o" / "results.json"
 N_JUDGED, SEEDS, ASKED = 1_000, (0, 1, 2), ("known", "hidden")  # compositions
-STEPS, MARKS = 500, (500, 1_000, 2_000, 4_000, 8_000)  # of the arms, and where a curve is measured
+STEPS = 500  # of the arms
 MENDED = {"rows": "classifier", "sees": "rows"}  # the published recipe without its habits
 HABITS: dict[str, Row] = {
     "epsilon of 0.8": {"norm_eps": 0.8},
@@ -50,7 +48,7 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "composition given": ("fixed", {"sees": "rows"}),
     "critic sees distances": ("fixed", {"sees": "distances"}),
 }
-LONGER = ("composition given", "critic sees distances")
+GIVEN = ("composition given", "critic sees distances")
 OXIDES = (  # formula, space group
     *(("MgO", 225), ("MnO", 225), ("Mn3O4", 141), ("Mn2O3", 206), ("MnO2", 87)),
     *(("Mg6MnO8", 225), ("MgMn2O4", 141)),
@@ -104,11 +102,11 @@ def verdict(samples: Samples) -> Row:
     }
 
 
-def made(arm: str, seed: int, *, steps: int = STEPS, **how: Any) -> MgMnOGan:
+def made(arm: str, seed: int) -> MgMnOGan:
     """A trained arm."""
     variant, changes = ARMS[arm]
-    how = {"profile": "full", "seed": seed, "progress": False, **how}
-    return MgMnOGan.train(variant, changes={**changes, "steps": steps}, **how)[0]
+    how = {"profile": "full", "seed": seed, "progress": False}
+    return MgMnOGan.train(variant, changes={**changes, "steps": STEPS}, **how)[0]
 
 
 def of_model(model: MgMnOGan, asked: str, n: int, seed: int) -> Samples:
@@ -127,19 +125,6 @@ def arms() -> None:
 
     jobs = [(arm, seed) for seed in SEEDS for arm in ARMS]
     record.fill(PATH, ("arm", "seed"), jobs, of_arm, under="arms")
-
-
-def curve() -> None:
-    """What becomes of the samples while two critics go on, one seed."""
-    record.one_thread()
-
-    def at(arm: str, steps: int) -> Row:
-        folder = record.BUILD / f"mg_mn_o {arm}"
-        model = made(arm, 0, steps=steps, folder=folder, resume=True)
-        return verdict(of_model(model, "known", N_JUDGED, 0))
-
-    jobs = [(arm, steps) for arm in LONGER for steps in MARKS]
-    record.fill(PATH, ("arm", "steps"), jobs, at, under="curve")
 
 
 def rungs() -> None:
@@ -165,7 +150,7 @@ def critics() -> None:
         both = {"trained": model, "untrained": fresh}
         return {name: rounded(page().restlessness(each.critic)) for name, each in both.items()}
 
-    jobs = [(arm, seed) for seed in SEEDS for arm in LONGER]
+    jobs = [(arm, seed) for seed in SEEDS for arm in GIVEN]
     record.fill(PATH, ("arm", "seed"), jobs, of_critic, under="critics")
 
 
@@ -203,7 +188,7 @@ def oxides() -> None:
     record.fill(PATH, ("oxide", "group"), OXIDES, of_oxide, under="oxides")
 
 
-TASKS = (train, arms, curve, rungs, critics, energies, oxides)
+TASKS = (train, arms, rungs, critics, energies, oxides)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
