@@ -33,6 +33,7 @@ MEAN_LOG = torch.tensor([1.5237, 1.5237, 1.9051], dtype=torch.float64)  # of the
 PAIRS = ((0, 1), (0, 2), (1, 2), (0, 0), (1, 1), (2, 2))  # of elements
 SAME = 0.05  # Å; images that are nearer are one site
 MERGED = 0.6  # of the sum of two radii; images of an atom that are nearer are merged
+EPS = 1e-6  # of an edge; a smaller move ends the projection
 ROUNDS = 4  # of the projection; one is exact where the near images form a group
 
 
@@ -173,11 +174,14 @@ def projected(
     Returns:
         (n, k, 3), and (n, k) how many sites the orbits have.
     """
+    step, far, there = _steps(frac, group, lattice)
     for _ in range(ROUNDS):
-        step, far, there = _steps(frac, group, lattice)
         near = there[:, None] & (far < within[..., None])  # (n, k, 192)
-        frac = frac + (step * near[..., None]).sum(2) / near.sum(2, keepdim=True).clamp(min=1)
-    _, far, there = _steps(frac, group, lattice)
+        move = (step * near[..., None]).sum(2) / near.sum(2, keepdim=True).clamp(min=1)
+        frac = frac + move
+        step, far, there = _steps(frac, group, lattice)
+        if move.abs().max() < EPS:
+            break
     kept = (there[:, None] & (far < SAME)).sum(2).clamp(min=1)
     return frac, there.sum(1, keepdim=True) / kept
 
@@ -207,8 +211,9 @@ def contacts(frac: Tensor, group: Tensor, lattice: Tensor) -> Tensor:
     step = step - step.detach().round()
     with torch.no_grad():  # which is nearest; the distances below have gradients
         shifts = flat_shifts().to(frac)
-        squared = (step @ lattice[:, None])[..., None, :] + (shifts @ lattice)[:, None, None]
-        squared = squared.square().sum(-1)  # (n, 6, 192, 9)
+        cart, cells = step @ lattice[:, None], shifts @ lattice  # (n, 6, 192, 3), (n, 9, 3)
+        squared = 2 * cart @ cells[:, None].mT + cells.square().sum(2)[:, None, None]
+        squared += cart.square().sum(3, keepdim=True)  # (n, 6, 192, 9)
         squared.masked_fill_(~there[:, None, :, None], torch.inf)
         own = squared[:, N_ROWS:]
         own.masked_fill_(own < SAME**2, torch.inf)
