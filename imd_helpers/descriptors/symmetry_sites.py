@@ -145,14 +145,51 @@ def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[Site, ...]]:
 
 
 @dataclass(frozen=True, eq=False)
-class SymmetrySites(Descriptor):
+class ElementRows:
+    """Elements of a training set as rows of a table of features.
+
+    Attributes:
+        element_numbers: atomic numbers that the table of features holds, ascending.
+    """
+
+    element_numbers: tuple[int, ...]
+
+    @property
+    def feature_table(self) -> Tensor:
+        """(elements, 23) float32 features scaled to [0, 1] over ``element_numbers``."""
+        rows = np.array(self.element_numbers)
+        scaled = elements.minmax(elements.features("cubicgan"), rows)[rows]
+        return torch.as_tensor(scaled, dtype=torch.float32)
+
+    def element_index(self, numbers: np.ndarray) -> Tensor:
+        """Atomic numbers to rows of the feature table.
+
+        Raises:
+            InputError: an element outside the table.
+        """
+        known = np.array(self.element_numbers)
+        index = np.searchsorted(known, numbers).clip(max=len(known) - 1)
+        if not (known[index] == numbers).all():
+            raise InputError(self._unknown(numbers))
+        return torch.as_tensor(index)
+
+    def _unknown(self, numbers: np.ndarray) -> str:
+        bad = sorted(elements.SYMBOLS[z] for z in np.setdiff1d(numbers, self.element_numbers))
+        listed = " ".join(elements.SYMBOLS[z] for z in self.element_numbers)
+        return (
+            f"elements {', '.join(bad)} are not among the {len(self.element_numbers)} of the "
+            f"training data: choose from {listed}"
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SymmetrySites(ElementRows, Descriptor):
     """Encode cubic ternaries as (3, 28) tensors, and decode them by symmetry operations.
 
     In decoding positions snap to 1/4, and symmetry operations fill the cell. It fails where the
     lattice length is not positive, or two sites lie on one orbit; the reason says which.
 
     Attributes:
-        element_numbers: atomic numbers that the table of features holds, ascending.
         length_max: longest lattice length of the training data, Å; lengths are scaled to
             [-1, 1] by ``(a - length_max / 2) / (length_max / 2)``, as published.
         coord_max: (3, 3) largest coordinate by site and axis, the published scaling of positions;
@@ -160,7 +197,6 @@ class SymmetrySites(Descriptor):
         canonical: write each crystal in one canonical way (`canonical`) before encoding.
     """
 
-    element_numbers: tuple[int, ...]
     length_max: float
     coord_max: np.ndarray = field(default_factory=lambda: np.full((N_ROWS, 3), 0.75))
     canonical: bool = True
@@ -193,13 +229,6 @@ class SymmetrySites(Descriptor):
             coord_max=np.where(scaled, largest, 0.75),
             canonical=canonical,
         )
-
-    @property
-    def feature_table(self) -> Tensor:
-        """(elements, 23) float32 features scaled to [0, 1] over ``element_numbers``."""
-        rows = np.array(self.element_numbers)
-        scaled = elements.minmax(elements.features("cubicgan"), rows)[rows]
-        return torch.as_tensor(scaled, dtype=torch.float32)
 
     # ---- crystal -> tensor
 
@@ -276,26 +305,6 @@ class SymmetrySites(Descriptor):
         )
         snapped = torch.round((position + 1.0) / step) * step - 1.0
         return position + (snapped - position).detach()
-
-    def element_index(self, numbers: np.ndarray) -> Tensor:
-        """Atomic numbers to rows of the feature table.
-
-        Raises:
-            InputError: an element outside the table.
-        """
-        known = np.array(self.element_numbers)
-        index = np.searchsorted(known, numbers).clip(max=len(known) - 1)
-        if not (known[index] == numbers).all():
-            raise InputError(self._unknown(numbers))
-        return torch.as_tensor(index)
-
-    def _unknown(self, numbers: np.ndarray) -> str:
-        bad = sorted(elements.SYMBOLS[z] for z in np.setdiff1d(numbers, self.element_numbers))
-        listed = " ".join(elements.SYMBOLS[z] for z in self.element_numbers)
-        return (
-            f"elements {', '.join(bad)} are not among the {len(self.element_numbers)} of the "
-            f"training data: choose from {listed}"
-        )
 
     @staticmethod
     def group_index(space_group: np.ndarray | Sequence[int]) -> np.ndarray:

@@ -71,7 +71,7 @@ def _sites_of_prototypes(known: CrystalSet) -> Sites:
 class Labels:
     """What a batch of crystals is conditioned on."""
 
-    group: Tensor  # (n,) int64, 0, 1, 2 for 225, 216, 221
+    group: Tensor  # (n,) int64, place in the list of space groups
     element: Tensor  # (n, 3) int64, rows of the descriptor's feature table
 
     def __len__(self) -> int:
@@ -80,13 +80,13 @@ class Labels:
     def __getitem__(self, rows: Any) -> Labels:
         return Labels(self.group[rows], self.element[rows])
 
-    def check(self, n_elements: int) -> None:
+    def check(self, n_groups: int, n_elements: int) -> None:
         """Are they places in the tables of groups and elements?
 
         Raises:
             InputError: none at all, of another shape, or out of range.
         """
-        n, limits = len(self.group), (len(SPACE_GROUPS), n_elements)
+        n, limits = len(self.group), (n_groups, n_elements)
         shapes = ((n,), (n, N_ROWS))
         for each, shape, limit in zip((self.group, self.element), shapes, limits, strict=True):
             wrong = each.shape != shape or each.is_floating_point() or n == 0

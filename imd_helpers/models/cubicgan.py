@@ -198,7 +198,7 @@ class CubicGan(Gan):
             canonical=self.config.canonical,
         )
         self.table = self.descriptor.feature_table  # (elements, 23)
-        self.labels.known.check(len(self.table))
+        self.labels.known.check(N_GROUPS, len(self.table))
         return {"generator": Generator(self.config), "critic": Critic(self.config)}
 
     def to(self, where: torch.device | str) -> CubicGan:
