@@ -120,7 +120,7 @@ def test_the_two_smact_tables_differ():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("NaCl", "give a list"),
+        ("NaCl", "n formulas"),
         ([], "at least one"),
         (["Na0.5Cl"], "whole"),
         (["nonsense"], "formula"),

@@ -64,7 +64,7 @@ def test_screen_asks_a_random_part_of_the_list(sites):
 def test_screening_needs_candidates_and_a_budget(sites):
     with pytest.raises(InputError, match="budget=0"):
         screen(CountedOracle(predict), sites, budget=0)
-    with pytest.raises(InputError, match=r"budget=2\.5: must be a whole number"):
+    with pytest.raises(InputError, match=r"budget=2\.5: must be int"):
         screen(CountedOracle(predict), sites, budget=2.5)
     with pytest.raises(InputError, match="number of candidates=0"):
         screen(CountedOracle(predict), sites[:0], budget=5)
