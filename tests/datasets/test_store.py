@@ -155,7 +155,7 @@ def test_bad_conditions_teach(data):
     with pytest.raises(UnknownNameError, match="train"):
         data.select(split="training")
     for wrong in ({"nelements": 2.5}, {"nelements": [1, -2]}, {"max_sites": float("nan")}):
-        with pytest.raises(InputError, match="must be (a whole number of at least 1|int)"):
+        with pytest.raises(InputError, match=r"must be (a whole number of at least 1|int)"):
             data.select(**wrong)
     with pytest.raises(InputError, match="not a formula"):
         data.select(formulas="not a formula")
