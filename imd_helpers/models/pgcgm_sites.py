@@ -9,8 +9,9 @@ Source: Zhao et al., npj Comput. Mater. 9 (2023) 38, and its code MilesZhao/PGCG
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache
+from functools import cache, wraps
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from ..runtime import InputError
 
 SPACE_GROUPS = (139, 194, 71, 225, 227, 62, 191, 148, 166, 221, 167, 164, 123, 63, 129, 216, 122,
                 186, 141, 140)  # fmt: skip
-N_ROWS, MOST_OPERATIONS = 3, 192
+N_ROWS, MOST_OPERATIONS, FEW = 3, 192, 48
 HEXAGONAL, CUBIC, TETRAGONAL = range(143, 195), range(195, 231), range(75, 143)
 POLAR = (186,)  # the origin may lie anywhere along c
 GRID = 12  # parts of an edge, among which other origins of the same group are looked for
@@ -108,9 +109,19 @@ def affine() -> Tensor:
     return out
 
 
+@cache
+def orders() -> tuple[int, ...]:
+    """How many operations each group has."""
+    return tuple(len(symmetry.operations(group)[0]) for group in SPACE_GROUPS)
+
+
 def images(frac: Tensor, group: Tensor) -> tuple[Tensor, Tensor]:
-    """All images of (n, k, 3) sites, (n, k, 192, 3), not wrapped; and (n, 192) which there are."""
-    table = affine().to(frac)[group]  # (n, 192, 4, 4)
+    """All images of (n, k, 3) sites, (n, k, g, 3), not wrapped; and (n, g) which there are.
+
+    g is the largest number of operations among the groups.
+    """
+    most = max(orders()[k] for k in group.unique().tolist())
+    table = affine()[:, :most].to(frac)[group]  # (n, g, 4, 4)
     moved = torch.einsum("ngij,nkj->nkgi", table[..., :3, :3], frac)
     return moved + table[:, None, :, :3, 3], table[..., 3, 3] > 0
 
@@ -156,7 +167,29 @@ def radius_of(numbers: Any) -> np.ndarray:
 # ---- special positions and contacts
 
 
+def apart_by_order(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a function of (frac, group, ...) for groups of few and of many operations apart.
+
+    The others would be padded to the 192 operations of the face-centred cubic groups.
+    """
+
+    @wraps(function)
+    def called(frac: Tensor, group: Tensor, *more: Tensor) -> Any:
+        many = (torch.tensor(orders()) > FEW).to(group.device)[group]
+        rows = [part.nonzero()[:, 0] for part in (~many, many) if part.any()]
+        parts = [function(*(x[some] for x in (frac, group, *more))) for some in rows]
+        if len(parts) == 1:
+            return parts[0]
+        back = torch.cat(rows).argsort()
+        if isinstance(parts[0], Tensor):
+            return torch.cat(parts)[back]
+        return tuple(torch.cat(each)[back] for each in zip(*parts, strict=True))
+
+    return called
+
+
 @torch.no_grad()
+@apart_by_order
 def projected(
     frac: Tensor, group: Tensor, lattice: Tensor, within: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -176,7 +209,7 @@ def projected(
     """
     step, far, there = _steps(frac, group, lattice)
     for _ in range(ROUNDS):
-        near = there[:, None] & (far < within[..., None])  # (n, k, 192)
+        near = there[:, None] & (far < within[..., None])  # (n, k, g)
         move = (step * near[..., None]).sum(2) / near.sum(2, keepdim=True).clamp(min=1)
         frac = frac + move
         step, far, there = _steps(frac, group, lattice)
@@ -194,6 +227,7 @@ def _steps(frac: Tensor, group: Tensor, lattice: Tensor) -> tuple[Tensor, Tensor
     return step, (step @ lattice[:, None]).norm(dim=3), there
 
 
+@apart_by_order
 def contacts(frac: Tensor, group: Tensor, lattice: Tensor) -> Tensor:
     """(n, 6) closest distance of the elements of each of `PAIRS` in whole crystals, with gradients.
 
@@ -207,13 +241,13 @@ def contacts(frac: Tensor, group: Tensor, lattice: Tensor) -> Tensor:
     """
     one, two = (list(side) for side in zip(*PAIRS, strict=True))
     moved, there = images(frac, group)
-    step = moved[:, two] - frac[:, one, None]  # (n, 6, 192, 3)
+    step = moved[:, two] - frac[:, one, None]  # (n, 6, g, 3)
     step = step - step.detach().round()
     with torch.no_grad():  # which is nearest; the distances below have gradients
         shifts = flat_shifts().to(frac)
-        cart, cells = step @ lattice[:, None], shifts @ lattice  # (n, 6, 192, 3), (n, 9, 3)
+        cart, cells = step @ lattice[:, None], shifts @ lattice  # (n, 6, g, 3), (n, 9, 3)
         squared = 2 * cart @ cells[:, None].mT + cells.square().sum(2)[:, None, None]
-        squared += cart.square().sum(3, keepdim=True)  # (n, 6, 192, 9)
+        squared += cart.square().sum(3, keepdim=True)  # (n, 6, g, 9)
         squared.masked_fill_(~there[:, None, :, None], torch.inf)
         own = squared[:, N_ROWS:]
         own.masked_fill_(own < SAME**2, torch.inf)
