@@ -13,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..crystals import CrystalBatch
+from ..crystals.geometry import min_image_distances
 from ..networks.layers import mlp
-from .pgcgm_sites import N_ROWS, PAIRS, Distances, affine, base_distances, coded
+from .pgcgm_sites import N_ROWS, PAIRS, Distances, affine, coded
 
 if TYPE_CHECKING:
     from .pgcgm import PgcgmConfig
@@ -141,6 +143,26 @@ class WholeCritic(nn.Module):
     def forward(self, crystal: Tensor, group: Tensor, features: Tensor) -> Tensor:
         """(batch, 1)."""
         return self.score(torch.cat([crystal, self.condition(group, features)], dim=1))
+
+
+def base_distances(sites: Tensor, lattice: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances of base sites over 27 cells, with gradients, as published.
+
+    Args:
+        sites: (n, sets, 3, 3) fractional; three sets of a site of each element.
+        lattice: (n, 3, 3) Å.
+
+    Returns:
+        (n, 3, sets) of the pairs 0-1, 0-2, 1-2 of elements in each set, and (n, 3, 3) of the same
+        pairs of sets for each element.
+    """
+    flat = sites.flatten(1, 2)  # (n, 9, 3), set by set
+    apart = min_image_distances(CrystalBatch(lattice, flat, torch.ones_like(flat[..., 0]).long()))
+    sets = sites.shape[1]
+    apart = apart.view(-1, sets, N_ROWS, sets, N_ROWS)
+    one, two = (list(side) for side in zip(*PAIRS[:N_ROWS], strict=True))
+    in_set, of_element = apart.diagonal(dim1=1, dim2=3), apart.diagonal(dim1=2, dim2=4)
+    return in_set[:, one, two], of_element[:, one, two]
 
 
 def picture(

@@ -20,7 +20,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..crystals import CrystalBatch, elements, symmetry
-from ..crystals.geometry import min_image_distances
 from ..descriptors.symmetry_sites import ElementRows
 from ..runtime import InputError
 
@@ -265,27 +264,6 @@ def flat_shifts() -> Tensor:
     """(9, 3) neighbouring cells that can hold a nearer copy, where 120° lie between a and b."""
     steps = torch.tensor([0.0, -1.0, 1.0])
     return torch.cartesian_prod(steps, steps, torch.zeros(1))
-
-
-def base_distances(sites: Tensor, lattice: Tensor) -> tuple[Tensor, Tensor]:
-    """Distances of base sites over 27 cells, with gradients, as published.
-
-    Args:
-        sites: (n, sets, 3, 3) fractional; three sets of a site of each element.
-        lattice: (n, 3, 3) Å.
-
-    Returns:
-        (n, 3, sets) of the pairs 0-1, 0-2, 1-2 of elements in each set, and (n, 3, 3) of the same
-        pairs of sets for each element.
-    """
-    flat = sites.flatten(1, 2)  # (n, 9, 3), set by set
-    apart = min_image_distances(CrystalBatch(lattice, flat, torch.ones_like(flat[..., 0]).long()))
-    apart = apart.unflatten(2, (-1, N_ROWS)).unflatten(
-        1, (-1, N_ROWS)
-    )  # set, element, set, element
-    one, two = (list(side) for side in zip(*PAIRS[:N_ROWS], strict=True))
-    in_set, of_element = apart.diagonal(dim1=1, dim2=3), apart.diagonal(dim1=2, dim2=4)
-    return in_set[:, one, two], of_element[:, one, two]
 
 
 Distances = tuple[Tensor, Tensor]  # Å, and the sums of two radii that go with them

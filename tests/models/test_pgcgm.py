@@ -7,7 +7,7 @@ from pymatgen.core import Lattice, Structure
 
 from imd_helpers import datasets
 from imd_helpers.crystals import symmetry
-from imd_helpers.models import pgcgm_crystals, pgcgm_sites
+from imd_helpers.models import pgcgm_crystals, pgcgm_networks, pgcgm_sites
 from imd_helpers.models.pgcgm import FIXED, PAPER, Pgcgm
 from imd_helpers.models.pgcgm_sites import PAIRS, SPACE_GROUPS, BaseSites
 from imd_helpers.runtime import InputError
@@ -74,7 +74,7 @@ def test_distances_of_base_sites_are_those_of_pymatgen(sites, agrees):
     frac, _, lattice = (x[:8] for x in tensors(sites))
     rng = torch.Generator().manual_seed(1)
     three = (frac[:, None] + torch.rand(8, 3, 1, 3, generator=rng)) % 1.0
-    in_set, of_element = pgcgm_sites.base_distances(three, lattice)
+    in_set, of_element = pgcgm_networks.base_distances(three, lattice)
     for i in range(8):
         cell = Lattice(lattice[i].numpy())
         for k, (one, two) in enumerate(PAIRS[:3]):
