@@ -282,7 +282,8 @@ def _poscar(text: str) -> CrystalBatch | str:
             return f"not readable as POSCAR: line {i + 1} has no three numbers: correct it"
     if lines[end] and not re.match("(?i)lattice|cart|direct$", " ".join(lines[end])):
         return f"not readable as POSCAR: more than {' + '.join(counts)} atoms: correct the counts"
-    return _from_ase(text, "vasp", "POSCAR")[0]
+    told = "\n".join(text.split("\n")[:end]) + "\n"  # without velocities, which end in many ways
+    return _from_ase(told, "vasp", "POSCAR")[0]
 
 
 def _from_ase(text: str, form: str, name: str) -> tuple[CrystalBatch | str, dict[str, Any] | None]:

@@ -264,6 +264,7 @@ POSCARS = {
     "potentials": ({"names": "Na_pv/0a1b Cl_h\n"}, ""),
     "a volume": ({"scale": "-64"}, ""),
     "velocities": ({"more": "\n0 0 0\n0 0 0\n"}, ""),
+    "velocities cut short": ({"more": "\n0 0 0\n"}, ""),
     "velocities of the lattice": ({"more": "Lattice velocities and vectors\n1\n"}, ""),
     "names of nothing": ({"names": "my salt\n"}, "names 'my salt'"),
     "one name for two": ({"names": "NaCl\n"}, "give element symbols, and a count for each"),
