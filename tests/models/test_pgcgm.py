@@ -12,7 +12,7 @@ from imd_helpers.models.pgcgm import FIXED, PAPER, Pgcgm
 from imd_helpers.models.pgcgm_sites import PAIRS, SPACE_GROUPS, BaseSites
 from imd_helpers.runtime import InputError
 
-SMALL = {"most_sites": 4, "width": 1 / 32, "batch": 8, "log_every": 1, "save_every": 1}
+SMALL = {"most_sites": 4, "width": 1 / 32, "batch": 8, "log_every": 1, "save_every": 1, "fall": 0}
 
 
 @pytest.fixture(scope="module")
