@@ -66,9 +66,11 @@ def of_training(variant: str, seed: int) -> Row:
     else:
         model = imd.models.load("pgcgm", variant=variant)
     raw = model.raw(0, N_JUDGED, seed=seed)
+    other = page().elsewhere(raw, seed)
     found = {"as made": page().verdict(model.decode(raw))}
-    found |= {way: page().verdict(page().decoded_as(raw, way)) for way in page().WAYS}
-    found["sites elsewhere"] = page().verdict(page().elsewhere(raw, seed))
+    for way in page().WAYS:
+        found[way] = page().verdict(page().decoded_as(raw, way))
+        found[f"{way}, sites anywhere"] = page().verdict(page().decoded_as(other, way))
     return rounded({"samples": found, "places": places(model.decode(raw), seed)})
 
 

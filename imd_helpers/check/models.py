@@ -79,7 +79,7 @@ def threefold_axis_missed() -> float:
 
 
 def contact_between_base_sites() -> float:
-    """Share of the validation crystals whose closest contact of two elements the base sites have."""
+    """Share of validation crystals whose closest contact of two elements is of base sites."""
     sites = pgcgm.Pgcgm.read(pgcgm.FIXED, "val")
     frac, lattice = torch.as_tensor(sites.frac), torch.as_tensor(sites.lattice())
     group = torch.as_tensor(pgcgm_sites.group_index(sites.space_group))
