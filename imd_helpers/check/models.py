@@ -9,10 +9,11 @@ from scipy.optimize import brentq, minimize_scalar
 from ..crystals import symmetry
 from ..datasets import formula_sets
 from ..judge.charge import charge_neutral
-from ..models import crystalgan, mg_mn_o
+from ..models import crystalgan, mg_mn_o, pgcgm, pgcgm_sites
 from ..models.coordinate_rows import NUMBERS, SLOTS
 from ..models.hydride_rows import closest
 from ..models.matgan import dice_loss
+from ..models.pgcgm_networks import N_SETS, base_distances
 from ..networks import losses
 from ..predictors.pu import posterior
 
@@ -67,6 +68,26 @@ def manganese_in_usual_charges() -> float:
     return float(((charge >= 2) & (charge <= 4)).double().mean())
 
 
+# ---- pgcgm
+
+
+def threefold_axis_missed() -> float:
+    """How far two decimals take (1/3, 2/3, z) from its axis where a = 6 Å, in Å."""
+    place = torch.tensor([pgcgm_sites.SPACE_GROUPS.index(164)])
+    lattice = pgcgm_sites.lattice_of(torch.tensor([[6.0, 6.0, 9.0]]), place)[0]
+    return float((torch.tensor([1 / 3 - 0.33, 2 / 3 - 0.67, 0.0]) @ lattice).norm())
+
+
+def contact_between_base_sites() -> float:
+    """Share of validation crystals whose closest contact of two elements is of base sites."""
+    sites = pgcgm.Pgcgm.read(pgcgm.FIXED, "val")
+    frac, lattice = torch.as_tensor(sites.frac), torch.as_tensor(sites.lattice())
+    group = torch.as_tensor(pgcgm_sites.group_index(sites.space_group))
+    seen, _ = base_distances(frac[:, None].expand(-1, N_SETS, -1, -1), lattice)
+    closest = pgcgm_sites.contacts(frac, group, lattice)[:, : pgcgm_sites.N_ROWS]
+    return float((seen.flatten(1).amin(1) < closest.amin(1) + 1e-3).double().mean())
+
+
 # ---- matgan
 
 
@@ -104,6 +125,8 @@ TRUTHS = {
     "matgan.2": neutral_share_of_hypothetical,
     "mg_mn_o.1": trained_share_of_triples,
     "mg_mn_o.2": manganese_in_usual_charges,
+    "pgcgm.1": threefold_axis_missed,
+    "pgcgm.2": contact_between_base_sites,
     "stability_synthesizability_properties.1": lambda: UNLABELLED * (DRAWN / UNLABELLED) ** BAGS,
     "stability_synthesizability_properties.2": even_score,
 }

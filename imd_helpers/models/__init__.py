@@ -16,6 +16,7 @@ _MODELS = {  # name: (module, class)
     "cubicgan": ("cubicgan", "CubicGan"),
     "matgan": ("matgan", "MatGan"),
     "mg_mn_o": ("mg_mn_o", "MgMnOGan"),
+    "pgcgm": ("pgcgm", "Pgcgm"),
     "sequence_gan": ("sequence_gan", "SequenceGan"),
 }
 

@@ -21,24 +21,27 @@ EXPANDED_WITHIN = 1e-3  # of an edge; images of rounded sites, before clusters a
 FOUND_WITHIN = 0.1  # Å, for the space group of what was made
 
 
-def expanded(sites: BaseSites, *, decimals: int | None, projects: bool) -> CrystalBatch:
+def expanded(
+    sites: BaseSites, *, decimals: int | None, projects: bool, merged: float = MERGED
+) -> CrystalBatch:
     """Whole crystals, before any check.
 
     Args:
         sites: finite, with positive edges.
         decimals: of the coordinates that are kept; all if None.
         projects: by `projected`; else, as published, by `clustered`.
+        merged: of the sum of two radii; images of an atom that are nearer become one.
     """
     frac, lattice = np.asarray(sites.frac, dtype=np.float64), sites.lattice()
     frac = frac if decimals is None else frac.round(decimals)
     if projects:
         group = torch.as_tensor(group_index(sites.space_group))
-        within = torch.as_tensor(2 * MERGED * radius_of(sites.numbers))
+        within = torch.as_tensor(2 * merged * radius_of(sites.numbers))
         frac = projected(torch.as_tensor(frac), group, torch.as_tensor(lattice), within)[0].numpy()
         return symmetry.expand(sites.space_group, lattice, frac, sites.numbers)[0]
     given = (sites.space_group, lattice, frac, sites.numbers)
     crystals, _ = symmetry.expand(*given, tolerance=EXPANDED_WITHIN)
-    crystals = clustered(crystals, MERGED)
+    crystals = clustered(crystals, merged)
     crowded = np.flatnonzero(crystals.n_sites.numpy() > CROWDED)
     if not len(crowded):
         return crystals

@@ -12,7 +12,7 @@ from imd_helpers.models.pgcgm import FIXED, PAPER, Pgcgm
 from imd_helpers.models.pgcgm_sites import PAIRS, SPACE_GROUPS, BaseSites
 from imd_helpers.runtime import InputError
 
-SMALL = {"most_sites": 4, "width": 1 / 32, "batch": 8, "log_every": 1, "save_every": 1}
+SMALL = {"most_sites": 4, "width": 1 / 32, "batch": 8, "log_every": 1, "save_every": 1, "fall": 0}
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +167,20 @@ def test_two_decimals_break_a_threefold_axis_and_both_repairs_mend_it():
         assert symmetry.space_group_numbers(whole)[0] == 164
 
 
+def test_images_between_both_published_bounds_are_merged_where_asked(data):
+    """Six Li at 0.65 of the sum of two radii around a corner: refused, or one atom on it."""
+    radius = pgcgm_sites.radius_of(3)
+    x = 0.65 * 2 * radius / 2**0.5 / 10
+    sites = BaseSites(
+        np.array([221]), np.array([[3, 30, 8]]), np.full((1, 3), 10.0),
+        np.array([[[x, 0, 0], [0.5, 0.5, 0.5], [0.5, 0.5, 0]]]),
+    )  # fmt: skip
+    for merged, n, ok in ((0.6, 10, False), (0.75, 5, True)):
+        whole = pgcgm_crystals.expanded(sites, decimals=None, projects=True, merged=merged)
+        assert int(whole.n_sites[0]) == n
+        assert model_of(data, FIXED, merged=merged).decode(sites).ok.tolist() == [ok]
+
+
 def test_one_bad_sample_does_not_stop_the_rest(sites, data):
     some = BaseSites(sites.space_group, sites.numbers, sites.lengths.copy(), sites.frac.copy())
     some.lengths[0, 0], some.lengths[1, 1], some.frac[2, 0, 0] = -1.0, 1e9, np.nan
@@ -251,7 +265,8 @@ def test_training_goes_on_bit_for_bit(variant, data, tmp_path, monkeypatch):
 
 
 def test_bad_settings_are_named():
-    for name, value in (("apart", -1), ("strength", "much"), ("most_sites", 2), ("decimals", -1)):
+    wrong = {"apart": -1, "strength": "much", "most_sites": 2, "decimals": -1, "merged": -1}
+    for name, value in wrong.items():
         with pytest.raises(InputError, match=name):
             FIXED.but(**{name: value})
 

@@ -1,0 +1,168 @@
+"""Train PGCGM, and measure what the chapter compares it with.
+
+    python experiments/pgcgm.py train VARIANT    weights and run.json
+    python experiments/pgcgm.py models           verdicts on trainings, three seeds of fixed
+    python experiments/pgcgm.py ablation         each loss of distances alone, three seeds
+    python experiments/pgcgm.py rungs            the same verdicts without learning
+    python experiments/pgcgm.py cubic            the three cubic groups, beside CubicGAN
+    python experiments/pgcgm.py rounding         what two decimals do to real crystals
+
+Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
+import numpy as np
+import record
+from record import CHECKPOINTS, Row, rounded
+
+import imd_helpers as imd
+from imd_helpers import baselines
+from imd_helpers.crystals.samples import Samples
+from imd_helpers.models import pgcgm_sites
+from imd_helpers.models.pgcgm import Pgcgm
+from imd_helpers.networks import fit
+
+PATH = CHECKPOINTS / "pgcgm" / "results.json"
+N_JUDGED, SEEDS = 1_000, (0, 1, 2)
+STEPS = 300  # of the ablation
+TRAINED = (("fixed", 0), ("paper", 0), ("fixed", 1), ("fixed", 2))
+ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
+    "penalty only": ("fixed", {"inter": False, "intra": False}),
+    "inter": ("fixed", {"intra": False}),
+    "intra": ("fixed", {"inter": False}),
+    "both": ("fixed", {}),
+    "paper": ("paper", {}),
+}
+CUBIC = (225, 216, 221)
+
+
+@cache
+def page() -> ModuleType:
+    """Functions of the chapter, and its crystals."""
+    return record.chapter("4_models/pgcgm", until="## Equation ↔ code")
+
+
+def train(variant: str) -> None:
+    """Weights and run.json of one variant."""
+    record.train(Pgcgm, variant)
+
+
+# ---- trained models
+
+
+def models() -> None:
+    """Verdicts on the committed weights, and on two more trainings of `fixed`."""
+    record.fill(PATH, ("variant", "seed"), TRAINED, of_training, under="models")
+
+
+def of_training(variant: str, seed: int) -> Row:
+    """One training: its samples, its cells with other places, its numbers decoded otherwise."""
+    if seed:
+        model, _ = record.train(Pgcgm, variant, seed=seed, progress=False)
+    else:
+        model = imd.models.load("pgcgm", variant=variant)
+    raw = model.raw(0, N_JUDGED, seed=seed)
+    other = page().elsewhere(raw, seed)
+    found = {"as made": page().verdict(model.decode(raw))}
+    for way in page().WAYS:
+        found[way] = page().verdict(page().decoded_as(raw, way))
+        found[f"{way}, sites anywhere"] = page().verdict(page().decoded_as(other, way))
+    return rounded({"samples": found, "places": places(model.decode(raw), seed)})
+
+
+def places(samples: Samples, seed: int) -> Row:
+    """How many valid crystals stay valid with each atom anywhere in the same cell."""
+    good = samples.valid()
+    good = good[np.flatnonzero(imd.judge.geometry_valid(good))]
+    left = imd.judge.geometry_valid(page().anywhere(good, seed)).sum() if len(good) else 0
+    return {"valid": len(good), "atoms anywhere": int(left)}
+
+
+# ---- losses
+
+
+def ablation() -> None:
+    """What each loss of distances is worth; briefly, equally, three seeds."""
+    jobs = [(arm, seed) for arm in ARMS for seed in SEEDS]
+    record.fill(PATH, ("arm", "seed"), jobs, of_arm, about={"steps": STEPS}, under="ablation")
+
+
+def of_arm(arm: str, seed: int) -> Row:
+    """One short training."""
+    variant, changes = ARMS[arm]
+    config = Pgcgm.recipe(variant, profile="full").but(**changes, steps=STEPS, seed=seed)
+    model = Pgcgm.from_data(page().train, config, seed=seed)
+    history = fit(model, config.train, progress=False)
+    if history.ema is not None:
+        model.generator.load_state_dict(history.ema.state_dict())
+    return rounded(page().verdict(model.sample(N_JUDGED, seed=seed)))
+
+
+# ---- without learning
+
+
+def rungs() -> None:
+    """The same verdicts for samplers that learn nothing."""
+
+    def of_rung(rung: str, seed: int) -> Row:
+        samples = page().RUNGS[rung](N_JUDGED, seed)
+        return rounded(page().verdict(samples) | {"places": places(samples, seed)})
+
+    jobs = [(rung, seed) for seed in SEEDS for rung in page().RUNGS]
+    record.fill(PATH, ("rung", "seed"), jobs, of_rung, under="rungs")
+
+
+def cubic() -> None:
+    """The three groups that CubicGAN knows as well, on the same judge."""
+    sources = ("PGCGM fixed", "PGCGM paper", "CubicGAN fixed", "CubicGAN paper", "ion exchange")
+    jobs = [(name, seed) for seed in SEEDS for name in sources]
+    record.fill(PATH, ("source", "seed"), jobs, of_cubic, under="cubic")
+
+
+def of_cubic(source: str, seed: int) -> Row:
+    """Samples of one source, judged."""
+    known = page().train[np.isin(page().train.space_group, CUBIC)]
+    name, _, variant = source.partition(" ")
+    if source == "ion exchange":
+        templates = baselines.Templates(page().crystals_of(known), known.space_group)
+        samples = baselines.IonExchange(templates).sample(N_JUDGED, seed=seed)
+    elif name == "CubicGAN":
+        model = imd.models.load("cubicgan", variant=variant)
+        samples = model.sample(N_JUDGED, seed=seed)
+    else:
+        model = imd.models.load("pgcgm", variant=variant)
+        samples = of_groups(model, known, seed)
+    return rounded(page().verdict(samples))
+
+
+def of_groups(model: Pgcgm, known: pgcgm_sites.BaseSites, seed: int) -> Samples:
+    """Samples of each cubic group, as many as its share of the training crystals."""
+    drawn = np.random.default_rng(seed).choice(known.space_group, size=N_JUDGED)
+    groups, sizes = np.unique(drawn, return_counts=True)
+    return Samples.cat([
+        model.sample(int(n), condition={"space_group": int(group)}, seed=seed)
+        for group, n in zip(groups, sizes, strict=True)
+    ])  # fmt: skip
+
+
+# ---- real crystals
+
+
+def rounding() -> None:
+    """Of all real crystals that were kept aside."""
+    sets = {"val": page().val, "test": page().test}
+    record.fill(
+        PATH, ("split",), [(name,) for name in sets],
+        lambda name: rounded({"n": len(sets[name]), **page().rounding(sets[name])}),
+        under="rounding",
+    )  # fmt: skip
+
+
+TASKS = (train, models, ablation, rungs, cubic, rounding)
+
+if __name__ == "__main__":
+    record.command(TASKS, __doc__)
