@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from pymatgen.analysis.structure_matcher import StructureMatcher
 
 import imd_helpers as imd
 from imd_helpers import datasets
@@ -115,7 +116,7 @@ def test_zeolite_errors(zeolites):
 
 def test_names():
     embedded = datasets.names(remote=False)
-    made = ["hydrides", "mg_mn_o"]
+    made = ["hydrides", "mg_mn_o", "v_o"]
     assert embedded == ["oqmd_icsd", "cubic_prototypes", *TABLES, "iza_zeolites", *made]
     everything = imd.datasets.names()
     assert everything[: len(embedded)] == embedded
@@ -161,6 +162,32 @@ def test_hydrides_hold_hydrogen_and_one_metal():
     assert list(data.table["formula"]) == data.crystals.formulas()
     assert data.table[["formation_energy", "disagreement"]].notna().all(axis=None)
     assert imd.judge.geometry_valid(data.crystals).all()
+
+
+def test_vanadium_oxides_hold_both_elements_and_differ():
+    data = datasets.load("v_o")
+    counts = data.crystals.counts()
+    assert (counts[:, [8, 23]] >= 1).all()
+    assert (counts[:, [8, 23]].sum(1) == data.crystals.n_sites).all()
+    assert data.crystals.n_sites.max() <= 20
+    assert imd.judge.geometry_valid(data.crystals).all()
+    assert imd.judge.unique(data.crystals).all()
+
+
+def test_eight_real_vanadium_oxides_are_among_the_made_ones():
+    """The card says so, and that a training crystal is one of them each time."""
+    made, real = datasets.load("v_o"), datasets.load("oqmd_icsd").select(elements=["V", "O"])
+    real = real[(real.table["n_elements"] == 2).to_numpy()]
+    matcher, structures = StructureMatcher(), made.structures()
+    formulas = made.table["formula"].to_numpy()
+    train = (made.table["split"] == "train").to_numpy()
+    again = [
+        [k for k in np.flatnonzero(formulas == formula) if matcher.fit(one, structures[k])]
+        for one, formula in zip(real.structures(), real.table["formula"], strict=True)
+    ]
+    assert len(real) == 28
+    assert sum(map(bool, again)) == 8
+    assert all(train[rows].any() for rows in again if rows)
 
 
 def test_filled_oxides_fit_the_matrix_and_are_no_real_crystal():
