@@ -192,7 +192,7 @@ class IMatGen(Gan):
     def real(self) -> tuple[Tensor, Tensor]:
         """Grids (batch, numbers) of training crystals, and (batch,) whether they are stable."""
         rows = torch.randint(len(self.stable), (self.config.batch,), device=self.device)
-        some = self.known[rows.cpu().numpy()] if rows.device.type == "cpu" else self.known[rows]
+        some = self.known[rows]
         if self.config.moved:
             some = moved(some)
         return self.config.voxels().encode_all(some).tensor, self.stable[rows]
