@@ -6,9 +6,15 @@ pictures, in which a classifier tells stable crystals from others. New crystals 
 those of the training set, or on the way between two of them.
 
 Source: Noh et al., Inverse design of solid-state materials via a continuous representation, Matter
-1 (2019) 1370. Its own code is lost; sizes and rates are those of the port nd-02110114/imatgen at
-6ed113f. As published the parts learn one after the other; here all learn in each iteration, the
-variational one from the codes of that moment, without a gradient to the parts that wrote them.
+1 (2019) 1370. The archive of its code is missing; sizes are those of the port nd-02110114/imatgen
+at 6ed113f. What differs here:
+
+- Published, the parts learn one after the other. Here all learn in each iteration, the variational
+  one from the codes of that moment, without a gradient to the parts that wrote them.
+- One rate and one batch for all: those of the autoencoder of the sites, 3e-4 and 24. The port has
+  1e-4 and 32 for cells, 1e-4 and 64 for codes.
+- Errors are relative to drawing nothing. The classifier's loss has the factor 1; in the port 0.
+- In both variants places are read between the voxels, and the real oxides are held out.
 """
 
 from __future__ import annotations
