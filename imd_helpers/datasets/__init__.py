@@ -47,6 +47,7 @@ _EMBEDDED: dict[str, Callable[[], Any]] = {
     "iza_zeolites": load_zeolites,
     "hydrides": partial(load_substituted, "hydrides", "mg_h", "ti_h", "pd_h", "ni_h"),
     "mg_mn_o": partial(load_substituted, "mg_mn_o"),
+    "v_o": partial(load_substituted, "v_o"),
 }
 
 

@@ -133,9 +133,9 @@ def count_hydrides() -> dict[str, int]:
     }
 
 
-def count_mg_mn_o() -> dict[str, int]:
-    data = datasets.load("mg_mn_o")
-    table, tried = data.table, np.load(DATA / "mg_mn_o" / "mg_mn_o.npz")
+def count_filled(name: str) -> dict[str, int]:
+    data = datasets.load(name)
+    table, tried = data.table, np.load(DATA / name / f"{name}.npz")
     real = datasets.load("oqmd_icsd").table["formula"]
     return {
         "rows": len(table),
@@ -174,8 +174,8 @@ def counted(name: str) -> dict[str, int]:
         return count_cubic_prototypes()
     if name == "hydrides":
         return count_hydrides()
-    if name == "mg_mn_o":
-        return count_mg_mn_o()
+    if name in {"mg_mn_o", "v_o"}:
+        return count_filled(name)
     return count_zeolites() if name == "iza_zeolites" else count_formulas(name)
 
 

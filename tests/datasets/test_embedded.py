@@ -115,7 +115,7 @@ def test_zeolite_errors(zeolites):
 
 def test_names():
     embedded = datasets.names(remote=False)
-    made = ["hydrides", "mg_mn_o"]
+    made = ["hydrides", "mg_mn_o", "v_o"]
     assert embedded == ["oqmd_icsd", "cubic_prototypes", *TABLES, "iza_zeolites", *made]
     everything = imd.datasets.names()
     assert everything[: len(embedded)] == embedded
@@ -161,6 +161,28 @@ def test_hydrides_hold_hydrogen_and_one_metal():
     assert list(data.table["formula"]) == data.crystals.formulas()
     assert data.table[["formation_energy", "disagreement"]].notna().all(axis=None)
     assert imd.judge.geometry_valid(data.crystals).all()
+
+
+def test_vanadium_oxides_hold_both_elements_and_differ():
+    """Unique is counted from the lowest energy up; the matcher is not transitive."""
+    data = datasets.load("v_o")
+    raw = np.load(data_path("v_o", "v_o.npz"))
+    lowest_first = np.argsort(raw["formation_energy"][raw["kept"], 0], kind="stable")
+    counts = data.crystals.counts()
+    assert (counts[:, [8, 23]] >= 1).all()
+    assert (counts[:, [8, 23]].sum(1) == data.crystals.n_sites).all()
+    assert data.crystals.n_sites.max() <= 20
+    assert imd.judge.geometry_valid(data.crystals).all()
+    assert imd.judge.unique(data.crystals[lowest_first]).all()
+
+
+def test_eight_real_vanadium_oxides_are_among_the_made_ones():
+    """The card says so, and that each is the like of a training crystal."""
+    real = datasets.load("oqmd_icsd").select(elements=["V", "O"], nelements=2).crystals
+    assert len(real) == 28
+    for split in (None, "train"):
+        made = datasets.load("v_o", split=split).crystals
+        assert (~imd.judge.novel(real, made)).sum() == 8
 
 
 def test_filled_oxides_fit_the_matrix_and_are_no_real_crystal():

@@ -1,0 +1,155 @@
+"""Networks of iMatGen: autoencoders of grids, and a variational one over their codes.
+
+Sizes: the port nd-02110114/imatgen at 6ed113f and, for the grids of sites, the code of Long et al.
+(TengLong1993/CCDCGAN-for-single-system at cec17bd), who took the descriptor over.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from ..networks import layers
+from ..runtime import InputError
+
+SMALLEST = 4  # points along each edge of the innermost grid
+LOW, HIGH = 0.5, 0.5001  # the published re-mapping keeps what lies between
+
+
+def sharpen(y: Tensor) -> Tensor:
+    """The published output, min(10^4 (clip(y, 0.5, 0.5001) - 0.5), 1), of any shape.
+
+    It has a slope only where 0.5 < y < 0.5001: everywhere else it is 0 or 1, and a loss of it says
+    nothing to the network.
+
+    Source: `ae` of the code of Long et al.; the same lines in the port of iMatGen.
+    """
+    return ((y.clip(LOW, HIGH) - LOW) * 1e4).clip(max=1.0)
+
+
+class Sharpened(nn.Module):
+    """A sigmoid and the published re-mapping behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Numbers of any shape to numbers in [0, 1]."""
+        return sharpen(x.sigmoid())
+
+
+def halvings(points: int) -> int:
+    """How many times a grid's edge is halved until 4 points are left.
+
+    Raises:
+        InputError: not 8, 16, 32, ... points.
+    """
+    times = int(math.log2(max(points, 1) / SMALLEST)) if points >= SMALLEST else 0
+    if times < 1 or SMALLEST * 2**times != points:
+        raise InputError(
+            f"a grid of {points} points along each edge: the edge is halved until {SMALLEST} "
+            "points are left, so take 8, 16, 32 or 64"
+        )
+    return times
+
+
+def grid_encoder(points: int, width: int, code: int, *, periodic: bool) -> nn.Sequential:
+    """(batch, 1, points^3) to codes (batch, code) between -1 and 1.
+
+    Args:
+        points: along each edge: 8, 16, 32 or 64.
+        width: channels of each layer.
+        code: numbers of the code.
+        periodic: the grid repeats, so that what leaves on one side comes in on the other.
+    """
+    mode, parts = "circular" if periodic else "zeros", []
+    for k in range(halvings(points)):
+        parts += [nn.Conv3d(width if k else 1, width, 4, 2, 1, padding_mode=mode)]
+        parts += [nn.LeakyReLU(0.2)]
+    return nn.Sequential(*parts, nn.Conv3d(width, code, SMALLEST), nn.Flatten(), nn.Tanh())
+
+
+def grid_decoder(
+    points: int, width: int, code: int, *, periodic: bool, last: nn.Module | None = None
+) -> nn.Sequential:
+    """Codes (batch, code) to (batch, 1, points^3); the mirror of `grid_encoder`.
+
+    Args:
+        points: see there, as the next three.
+        width: see there.
+        code: see there.
+        periodic: see there.
+        last: what follows the last layer.
+    """
+    parts = [nn.Unflatten(1, (code, 1, 1, 1)), nn.ConvTranspose3d(code, width, SMALLEST)]
+    times = halvings(points)
+    for k in range(times):
+        exits = width if k < times - 1 else 1
+        around = [nn.CircularPad3d(1)] if periodic else []
+        grow = nn.ConvTranspose3d(width, exits, 4, stride=2, padding=3 if periodic else 1)
+        parts += [nn.LeakyReLU(0.2), *around, grow]
+    return nn.Sequential(*parts, *([last] if last else []))
+
+
+class CodeEncoder(nn.Module):
+    """(batch, rows, row) codes to mean and logarithm of the variance, (batch, latent) each."""
+
+    def __init__(self, rows: int, row: int, latent: int, channels: Callable[[int], int]) -> None:
+        super().__init__()
+        wide, narrow = channels(100), channels(50)
+        parts: list[nn.Module] = []
+        for k in range(3):  # 200 -> 100 -> 50 -> 25
+            parts += [nn.Conv1d(wide if k else rows, wide, 4, 2, 1), nn.LeakyReLU(0.2)]
+        parts += [nn.Conv1d(wide, narrow, 1), nn.LeakyReLU(0.2), nn.Flatten()]
+        self.body = nn.Sequential(*parts)
+        self.mean = nn.Linear(narrow * (row // 8), latent)
+        self.log_variance = nn.Linear(narrow * (row // 8), latent)
+
+    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance."""
+        features = self.body(codes)
+        return self.mean(features), self.log_variance(features)
+
+
+def code_decoder(rows: int, row: int, latent: int, channels: Callable[[int], int]) -> nn.Sequential:
+    """(batch, latent) to (batch, rows, row) between -1 and 1; the mirror of `CodeEncoder`."""
+    wide, narrow, short = channels(100), channels(50), row // 8
+    parts: list[nn.Module] = [
+        nn.Linear(latent, narrow * short),
+        nn.LeakyReLU(0.2),
+        nn.Unflatten(1, (narrow, short)),
+        nn.Conv1d(narrow, wide, 1),
+    ]
+    for k in range(3):
+        exits = wide if k < 2 else rows
+        parts += [nn.LeakyReLU(0.2), nn.ConvTranspose1d(wide, exits, 4, 2, 1)]
+    return nn.Sequential(*parts, nn.Tanh())
+
+
+def stability_classifier(latent: int, width: int) -> nn.Sequential:
+    """(batch, latent) to one logit: is the formation energy low enough?"""
+    return layers.mlp([latent, width, 1], activation=nn.Tanh())
+
+
+def slerp(one: Tensor, two: Tensor, share: Tensor) -> Tensor:
+    """Spherical interpolation, sin((1 - t) w) / sin w one + sin(t w) / sin w two.
+
+    Where both directions agree it is the straight line.
+
+    Args:
+        one: (batch, latent).
+        two: (batch, latent).
+        share: (batch,) t, from 0, which gives the first, to 1, which gives the second.
+
+    Returns:
+        (batch, latent).
+
+    Source: Shoemake, SIGGRAPH 1985; used between crystals by Noh et al., Matter 1 (2019) 1370.
+    """
+    cosine = torch.cosine_similarity(one, two, dim=-1).clamp(-1.0, 1.0)
+    angle = cosine.arccos()[:, None]  # (batch, 1)
+    t, near = share[:, None], angle.sin().abs() < 1e-4
+    sine = torch.where(near, torch.ones_like(angle), angle.sin())
+    first = torch.where(near, 1 - t, ((1 - t) * angle).sin() / sine)
+    second = torch.where(near, t, (t * angle).sin() / sine)
+    return first * one + second * two
