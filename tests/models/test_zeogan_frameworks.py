@@ -111,10 +111,10 @@ def test_bad_grids_fail_alone(zeolites):
     """Empty, not finite, too many peaks: each with its reason; the good one is as it was."""
     crystal = batch_of(zeolites["SOD"])
     good = grids_of(crystal)
-    rng = torch.Generator().manual_seed(0)
-    noise = torch.rand(good.shape, generator=rng, dtype=good.dtype)
-    grids = torch.cat([good, 0 * good, torch.full_like(good, torch.nan), noise])
-    made = zf.frameworks(grids, crystal.lattice.expand(4, -1, -1))
+    dense = CrystalBatch(0.75 * crystal.lattice, crystal.frac, crystal.numbers)
+    grids = torch.cat([good, 0 * good, torch.full_like(good, torch.nan), grids_of(dense)])
+    cells = torch.cat([crystal.lattice.expand(3, -1, -1), dense.lattice])
+    made = zf.frameworks(grids, cells)
     assert made.samples.ok.tolist() == [True, False, False, False]
     assert "no peak" in made.samples.reasons[1]
     assert "NaN" in made.samples.reasons[2]
