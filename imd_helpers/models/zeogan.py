@@ -259,6 +259,8 @@ def heats(scaled: Tensor, *, temperature: float = 298.0) -> Tensor:
 def target_loss(heat: Tensor, low: float, high: float) -> Tensor:
     """Mean square of how far ``ln`` of (batch,) heats, kJ/mol, is outside of ln low to ln high.
 
+    A heat of nothing or less counts as 0.001 kJ/mol, and has no slope.
+
     Source: Kim, Lee & Kim (2020), the user's target; its smooth square is the plain one here.
     """
     found = heat.clamp(min=1e-3).log()

@@ -101,6 +101,11 @@ def test_the_target_pulls_from_both_sides():
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     loss.backward()
     assert heat.grad.sign().tolist() == [-1.0, 0.0, 0.0, 0.0, 1.0]
+    none = torch.tensor([-24.0], requires_grad=True)
+    found = zeogan.target_loss(none, 18.0, 22.0)
+    found.backward()
+    assert found.item() == pytest.approx(math.log(18 / 1e-3) ** 2, rel=1e-5)
+    assert none.grad.tolist() == [0.0]
 
 
 # ---- data
