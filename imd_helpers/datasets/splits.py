@@ -31,6 +31,11 @@ def split_of(formula: str) -> str:
     Raises:
         InputError: not a formula.
     """
-    digest = hashlib.sha256(f"{_SALT} {formula_key(formula)}".encode()).digest()
+    return split_of_name(formula_key(formula))
+
+
+def split_of_name(name: str) -> str:
+    """The same for a name of another kind, such as the code of a zeolite's framework type."""
+    digest = hashlib.sha256(f"{_SALT} {name}".encode()).digest()
     tenth = int.from_bytes(digest[:8], "big") * 10 >> 64
     return SPLITS[max(0, tenth - 7)]

@@ -1,0 +1,268 @@
+"""ZeoGAN: zeolites as grids of energy, oxygen and silicon, made for a heat of adsorption.
+
+Source: Kim, Lee & Kim, Inverse design of porous materials using artificial neural networks,
+Sci. Adv. 6 (2020) eaax9324, and its code Sangwon91/ZeoGAN at commit 94b1fab. Where `FIXED` differs,
+a switch of `ZeoConfig` says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .. import datasets
+from ..crystals import CrystalBatch
+from ..crystals.samples import Samples
+from ..datasets.splits import split_of_name
+from ..descriptors.methane_grid import ENERGY_RANGE, GAS_CONSTANT, MethaneGrid
+from ..networks import TrainConfig, losses
+from ..runtime import InputError, number, settle, whole
+from .gan import Condition, Gan, GanConfig
+from .zeogan_frameworks import frameworks
+from .zeogan_networks import COARSE, Critic, Generator
+
+LONGEST = 150.0  # Å, the length that is written as 1
+TEMPERATURES = (298.0, 0.06, 0.06)  # of the Boltzmann statistics: K, and of the densities
+CELL_CRITIC, CELL_GENERATOR = 1.0, 0.1  # factors of the cross-entropies of the lengths
+TARGET_WEIGHT = 100.0  # of the user's target
+TINY = 1e-6
+
+
+@dataclass(frozen=True)
+class ZeoConfig(GanConfig):
+    """Architecture and training; the defaults are the published code."""
+
+    points: int = 32  # along each edge of the grids: 4 times a power of two
+    latent: int = 1024
+    batch: int = 32
+    data: str = "iza_zeolites"
+    longest: float = 25.0  # Å, of the cells that are learnt from
+    input_dropout: float = 0.5  # of the critic
+    periodic_generator: bool = False  # its transposed convolutions repeat, as the critic's do
+    one_axis_order: bool = False  # whole turns of the axes only; else all six orders
+    low: float = 0.0  # kJ/mol, least heat of adsorption that is asked for
+    high: float = 0.0  # kJ/mol, most; both zero: nothing is asked for
+    train: TrainConfig = dataclasses.field(
+        default_factory=lambda: TrainConfig(
+            steps=30_000, lr_generator=1e-4, lr_critic=1e-4, critic_steps=5
+        )
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        settle(self, whole, "points", least=2 * COARSE)
+        settle(self, number, "longest", above=0, most=LONGEST)
+        settle(self, number, "low", "high", least=0)
+        if self.points != COARSE << self.doublings:
+            raise InputError(
+                f"points={self.points}: the grid doubles from {COARSE} points, so give 8, 16, 32 "
+                "or 64"
+            )
+        if self.low > self.high or (self.high > 0) != (self.low > 0):
+            raise InputError(
+                f"low={self.low}, high={self.high}: a target is two heats in kJ/mol, such as "
+                "low=18 and high=22, or both 0 for none"
+            )
+
+    @property
+    def doublings(self) -> int:
+        """How often the number of points doubles from 4."""
+        return max(1, int(math.log2(self.points / COARSE)))
+
+
+PAPER = ZeoConfig(one_axis_order=True)
+FIXED = ZeoConfig(
+    periodic_generator=True,
+    input_dropout=0.0,
+    train=TrainConfig(steps=3_000, critic_steps=3, lr_generator=4e-4, lr_critic=4e-4, ema=0.99),
+)
+
+SMALL = {"points": 16, "width": 1 / 8, "latent": 64, "batch": 8, "longest": 15.0}
+SMOKE = {**SMALL, "steps": 4, "critic_steps": 2, "log_every": 2, "save_every": 4}
+
+
+class ZeoGan(Gan):
+    """Generator and critic of orthogonal SiO2 frameworks."""
+
+    name, format = "zeogan", "imd-zeogan-1"
+    Config = ZeoConfig
+    VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
+    PROFILES: ClassVar = {
+        "": {
+            "smoke": SMOKE,
+            "colab": {**SMALL, "steps": 300},
+            "full": {**SMALL, "width": 1 / 4, "log_every": 50},
+        },
+    }
+    PIECE = 64
+    HALF = True
+
+    def build(self) -> dict[str, nn.Module]:
+        """Generator and critic."""
+        return {"generator": Generator(self.config), "critic": Critic(self.config)}
+
+    # ---- data
+
+    @classmethod
+    def read(cls, config: ZeoConfig, split: str | None = "train") -> CrystalBatch:
+        """Orthogonal frameworks of one split by code, with edges up to ``longest``."""
+        table = datasets.load(config.data)
+        codes = table.table["code"][table.is_exact_sio2]
+        codes = [code for code in codes if split is None or split_of_name(code) == split]
+        found = table.structures(codes).values()
+        right = [one for one in found if one.lattice.is_orthogonal]
+        fits = [one for one in right if max(one.lattice.abc) <= config.longest]
+        return CrystalBatch.from_structures(fits)
+
+    def prepare(self, data: CrystalBatch, *, seed: int = 0) -> None:
+        """(n, 3, points, points, points) grids, and (n, 3) lengths in [0, 1]."""
+        self.grids = MethaneGrid(points=self.config.points).encode(data).float().to(self.device)
+        self.lengths = (data.lattice.norm(dim=2) / LONGEST).float().to(self.device)
+
+    # ---- training
+
+    def real(self) -> tuple[Tensor, None]:
+        """(batch, 3, points, points, points) grids, rolled and with other axes first."""
+        return self.batch_of_data()[0], None
+
+    def batch_of_data(self) -> tuple[Tensor, Tensor]:
+        """Augmented grids and their lengths (batch, 3)."""
+        rows = torch.randint(len(self.grids), (self.config.batch,), device=self.device)
+        pairs = [
+            augmented(self.grids[r], self.lengths[r], turns_only=self.config.one_axis_order)
+            for r in rows.tolist()
+        ]
+        grids, lengths = zip(*pairs, strict=True)
+        return torch.stack(grids), torch.stack(lengths)
+
+    def noise(self, n: int) -> Tensor:
+        """(n, latent) of N(0, 1)."""
+        return torch.randn(n, self.config.latent, device=self.device)
+
+    def fake(self, condition: Tensor | None = None) -> Tensor:
+        """(batch, 3, points, points, points), with gradients."""
+        return self.generator(self.noise(self.config.batch))[0]
+
+    def critic_terms(self) -> dict[str, Tensor]:
+        """Wasserstein loss, penalty, and how well the lengths are read from real grids."""
+        for network in self.networks.values():
+            network.train()
+        real, lengths = self.batch_of_data()
+        with torch.no_grad():
+            fake = self.fake()
+        wasserstein = losses.critic_loss(self.critic(real), self.critic(fake))
+        penalty = losses.gradient_penalty(self.critic, real, fake, mixing=self.mixing)
+        cell = functional.binary_cross_entropy_with_logits(self.critic.lengths(real), lengths)
+        loss = wasserstein + self.penalty * penalty + CELL_CRITIC * cell
+        return {"loss": loss, "distance": -wasserstein, "penalty": penalty, "cell": cell}
+
+    def generator_terms(self) -> dict[str, Tensor]:
+        """Score, lengths that fit the grid, the statistics of real grids, and the target."""
+        grids, lengths = self.generator(self.noise(self.config.batch))
+        real, _ = self.real()
+        score = losses.generator_loss(self.critic(grids))
+        seen = torch.sigmoid(self.critic.lengths(grids))
+        cell = functional.binary_cross_entropy(lengths, seen.clamp(TINY, 1 - TINY))
+        matching = statistics_loss(real, grids)
+        loss = score + CELL_GENERATOR * cell + matching
+        terms = {"loss": loss, "cell": cell, "matching": matching}
+        if self.config.high:
+            heat = heats(grids[:, 0])
+            terms["target"] = target_loss(heat, self.config.low, self.config.high)
+            terms["loss"] = loss + TARGET_WEIGHT * terms["target"]
+            terms["heat"] = heat.mean()
+        return terms
+
+    # ---- sampling
+
+    def draw(self, n: int, condition: Condition) -> tuple[Tensor, Tensor]:
+        """(n, 3, points, points, points) grids, and (n, 3) lengths in Å."""
+        grids, lengths = self.generator(self.noise(n))
+        return grids, LONGEST * lengths
+
+    def decode(self, raw: tuple[Tensor, Tensor]) -> Samples:
+        """Frameworks after the clean-up; heats of adsorption of the grids stay beside them."""
+        grids, lengths = raw
+        made = frameworks(grids, torch.diag_embed(lengths.double()))
+        heat = heats(grids[:, 0].double()).cpu().numpy()
+        return dataclasses.replace(made.samples, asked={"heat": heat})
+
+
+def augmented(grids: Tensor, lengths: Tensor, *, turns_only: bool) -> tuple[Tensor, Tensor]:
+    """The same framework with another origin and another order of the axes, at random.
+
+    Args:
+        grids: (3, n, n, n).
+        lengths: (3,).
+        turns_only: the three cyclic orders of the axes, as published, instead of all six.
+    """
+    n = grids.shape[-1]
+    shift = torch.randint(n, (3,)).tolist()
+    first = int(torch.randint(3, (1,)))
+    order = [first, (first + 1) % 3, (first + 2) % 3]
+    if not turns_only and torch.rand(1) < 0.5:
+        order.reverse()
+    rolled = torch.roll(grids, shift, (1, 2, 3))
+    return rolled.permute(0, *(1 + axis for axis in order)), lengths[order]
+
+
+# ---- statistics of Boltzmann
+
+
+def in_kelvin(scaled: Tensor) -> Tensor:
+    """Energies in K of values from 1 to 0, as `scale_energy` writes them."""
+    low, high = ENERGY_RANGE
+    return low + (1 - scaled) * (high - low)
+
+
+def free_energies(values: Tensor, temperature: float) -> Tensor:
+    """(batch,) ``ln < exp(-x / T) >`` over the points of (batch, n, n, n) grids x."""
+    flat = values.flatten(1)
+    return torch.logsumexp(-flat / temperature, dim=1) - math.log(flat.shape[1])
+
+
+def statistics_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Differences of means and of deviations of ``ln < exp(-x / T) >`` over two batches.
+
+    Summed over the energy, O and Si of (batch, 3, n, n, n) grids.
+
+    Source: Kim, Lee & Kim (2020), from its code.
+    """
+    total = real.new_zeros(())
+    for channel, temperature in enumerate(TEMPERATURES):
+        both = []
+        for grids in (real, fake):
+            values = in_kelvin(grids[:, 0]) if channel == 0 else grids[:, channel]
+            both.append(free_energies(values, temperature))
+        ours, theirs = both
+        spread = ours.std(correction=0) - theirs.std(correction=0)
+        total = total + (ours.mean() - theirs.mean()).abs() + spread.abs()
+    return total
+
+
+def heats(scaled: Tensor, *, temperature: float = 298.0) -> Tensor:
+    """(batch,) heats of adsorption, kJ/mol, of (batch, n, n, n) energies from 1 to 0.
+
+    `descriptors.methane_grid.heat_of_adsorption` of each, with gradients.
+    """
+    energy = in_kelvin(scaled).flatten(1)
+    weight = torch.softmax(-energy / temperature, dim=1)
+    return (temperature - (energy * weight).sum(1)) * GAS_CONSTANT
+
+
+def target_loss(heat: Tensor, low: float, high: float) -> Tensor:
+    """Mean square of how far ``ln`` of (batch,) heats, kJ/mol, is outside of ln low to ln high.
+
+    A heat of nothing or less counts as 0.001 kJ/mol, and has no slope.
+
+    Source: Kim, Lee & Kim (2020), the user's target; its smooth square is the plain one here.
+    """
+    found = heat.clamp(min=1e-3).log()
+    outside = (math.log(low) - found).clamp(min=0) + (found - math.log(high)).clamp(min=0)
+    return outside.square().mean()

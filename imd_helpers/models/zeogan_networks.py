@@ -1,0 +1,126 @@
+"""ZeoGAN's networks: grids that repeat like the crystal, and the cell's lengths beside them.
+
+Source: Kim, Lee & Kim, Sci. Adv. 6 (2020) eaax9324, and its code Sangwon91/ZeoGAN at 94b1fab.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+if TYPE_CHECKING:
+    from .zeogan import ZeoConfig
+
+KERNEL = 5
+COARSE = 4  # points along an edge where the generator begins
+CHANNELS = 3  # energy, O, Si
+AXES = 3
+
+
+class PeriodicConv(nn.Conv3d):
+    """A convolution of 5 x 5 x 5 on a grid that repeats: a roll before is a roll behind it.
+
+    With a stride s that holds for rolls by multiples of s points.
+    """
+
+    def __init__(self, into: int, out: int, *, stride: int = 1) -> None:
+        half = KERNEL // 2
+        super().__init__(into, out, KERNEL, stride, half, padding_mode="circular")
+
+
+class PeriodicConvTranspose(nn.ConvTranspose3d):
+    """The transpose of `PeriodicConv`, to ``stride`` times as many points, which repeat as well.
+
+    What reaches over the border of the grid is added on the other side. The published generator
+    pads with zeros here, so that its grids know where the border of the cell is.
+    """
+
+    def __init__(self, into: int, out: int, *, stride: int = 2, periodic: bool = True) -> None:
+        half = KERNEL // 2
+        super().__init__(into, out, KERNEL, stride, half, stride - 1, bias=False)
+        self.periodic = periodic
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, into, n, n, n) to (batch, out, stride n, stride n, stride n)."""
+        if not self.periodic:
+            return super().forward(x)
+        step = self.stride[0]
+        wide = functional.pad(x, (2,) * 6, mode="circular")  # 5 points reach over 2 at most
+        full = functional.conv_transpose3d(wide, self.weight, None, step, KERNEL // 2, step - 1)
+        start, size = 2 * step, step * x.shape[-1]
+        return full[(..., *[slice(start, start + size)] * AXES)]
+
+
+class Generator(nn.Module):
+    """Noise to three grids in [0, 1], and three lengths in [0, 1]."""
+
+    def __init__(self, config: ZeoConfig) -> None:
+        super().__init__()
+        doublings = config.doublings
+        c = [config.channels(256 >> k) for k in range(doublings + 1)]
+        self.first = nn.Linear(config.latent, c[0] * COARSE**3, bias=False)
+        self.norm = nn.BatchNorm3d(c[0])
+        periodic = {"periodic": config.periodic_generator}
+        blocks: list[nn.Module] = []
+        for a, b in itertools.pairwise(c):
+            blocks += [PeriodicConvTranspose(a, b, **periodic), nn.BatchNorm3d(b), nn.ReLU()]
+        self.grow = nn.Sequential(*blocks)
+        self.last = PeriodicConvTranspose(c[-1], CHANNELS, stride=1, **periodic)
+        self.offset = nn.Parameter(torch.zeros(CHANNELS, 1, 1, 1))
+        hidden = config.channels(512)
+        dense = nn.Linear(c[0] * COARSE**3, hidden, bias=False)
+        self.cell = nn.Sequential(
+            dense, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, AXES), nn.Sigmoid()
+        )
+        normal(self)
+
+    def forward(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, latent) to (batch, 3, n, n, n) and (batch, 3)."""
+        x = self.first(noise).view(len(noise), -1, *[COARSE] * AXES)
+        x = torch.relu(self.norm(x))
+        return torch.sigmoid(self.last(self.grow(x)) + self.offset), self.cell(x.flatten(1))
+
+
+class Critic(nn.Module):
+    """Three grids to a score, and to the lengths of the cell that they seem to be of."""
+
+    def __init__(self, config: ZeoConfig) -> None:
+        super().__init__()
+        c = [config.channels(32 << k) for k in range(config.doublings + 1)]
+        self.dropout = nn.Dropout(config.input_dropout)
+        layers: list[nn.Module] = [PeriodicConv(CHANNELS, c[0]), nn.LeakyReLU(0.2)]
+        for a, b in itertools.pairwise(c):
+            norm = nn.GroupNorm(1, b)  # over channels and points, with a factor a channel
+            layers += [PeriodicConv(a, b, stride=2), norm, nn.LeakyReLU(0.2)]
+        self.features = nn.Sequential(*layers)
+        width, hidden = c[-1] * COARSE**3, config.channels(512)
+        self.score = nn.Linear(width, 1)
+        self.cell = nn.Sequential(
+            nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, AXES)
+        )
+        normal(self)
+
+    def read(self, grids: Tensor) -> Tensor:
+        """(batch, 3, n, n, n) to (batch, features)."""
+        return self.features(self.dropout(grids)).flatten(1)
+
+    def forward(self, grids: Tensor) -> Tensor:
+        """(batch, 3, n, n, n) to (batch, 1) scores."""
+        return self.score(self.read(grids))
+
+    def lengths(self, grids: Tensor) -> Tensor:
+        """(batch, 3, n, n, n) to logits (batch, 3) of lengths in [0, 1]."""
+        return self.cell(self.read(grids))
+
+
+def normal(network: nn.Module) -> None:
+    """Weights of N(0, 0.02) and biases of zero, as published."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv3d | nn.ConvTranspose3d):
+            nn.init.normal_(layer.weight, std=0.02)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

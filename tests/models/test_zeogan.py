@@ -1,0 +1,176 @@
+"""ZeoGAN: networks that know no border, statistics and heats by loops, training, failures."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import imd_helpers as imd
+from imd_helpers.crystals import CrystalBatch
+from imd_helpers.datasets.splits import split_of_name
+from imd_helpers.descriptors.methane_grid import MethaneGrid, heat_of_adsorption, scale_energy
+from imd_helpers.models import zeogan
+from imd_helpers.models.zeogan import PAPER, ZeoConfig, ZeoGan
+from imd_helpers.models.zeogan_networks import Critic, Generator, PeriodicConvTranspose
+from imd_helpers.runtime import InputError
+
+GRID = MethaneGrid(points=16)
+
+
+@pytest.fixture(scope="module")
+def frameworks():
+    return imd.datasets.load("iza_zeolites").structures(["ACO", "GIS", "SOD"])
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("zeogan")
+    return *ZeoGan.train(folder=folder, progress=False), folder
+
+
+# ---- networks
+
+
+def test_published_sizes():
+    """32^3 grids of 44 million weights, as counted in the published code."""
+    with torch.device("meta"):
+        networks = Generator(PAPER), Critic(PAPER)
+    total = sum(p.numel() for network in networks for p in network.parameters())
+    assert round(total / 1e6) == 44
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_roll_of_the_input_rolls_the_output(stride):
+    torch.manual_seed(0)
+    layer = PeriodicConvTranspose(2, 3, stride=stride)
+    x = torch.randn(1, 2, 4, 4, 4)
+    rolled = layer(torch.roll(x, (1, 2, 3), (2, 3, 4)))
+    steps = tuple(stride * step for step in (1, 2, 3))
+    assert torch.allclose(rolled, torch.roll(layer(x), steps, (2, 3, 4)), atol=1e-6)
+    bordered = PeriodicConvTranspose(2, 3, stride=stride, periodic=False)
+    bordered.load_state_dict(layer.state_dict())
+    assert bordered(x).shape == rolled.shape
+    assert not torch.allclose(bordered(x), layer(x), atol=1e-3)
+    wide = torch.randn(1, 2, 8, 8, 8)
+    inside = (..., *[slice(2 * stride, 6 * stride)] * 3)
+    assert torch.allclose(bordered(wide)[inside], layer(wide)[inside], atol=1e-6)
+
+
+def test_the_critics_features_know_no_origin():
+    """A roll by the product of its strides moves features and leaves their sum."""
+    config = ZeoGan.recipe(profile="smoke")
+    critic = Critic(config).eval()
+    x = torch.rand(1, 3, 16, 16, 16)
+    rolled = torch.roll(x, (4, 8, 12), (2, 3, 4))
+    a, b = critic.features(x), critic.features(rolled)
+    assert torch.allclose(torch.roll(a, (1, 2, 3), (2, 3, 4)), b, atol=1e-4)
+
+
+# ---- statistics and heats
+
+
+def test_the_heat_is_that_of_the_descriptor(frameworks):
+    energy = np.stack([GRID.energy(one) for one in frameworks.values()])
+    scaled = torch.as_tensor(np.stack([scale_energy(one) for one in energy]))
+    found = zeogan.heats(scaled.double())
+    expected = [heat_of_adsorption(one) for one in energy]
+    assert found.tolist() == pytest.approx(expected, abs=2e-3)
+
+
+def test_statistics_by_plain_sums(frameworks):
+    batch = CrystalBatch.from_structures(list(frameworks.values()))
+    grids = GRID.encode(batch).double()
+    other = 0.9 * grids.flip(0)[:2]
+    total = 0.0
+    for channel, temperature in enumerate((298.0, 0.06, 0.06)):
+        stats = []
+        for some in (grids, other):
+            x = some[:, channel].numpy()
+            x = 5000.0 - 9000.0 * x if channel == 0 else x
+            stats.append(np.log(np.exp(-x / temperature).mean((1, 2, 3))))
+        total += abs(stats[0].mean() - stats[1].mean()) + abs(stats[0].std() - stats[1].std())
+    assert zeogan.statistics_loss(grids, other).item() == pytest.approx(total, rel=1e-5)
+    assert zeogan.statistics_loss(grids, grids.flip(0)).item() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_target_pulls_from_both_sides():
+    heat = torch.tensor([10.0, 18.0, 20.0, 22.0, 40.0], requires_grad=True)
+    loss = zeogan.target_loss(heat, 18.0, 22.0)
+    expected = (math.log(18 / 10) ** 2 + math.log(40 / 22) ** 2) / 5
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+    loss.backward()
+    assert heat.grad.sign().tolist() == [-1.0, 0.0, 0.0, 0.0, 1.0]
+    none = torch.tensor([-24.0], requires_grad=True)
+    found = zeogan.target_loss(none, 18.0, 22.0)
+    found.backward()
+    assert found.item() == pytest.approx(math.log(18 / 1e-3) ** 2, rel=1e-5)
+    assert none.grad.tolist() == [0.0]
+
+
+# ---- data
+
+
+@pytest.mark.parametrize("turns_only", [True, False])
+def test_augmented_grids_are_those_of_the_moved_framework(frameworks, turns_only):
+    """Encoding after a shift and an exchange of axes gives one of the grids; heats stay."""
+    structure = frameworks["GIS"]
+    batch = CrystalBatch.from_structures([structure])
+    grids = GRID.encode(batch)[0].float()
+    lengths = batch.lattice[0].norm(dim=1).float()
+    torch.manual_seed(1)
+    seen = set()
+    for _ in range(24):
+        moved, turned = zeogan.augmented(grids, lengths, turns_only=turns_only)
+        seen.add(tuple(turned.tolist()))
+        back = MethaneGrid(points=16).decode(moved[None], torch.diag_embed(turned.double())[None])
+        assert back.ok.all()
+        assert zeogan.heats(moved[None, 0]) == pytest.approx(zeogan.heats(grids[None, 0]), abs=1e-4)
+    assert len(seen) >= 2
+
+
+def test_the_split_is_by_framework_type():
+    """Of a split only its own codes are read, with edges at right angles and short enough."""
+    config = ZeoGan.recipe(profile="smoke")
+    table = imd.datasets.load("iza_zeolites")
+    codes = [c for c in table.table["code"][table.is_exact_sio2] if split_of_name(c) == "val"]
+    cells = [one.lattice for one in table.structures(codes).values()]
+    fit = [one for one in cells if one.is_orthogonal and max(one.abc) <= config.longest]
+    found = ZeoGan.read(config, "val")
+    assert 0 < len(found) == len(fit) < len(cells)
+    assert found.lattice.norm(dim=2).max() <= config.longest
+
+
+# ---- training and samples
+
+
+def test_it_trains_is_saved_and_sampled(trained):
+    model, history, folder = trained
+    row = history.rows[-1]
+    assert {"critic_cell", "critic_penalty", "generator_matching"} <= row.keys()
+    assert all(math.isfinite(value) for value in row.values())
+    made = model.sample(5, seed=2)
+    assert len(made) == 5
+    assert all(made.reasons[i] for i in np.flatnonzero(~made.ok))
+    assert made.asked["heat"].shape == (5,)
+    loaded = ZeoGan.load(folder / "model.safetensors")
+    again = loaded.sample(5, seed=2)
+    assert again.asked["heat"] == pytest.approx(made.asked["heat"], rel=0.02)  # 16-bit weights
+
+
+def test_a_target_adds_its_own_term(frameworks):
+    config = ZeoGan.recipe(profile="smoke").but(low=18.0, high=22.0)
+    model = ZeoGan.from_data(CrystalBatch.from_structures(list(frameworks.values())), config)
+    terms = model.generator_terms()
+    assert terms["target"].item() >= 0
+    terms["target"].backward(retain_graph=True)
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.generator.parameters())
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [({"points": 24}, "doubles"), ({"low": 18.0}, "two heats"), ({"low": 3.0, "high": 2.0}, "two")],
+)
+def test_settings_that_cannot_be(bad, says):
+    with pytest.raises(InputError, match=says):
+        ZeoConfig(**bad)
