@@ -1,4 +1,4 @@
-"""The command line: `imd data`, `imd train`, `imd sample`, `imd judge`."""
+"""The command line: `imd data`, `imd train`, `imd sample`, `imd judge`, `imd validate`."""
 
 from __future__ import annotations
 
@@ -205,6 +205,43 @@ def judge(
         show.reports(report).savefig(picture, dpi=200, format=figure.suffix[1:].lower())
         write_atomic(figure, picture.getvalue())
         typer.echo(f"wrote {figure}")
+
+
+@app.command()
+def validate(
+    paths: Annotated[
+        list[Path], typer.Argument(help="files, a folder or a zip: CIF, extxyz, POSCAR, CSV tables")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="folder of cards; goes on if stopped")],
+    reference: Annotated[
+        list[str] | None, typer.Option(help="where relatives are looked for: a data set, or files")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="processes on this machine")] = 1,
+    scheduler: Annotated[str | None, typer.Option(help="tcp://… of a Dask cluster")] = None,
+) -> None:
+    """Carry candidates through all gates to phonons, and write a card for each of them."""
+    from matplotlib import pyplot as plt
+
+    from . import show
+    from .crystals import files
+    from .judge.validation import validate as carry
+
+    samples = files.read(paths)
+    if isinstance(samples.content, np.ndarray):
+        raise InputError("these are formulas: only crystals can be validated")
+    plt.switch_backend("agg")
+    report = carry(
+        samples,
+        out,
+        reference=_reference(reference or ["oqmd_icsd"], "all", formulas=False),
+        draw=show.bands,
+        workers=workers,
+        scheduler=scheduler,
+        name=paths[0].stem,
+        progress=True,
+    )
+    typer.echo(str(report))
+    typer.echo(f"wrote {out / 'table.csv'}, report.json and the cards beside them")
 
 
 def _reference(given: list[str], split: str, *, formulas: bool) -> Any:

@@ -139,7 +139,7 @@ def phonons(
     """
     _check(crystal, supercell_length)
     model = potential(model)
-    cell, primitive = _rest(crystal, model) if at_rest else _both_cells(crystal)
+    cell, primitive = to_rest(crystal, model) if at_rest else _both_cells(crystal)
     left = model.evaluate(primitive)
     if left.failed:
         raise InputError(f"{crystal.formulas()[0]}: {left.failed[0]}")
@@ -253,7 +253,7 @@ def _check(crystal: CrystalBatch, supercell_length: float) -> None:
     number("supercell_length", supercell_length, least=3, most=50)
 
 
-def _rest(crystal: CrystalBatch, model: Potential) -> tuple[CrystalBatch, CrystalBatch]:
+def to_rest(crystal: CrystalBatch, model: Potential) -> tuple[CrystalBatch, CrystalBatch]:
     """The crystal at its minimum, symmetric and exact: conventional and primitive cell."""
     cell, primitive = _both_cells(crystal)
     name = crystal.formulas()[0]

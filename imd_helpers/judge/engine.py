@@ -20,7 +20,8 @@ from ..crystals.samples import Samples, Stream, digest
 from ..energies.potentials import JUDGES
 from ..runtime import InputError, lookup, progress_bar
 from ..work import Pieces, Workers, write_atomic
-from .facts import FACTS, Answer, Fact, potential_name, put_in
+from .facts import Answer, Fact, potential_name, put_in
+from .mechanics import FACTS
 from .numbers import numbers
 from .protocols import PROTOCOLS, Protocol
 from .report import Report, Stage
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from ..datasets import CrystalSet
     from ..energies.potentials import Potential
 
-CACHE_FORMAT = 2  # a change of what the pieces hold changes this
+CACHE_FORMAT = 3  # a change of what the pieces hold changes this
 WIDE = 500  # sites of a crystal that is asked about alone
 KEYS = 50_000  # samples of which the compositions are counted at once
 YES, NO, NOT_ASKED = 1, 0, -1
@@ -136,6 +137,7 @@ class Run:
         self.facts: dict[str, np.ndarray] = {}  # fact -> (n,) int8, see `Report.facts`
         self.values: dict[str, np.ndarray] = {}  # quantity -> (n,) float64
         self.reasons: dict[str, dict[int, str]] = {}  # fact -> sample -> why not
+        self.details: dict[str, dict[int, Any]] = {}  # fact -> sample -> what else is known
         self.seconds: dict[str, float] = {}  # fact -> computing time
         self.definitions = self._definitions()  # fact -> what it means
         self.pieces = Pieces(None)
@@ -242,6 +244,7 @@ class Run:
         """Nobody was asked yet."""
         self.facts[fact.name] = np.full(len(self.samples), NOT_ASKED, dtype=np.int8)
         self.reasons[fact.name] = {}
+        self.details[fact.name] = {}
         self.seconds[fact.name] = 0.0
 
     def take(self, fact: Fact, rows: np.ndarray, answer: Answer) -> None:
@@ -249,6 +252,7 @@ class Run:
         self.note(fact, rows, answer.ok, {int(rows[i]): w for i, w in answer.reasons.items()})
         for name, values in answer.values.items():
             self.value(name)[rows] = values
+        self.details[fact.name] |= {int(rows[i]): what for i, what in answer.details.items()}
 
     def note(self, fact: Fact, rows: np.ndarray, ok: np.ndarray, why: Mapping[int, str]) -> None:
         """Write down yes or no of some samples; ``why`` has the reasons of the refusals."""
@@ -311,6 +315,7 @@ class Run:
             notes=self._notes(),
             samples=self.samples,
             relaxed=None if self.content is self.samples.content else self.content,
+            details={k: v for k, v in self.details.items() if v},
         )
 
     def _notes(self) -> tuple[str, ...]:
@@ -488,6 +493,7 @@ def _packed(answer: Answer) -> dict[str, np.ndarray]:
     """An answer as arrays that a file can hold."""
     arrays = {"ok": answer.ok, "seconds": np.array(answer.seconds)}
     arrays["reasons"] = np.array(json.dumps(answer.reasons))
+    arrays["details"] = np.array(json.dumps(answer.details))
     arrays |= {f"value {name}": values for name, values in answer.values.items()}
     if isinstance(answer.content, CrystalBatch):
         parts = vars(answer.content)
@@ -509,6 +515,7 @@ def _unpacked(arrays: Mapping[str, np.ndarray]) -> Answer:
         {int(i): why for i, why in json.loads(str(arrays["reasons"])).items()},
         named("value "),
         CrystalBatch(**parts) if parts else arrays.get("counts"),
+        {int(i): what for i, what in json.loads(str(arrays["details"])).items()},
         float(arrays["seconds"]),
     )
 

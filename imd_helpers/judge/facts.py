@@ -45,6 +45,9 @@ class Answer:
     reasons: dict[int, str] = field(default_factory=dict)  # place in the piece -> why not
     values: dict[str, np.ndarray] = field(default_factory=dict)  # quantity -> (k,) float64
     content: Any = None  # the k samples, where they were moved or made
+    details: dict[int, Any] = field(
+        default_factory=dict
+    )  # place in the piece -> what else is known
     seconds: float = 0.0  # wall time
 
 
@@ -425,6 +428,7 @@ def put_in(whole: Answer, places: np.ndarray, part: Answer) -> Answer:
     """The answer about some samples, in their places in the answer about all."""
     whole.ok[places] = part.ok
     whole.reasons |= {int(places[i]): why for i, why in part.reasons.items()}
+    whole.details |= {int(places[i]): what for i, what in part.details.items()}
     for name, values in part.values.items():
         whole.values[name] = np.full(len(whole.ok), np.nan)
         whole.values[name][places] = values

@@ -90,6 +90,8 @@ class Report:
     samples: Samples | None = field(default=None, repr=False)
     # the samples after relaxation, where there was one; not part of the JSON
     relaxed: CrystalBatch | None = field(default=None, repr=False)
+    # fact -> sample -> plain data that some facts leave, e.g. phonon bands; not part of the JSON
+    details: Mapping[str, Mapping[int, Any]] = field(default_factory=dict, repr=False)
 
     @property
     def passed(self) -> np.ndarray:

@@ -10,7 +10,7 @@ from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.rules import RULES
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.judge import PROTOCOLS, DefinitionError, Protocol, compare, judge
-from imd_helpers.judge.facts import FACTS
+from imd_helpers.judge.mechanics import FACTS
 from imd_helpers.judge.protocols import Distance, Mean, Share
 from imd_helpers.runtime import InputError, UnknownNameError
 
