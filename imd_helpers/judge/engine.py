@@ -515,8 +515,8 @@ def _unpacked(arrays: Mapping[str, np.ndarray]) -> Answer:
         {int(i): why for i, why in json.loads(str(arrays["reasons"])).items()},
         named("value "),
         CrystalBatch(**parts) if parts else arrays.get("counts"),
-        {int(i): what for i, what in json.loads(str(arrays["details"])).items()},
         float(arrays["seconds"]),
+        {int(i): what for i, what in json.loads(str(arrays["details"])).items()},
     )
 
 

@@ -45,10 +45,8 @@ class Answer:
     reasons: dict[int, str] = field(default_factory=dict)  # place in the piece -> why not
     values: dict[str, np.ndarray] = field(default_factory=dict)  # quantity -> (k,) float64
     content: Any = None  # the k samples, where they were moved or made
-    details: dict[int, Any] = field(
-        default_factory=dict
-    )  # place in the piece -> what else is known
     seconds: float = 0.0  # wall time
+    details: dict[int, Any] = field(default_factory=dict)  # place in the piece -> what else
 
 
 def nothing(run: Run) -> dict[str, Any]:
