@@ -247,10 +247,10 @@ def shaken(data: Row) -> Row:
     return {
         "verdict": said.verdict,
         "reasons": list(said.reasons),
-        "lowest": {k: round(p.lowest_exact, 3) for k, p in said.phonons.items()},
-        "at_potential": {k: p.verdict for k, p in said.phonons.items()},
-        "sum_rule": {k: float(f"{p.sum_rule:.1e}") for k, p in said.phonons.items()},
-        "supercell": max((p.supercell for p in said.phonons.values()), default=0),
+        "lowest": {k: round(p.lowest_exact, 3) for k, p in said.found.items()},
+        "at_potential": {k: p.verdict for k, p in said.found.items()},
+        "sum_rule": {k: float(f"{p.sum_rule:.1e}") for k, p in said.found.items()},
+        "supercell": max((p.supercell for p in said.found.values()), default=0),
     }
 
 

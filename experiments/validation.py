@@ -91,8 +91,8 @@ def control(formula: str) -> Row:
         "lives": lives,
         "elastic": pushed.verdict,
         "phonons": shaken.verdict,
-        "lowest": {k: round(p.lowest, 3) for k, p in shaken.phonons.items()},
-        "eigenvalue": {k: round(float(e.eigenvalues[0]), 1) for k, e in pushed.elastic.items()},
+        "lowest": {k: round(p.lowest, 3) for k, p in shaken.found.items()},
+        "eigenvalue": {k: round(float(e.eigenvalues[0]), 1) for k, e in pushed.found.items()},
     }
 
 

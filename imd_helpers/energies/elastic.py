@@ -2,7 +2,7 @@
 
 The cell is strained, the potential answers with stresses, and their quotients are the elastic
 constants with the atoms carried along. Then the atoms give way. They are displaced one by one,
-which yields the force constants K of the zone centre, and the forces that a strain exerts on them,
+which yields the force constants K at the zone centre, and the forces that a strain exerts on them,
 Λ; in the harmonic limit letting them go costs no relaxation,
 
     C = C_carried - Λ^T K^+ Λ / V     (Wu, Vanderbilt, Hamann, Phys. Rev. B 72 (2005) 035105).
@@ -23,8 +23,15 @@ import numpy as np
 
 from ..crystals import CrystalBatch
 from ..runtime import InputError
-from .phonons import DISPLACEMENT, LARGEST_FORCE, LARGEST_PRESSURE, SYMPREC, to_rest
-from .potentials import GPA, Potential, potential
+from .phonons import (
+    DISPLACEMENT,
+    LARGEST_FORCE,
+    LARGEST_PRESSURE,
+    SYMPREC,
+    force_constants,
+    to_rest,
+)
+from .potentials import GPA, Potential, Witnesses, by_all, potential
 
 STRAIN = 0.01
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
@@ -85,15 +92,6 @@ class Elastic:
         return "positive" if self.eigenvalues[0] > 0 and self.internal > -SOFT else "negative"
 
 
-@dataclass(frozen=True)
-class Mechanics:
-    """What several potentials say about one crystal."""
-
-    verdict: str  # ``stable``, ``unstable`` or ``undecided``
-    reasons: tuple[str, ...]  # one sentence a potential
-    elastic: dict[str, Elastic] = field(repr=False)  # potential -> its constants
-
-
 def elastic(
     crystal: CrystalBatch, model: str | Potential = "sevennet", *, at_rest: bool = True
 ) -> Elastic:
@@ -109,9 +107,7 @@ def elastic(
             that finds no rest.
         UnknownNameError: no such potential.
     """
-    if len(crystal) != 1:
-        raise InputError(f"elastic constants of one crystal, not of {len(crystal)}: take batch[i]")
-    crystal.validate()
+    _check(crystal)
     model = potential(model)
     primitive = to_rest(crystal, model)[1] if at_rest else crystal
     left = model.evaluate(primitive)
@@ -119,7 +115,7 @@ def elastic(
     if left.failed:
         raise InputError(f"{name}: {left.failed[0]}")
     carried, coupling = _by_strain(primitive, model, name)
-    springs = _by_displacement(primitive, model, name)
+    springs = _by_displacement(primitive, model)
     volume = float(np.abs(np.linalg.det(primitive.lattice[0].numpy())))
     relaxed, internal = without_atoms(carried, coupling, springs, volume)
     definition = {
@@ -142,38 +138,31 @@ def elastic(
 
 def mechanically_stable(
     crystal: CrystalBatch, potentials: Sequence[str | Potential] = ("chgnet", "sevennet")
-) -> Mechanics:
-    """Does every strain of the cell cost energy, by the word of all potentials?
-
-    As with phonons, ``unstable`` takes two witnesses; where they disagree, or one gives no answer,
-    the verdict is ``undecided``.
+) -> Witnesses:
+    """Does every strain of the cell cost energy, by the word of all potentials, see `by_all`?
 
     Raises:
         InputError: not one crystal, or no potential.
         UnknownNameError: no such potential.
     """
-    if not potentials:
-        raise InputError("no potential given: name at least one, better two")
-    found: dict[str, Elastic] = {}
-    reasons = []
-    for model in map(potential, potentials):
-        try:
-            one = found[model.name] = elastic(crystal, model)
-        except InputError as error:
-            reasons.append(f"{model.label}: {error}")
-            continue
-        said = f"lowest eigenvalue {one.eigenvalues[0]:.1f} GPa"
-        soft = "; a displacement in the cell lowers the energy" if one.internal <= -SOFT else ""
-        reasons.append(f"{model.label}: {'; '.join([said + soft, *one.doubts])}")
-    verdicts = {one.verdict for one in found.values()}
-    whole = len(found) == len(potentials)
-    if whole and verdicts == {"positive"}:
-        verdict = "stable"
-    elif whole and len(found) > 1 and verdicts == {"negative"}:
-        verdict = "unstable"
-    else:
-        verdict = "undecided"
-    return Mechanics(verdict, tuple(reasons), found)
+    _check(crystal)
+
+    def ask(model: Potential) -> Elastic:
+        return elastic(crystal, model)
+
+    return by_all(potentials, ask, _sentence, stable="positive", unstable="negative")
+
+
+def _check(crystal: CrystalBatch) -> None:
+    if len(crystal) != 1:
+        raise InputError(f"elastic constants of one crystal, not of {len(crystal)}: take batch[i]")
+    crystal.validate()
+
+
+def _sentence(found: Elastic) -> str:
+    said = f"lowest eigenvalue {found.eigenvalues[0]:.1f} GPa"
+    soft = "; a displacement in the cell lowers the energy" if found.internal <= -SOFT else ""
+    return "; ".join([said + soft, *found.doubts])
 
 
 def without_atoms(
@@ -229,33 +218,18 @@ def _by_strain(crystal: CrystalBatch, model: Potential, name: str) -> tuple[np.n
         one[i, j] = one[j, i] = STRAIN if i == j else STRAIN / 2  # shear counts twice
         strains += [one, -one]
     lattices = lattice @ (np.eye(3) + np.array(strains))  # (12, 3, 3)
-    found = _answers(lattices, np.tile(frac, (12, 1)), numbers, model, name)
+    sizes, k = [len(numbers)] * len(lattices), len(lattices)
+    batch = CrystalBatch.from_ragged(lattices, np.tile(frac, (k, 1)), np.tile(numbers, k), sizes)
+    found = model.evaluate(batch, gate=None)
+    if found.failed:
+        raise InputError(f"{name}: {next(iter(found.failed.values()))}")
     rows, columns = np.array(VOIGT).T
     stress = found.stress[:, rows, columns]  # (12, 6)
     forces = found.forces.reshape(12, -1)
     return tuple((each[::2] - each[1::2]).T / (2 * STRAIN) for each in (stress, forces))
 
 
-def _by_displacement(crystal: CrystalBatch, model: Potential, name: str) -> np.ndarray:
+def _by_displacement(crystal: CrystalBatch, model: Potential) -> np.ndarray:
     """(3 sites, 3 sites) force constants at the zone centre, eV/Å^2."""
-    lattice, frac, numbers = next(crystal.each())
-    n = len(numbers)
-    if n == 1:
-        return np.zeros((3, 3))
-    moves = DISPLACEMENT * np.eye(3 * n).reshape(3 * n, n, 3) @ np.linalg.inv(lattice)
-    sites = np.concatenate([frac + moves, frac - moves]).reshape(-1, 3)
-    found = _answers(np.repeat(lattice[None], 6 * n, axis=0), sites, numbers, model, name)
-    forces = found.forces.reshape(2, 3 * n, 3 * n)
-    return (forces[1] - forces[0]) / (2 * DISPLACEMENT)
-
-
-def _answers(
-    lattices: np.ndarray, frac: np.ndarray, numbers: np.ndarray, model: Potential, name: str
-) -> Any:
-    """Forces and stresses of k cells with the same atoms."""
-    k = len(lattices)
-    batch = CrystalBatch.from_ragged(lattices, frac, np.tile(numbers, k), [len(numbers)] * k)
-    found = model.evaluate(batch, gate=None)
-    if found.failed:
-        raise InputError(f"{name}: {next(iter(found.failed.values()))}")
-    return found
+    found = force_constants(model, crystal, (1, 1, 1)).force_constants  # (sites, sites, 3, 3)
+    return found.transpose(0, 2, 1, 3).reshape(3 * len(found), -1)

@@ -26,7 +26,7 @@ import numpy as np
 from ..crystals import CrystalBatch, symmetry
 from ..runtime import InputError, need, number, version
 from .lattice_scan import lattice_scan
-from .potentials import GPA, Potential, potential
+from .potentials import GPA, Potential, Witnesses, by_all, potential
 from .relaxation import relax
 
 if TYPE_CHECKING:
@@ -101,16 +101,6 @@ class Phonons:
         return "real" if self.lowest >= BETWEEN * TOLERANCE else "doubtful"
 
 
-@dataclass(frozen=True)
-class Dynamics:
-    """What several potentials say about one crystal."""
-
-    verdict: str  # ``stable``, ``unstable`` or ``undecided``
-    reasons: tuple[str, ...]  # one sentence a potential
-    # potential -> its phonons; without those that gave none
-    phonons: dict[str, Phonons] = field(repr=False)
-
-
 def phonons(
     crystal: CrystalBatch,
     model: str | Potential = "chgnet",
@@ -143,7 +133,7 @@ def phonons(
     left = model.evaluate(primitive)
     if left.failed:
         raise InputError(f"{crystal.formulas()[0]}: {left.failed[0]}")
-    run = _force_constants(model, *_supercell(cell, primitive, supercell_length))
+    run = force_constants(model, *_supercell(cell, primitive, supercell_length))
     sum_rule = acoustic_sum(run.force_constants, run.primitive.p2s_map)
     run.symmetrize_force_constants()
     found = _frequencies(run, dos)
@@ -174,36 +164,19 @@ def dynamically_stable(
     crystal: CrystalBatch,
     potentials: Sequence[str | Potential] = ("chgnet", "sevennet"),
     **options: Any,
-) -> Dynamics:
-    """Is a crystal at the bottom of a valley, by the word of all potentials?
-
-    ``unstable`` takes two witnesses: potentials are known to be too soft, so one alone never
-    condemns a crystal. Where they disagree, or one gives no answer, the verdict is ``undecided``.
+) -> Witnesses:
+    """Is a crystal at the bottom of a valley, by the word of all potentials, see `by_all`?
 
     Raises:
         InputError: not one crystal, no potential, or an option out of range.
         UnknownNameError: no such potential.
     """
-    if not potentials:
-        raise InputError("no potential given: name at least one, better two")
-    models = [potential(each) for each in potentials]
     _check(crystal, options.get("supercell_length", LENGTH))
-    found: dict[str, Phonons] = {}
-    reasons = []
-    for model in models:
-        try:
-            found[model.name] = phonons(crystal, model, **options)
-            reasons.append(f"{model.label}: {_sentence(found[model.name])}")
-        except InputError as error:
-            reasons.append(f"{model.label}: {error}")
-    verdicts = [each.verdict for each in found.values()]
-    if len(verdicts) == len(models) and set(verdicts) == {"real"}:
-        verdict = "stable"
-    elif len(verdicts) == len(models) > 1 and set(verdicts) == {"imaginary"}:
-        verdict = "unstable"
-    else:
-        verdict = "undecided"
-    return Dynamics(verdict, tuple(reasons), found)
+
+    def ask(model: Potential) -> Phonons:
+        return phonons(crystal, model, **options)
+
+    return by_all(potentials, ask, _sentence, stable="real", unstable="imaginary")
 
 
 def acoustic_sum(force_constants: np.ndarray, atoms: Sequence[int]) -> float:
@@ -317,8 +290,17 @@ def _even(ratio: float) -> int:
     return min([1, *range(2, 2 * int(ratio) + 4, 2)], key=lambda n: abs(n - ratio))
 
 
-def _force_constants(model: Potential, cell: CrystalBatch, multiples: tuple[int, ...]) -> Phonopy:
-    """Raw force constants by finite differences, in phonopy."""
+def force_constants(model: Potential, cell: CrystalBatch, multiples: tuple[int, ...]) -> Phonopy:
+    """Raw force constants, eV/Å^2, of a supercell by finite differences, in phonopy.
+
+    Args:
+        model: gives the forces.
+        cell: one crystal at rest.
+        multiples: of its edges, for the supercell.
+
+    Raises:
+        InputError: the potential rejects the crystal.
+    """
     phonopy, atoms = need("phonopy", extra="judge"), need("phonopy.structure.atoms", extra="judge")
     need("seekpath", extra="judge")  # phonopy needs it for the path
     lattice, frac, numbers = next(cell.each())

@@ -11,8 +11,8 @@ about, and may then be wrong by any amount. So crystals pass a distance gate fir
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
 from typing import Any
@@ -238,6 +238,57 @@ def _load(name: str) -> Potential:
     kind = _CLASSES[name]
     need(kind.package, extra=kind.extra)
     return kind()
+
+
+@dataclass(frozen=True)
+class Witnesses:
+    """What several potentials say about one crystal."""
+
+    verdict: str  # ``stable``, ``unstable`` or ``undecided``
+    reasons: tuple[str, ...]  # one sentence a potential
+    found: dict[str, Any] = field(repr=False)  # potential -> its answer; without those with none
+
+
+def by_all(
+    potentials: Sequence[str | Potential],
+    ask: Callable[[Potential], Any],
+    say: Callable[[Any], str],
+    *,
+    stable: str,
+    unstable: str,
+) -> Witnesses:
+    """Ask several potentials the same question about one crystal.
+
+    ``unstable`` takes two witnesses: potentials are known to be too soft, so one alone never
+    condemns a crystal. Where they disagree, or one gives no answer, the verdict is ``undecided``.
+
+    Args:
+        potentials: at least one, or their names.
+        ask: gives an answer with a ``verdict``, or raises `InputError`.
+        say: an answer as a sentence.
+        stable: the verdict of an answer that speaks for the crystal.
+        unstable: of one against it.
+
+    Raises:
+        InputError: no potential.
+        UnknownNameError: no such potential.
+    """
+    if not potentials:
+        raise InputError("no potential given: name at least one, better two")
+    models, reasons, found = [potential(each) for each in potentials], [], {}
+    for model in models:
+        try:
+            found[model.name] = ask(model)
+            reasons.append(f"{model.label}: {say(found[model.name])}")
+        except InputError as error:
+            reasons.append(f"{model.label}: {error}")
+    said = [answer.verdict for answer in found.values()]
+    verdict = "undecided"
+    if len(said) == len(models) and set(said) == {stable}:
+        verdict = "stable"
+    elif len(said) == len(models) > 1 and set(said) == {unstable}:
+        verdict = "unstable"
+    return Witnesses(verdict, tuple(reasons), found)
 
 
 def _of_similar_size(rows: Sequence[int], n_sites: np.ndarray, batch: int) -> Iterator[list[int]]:

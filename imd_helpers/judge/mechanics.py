@@ -7,7 +7,7 @@ yes and no, tensors and bands, travels as the details of the answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,9 @@ from .facts import Answer, AtOnce, Fact, potential_name
 from .samples import safe_counts
 
 if TYPE_CHECKING:
+    from ..energies.elastic import Elastic
     from ..energies.phonons import Phonons
+    from ..energies.potentials import Witnesses
     from .engine import Run
 
 EVEN = 0.5  # probability from which a crystal is likely metastable
@@ -43,10 +45,10 @@ def likely(run: Run) -> tuple[np.ndarray, dict[int, str]]:
     x = calibration.features(above, run.value("formation_energy")[run.left])
     held = safe_counts(run.content[run.left]) > 0
     for name, threshold in THRESHOLDS.items():
-        fit = calibration.calibration(pair, threshold)
-        run.value(name)[run.left] = fit.probability(x)
-        run.value("unseen elements")[run.left] = (held & ~fit.seen).any(1)
-    p = run.value("probability within 0.1")[run.left]
+        run.value(name)[run.left] = calibration.calibration(pair, threshold).probability(x)
+    asked = calibration.calibration(pair, limit)
+    run.value("unseen elements")[run.left] = (held & ~asked.seen).any(1)
+    p = asked.probability(x)
     why = {
         int(i): f"DFT finds it within {limit} eV/atom of its hull with probability {each:.2f}"
         for i, each in zip(run.left, p, strict=True)
@@ -58,40 +60,41 @@ def elastic(content: CrystalBatch, rows: np.ndarray, *, witnesses: Sequence[Any]
     """Does every strain of the cell cost energy?"""
     from ..energies.elastic import mechanically_stable
 
-    out = Answer(np.zeros(len(rows), dtype=bool))
-    for i in range(len(rows)):
-        said = mechanically_stable(content[[i]], witnesses)
-        _note(out, i, said.verdict, said.reasons)
-        out.details[i] = {
-            "verdict": said.verdict,
-            "reasons": list(said.reasons),
-            **{
-                name: {
-                    "constants": np.round(one.constants, DIGITS).tolist(),
-                    "bulk": _number(one.bulk),
-                    "shear": _number(one.shear),
-                    "lowest": _number(one.eigenvalues[0]),
-                }
-                for name, one in said.elastic.items()
-            },
-        }
-    return out
+    return _each(content, witnesses, mechanically_stable, _moduli)
 
 
 def phonons(content: CrystalBatch, rows: np.ndarray, *, witnesses: Sequence[Any]) -> Answer:
     """Does every displacement of the atoms cost energy?"""
     from ..energies.phonons import dynamically_stable
 
-    out = Answer(np.zeros(len(rows), dtype=bool))
-    for i in range(len(rows)):
-        said = dynamically_stable(content[[i]], witnesses)
-        _note(out, i, said.verdict, said.reasons)
-        out.details[i] = {
-            "verdict": said.verdict,
-            "reasons": list(said.reasons),
-            **{name: as_data(one) for name, one in said.phonons.items()},
-        }
+    return _each(content, witnesses, dynamically_stable, as_data)
+
+
+def _each(
+    content: CrystalBatch,
+    witnesses: Sequence[Any],
+    ask: Callable[..., Witnesses],
+    write: Callable[[Any], dict[str, Any]],
+) -> Answer:
+    """What all witnesses say about each crystal, and what they found as plain data."""
+    out = Answer(np.zeros(len(content), dtype=bool))
+    for i in range(len(content)):
+        said = ask(content[[i]], witnesses)
+        out.ok[i] = said.verdict == "stable"
+        if not out.ok[i]:
+            out.reasons[i] = f"{said.verdict}: {'; '.join(said.reasons)}"
+        out.details[i] = {"verdict": said.verdict, "reasons": list(said.reasons)}
+        out.details[i] |= {name: write(one) for name, one in said.found.items()}
     return out
+
+
+def _moduli(found: Elastic) -> dict[str, Any]:
+    return {
+        "constants": np.round(found.constants, DIGITS).tolist(),
+        "bulk": _number(found.bulk),
+        "shear": _number(found.shear),
+        "lowest": _number(found.eigenvalues[0]),
+    }
 
 
 def as_data(found: Phonons) -> dict[str, Any]:
@@ -119,12 +122,6 @@ def _is_numeric(value: Any) -> bool:
 
 def _number(value: float) -> float | None:
     return round(float(value), DIGITS) if np.isfinite(value) else None
-
-
-def _note(out: Answer, i: int, verdict: str, reasons: Sequence[str]) -> None:
-    out.ok[i] = verdict == "stable"
-    if not out.ok[i]:
-        out.reasons[i] = f"{verdict}: {'; '.join(reasons)}"
 
 
 def _witnesses(run: Run) -> dict[str, Any]:

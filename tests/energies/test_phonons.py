@@ -186,7 +186,7 @@ def test_a_potential_that_fails_leaves_the_verdict_open():
     said = dynamically_stable(argon(), [LennardJones(), Mute("mute")], at_rest=False, dos=False)
     assert said.verdict == "undecided"
     assert "no answer" in said.reasons[1]
-    assert list(said.phonons) == ["lj"]
+    assert list(said.found) == ["lj"]
 
 
 @pytest.mark.parametrize("name", ["chgnet", "sevennet"])
@@ -205,14 +205,14 @@ def test_mgo_in_the_structure_of_cscl_is_unstable_by_both_potentials():
     crystal = cubic(2.65, [12, 8], [[0, 0, 0], [0.5, 0.5, 0.5]])
     said = dynamically_stable(crystal, dos=False)
     assert said.verdict == "unstable"
-    assert all(each.lowest < -5 for each in said.phonons.values())
+    assert all(each.lowest < -5 for each in said.found.values())
 
 
 def test_cubic_cspbi3_is_unstable_by_both_potentials():
     sites = [[0, 0, 0], [0.5, 0.5, 0.5], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
     said = dynamically_stable(cubic(6.3, [55, 82, 53, 53, 53], sites), dos=False)
     assert said.verdict == "unstable"
-    for each in said.phonons.values():
+    for each in said.found.values():
         assert np.abs(each.lowest_at) == pytest.approx(0.5)  # octahedra turn against each other
 
 
@@ -318,7 +318,7 @@ def test_a_cell_too_large_for_phonons_is_refused():
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "phonopy", None)
     with pytest.raises(InputError, match=r'phonopy .* pip install "imd-helpers\[judge\]"'):
-        module._force_constants(None, None, (1, 1, 1))
+        module.force_constants(LennardJones(), argon(), (1, 1, 1))
 
 
 def test_both_real_potentials_are_what_the_default_asks():

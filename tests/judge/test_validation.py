@@ -26,10 +26,8 @@ from imd_helpers.runtime import InputError
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "energies"))
-from test_phonons import EDGE, LennardJones, argon, cubic  # noqa: E402
+from test_phonons import EDGE, LennardJones, argon, cubic, rock_salt  # noqa: E402
 
-FACES = [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
-SALT = [*FACES, [0.5, 0.5, 0.5], [0.5, 0, 0], [0, 0.5, 0], [0, 0, 0.5]]
 SCRIPT = """
     import sys
     sys.path[:0] = [{here!r}]
@@ -173,7 +171,7 @@ def shell(monkeypatch, *arguments):
 
 def test_the_command_and_a_real_crystal(tmp_path, monkeypatch, capsys):
     """Rock salt through all gates, by the potentials themselves."""
-    salt = cubic(5.64, [11] * 4 + [17] * 4, SALT)
+    salt = rock_salt(5.64, 11, 17)
     files.write(tmp_path / "salt.extxyz", salt)
     (tmp_path / "bad.cif").write_text("data_x\n_cell_length_a 4\n")
     given = [str(tmp_path / name) for name in ("salt.extxyz", "bad.cif")]
