@@ -10,6 +10,7 @@ import torch
 from .. import datasets
 from ..crystals import CrystalBatch, elements
 from ..energies import hull
+from ..energies.elastic import KELVIN
 from ..energies.hull import hull_energy
 from ..judge import geometry_valid, wilson
 
@@ -53,7 +54,25 @@ def above_line(x: float, energy: float, points: list[tuple[float, float]]) -> fl
     return energy - hull_energy(np.array([1 - x, x]), phases, energies)
 
 
+# ---- from candidates to materials
+
+
+def lowest_eigenvalue(c11: float, c12: float, c13: float, c33: float, c44: float) -> float:
+    """Of a hexagonal crystal's elastic constants in Kelvin's notation, in their unit."""
+    constants = np.diag([c11, c11, c33, c44, c44, (c11 - c12) / 2])
+    constants[[0, 1], [1, 0]] = c12
+    constants[[0, 1, 2, 2], [2, 2, 0, 1]] = c13
+    return float(np.linalg.eigvalsh(constants * np.outer(KELVIN, KELVIN))[0])
+
+
+def samples_for_one(share: float, *, chance: float) -> int:
+    """Fewest samples with at least one hit by this chance."""
+    return math.ceil(math.log(1 - chance) / math.log(1 - share))
+
+
 TRUTHS = {
+    "from_candidates_to_materials.1": lambda: lowest_eigenvalue(120, 90, 130, 150, 30),
+    "from_candidates_to_materials.2": lambda: samples_for_one(0.55 / 60, chance=0.95),
     "metrics.1": lambda: shortest_edge("Fe"),
     "metrics.2": lambda: samples_to_separate(0.10, 0.12),
     "metrics.3": lambda: 1.0 - math.exp(-1.0),

@@ -14,6 +14,11 @@ from imd_helpers.runtime import InputError, UnknownNameError
 MEASURED = {"MgO": (286, 87, 148), "NaCl": (48.7, 12.4, 12.6)}
 
 
+def verifies(label, function):
+    return pytest.mark.equation(label, function=f"imd_helpers.{function}")
+
+
+@verifies("eq-candidates-elastic", "energies.elastic.elastic")
 def test_a_lattice_of_springs(agrees):
     """Atoms in closest packing, bound to nearest neighbours only: C11 = 2 C12 = 2 C44 = √2 k/r."""
     found = elastic(argon(EDGE), LennardJones())
@@ -27,6 +32,7 @@ def test_a_lattice_of_springs(agrees):
     assert found.internal == np.inf
 
 
+@verifies("eq-candidates-relaxed", "energies.elastic.without_atoms")
 def test_atoms_that_give_way(agrees):
     """Energy of strain and displacements together, minimised numerically over the latter."""
     rng = np.random.default_rng(0)
@@ -53,6 +59,7 @@ def test_atoms_that_give_way(agrees):
     assert internal == pytest.approx(np.linalg.eigvalsh(springs)[3])
 
 
+@verifies("eq-candidates-moduli", "energies.elastic.moduli")
 def test_moduli_of_a_polycrystal(agrees):
     """Hill's means for random stable constants, by pymatgen."""
     rng = np.random.default_rng(1)
@@ -64,6 +71,7 @@ def test_moduli_of_a_polycrystal(agrees):
     assert np.isnan(moduli(-np.eye(6))).all()
 
 
+@verifies("eq-candidates-born", "energies.elastic.Elastic.eigenvalues")
 @pytest.mark.parametrize("name", MEASURED)
 def test_rock_salt_is_as_stiff_as_measured(name, agrees):
     """Rock salts by SevenNet-0: eigenvalues are 3 K, C11 - C12 and 2 C44, stiffness as measured."""
