@@ -245,11 +245,13 @@ def _picture(found: list[Phonons], draw: Callable[..., Figure] | None) -> bytes:
     """Bands of all witnesses that follow the path of the first."""
     if draw is None or not found:
         return b""
+    from matplotlib import pyplot as plt
+
     path = [name for _, name in found[0].ticks]
     figure = draw(*(each for each in found if [name for _, name in each.ticks] == path))
     content = BytesIO()
     figure.savefig(content, dpi=120, format="png", metadata={"Software": None})
-    figure.clear()
+    plt.close(figure)
     return content.getvalue()
 
 
