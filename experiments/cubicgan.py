@@ -4,6 +4,7 @@
     python experiments/cubicgan.py judge VARIANT        the funnel alone, once more
     python experiments/cubicgan.py seeds VARIANT        the funnel on two more trainings
     python experiments/cubicgan.py baselines            the same for baselines
+    python experiments/cubicgan.py hidden               hidden crystals that baselines find
     python experiments/cubicgan.py relapses [SEED ...]  one published quirk at a time
     python experiments/cubicgan.py widths [SEED ...]    with and without dropout at other widths
 
@@ -16,7 +17,7 @@ from __future__ import annotations
 import itertools
 from functools import partial
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import record
@@ -114,6 +115,21 @@ def baselines() -> None:
     record.write(CHECKPOINTS / "cubicgan" / "baselines.json", found)
 
 
+def hidden() -> None:
+    """Hidden crystals among the samples of each rung, three seeds of the sampler."""
+    rungs = samplers.ladder(decode_sites(cubicgan.training_sites()).crystals)
+    page = record.chapter("4_models/cubicgan", until="### Why exchange wins, and when it cannot")
+    path = CHECKPOINTS / "cubicgan" / "hidden.json"
+    jobs = [(name, seed) for name in rungs for seed in (0, *MORE_SEEDS)]
+    record.fill(path, ("rung", "seed"), jobs, lambda *job: found_by(page, rungs, *job))
+
+
+def found_by(page: ModuleType, rungs: dict[str, Any], name: str, seed: int) -> Row:
+    """The page's count of one rung."""
+    seeded = SimpleNamespace(sample=lambda n, **_: rungs[name].sample(n, seed=seed))
+    return {"n": N_JUDGED, "hidden": len(page.rediscovered(seeded)), "of": len(page.hidden)}
+
+
 def seeds(variant: str) -> None:
     """The funnel on two more trainings, into run.json; no weights are kept."""
     page = record.chapter("4_models/cubicgan", until="### Why exchange wins, and when it cannot")
@@ -159,7 +175,7 @@ def relapse(name: str, seed: int, width: float = 1 / 8) -> Row:
     return found | {"funnel": rows(report)}
 
 
-TASKS = (train, judge, seeds, baselines, relapses, widths)
+TASKS = (train, judge, seeds, baselines, hidden, relapses, widths)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -46,6 +46,37 @@ def wilson(
     return low, high
 
 
+def difference(
+    successes: tuple[ArrayLike, ArrayLike], n: tuple[ArrayLike, ArrayLike], *, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """First share minus second, with Newcombe's interval from the two Wilson intervals.
+
+    Args:
+        successes: how many of each succeeded; two of any shape.
+        n: how many of each were tried; where it is 0 the share counts as one half.
+        level: probability that the interval covers the true difference.
+
+    Returns:
+        difference, low and high, float64, in the broadcast shape.
+
+    Raises:
+        InputError: as `wilson`.
+
+    Source:
+        R. G. Newcombe, Stat. Med. 17 (1998) 873-890, method 10.
+    """
+    (one_low, one_high), (two_low, two_high) = (
+        wilson(k, m, level=level) for k, m in zip(successes, n, strict=True)
+    )
+    one, two = (
+        np.where(np.asarray(m) > 0, np.asarray(k) / np.maximum(m, 1), 0.5)
+        for k, m in zip(successes, n, strict=True)
+    )
+    below = np.hypot(one - one_low, two_high - two)
+    above = np.hypot(one_high - one, two - two_low)
+    return one - two, one - two - below, one - two + above
+
+
 def seed_interval(
     values: ArrayLike, *, level: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

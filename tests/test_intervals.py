@@ -10,6 +10,7 @@ from imd_helpers import intervals
 from imd_helpers.intervals import (
     bootstrap,
     bootstrap_distance,
+    difference,
     jackknife,
     seed_interval,
     wilson,
@@ -56,6 +57,47 @@ def test_covers_as_promised():
 def test_bad_input(k, n, level):
     with pytest.raises(InputError, match="must"):
         wilson(k, n, level=level)
+
+
+# ---- of a difference
+
+
+@pytest.mark.equation("eq-open-difference", function="imd_helpers.intervals.difference")
+def test_known_differences(agrees):
+    """Five differences as printed in Newcombe's own table, to its four digits."""
+    # Newcombe, Stat. Med. 17 (1998) 873, table II, method 10
+    for k, n, low, high in [
+        ((56, 48), (70, 80), 0.0524, 0.3339),
+        ((9, 3), (10, 10), 0.1705, 0.8090),
+        ((5, 0), (56, 29), -0.0381, 0.1926),
+        ((0, 0), (10, 20), -0.1611, 0.2775),
+        ((10, 0), (10, 10), 0.6075, 1.0000),
+    ]:
+        value, *ends = difference(k, n)
+        assert value == pytest.approx(k[0] / n[0] - k[1] / n[1])
+        agrees(np.array(ends), np.array([low, high]), within=6e-5)
+
+
+def test_a_difference_turns_its_sign_with_its_sides():
+    value, low, high = difference(([3, 9], [7, 9]), (10, 12))
+    back = difference(([7, 9], [3, 9]), (12, 10))
+    np.testing.assert_allclose([value, low, high], [-back[0], -back[2], -back[1]])
+
+
+def test_a_difference_covers_as_promised():
+    rng = np.random.default_rng(0)
+    k = rng.binomial(80, 0.1, size=20_000), rng.binomial(40, 0.3, size=20_000)
+    _, low, high = difference(k, (80, 40))
+    assert 0.94 < np.mean((low <= -0.2) & (high >= -0.2)) < 0.965
+
+
+def test_nothing_tried_says_nothing_about_a_difference():
+    value, low, high = difference((0, 5), (0, 10))
+    assert value == 0
+    assert low < -0.5
+    assert high > 0.5
+    with pytest.raises(InputError, match="between 0 and n"):
+        difference((5, 1), (4, 4))
 
 
 # ---- over seeds, and by resampling
