@@ -12,6 +12,7 @@ from ..crystals import CrystalBatch, elements
 from ..energies import hull
 from ..energies.elastic import KELVIN
 from ..energies.hull import hull_energy
+from ..intervals import difference
 from ..judge import geometry_valid, wilson
 
 # ---- metrics
@@ -70,9 +71,27 @@ def samples_for_one(share: float, *, chance: float) -> int:
     return math.ceil(math.log(1 - chance) / math.log(1 - share))
 
 
+# ---- open problems
+
+
+def least_to_beat(rival: int, n: int) -> int:
+    """Fewest of n successes for which the difference from the rival's of n lies above zero."""
+    k = np.arange(n + 1)
+    return int(k[int(np.argmax(difference((k, rival), (n, n))[1] > 0))])
+
+
+def candidates_to_separate(one: int, two: int, block: int) -> int:
+    """Fewest candidates of each, in blocks with so many hits, whose difference is not zero."""
+    blocks = np.arange(1, 10_000)
+    low = difference((two * blocks, one * blocks), (block * blocks, block * blocks))[1]
+    return int(block * blocks[int(np.argmax(low > 0))])
+
+
 TRUTHS = {
     "from_candidates_to_materials.1": lambda: lowest_eigenvalue(120, 90, 130, 150, 30),
     "from_candidates_to_materials.2": lambda: samples_for_one(0.55 / 60, chance=0.95),
+    "open_problems.1": lambda: least_to_beat(12, 60),
+    "open_problems.2": lambda: candidates_to_separate(1, 2, 60),
     "metrics.1": lambda: shortest_edge("Fe"),
     "metrics.2": lambda: samples_to_separate(0.10, 0.12),
     "metrics.3": lambda: 1.0 - math.exp(-1.0),
