@@ -18,7 +18,7 @@ from ..crystals.compositions import blocks, checked
 from ..runtime import InputError, number, settle, whole
 from .base import UNFITTED, checked_values
 
-HELD_BACK = 0.2  # of the groups calibrate, and no member sees them
+HELD_BACK = 0.1  # of the groups calibrate, and no member sees them
 SEEN = 0.8  # of the other groups, by each member
 LEARNING_RATE = 0.1
 FEATURE_ROWS = 16_384  # compositions whose features are in memory at once

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..crystals import elements
+from ..crystals.compositions import blocks, checked, first_rows, reduced
 from ..descriptors.symmetry_sites import N_ROWS, Sites
-from ..runtime import InputError, number, progress_bar, reals, whole
+from ..runtime import InputError, number, progress_bar, whole
 from ..work import Pieces, Workers, locked
 from .oracle import CountedOracle, crystal_keys
 
@@ -75,6 +76,95 @@ def with_length(sites: Sites, length: float = 10.0) -> Sites:
     return replace(sites, length=np.full(len(sites), number("length", length, above=0)))
 
 
+# ---- a list from known compositions
+
+
+@dataclass(frozen=True, eq=False)
+class Exchanges:
+    """n compositions, each a known one with one or two elements exchanged."""
+
+    parent: np.ndarray  # (n,) row of the known composition
+    old: np.ndarray  # (n, 2) atomic numbers that go; 0 where only one does
+    new: np.ndarray  # (n, 2) and what takes their places
+    counts: np.ndarray  # (n, 119) int8 reduced counts
+    chance: np.ndarray  # (n,) log of the product of ``pairs[old, new] / sum(pairs[old])``
+
+    def __len__(self) -> int:
+        return len(self.parent)
+
+    def __getitem__(self, rows: Any) -> Exchanges:
+        """Select by a slice, integer indices or a boolean mask."""
+        return Exchanges(*(each[rows] for each in vars(self).values()))
+
+    def swap(self) -> np.ndarray:
+        """(n, 119) what becomes of each element, as `baselines.Templates.refilled` takes it."""
+        out = np.tile(np.arange(self.counts.shape[1]), (len(self), 1))
+        np.put_along_axis(out, self.old, self.new, axis=1)
+        return out
+
+
+def exchanges(counts: np.ndarray, pairs: np.ndarray, *, two: int = 0, seed: int = 0) -> Exchanges:
+    """Every exchange of one element for a partner, and some of two; each composition once.
+
+    Of the ways to one composition the one with the largest chance is kept.
+
+    Args:
+        counts: (m, 119) of known compositions.
+        pairs: (119, 119) how often elements replace each other, see `baselines.IonExchange`.
+        two: draws of an exchange of two elements for each known composition; partners are equally
+            likely, and draws in which elements meet are dropped.
+        seed: of the draws.
+
+    Raises:
+        InputError: no element has a partner.
+    """
+    rng, made = np.random.default_rng(whole("seed", seed)), []
+    partners = [np.flatnonzero(row) for row in pairs]
+    for i, row in enumerate(checked(counts)):
+        held = np.flatnonzero(row)
+        free = {int(z): np.setdiff1d(partners[z], held) for z in held}
+        free = {z: some for z, some in free.items() if len(some)}
+        one = [[z, 0, new, 0] for z, some in free.items() for new in some]
+        both = _two_at_once(free, whole("two", two), rng)
+        made += [(np.full(len(e), i), e) for e in (np.reshape(one, (-1, 4)), both)]
+    parent, swap = (np.concatenate(part) for part in zip(*made, strict=True))
+    if len(swap) == 0:
+        raise InputError("no element of these compositions has a partner: give other pairs")
+    share = pairs / np.maximum(pairs.sum(1, keepdims=True), 1)
+    share[0, 0] = 1.0  # nothing is exchanged
+    chance = np.log(share[swap[:, :2], swap[:, 2:]]).sum(1)
+    order = np.argsort(-chance, kind="stable")
+    parent, swap, chance = parent[order], swap[order].astype(np.int64), chance[order]
+    found = _exchanged(counts, parent, swap)
+    once = first_rows(found)
+    return Exchanges(parent, swap[:, :2], swap[:, 2:], found, chance)[once]
+
+
+def _two_at_once(free: Mapping[int, np.ndarray], n: int, rng: np.random.Generator) -> np.ndarray:
+    """(k, 4) draws of two elements and their partners, k at most n."""
+    if len(free) < 2 or n == 0:
+        return np.zeros((0, 4), dtype=np.int64)
+    held, size = np.array(list(free)), np.array([len(some) for some in free.values()])
+    wide = np.zeros((len(held), size.max()), dtype=np.int64)
+    for row, some in zip(wide, free.values(), strict=True):
+        row[: len(some)] = some
+    who = rng.random((n, len(held))).argsort(1)[:, :2]
+    new = wide[who, (rng.random((n, 2)) * size[who]).astype(np.int64)]
+    return np.hstack([held[who], new])[new[:, 0] != new[:, 1]]
+
+
+def _exchanged(counts: np.ndarray, parent: np.ndarray, swap: np.ndarray) -> np.ndarray:
+    """(n, 119) int8 reduced counts after the exchange."""
+    out = np.empty((len(parent), counts.shape[1]), dtype=np.int8)
+    for part in blocks(len(parent)):
+        some, old, new = counts[parent[part]], swap[part, :2], swap[part, 2:]
+        moved = np.take_along_axis(some, old, axis=1)
+        np.put_along_axis(some, old, 0, axis=1)
+        np.put_along_axis(some, new, moved, axis=1)
+        out[part] = reduced(some)
+    return out
+
+
 # ---- questions one behind the other
 
 
@@ -121,7 +211,7 @@ def screened(
 
     Args:
         candidates: n of them, an array with a row each or a `CrystalBatch`.
-        filters: the questions in order, best the cheap ones first, see `expected_cost`.
+        filters: the questions in order, best the cheap ones first.
         workers: processes on this machine.
         scheduler: address of a Dask scheduler instead.
         cache: folder for finished pieces; a run that was stopped goes on from there.
@@ -260,59 +350,3 @@ def _digest(candidates: Any) -> str:
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(array.data)
     return digest.hexdigest()
-
-
-# ---- what a screening costs, and what its verdicts are worth
-
-
-def expected_cost(costs: ArrayLike, passes: ArrayLike) -> float:
-    """What a candidate costs in the mean, if questions are asked until the first no.
-
-    ``sum_k c_k prod_{j<k} p_j``, equation (eq-screening-cost) of the chapter on screening. For
-    questions that are independent it is smallest where ``c_k / (1 - p_k)`` rises.
-
-    Args:
-        costs: (k,) of each question, in order.
-        passes: (k,) share of those asked that pass.
-
-    Raises:
-        InputError: shapes that differ, costs below 0, or shares outside of 0 to 1.
-    """
-    costs, passes = reals("costs", costs, "k"), reals("passes", passes, "k")
-    if costs.shape != passes.shape or (costs < 0).any() or ((passes < 0) | (passes > 1)).any():
-        raise InputError(
-            f"costs {costs.tolist()} and passes {passes.tolist()}: give one share from 0 to 1 for "
-            "each cost, and no cost below 0"
-        )
-    reached = np.concatenate([[1.0], np.cumprod(passes)[:-1]])
-    return float((costs * reached).sum())
-
-
-def called_stable(distance: ArrayLike, error: float, threshold: float = 0.0) -> np.ndarray:
-    """Probability that a model calls a crystal stable that lies so far above the hull.
-
-    ``Phi((t - d) / s)``, equation (eq-screening-near) of the chapter on screening, for errors that
-    are normal with standard deviation s and no bias.
-
-    Args:
-        distance: (n,) true energies above hull d, eV/atom.
-        error: s, eV/atom.
-        threshold: t, eV/atom; at or below it a crystal is called stable.
-    """
-    from scipy.special import ndtr
-
-    number("error", error, above=0)
-    return ndtr((threshold - np.asarray(distance, dtype=float)) / error)
-
-
-def shrunk(predicted: ArrayLike, mean: float, spread: float, error: float) -> np.ndarray:
-    """What to expect of candidates that were chosen for their predicted values.
-
-    ``m + S^2 / (S^2 + s^2) (p - m)``, equation (eq-screening-shrunk) of the chapter on screening:
-    the mean of the truth given a prediction p that is the truth plus an independent normal error
-    s, where the truths are normal with mean m and standard deviation S.
-    """
-    number("error", error, least=0)
-    number("spread", spread, above=0)
-    weight = spread**2 / (spread**2 + error**2)
-    return mean + weight * (np.asarray(predicted, dtype=float) - mean)
