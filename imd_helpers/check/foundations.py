@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cache
+from itertools import permutations
 
 import numpy as np
 
@@ -11,6 +13,7 @@ from .. import datasets
 from ..crystals import symmetry
 from ..crystals.compositions import amounts
 from ..descriptors.symmetry_sites import SPACE_GROUPS, find_sites
+from ..predictors.boosted import conformal_radius
 from ..search.oracle import Target
 
 # ---- inverse_design
@@ -37,6 +40,28 @@ def calls_for_one_hit(candidates: int, hits: int, *, chance: float) -> float:
         if 1.0 - miss >= chance:
             return calls
     return math.inf
+
+
+# ---- screening
+
+
+def cheapest_order(costs: Sequence[float], passes: Sequence[float]) -> float:
+    """Mean cost of a candidate in the best order of independent questions."""
+
+    def cost(order: Sequence[int]) -> float:
+        reached = np.cumprod([1.0, *(passes[k] for k in order[:-1])])
+        return float(sum(c * costs[k] for c, k in zip(reached, order, strict=True)))
+
+    return min(map(cost, permutations(range(len(costs)))))
+
+
+def radius_of_a_database(level: float = 0.9) -> float:
+    """Within how much OQMD's energies predict the Materials Project's lowest ones (eV/atom)."""
+    oqmd = datasets.load("oqmd_formulas").table.set_index("formula")["formation_energy"]
+    table = datasets.load("mp_e_form").table
+    project = table[table["split"] == "train"].groupby("formula")["formation_energy"].min()
+    common = oqmd.index.intersection(project.index)
+    return conformal_radius((oqmd[common] - project[common]).abs(), level)
 
 
 # ---- databases
@@ -79,6 +104,8 @@ TRUTHS = {
     "inverse_design.2": lambda: calls_for_one_hit(
         len(_values()), _hits(Target(length=6.2, energy=-0.3)), chance=0.95
     ),
+    "screening.1": lambda: cheapest_order((1.0, 5.0, 40.0), (0.9, 0.2, 0.1)),
+    "screening.2": radius_of_a_database,
     "databases.1": alkali_oxides,
     "databases.2": opposite_signs,
     "tools.1": lambda: len(symmetry.operations(136)[0]),

@@ -205,7 +205,7 @@ def _by_composition(counts: ArrayLike, ask: Callable[[np.ndarray], float]) -> np
     return np.array([ask(each) for each in found])[which.ravel()]
 
 
-class _Formulas:
+class Formulas:
     """Compositions with formation energies by OQMD; the elements lie at zero."""
 
     def __init__(self, counts: np.ndarray, energy: np.ndarray) -> None:
@@ -232,7 +232,7 @@ class _Formulas:
 
 
 @cache
-def _oqmd() -> tuple[_Formulas, _Formulas]:
+def _oqmd() -> tuple[Formulas, Formulas]:
     """Our phases, and with them all formulas that OQMD lists."""
     from ..datasets import load
 
@@ -246,7 +246,7 @@ def _oqmd() -> tuple[_Formulas, _Formulas]:
     sane = formed > LOWEST
     others = amounts(listed["formula"].tolist()).astype(np.int16)[sane]
     everything = np.concatenate([mine, others]), np.concatenate([energy, formed[sane]])
-    return _Formulas(mine, energy), _Formulas(*everything)
+    return Formulas(mine, energy), Formulas(*everything)
 
 
 def _packed(held: np.ndarray) -> np.ndarray:

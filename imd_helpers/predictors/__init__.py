@@ -5,9 +5,17 @@ Fitted to different rows, or made in different ways, one can guide a search and 
 
 from __future__ import annotations
 
+from .boosted import BoostedEnsemble
 from .formulas import FormulaPredictor
 from .graphs import GraphPredictor
 from .pu import PuConfig, PuEnsemble
 from .sites import SitePredictor
 
-__all__ = ["FormulaPredictor", "GraphPredictor", "PuConfig", "PuEnsemble", "SitePredictor"]
+__all__ = [
+    "BoostedEnsemble",
+    "FormulaPredictor",
+    "GraphPredictor",
+    "PuConfig",
+    "PuEnsemble",
+    "SitePredictor",
+]

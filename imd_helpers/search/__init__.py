@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from .evolution import GenePool, evolve
 from .oracle import CountedOracle, Target
-from .screening import screen, substitutions
+from .screening import Filter, Screened, screen, screened, substitutions
 
-__all__ = ["CountedOracle", "GenePool", "Target", "evolve", "screen", "substitutions"]
+__all__ = [
+    "CountedOracle",
+    "Filter",
+    "GenePool",
+    "Screened",
+    "Target",
+    "evolve",
+    "screen",
+    "screened",
+    "substitutions",
+]

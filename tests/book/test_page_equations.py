@@ -1,10 +1,13 @@
 """Numbered equations that a chapter computes itself: the function is taken from the page."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 from bookfiles import BookError
 from equations import page_functions
+from scipy.stats import norm
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, symmetry
@@ -14,6 +17,7 @@ MOLECULES, COMPOSITIONS = "2_descriptors/molecules", "2_descriptors/compositions
 COORDINATES, SYMMETRY = "2_descriptors/coordinates", "2_descriptors/symmetry"
 COMPARISON = "2_descriptors/comparison"
 PROPERTIES = "4_models/stability_synthesizability_properties"
+SCREENING = "1_foundations/screening"
 
 
 def verifies(label, page, name):
@@ -187,6 +191,44 @@ def test_false_positives_of_a_counted_crowd(agrees):
     """Of 1,000 unlabelled 100 are possible, and 80 of these and 90 of the others pass: 1/10."""
     false_positives = page_functions(PROPERTIES, "false_positives")["false_positives"]
     agrees(false_positives(0.8, 170 / 1000, 0.1), 90 / 900, within=1e-12)
+
+
+@verifies("eq-screening-cost", SCREENING, "expected_cost")
+def test_the_cost_of_a_candidate_against_all_outcomes(agrees):
+    """Every pattern of yes and no with its probability, and what is paid until the first no."""
+    expected_cost = page_functions(SCREENING, "expected_cost")["expected_cost"]
+    costs, passes, by_order = np.array([1.0, 5.0, 40.0]), np.array([0.9, 0.2, 0.1]), {}
+    for order in itertools.permutations(range(3)):
+        paid = 0.0
+        for answers in itertools.product((True, False), repeat=3):  # of questions 0, 1, 2
+            chance = np.where(answers, passes, 1 - passes).prod()
+            for k in order:
+                paid += chance * costs[k]
+                if not answers[k]:
+                    break
+        by_order[order] = paid
+        agrees(expected_cost(costs[list(order)], passes[list(order)]), paid, within=1e-12)
+    assert min(by_order, key=by_order.get) == tuple(np.argsort(costs / (1 - passes)))
+
+
+@verifies("eq-screening-near", SCREENING, "called_stable")
+def test_who_is_called_stable_by_a_million_errors(agrees):
+    """The share of a million evenly spaced quantiles of a normal error that cross the threshold."""
+    called_stable = page_functions(SCREENING, "called_stable")["called_stable"]
+    error = 0.1 * norm.isf((np.arange(1_000_000) + 0.5) / 1_000_000)
+    distance = np.array([-0.1, 0.0, 0.03, 0.2])
+    counted = [(d + error <= 0.02).mean() for d in distance]
+    agrees(called_stable(distance, 0.1, threshold=0.02), counted, within=2e-6)
+
+
+@verifies("eq-screening-shrunk", SCREENING, "shrunk")
+def test_the_truth_behind_a_prediction_by_integration(agrees):
+    """Bayes' rule on a grid of 200,001 truths."""
+    shrunk = page_functions(SCREENING, "shrunk")["shrunk"]
+    truth = np.linspace(-5, 5, 200_001)
+    for predicted in (-0.8, 0.1):
+        weight = norm.pdf(truth, 0.3, 0.4) * norm.pdf(predicted, truth, 0.2)
+        agrees(shrunk(predicted, 0.3, 0.4, 0.2), (truth * weight).sum() / weight.sum(), within=1e-9)
 
 
 def test_a_chapter_that_lacks_the_function_is_refused():

@@ -1,0 +1,405 @@
+"""Screen nearly two million compositions, and measure what the chapter on screening compares.
+
+    python experiments/screening.py errors      surrogates on three embedded sets, three splits
+    python experiments/screening.py funnel      all candidates through all filters
+    python experiments/screening.py key         ways to rank, on candidates that OQMD has computed
+    python experiments/screening.py verify      the best 24 of each way, by two potentials
+    python experiments/screening.py timing      charge neutrality, one process and two
+
+Candidates are exchanges of one or two elements in ternary crystals of the training split; whatever
+a filter knows is of the training split as well, and the rest of OQMD's table is the answer key.
+Interrupted work goes on where it stopped: finished pieces lie in `_build/screening/`. One thread
+needs about 20 minutes. Needs the packages of the extras `judge` and `hull`.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from typing import Any
+
+import numpy as np
+import record
+from record import Row, once, rounded
+from stability import as_data
+from validation import anywhere, stages
+
+import imd_helpers as imd
+from imd_helpers import baselines
+from imd_helpers.crystals import symmetry
+from imd_helpers.crystals.compositions import amounts, keys, member, reduced
+from imd_helpers.crystals.samples import Samples
+from imd_helpers.energies import hull
+from imd_helpers.intervals import bootstrap
+from imd_helpers.judge import charge_neutral, judge
+from imd_helpers.judge.protocols import PROTOCOLS
+from imd_helpers.predictors import BoostedEnsemble
+from imd_helpers.search.screening import Exchanges, Filter, exchanges, screened
+
+WORK = record.BUILD / "screening"
+PATH = record.CHECKPOINTS / "screening" / "results.json"
+N, TWO, SEEDS = 2_000_000, 2_600, (0, 1, 2)
+LARGEST, NEAR = 14, 0.05  # sites of a parent; eV/atom above the hull
+WINDOW = (1.0, 2.0)  # eV, the gap that is wanted
+HULLS = 10_000  # candidates whose distance from the hull is computed
+N_KEY, N_VERIFIED, SEED = 4_000, 24, 0
+UNUSABLE = [2, 10, 18, 36, 43, 54, 61, *range(84, 119)]  # noble gases, no stable isotope
+SETS = {"expt_gap": "band_gap", "mp_gap": "band_gap", "mp_e_form": "formation_energy"}
+SIZE = {"expt_gap": {"trees": 150, "leaves": 31}, "": {"trees": 300, "members": 2}}
+FOLDS = 5
+
+
+# ---- data
+
+
+@cache
+def listed() -> Any:
+    """OQMD's formulas that are no failed calculations, with a gap."""
+    table = imd.datasets.load("oqmd_formulas").table
+    sane = table["band_gap"].notna() & (table["formation_energy"].abs() < -hull.LOWEST)
+    return table[sane].reset_index(drop=True)
+
+
+@cache
+def listed_counts() -> np.ndarray:
+    """(n, 119) of them."""
+    return amounts(listed()["formula"].tolist()).astype(np.int16)
+
+
+@cache
+def parent_rows() -> np.ndarray:
+    """Rows of `oqmd_icsd`: ternary training crystals near the hull."""
+    t = imd.datasets.load("oqmd_icsd").table
+    rows = (t["split"] == "train") & (t["n_elements"] == 3) & (t["n_sites"] <= LARGEST)
+    return np.flatnonzero(rows & (t["energy_above_hull"] <= NEAR))
+
+
+@cache
+def parents() -> baselines.IonExchange:
+    """These crystals, and which elements replace each other among them."""
+    known = imd.datasets.load("oqmd_icsd").crystals[parent_rows()]
+    ion = pickled("parents", baselines.IonExchange, known)
+    assert len(ion.training) == len(parent_rows())  # the symmetry of all was found
+    return ion
+
+
+def made() -> Row:
+    """Compositions by exchange, the likeliest ones."""
+    counts = parents().training.crystals.counts().numpy().astype(np.int16)
+    found = exchanges(counts, parents().pairs, two=TWO, seed=SEED)
+    return vars(found[np.sort(np.argsort(-found.chance, kind="stable")[:N])])
+
+
+@cache
+def candidates() -> Exchanges:
+    """All compositions, made once."""
+    return Exchanges(**once(WORK / "candidates.npz", made))
+
+
+@cache
+def known_hull() -> hull.Formulas:
+    """What the training splits of both tables say about phases."""
+    mine = (listed()["split"] == "train").to_numpy()
+    icsd = imd.datasets.load("oqmd_icsd")
+    t = icsd.table
+    more = ((t["split"] == "train") & (t["formation_energy"] > hull.LOWEST)).to_numpy()
+    counts = icsd.crystals.counts().numpy()[more].astype(np.int16)
+    energy = t["formation_energy"].to_numpy()[more]
+    energies = np.concatenate([listed()["formation_energy"].to_numpy()[mine], energy])
+    return hull.Formulas(np.concatenate([listed_counts()[mine], counts]), energies)
+
+
+def surrogate(target: str, seed: int = 0) -> BoostedEnsemble:
+    """Fitted to the charge-neutral compounds of the training split."""
+    return pickled(f"{target}-{seed}", fitted, target, seed)
+
+
+def fitted(target: str, seed: int) -> BoostedEnsemble:
+    """The fit itself."""
+    counts, t = listed_counts(), listed()
+    rows = (t["split"] == "train").to_numpy() & charge_neutral(counts, alloys=False)
+    rows &= (counts > 0).sum(1) > 1
+    model = BoostedEnsemble(members=4, trees=150, seed=seed)
+    return model.fit(counts[rows], t[target].to_numpy()[rows])
+
+
+def pickled(name: str, make: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``make`` returns, computed once."""
+    file = WORK / f"{name}.pickle"
+    if not file.exists():
+        record.write_atomic(file, pickle.dumps(make(*arguments)))
+    return pickle.loads(file.read_bytes())
+
+
+# ---- questions
+
+
+def usable(counts: np.ndarray) -> Row:
+    """No noble gas, and nothing without a stable isotope."""
+    return {"keep": ~(counts[:, UNUSABLE] > 0).any(1)}
+
+
+def neutral(counts: np.ndarray) -> Row:
+    """Oxidation states balance, and anions are more electronegative than cations."""
+    return {"keep": charge_neutral(counts, alloys=False)}
+
+
+def new(counts: np.ndarray, known: np.ndarray) -> Row:
+    """Not in the training split of either table."""
+    return {"keep": ~member(counts.astype(np.int16), known)}
+
+
+def in_window(counts: np.ndarray, model: BoostedEnsemble) -> Row:
+    """How likely the gap is to lie in the window."""
+    said = model.predict(counts)
+    likely = said.below(WINDOW[1]) - said.below(WINDOW[0])
+    return {"keep": likely > 0, "gap": said.mean, "in window": likely, "not in": -likely}
+
+
+def near_hull(counts: np.ndarray, model: BoostedEnsemble, phases: hull.Formulas) -> Row:
+    """Distance from the hull of known phases, and the chance that it is small."""
+    said = model.predict(counts)
+    lowest = np.array([phases.hull(row / row.sum()) for row in counts.astype(float)])
+    near = said.below(lowest + NEAR)
+    told = {"energy": said.mean, "above hull": said.mean - lowest, "near": near}
+    return {"keep": near > 0, "not near": -near, **told}
+
+
+def known_formulas() -> np.ndarray:
+    """(n, 119) reduced counts of the training splits."""
+    return reduced(known_hull().counts)
+
+
+# ---- the funnel
+
+
+def funnel() -> None:
+    """All filters, and what passed each."""
+    gap, energy = surrogate("band_gap"), surrogate("formation_energy")
+    about = f"{WINDOW} {NEAR} seed 0"
+    filters = [
+        Filter("usable elements", usable, piece=200_000),
+        Filter("charge neutral", neutral, piece=200_000),
+        Filter("not known", partial(new, known=known_formulas()), piece=200_000),
+        Filter(
+            "gap in the window", partial(in_window, model=gap), best=("not in", HULLS), about=about
+        ),
+        Filter(
+            "near the hull", partial(near_hull, model=energy, phases=known_hull()),
+            piece=500, best=("not near", 1_000), about=about,
+        ),
+    ]  # fmt: skip
+    found = screened(candidates().counts, filters, cache=WORK / "pieces", progress=True)
+    record.write_arrays(WORK / "funnel.npz", left=found.left, **found.values)
+    say("funnel", {"n": found.n, "stages": found.stages, "failed": len(found.failed)})
+
+
+# ---- ways to rank, where DFT has answered
+
+
+def key() -> None:
+    """How each way to rank does on new, neutral candidates that the other splits of OQMD list."""
+    found = dict(np.load(WORK / "funnel.npz"))
+    asked = np.flatnonzero(np.isfinite(found["gap"]))  # passed all filters before the surrogates
+    aside = np.flatnonzero(listed()["split"] != "train")
+    theirs = reduced(listed_counts()[aside])
+    row_of = dict(zip(keys(theirs), aside.tolist(), strict=True))
+    mine = keys(candidates().counts[asked].astype(np.int16))
+    both = [(int(i), row_of[k]) for i, k in zip(asked, mine, strict=True) if k in row_of]
+    drawn = np.sort(np.random.default_rng(SEED).permutation(len(both))[:N_KEY])
+    places, rows = np.array(both)[drawn].T
+    above = hull.oqmd_distance(listed_counts()[rows].astype(float))
+    truth = {"energy": listed()["formation_energy"].to_numpy()[rows], "above hull": above}
+    truth["gap"] = listed()["band_gap"].to_numpy()[rows]
+    told = {name: rounded(score, 4) for name, score in scores(places).items()}
+    say(
+        "key",
+        {
+            "n": len(places),
+            "of": len(both),
+            "asked": len(asked),
+            "truth": rounded(truth, 4),
+            "said": told,
+        },
+    )
+
+
+def scores(places: np.ndarray) -> Row:
+    """The larger, the sooner a candidate is taken; one list a way to rank."""
+    some = candidates()[places]
+    lowest = known_lowest(some.counts)
+    out: Row = {"hull of known": lowest}
+    for seed in SEEDS:
+        gap = surrogate("band_gap", seed).predict(some.counts)
+        energy = surrogate("formation_energy", seed).predict(some.counts)
+        window = gap.below(WINDOW[1]) - gap.below(WINDOW[0])
+        if seed == 0:
+            lowest = np.array(
+                [known_hull().hull(row / row.sum()) for row in some.counts.astype(float)]
+            )
+            out["hull of known"] = lowest
+        out[f"surrogates {seed}"] = energy.below(lowest + NEAR) * window
+        out[f"predicted above hull {seed}"] = energy.mean - lowest
+        out[f"predicted gap {seed}"] = gap.mean
+        low, high = energy.interval(0.9)
+        out[f"half width {seed}"] = (high - low) / 2
+    return out | {"parent": parent_score(some), "exchange": some.chance}
+
+
+def parent_score(some: Exchanges) -> np.ndarray:
+    """A chemist's rule: the likeliest exchange first, of parents whose own gap is wanted."""
+    return some.chance + np.where(np.abs(parent_gap()[some.parent] - 1.5) <= 0.5, 0.0, -1e3)
+
+
+@cache
+def parent_gap() -> np.ndarray:
+    """(templates,) eV; NaN where OQMD gives none."""
+    t = imd.datasets.load("oqmd_icsd").table
+    return t["band_gap"].to_numpy()[parent_rows()]  # eV
+
+
+def known_lowest(counts: np.ndarray) -> np.ndarray:
+    """(n,) eV/atom, the hull of the training splits at each composition."""
+    return np.array([known_hull().hull(row / row.sum()) for row in counts.astype(float)])
+
+
+# ---- by two potentials
+
+
+WAYS = ("surrogates", "careful", "chemist's rule", "random")
+CLOSE = 0.1  # eV/atom, how far from the hull the careful way believes a surrogate
+
+
+def chosen(way: str) -> np.ndarray:
+    """Places of the candidates that a way to choose sends to the potentials."""
+    found = dict(np.load(WORK / "funnel.npz"))
+    pool = np.flatnonzero(np.isfinite(found["gap"]))
+    if way == "surrogates":
+        score = found["near"][found["left"]] * found["in window"][found["left"]]
+        return found["left"][np.argsort(-score, kind="stable")[:N_VERIFIED]]
+    if way == "careful":
+        score = np.where(np.abs(found["above hull"]) <= CLOSE, candidates().chance, -np.inf)
+        return np.sort(np.argsort(-score, kind="stable")[:N_VERIFIED])
+    if way == "chemist's rule":
+        score = parent_score(candidates()[pool])
+        return pool[np.argsort(-score, kind="stable")[:N_VERIFIED]]
+    return np.random.default_rng(SEED).permutation(pool)[:N_VERIFIED]
+
+
+def verify(way: str = "") -> None:
+    """The chosen of each way, relaxed and placed above the hull by the judge's pair."""
+    for each in [way] if way else WAYS:
+        say(f"verified {each}", once(WORK / f"verified-{each}.json", verified, each))
+
+
+def verified(way: str) -> Row:
+    """Crystals, gates, and what both potentials say."""
+    places = chosen(way)
+    some = candidates()[places]
+    ion = parents()
+    cells = ion.training.refilled(some.parent, some.swap(), ion.volumes, power=1 / 3)
+    crystals = symmetry.primitive(cells.crystals)
+    full = PROTOCOLS["validation"]
+    protocol = replace(full, steps=full.steps[:7], funnel=full.funnel[:7], numbers=())
+    report = judge(Samples.of(crystals), protocol=protocol, cache=WORK / "judge", name=way)
+    found = dict(np.load(WORK / "funnel.npz"))
+    values = {k: rounded(v, 4) for k, v in report.values.items()}
+    listed_already = hull.oqmd_distance(some.counts.astype(float))
+    of_screening = ("gap", "in window", "energy", "near", "above hull")
+    rest = report.relaxed if report.relaxed is not None else crystals
+    return {
+        "formula": crystals.formulas(),
+        "parent": ion.training.crystals[some.parent].formulas(),
+        "space group": ion.training.space_group[some.parent].tolist(),
+        "gates": stages(report),
+        "stopped": [report.reason(i) for i in range(report.n)],
+        "values": values,
+        "oqmd": rounded(listed_already, 4),
+        "anywhere": anywhere(Samples.of(crystals)),
+        "said": {k: rounded(found[k][places], 4) for k in of_screening},
+        "crystals": [as_data(rest[i]) for i in range(report.n)],
+    }
+
+
+# ---- surrogates beside published ones
+
+
+CUTS = ("rows", "systems", "rows, asked of systems", "formulas")
+LARGE = ("mp_gap", "mp_e_form")
+
+
+def errors(seeds: str = "1") -> None:
+    """Each set and cut: error, coverage, and what chemistry costs; the small set three times."""
+    jobs = [("expt_gap", cut, seed) for seed in SEEDS for cut in CUTS[:3]]
+    some = range(int(seeds))  # of the large ones
+    jobs += [(name, "rows", seed) for seed in some for name in LARGE]
+    jobs += [(name, cut, seed) for seed in some for name in LARGE for cut in CUTS[1:]]
+    record.fill(PATH, ("set", "split", "seed"), jobs, of_split, under="errors")
+
+
+def of_split(name: str, split: str, seed: int) -> Row:
+    """A fifth is held out; intervals are calibrated on a part of the rest that is cut likewise.
+
+    In the last split the calibration is by rows, but the fifth is of new systems.
+    """
+    table = imd.datasets.load(name).table
+    counts = amounts(table["formula"].tolist()).astype(np.int16)
+    values = table[SETS[name]].to_numpy()
+    systems = np.unique(counts > 0, axis=0, return_inverse=True)[1].ravel()
+    groups = {"rows": np.arange(len(table)), "formulas": table["formula"].to_numpy()}
+    mine = groups.get(split, systems)
+    label = np.unique(mine, return_inverse=True)[1]
+    fold = np.random.default_rng(seed).permutation(label.max() + 1)[label] % FOLDS
+    test = fold == 0
+    began = time.process_time()
+    model = BoostedEnsemble(**SIZE.get(name, SIZE[""]), seed=seed)
+    model.fit(counts[~test], values[~test], groups=None if "," in split else label[~test])
+    said = model.predict(counts[test])
+    off = np.abs(said.mean - values[test])
+    low, high = said.interval(0.9)
+    inside = (low <= values[test]) & (values[test] <= high)
+    return rounded({
+        "n": int(test.sum()),
+        "trained": int((~test).sum()),
+        "mae": off.mean(),
+        "interval": bootstrap(off),
+        "covered": inside.mean(),
+        "width": float(np.median(high - low)),
+        "guess": np.abs(values[test] - np.median(values[~test])).mean(),
+        "seconds": time.process_time() - began,
+    })  # fmt: skip
+
+
+# ---- speed
+
+
+def timing() -> None:
+    """Charge neutrality of all candidates, one process and two."""
+    counts = candidates().counts
+    charge_neutral(counts[:10])
+    rows = {}
+    for workers in (1, 2):
+        began, cpu = time.perf_counter(), time.process_time()
+        found = screened(
+            counts, [Filter("charge neutral", neutral, piece=100_000)], workers=workers
+        )
+        rows[str(workers)] = {
+            "wall": time.perf_counter() - began, "own processor time": time.process_time() - cpu,
+            "computing": found.stages[0]["seconds"], "passed": len(found.left),
+        }  # fmt: skip
+    say("timing", {"n": len(counts), "workers": rows})
+
+
+def say(name: str, what: Any) -> None:
+    """One part of the record."""
+    head = {"made_by": "python experiments/screening.py", "stamp": record.stamp("scikit-learn")}
+    record.write(PATH, head | record.read(PATH, {}) | {name: rounded(what)}, indent=None)
+
+
+TASKS = (errors, funnel, key, verify, timing)
+
+if __name__ == "__main__":
+    record.command(TASKS, __doc__)

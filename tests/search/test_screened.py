@@ -1,0 +1,243 @@
+"""Filters one behind the other: counts, reasons, killed runs, and a list made by exchange."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imd_helpers.crystals import CrystalBatch
+from imd_helpers.crystals.compositions import amounts, formulas
+from imd_helpers.runtime import InputError
+from imd_helpers.search import Filter, screened
+from imd_helpers.search.screening import exchanges
+
+NUMBERS = np.arange(1000)
+
+
+def even(some):
+    return {"keep": some % 2 == 0, "half": some / 2}
+
+
+def not_of_seven(some):
+    if (some % 77 == 0).any():
+        raise ValueError("a multiple of 77")
+    return {"keep": some % 7 != 0, "rest": some % 7}
+
+
+def broken(some):
+    raise ValueError("always")
+
+
+def without_answer(some):
+    return {"half": some / 2}
+
+
+def too_short(some):
+    return {"keep": some[1:] > 0}
+
+
+def no_module(some):
+    raise ImportError("no module")
+
+
+FILTERS = (Filter("even", even, piece=64), Filter("seven", not_of_seven, piece=50))
+
+
+def by_hand():
+    left = NUMBERS[NUMBERS % 2 == 0]
+    return left[(left % 7 != 0)]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_counts_values_and_reasons(workers):
+    found = screened(NUMBERS, FILTERS, workers=workers)
+    assert found.left.tolist() == by_hand().tolist()
+    assert [(s["tried"], s["passed"], s["failed"]) for s in found.stages] == [
+        (1000, 500, 0),
+        (500, len(by_hand()), 7),
+    ]
+    assert (found.values["half"] == NUMBERS / 2).all()
+    asked = np.isfinite(found.values["rest"])
+    bad = (NUMBERS % 154) == 0
+    assert (asked == ((NUMBERS % 2 == 0) & ~bad)).all()  # one bad candidate costs no other
+    assert sorted(found.failed) == np.flatnonzero(bad).tolist()
+    assert found.failed[154] == "ValueError: a multiple of 77"
+
+
+def test_the_best_of_a_number_go_on():
+    best = Filter("even", even, best=("half", 3))
+    assert screened(NUMBERS[::-1].copy(), [best]).left.tolist() == [995, 997, 999]
+    with pytest.raises(InputError, match="best asks for 'third', but the answers have half"):
+        screened(NUMBERS, [Filter("even", even, best=("third", 3))])
+
+
+def test_no_candidate_is_left_and_the_rest_is_not_asked():
+    none = Filter("none", partial(np.less, 5000), piece=9)
+    with pytest.raises(InputError, match="breaks down on all 1000"):
+        screened(NUMBERS, [none])  # an array is no answer
+    found = screened(NUMBERS[1:2], FILTERS)
+    assert [s["tried"] for s in found.stages] == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("ask", "match"),
+    [
+        (broken, "breaks down on all 1000 candidates alike: ValueError: always"),
+        (without_answer, "an answer needs keep"),
+        (too_short, "an answer needs keep"),
+    ],
+)
+def test_a_question_that_always_breaks_down_is_an_error(ask, match):
+    with pytest.raises(InputError, match=match):
+        screened(NUMBERS, [Filter("x", ask)])
+
+
+def test_input_is_checked():
+    with pytest.raises(ImportError, match="no module"):
+        screened(NUMBERS, [Filter("x", no_module)])
+    with pytest.raises(InputError, match="number of candidates=0"):
+        screened(NUMBERS[:0], FILTERS)
+    with pytest.raises(InputError, match="two filters are called 'even'"):
+        screened(NUMBERS, [FILTERS[0], FILTERS[0]])
+    with pytest.raises(InputError, match="piece=0"):
+        screened(NUMBERS, [Filter("even", even, piece=0)])
+
+
+# ---- what is kept
+
+
+def count(some, log):
+    with Path(log).open("a") as file:
+        file.write(f"{len(some)}\n")
+    return even(some)
+
+
+def test_finished_pieces_are_taken_and_others_are_not(tmp_path):
+    log = tmp_path / "log"
+    log.touch()
+
+    def asked(about="", numbers=NUMBERS):
+        before = len(log.read_text().split())
+        filters = [Filter("even", partial(count, log=log), piece=100, about=about)]
+        found = screened(numbers, filters, cache=tmp_path / "kept")
+        return found.left.tolist(), len(log.read_text().split()) - before
+
+    first = asked()
+    assert first[1] == 10
+    assert asked() == (first[0], 0)
+    (damaged,) = (tmp_path / "kept").rglob("000003.npz")
+    damaged.write_bytes(damaged.read_bytes()[:99])
+    assert asked() == (first[0], 1)
+    assert asked("another threshold") == (first[0], 10)
+    assert asked(numbers=NUMBERS + 1)[1] == 10
+
+
+SLOW = """
+    import sys, time
+    import numpy as np
+    from imd_helpers.search import Filter, screened
+    def slow(some):
+        if sys.argv[2] == "slow":
+            time.sleep(0.15)
+        return {"keep": some % 3 > 0, "square": some**2.0}
+    if __name__ == "__main__":
+        filters = [Filter("a", slow, piece=50), Filter("b", slow, piece=50)]
+        found = screened(np.arange(1000), filters, cache=sys.argv[1])
+        print(found.left.sum(), np.nansum(found.values["square"]))
+        print([(s["tried"], s["passed"]) for s in found.stages])
+"""
+
+
+def test_a_killed_run_goes_on_and_gives_the_same_table(tmp_path):
+    script = tmp_path / "slow.py"
+    script.write_text(textwrap.dedent(SLOW))
+
+    def run(folder, pace):
+        return [sys.executable, str(script), str(tmp_path / folder), pace]
+
+    whole = subprocess.run(run("whole", "fast"), capture_output=True, text=True, check=True)
+    process = subprocess.Popen(run("killed", "slow"))
+    deadline = time.time() + 60
+    while len(list((tmp_path / "killed").rglob("*.npz"))) < 4:
+        assert time.time() < deadline
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {file: os.stat(file).st_mtime_ns for file in (tmp_path / "killed").rglob("*.npz")}
+    assert 4 <= len(kept) < 35
+    again = subprocess.run(run("killed", "fast"), capture_output=True, text=True, check=True)
+    assert again.stdout == whole.stdout
+    assert all(os.stat(file).st_mtime_ns == then for file, then in kept.items())
+
+
+def test_a_dask_cluster_does_the_same():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as one:
+        found = screened(NUMBERS, [Filter("even", partial(np_even), piece=300)],
+                         scheduler=one.scheduler_address)  # fmt: skip
+    assert found.left.tolist() == NUMBERS[::2].tolist()
+
+
+def np_even(some):
+    return {"keep": some % 2 == 0}
+
+
+def test_crystals_can_be_candidates(tmp_path):
+    crystals = CrystalBatch.from_ragged(np.eye(3)[None].repeat(4, 0) * 4, np.zeros((4, 3)),
+                                        [3, 11, 19, 37], [1] * 4)  # fmt: skip
+    light = Filter("light", lambda some: {"keep": some.numbers[:, 0].numpy() < 12}, piece=3)
+    assert screened(crystals, [light], cache=tmp_path).left.tolist() == [0, 1]
+    assert screened(crystals, [light], cache=tmp_path).left.tolist() == [0, 1]
+
+
+# ---- a list by exchange
+
+
+def pairs_of(*symbols):
+    """Elements that replace each other, with how often."""
+    out = np.zeros((119, 119), dtype=np.int64)
+    for one, other, times in symbols:
+        out[one, other] = out[other, one] = times
+    return out
+
+
+def test_every_exchange_of_one_element_once():
+    known = amounts(["NaCl", "KCl", "Na2O"]).astype(np.int16)
+    pairs = pairs_of((11, 19, 3), (17, 35, 1), (19, 37, 1))
+    found = exchanges(known, pairs)
+    assert sorted(formulas(found.counts.astype(int))) == sorted(
+        ["KCl", "NaCl", "RbCl", "NaBr", "KBr", "K2O"]
+    )
+    which = formulas(found.counts.astype(int)).index("NaCl")  # from KCl: 3 of the 4 exchanges of K
+    assert found.parent[which] == 1
+    assert found.chance[which] == pytest.approx(np.log(3 / 4))
+    with pytest.raises(InputError, match="has a partner"):
+        exchanges(known, pairs_of((90, 92, 1)))
+
+
+def test_two_elements_at_once_never_meet_and_take_each_others_counts():
+    known = amounts(["CaTiO3"]).astype(np.int16)
+    pairs = pairs_of((20, 38, 1), (22, 40, 1), (22, 38, 1))
+    found = exchanges(known, pairs, two=50)
+    names = set(formulas(found.counts.astype(int)))
+    assert names == set(formulas(amounts(["SrTiO3", "CaZrO3", "CaSrO3", "SrZrO3"])))
+    both = found[formulas(found.counts.astype(int)).index("SrZrO3")]
+    assert sorted(both.new.tolist()) == [38, 40]
+    assert both.chance == pytest.approx(np.log(0.5))
+
+
+def test_the_swap_of_an_exchange_leads_to_its_composition():
+    known = amounts(["CaTiO3", "Na2O"]).astype(np.int16)
+    found = exchanges(known, pairs_of((20, 38, 1), (22, 40, 1), (11, 19, 2)), two=20)
+    for i, swap in enumerate(found.swap()):
+        made = np.zeros(119, dtype=int)
+        np.add.at(made, swap, known[found.parent[i]])
+        assert (made == found.counts[i]).all()
