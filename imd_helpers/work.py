@@ -218,6 +218,73 @@ class Workers:
             ) from error
 
 
+class Process:
+    """A function in a process of its own, which is killed, and later replaced, if it is too slow.
+
+    Args:
+        function: of a module, or an object that can be pickled.
+        seconds: for each of the things that it is called with, of which several may come at once.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], seconds: float) -> None:
+        self._function, self._seconds = function, seconds
+        self._process: Any = None
+
+    def __call__(self, things: Any) -> Any:
+        """What the function makes of the things.
+
+        Raises:
+            TimeoutError: it took too long.
+            RuntimeError: it raised, or its process died.
+        """
+        if self._process is None:
+            self._begin()
+        try:
+            self._pipe.send(things)
+            if not self._pipe.poll(self._seconds * len(things)):
+                raise TimeoutError(f"no answer within {self._seconds:g} s")
+            good, found = self._pipe.recv()
+        except (OSError, EOFError) as error:  # a TimeoutError is an OSError
+            self.stop()
+            if isinstance(error, TimeoutError):
+                raise
+            raise RuntimeError("the process that was asked died") from error
+        if not good:
+            raise RuntimeError(found)
+        return found
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._process = None
+
+    def _begin(self) -> None:
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._function), daemon=True)
+        with _one_thread_each():
+            self._process.start()
+        theirs.close()
+        with suppress(EOFError):  # loading modules is not the answer's time
+            self._pipe.recv()
+
+
+def _serve(pipe: Any, function: Callable[[Any], Any]) -> None:
+    """In a process of its own: answer until nobody asks."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    pipe.send("ready")
+    while True:
+        things = pipe.recv()
+        try:
+            answer = (True, function(things))
+        except Exception as error:
+            answer = (False, f"{type(error).__name__}: {error}")
+        pipe.send(answer)
+
+
 class Pieces:
     """Results on disk, one file of arrays a piece.
 
