@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -165,8 +166,11 @@ def genetic(
     population: int = 20,
     mutated: float = 0.5,
     size: float = 0.1,
+    alike: float = 1e-6,
 ) -> None:
     """Winners of tournaments have children, a share of which mutate; the fittest of all live on.
+
+    Of those whose values agree within ``alike`` only one lives on, as long as there are others.
 
     Source:
         Deaven and Ho, Phys. Rev. Lett. 75 (1995) 288, for atoms.
@@ -180,7 +184,7 @@ def genetic(
             children[changed] = space.moved(children[changed], rng, size=size)
         found, theirs = asked(oracle, children)
         points, values = np.concatenate([points, found]), np.concatenate([values, theirs])
-        _, first = np.unique(np.round(values, 6), return_index=True)  # one of each kind, best first
+        _, first = np.unique(np.round(values / alike), return_index=True)  # best first
         keep = np.concatenate([first, np.setdiff1d(np.argsort(values), first, True)])[:population]
         points, values = points[keep], values[keep]
 
@@ -247,10 +251,8 @@ def minimise(
     search = METHODS[lookup("method", method, METHODS)]
     if oracle.budget is None:
         raise InputError("this oracle has no budget, and the search would never end: give budget=")
-    try:
+    with suppress(BudgetError):
         search(oracle, space, np.random.default_rng(whole("seed", seed)), **settings)
-    except BudgetError:
-        pass
     points = np.concatenate(oracle.asked) if oracle.asked else np.zeros((0, space.dimensions))
     if len(oracle.failed) == len(points):
         why = next(iter(oracle.failed.values()), "the budget is below the price of one")

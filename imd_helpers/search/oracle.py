@@ -149,6 +149,7 @@ class Oracle:
         self.answers: dict[bytes, np.ndarray] = {}  # by key, in order, each (width,)
         self.failed: dict[bytes, str] = {}  # why there is no answer
         self._costs: list[float] = []
+        self._width = 1  # of the rows
         self._keys, self._cost, self._dearest = keys or row_keys, cost, dearest
         self._answer = answer if limit is None else Process(answer, limit)
         self._log = None if log is None else JsonLog(log, dict(about or {}))
@@ -187,8 +188,7 @@ class Oracle:
         return np.cumsum(self._costs), self._rows(list(self.answers))
 
     def _rows(self, keys: list[bytes]) -> np.ndarray:
-        width = max((len(row) for row in self.answers.values()), default=1)
-        rows = (self.answers[key] for key in keys)
+        width, rows = self._width, [self.answers[key] for key in keys]
         filled = [row if len(row) == width else np.full(width, np.nan) for row in rows]
         return np.array(filled).reshape(len(keys), width)
 
@@ -213,8 +213,9 @@ class Oracle:
             self.answers[key] = row
             if why:
                 self.failed[key] = why
+            self._width = max(self._width, len(row))
             self._costs.append(1.0 if self._cost is None or why else float(self._cost(row)))
-        self.spent = sum(self._costs)
+            self.spent += self._costs[-1]
         if self._log is not None and found:
             self._log.add([(keys[i].hex(), *found[i]) for i in missing])
 
