@@ -103,7 +103,7 @@ class Structures(Space):
 
     def random(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Random cells of middling volume with atoms anywhere, but not on top of each other."""
-        return self._sound(n, lambda rows: self._anywhere(len(rows), rng), rng)
+        return self._sound(n, None, rng)
 
     def moved(self, points: np.ndarray, rng: np.random.Generator, *, size: float) -> np.ndarray:
         """Strained cells with displaced atoms, in some of which two elements change places."""
@@ -111,8 +111,8 @@ class Structures(Space):
 
         def draw(rows: np.ndarray) -> np.ndarray:
             found = step(points[rows], rng, size=size)
-            chosen = rng.random(len(rows)) < SWAPPED
-            found[chosen] = [self._exchanged(point, rng) for point in found[chosen]]
+            for i in np.flatnonzero(rng.random(len(rows)) < SWAPPED):
+                found[i] = self._exchanged(found[i], rng)
             return found
 
         return self._sound(len(points), draw, rng)
@@ -145,20 +145,24 @@ class Structures(Space):
         return np.concatenate(found, axis=1)
 
     def _sound(
-        self, n: int, draw: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
+        self, n: int, draw: Callable[[np.ndarray], np.ndarray] | None, rng: np.random.Generator
     ) -> np.ndarray:
-        """Points whose atoms keep their distances: drawn again, in the end anywhere."""
+        """Points whose atoms keep their distances; where they never do, random ones.
+
+        Random cells grow from try to try, because many atoms find no room in a small one.
+        """
         points, left = np.empty((n, self.dimensions)), np.arange(n)
-        for k in range(2 * TRIES):
-            points[left] = draw(left) if k < TRIES else self._anywhere(len(left), rng)
+        for k in range(-TRIES if draw else 0, 10 * TRIES):
+            if draw and k < 0:
+                points[left] = draw(left)
+            else:
+                some = rng.random((len(left), self.dimensions))
+                some[:, :CELL] = 0.25 + 0.5 * some[:, :CELL]
+                some[:, 0] += 0.25 * min(1.0, k / TRIES)
+                points[left] = some
             left = left[~geometry_valid(self.decode(points[left]))]
             if not len(left):
                 break
-        return points
-
-    def _anywhere(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        points = rng.random((n, self.dimensions))
-        points[:, :CELL] = 0.25 + 0.5 * points[:, :CELL]
         return points
 
     def _exchanged(self, point: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,0 +1,116 @@
+"""What the chapter on global optimisation compares: six optimisers at equal calls, eight seeds.
+
+    python experiments/global_optimisation.py crystals     structure prediction with CHGNet
+    python experiments/global_optimisation.py known        the known structures, relaxed alike
+
+Everything goes into results.json; each run also leaves a log in `_build`, from which it goes on.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import record
+from record import BUILD, CHECKPOINTS, Row, rounded
+
+from imd_helpers import datasets
+from imd_helpers.crystals import CrystalBatch, symmetry
+from imd_helpers.energies.potentials import potential
+from imd_helpers.energies.relaxation import relax
+from imd_helpers.matching.same import NONE, same_as_reference
+from imd_helpers.search import optimisers, structures
+
+PATH = CHECKPOINTS / "global_optimisation" / "results.json"
+SEEDS = range(8)
+# formula: units in the cell, steps of a relaxation at most, evaluations of the potential in a run
+SYSTEMS = {"MgO": (1, 40, 200), "SrTiO3": (1, 60, 1200)}
+UNRELAXED = "annealing, unrelaxed"
+SETTINGS: dict[str, dict[str, Any]] = {
+    "random": {"batch": 5},
+    "hopping": {"temperature": 0.1, "size": 0.15},
+    "annealing": {"hottest": 0.5, "coldest": 0.01, "largest": 0.3, "smallest": 0.03},
+    "swarm": {"particles": 5},
+    "genetic": {"population": 5, "alike": 0.002},
+    "bayesian": {"start": 5, "candidates": 200},
+    UNRELAXED: {"hottest": 0.5, "coldest": 0.01, "largest": 0.3, "smallest": 0.01},
+}
+
+
+# ---- structure prediction
+
+
+def crystals() -> None:
+    """Each method on each compound; a call is one evaluation of the potential."""
+    potential("chgnet").model.requires_grad_(False)  # the same numbers, in five sixths of the time
+    jobs = [(name, how, seed) for name in SYSTEMS for seed in SEEDS for how in SETTINGS]
+    about = {"systems": SYSTEMS, "settings": SETTINGS}
+    record.fill(PATH, ("formula", "method", "seed"), jobs, of_run, about=about, under="crystals")
+
+
+def of_run(formula: str, method: str, seed: int) -> Row:
+    """One search: its curve, and when the known structure was met."""
+    units, steps, budget = SYSTEMS[formula]
+    space = structures.Structures(formula, units=units)
+    relaxed = structures.Energy(space, steps=steps)
+    raw = method == UNRELAXED
+    log = BUILD / "global_optimisation" / f"{formula}-{method}-{seed}.jsonl".replace(", ", "-")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    ask = structures.Energy(space, steps=0) if raw else relaxed
+    oracle = ask.oracle(budget - steps if raw else budget, log=log)
+    name = "annealing" if raw else method
+    point, _ = optimisers.minimise(name, oracle, space, seed=seed, **SETTINGS[method])
+    spent, answers = oracle.history()
+    if raw:  # what it found is relaxed, at the price of a relaxation
+        spent = np.append(spent[-1:], spent[-1] + steps)
+        last = relaxed(point[None])
+        answers = np.concatenate([np.full_like(last, np.nan), last])
+    return rounded({"spent": spent.astype(int), **verdict(space, formula, answers, spent)})
+
+
+def verdict(
+    space: structures.Structures, formula: str, answers: np.ndarray, spent: np.ndarray
+) -> Row:
+    """Energies along a run, whether its best is the known structure, and when it was first met."""
+    energy = answers[:, 0]
+    good = np.flatnonzero(np.isfinite(energy))
+    ends = space.decode(answers[good, 2:])
+    same = np.zeros(len(energy), dtype=bool)
+    same[good] = same_as_reference(ends, truth(formula)).first != NONE
+    best = good[energy[good].argmin()]
+    group = symmetry.space_group_numbers(space.decode(answers[[best], 2:]), symprec=0.1)[0]
+    return {
+        "energy": energy,
+        "failed": int((~np.isfinite(energy)).sum()),
+        "met": int(spent[same.argmax()]) if same.any() else None,  # calls when first met
+        "right": bool(same[best]),  # is the best of the run the known structure?
+        "best": float(energy[best]),
+        "space_group": int(group),
+    }
+
+
+@cache
+def truth(formula: str) -> CrystalBatch:
+    """The known structure: that of lowest energy in the table, in the cubic case the ideal one."""
+    found = datasets.load("oqmd_icsd").select(formulas=[formula])
+    small = np.flatnonzero(found.crystals.n_sites.numpy() <= 5)
+    height = found.table["energy_above_hull"].to_numpy()[small]
+    return found.crystals[[int(small[height.argmin()])]]
+
+
+def known() -> None:
+    """The known structures, relaxed by the same potential until nothing pulls."""
+
+    def of_known(formula: str) -> Row:
+        done = relax(truth(formula), "chgnet", steps=200, fmax=0.01)
+        group = symmetry.space_group_numbers(done.crystals, symprec=0.1)[0]
+        return rounded({"energy": float(done.energy[0]), "space_group": int(group)})
+
+    record.fill(PATH, ("formula",), [(name,) for name in SYSTEMS], of_known, under="known")
+
+
+TASKS = (crystals, known)
+
+if __name__ == "__main__":
+    record.command(TASKS, __doc__)
