@@ -25,17 +25,10 @@ from imd_helpers.search import optimisers, structures
 PATH = CHECKPOINTS / "global_optimisation" / "results.json"
 SEEDS = range(8)
 # formula: units in the cell, steps of a relaxation at most, evaluations of the potential in a run
-SYSTEMS = {"MgO": (1, 40, 200), "SrTiO3": (1, 60, 1200)}
+SYSTEMS = {"MgO": (1, 40, 200), "SrTiO3": (1, 60, 900)}
 UNRELAXED = "annealing, unrelaxed"
-SETTINGS: dict[str, dict[str, Any]] = {
-    "random": {"batch": 5},
-    "hopping": {"temperature": 0.1, "size": 0.15},
-    "annealing": {"hottest": 0.5, "coldest": 0.01, "largest": 0.3, "smallest": 0.03},
-    "swarm": {"particles": 5},
-    "genetic": {"population": 5, "alike": 0.002},
-    "bayesian": {"start": 5, "candidates": 200},
-    UNRELAXED: {"hottest": 0.5, "coldest": 0.01, "largest": 0.3, "smallest": 0.01},
-}
+COLD = {"hottest": 0.5, "coldest": 0.01, "largest": 0.3, "smallest": 0.01}
+SETTINGS: dict[str, dict[str, Any]] = {**structures.SETTINGS, UNRELAXED: COLD}
 
 
 # ---- structure prediction
@@ -44,7 +37,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 def crystals() -> None:
     """Each method on each compound; a call is one evaluation of the potential."""
     potential("chgnet").model.requires_grad_(False)  # the same numbers, in five sixths of the time
-    jobs = [(name, how, seed) for name in SYSTEMS for seed in SEEDS for how in SETTINGS]
+    jobs = [(name, how, seed) for seed in SEEDS for name in SYSTEMS for how in SETTINGS]
     about = {"systems": SYSTEMS, "settings": SETTINGS}
     record.fill(PATH, ("formula", "method", "seed"), jobs, of_run, about=about, under="crystals")
 
@@ -66,7 +59,7 @@ def of_run(formula: str, method: str, seed: int) -> Row:
         spent = np.append(spent[-1:], spent[-1] + steps)
         last = relaxed(point[None])
         answers = np.concatenate([np.full_like(last, np.nan), last])
-    return rounded({"spent": spent.astype(int), **verdict(space, formula, answers, spent)})
+    return rounded({"spent": spent.astype(int).tolist(), **verdict(space, formula, answers, spent)})
 
 
 def verdict(
@@ -81,7 +74,7 @@ def verdict(
     best = good[energy[good].argmin()]
     group = symmetry.space_group_numbers(space.decode(answers[[best], 2:]), symprec=0.1)[0]
     return {
-        "energy": energy,
+        "energy": energy.tolist(),
         "failed": int((~np.isfinite(energy)).sum()),
         "met": int(spent[same.argmax()]) if same.any() else None,  # calls when first met
         "right": bool(same[best]),  # is the best of the run the known structure?

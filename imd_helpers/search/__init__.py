@@ -1,9 +1,20 @@
-"""Search without a generative model: screening and evolution, with every oracle call counted."""
+"""Search without a generative model: screening and optimisers, with every oracle call counted."""
 
 from __future__ import annotations
 
 from .evolution import GenePool, evolve
-from .oracle import CountedOracle, Target
+from .optimisers import Space, minimise
+from .oracle import CountedOracle, Oracle, Target
 from .screening import screen, substitutions
 
-__all__ = ["CountedOracle", "GenePool", "Target", "evolve", "screen", "substitutions"]
+__all__ = [
+    "CountedOracle",
+    "GenePool",
+    "Oracle",
+    "Space",
+    "Target",
+    "evolve",
+    "minimise",
+    "screen",
+    "substitutions",
+]

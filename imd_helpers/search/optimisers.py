@@ -19,6 +19,7 @@ from ..runtime import InputError, lookup, number, whole
 from .evolution import tournament
 from .oracle import BudgetError, Oracle
 
+MOVED = 0.25  # share of the dimensions in which a move is one
 OVERSHOOT = 0.25  # how far a child may lie beyond its parents, in units of their distance
 RIDGE = 1e-6  # smallest variance of noise in a Gaussian process, of standardised values
 MOST_FITTED = 200  # answers that a Gaussian process learns from: the best half, and the last ones
@@ -44,8 +45,10 @@ class Space:
         return rng.random((n, self.dimensions))
 
     def moved(self, points: np.ndarray, rng: np.random.Generator, *, size: float) -> np.ndarray:
-        """Points nearby: a normal step of this standard deviation in each dimension."""
-        return self.inside(points + size * rng.normal(size=points.shape))
+        """Points nearby: a normal step of this deviation in a few dimensions, at least in one."""
+        chosen = rng.random(points.shape)
+        chosen = chosen <= np.maximum(chosen.min(1, keepdims=True), MOVED)
+        return self.inside(points + size * rng.normal(size=points.shape) * chosen)
 
     def crossed(
         self, mothers: np.ndarray, fathers: np.ndarray, rng: np.random.Generator
@@ -164,7 +167,7 @@ def genetic(
     rng: np.random.Generator,
     *,
     population: int = 20,
-    mutated: float = 0.5,
+    mutated: float = 0.8,
     size: float = 0.1,
     alike: float = 1e-6,
 ) -> None:
@@ -271,7 +274,7 @@ def _settled(
     point, values = asked(oracle, point)
     value = float(values[0])
     axes = np.concatenate([np.eye(space.dimensions), -np.eye(space.dimensions)])
-    while step > least and not space.settles:
+    while step > least and np.isfinite(value) and not space.settles:
         around, values = asked(oracle, space.inside(point + step * axes))
         if values.min() < value:
             point, value = around[[values.argmin()]], float(values.min())

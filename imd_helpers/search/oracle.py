@@ -111,19 +111,20 @@ class Oracle:
 
     One call is one question that was not asked before; asking again costs nothing. A question
     that raises, or has no answer within ``limit``, has the answer NaN and a reason in ``failed``;
-    it costs 1, and is not tried again.
+    it is not tried again.
 
     Args:
         answer: (n,) or (n, width) numbers for n questions, which can be indexed by an array.
         keys: a key for each question, equal for equal questions; default: rows of numbers.
         budget: how much may be spent; a question that could cost more than is left is refused.
-        cost: what an answer has cost, from its (width,) numbers; default: 1.
+        cost: what an answer has cost, from its (width,) numbers, or one NaN; default: 1.
         dearest: the most that one answer can cost.
         limit: seconds for an answer, which is then sought in a process of its own that is killed
             and replaced; the function must be one of a module, or an object that can be pickled.
         log: a file of JSON lines, written after each batch. What it holds already is not computed
             again, so that a search that was killed goes on when it is started in the same way.
         about: what the log is of, on its first line.
+        watch: is told what each batch has cost, for a progress bar.
 
     Raises:
         InputError: a budget or limit that is not positive, or the log of something else.
@@ -140,6 +141,7 @@ class Oracle:
         limit: float | None = None,
         log: Path | None = None,
         about: Mapping[str, Any] | None = None,
+        watch: Callable[[float], Any] | None = None,
     ) -> None:
         for name, value in (("budget", budget), ("limit", limit), ("dearest", dearest)):
             if value is not None:
@@ -151,6 +153,7 @@ class Oracle:
         self._costs: list[float] = []
         self._width = 1  # of the rows
         self._keys, self._cost, self._dearest = keys or row_keys, cost, dearest
+        self._watch = watch
         self._answer = answer if limit is None else Process(answer, limit)
         self._log = None if log is None else JsonLog(log, dict(about or {}))
 
@@ -214,8 +217,10 @@ class Oracle:
             if why:
                 self.failed[key] = why
             self._width = max(self._width, len(row))
-            self._costs.append(1.0 if self._cost is None or why else float(self._cost(row)))
+            self._costs.append(1.0 if self._cost is None else float(self._cost(row)))
             self.spent += self._costs[-1]
+        if self._watch is not None:
+            self._watch(sum(self._costs[-len(keys) :]))
         if self._log is not None and found:
             self._log.add([(keys[i].hex(), *found[i]) for i in missing])
 

@@ -18,10 +18,12 @@ import torch
 from ..crystals import CrystalBatch, compositions, elements, geometry
 from ..crystals.rules import geometry_valid
 from ..descriptors.coordinate_matrix import cell_parameters, lattice_of, right_handed
-from ..energies.potentials import potential
+from ..energies import potentials
+from ..energies.potentials import POTENTIALS
 from ..energies.relaxation import relax
-from ..runtime import InputError, whole
-from .optimisers import Space
+from ..matching.same import unique
+from ..runtime import InputError, lookup, whole
+from .optimisers import METHODS, Space, minimise
 from .oracle import Oracle
 
 CELL = 6  # numbers of a point that are the cell's
@@ -32,6 +34,15 @@ MOST_SITES = 40
 TRIES = 50  # how often a crystal whose atoms overlap is drawn again
 SWAPPED = 0.3  # share of moves that also exchange two atoms
 SHELLS = 6  # neighbours whose distances tell a Gaussian process what a crystal is
+STEPS = 60  # of a relaxation
+SETTINGS: dict[str, dict[str, Any]] = {  # of the methods: few points, because each is relaxed
+    "random": {"batch": 5},
+    "hopping": {"temperature": 0.1, "size": 0.15},
+    "annealing": {"hottest": 0.5, "coldest": 0.01, "largest": 0.3, "smallest": 0.03},
+    "swarm": {"particles": 5},
+    "genetic": {"population": 5, "mutated": 0.5, "alike": 0.002},
+    "bayesian": {"start": 5, "candidates": 200},
+}
 
 
 class Structures(Space):
@@ -206,8 +217,8 @@ class Energy:
     """The energy of points of a space of crystals, after a relaxation of at most ``steps`` steps.
 
     Called with (n, dimensions) points it gives (n, 2 + dimensions) numbers: the energy in eV/atom,
-    how often the potential was evaluated, and the point where the relaxation ended. All of them
-    are NaN where the potential has no answer, or the cell became longer than a point can be.
+    how often the potential was evaluated, and the point where the relaxation ended. All but the
+    second are NaN where the potential has no answer, or the cell grew longer than a point can be.
     With ``steps=0`` nothing is relaxed, and the answer is (n, 2).
     """
 
@@ -218,28 +229,82 @@ class Energy:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """(n, 2 + dimensions) or (n, 2) numbers."""
-        crystals, model = self.space.decode(np.asarray(points)), potential(self.potential)
+        crystals, model = (
+            self.space.decode(np.asarray(points)),
+            potentials.potential(self.potential),
+        )
         if self.steps == 0:
             energy = model.energies(crystals)
             return np.stack([energy, np.ones(len(energy))], axis=1)
         done = relax(crystals, model, fmax=self.fmax, steps=self.steps)
         rows = np.column_stack([done.energy, done.steps, self.space.encode(done.crystals)])
         rows[~np.isfinite(rows).all(1)] = np.nan
+        rows[:, 1] = done.steps
         return rows
 
-    def oracle(self, budget: int, **settings: Any) -> Oracle:
-        """An oracle in which each evaluation of the potential is a call of the budget."""
-        about = {
-            "formula": self.space.formula,
-            "units": self.space.units,
-            "potential": self.potential,
-            "steps": self.steps,
-            "fmax": self.fmax,
-        }
+    def oracle(self, calls: int, **settings: Any) -> Oracle:
+        """An oracle whose budget is so many evaluations of the potential."""
+        about = {key: value for key, value in vars(self).items() if key != "space"}
+        about |= {"formula": self.space.formula, "units": self.space.units}
         about |= settings.pop("about", {})
         price = {"cost": _evaluations, "dearest": max(self.steps, 1)}
-        return Oracle(self, budget=budget, about=about, **price, **settings)
+        return Oracle(self, budget=calls, about=about, **price, **settings)
 
 
 def _evaluations(row: np.ndarray) -> float:
-    return float(row[1])
+    return float(row[1]) if len(row) > 1 else 1.0
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a search for structures found, the lowest energy first, each structure once."""
+
+    crystals: CrystalBatch
+    energy: np.ndarray  # (n,) eV/atom
+    calls: np.ndarray  # (n,) evaluations of the potential until it was found
+    failed: tuple[str, ...]  # why relaxations gave no structure
+
+
+def predict(
+    formula: str,
+    method: str = "genetic",
+    *,
+    calls: int,
+    seed: int = 0,
+    units: int = 1,
+    potential: str = "chgnet",
+    steps: int = STEPS,
+    **oracle: Any,
+) -> Prediction:
+    """Search for the structures of a formula, from random cells.
+
+    Args:
+        formula: e.g. ``SrTiO3``.
+        method: one of `optimisers.METHODS`.
+        calls: evaluations of the potential that may be made, relaxations included.
+        seed: of all that is drawn.
+        units: formula units in the cell.
+        potential: a name of `energies.potentials`.
+        steps: evaluations for one relaxation at most.
+        oracle: more settings of the `Oracle`, such as its log.
+
+    Raises:
+        InputError: fewer calls than one relaxation may take, or no relaxation succeeded.
+        UnknownNameError: no such method or potential.
+    """
+    whole("steps", steps, least=1)
+    if whole("calls", calls, least=1) < steps:
+        raise InputError(f"calls={calls}: one relaxation may take steps={steps}, allow more calls")
+    lookup("method", method, METHODS)
+    space = Structures(formula, units=units)
+    about = {"method": method, "seed": seed}
+    energy = Energy(space, lookup("potential", potential, POTENTIALS), steps=steps)
+    ask = energy.oracle(calls, about=about, **oracle)
+    minimise(method, ask, space, seed=seed, **SETTINGS[method])
+    spent, answers = ask.history()
+    good = np.flatnonzero(np.isfinite(answers[:, 0]))
+    order = good[answers[good, 0].argsort()]
+    crystals = space.decode(answers[order, 2:])
+    first = unique(crystals)
+    order = order[first]
+    return Prediction(crystals[first], answers[order, 0], spent[order], tuple(ask.failed.values()))
