@@ -39,11 +39,7 @@ class Ions(potentials.Potential):
             slope = (-12 * x**2 + 12 * x * unlike) / np.maximum(d, 1e-6) ** 2  # dE/dd / d
             pull = slope[..., None] * away
             force = pull.sum((1, 2))
-            strain = (
-                np.einsum("ijki,ijkj->ij", away, pull)
-                if n < 0
-                else np.einsum("ijka,ijkb->ab", away, pull) / 2
-            )
+            strain = np.einsum("ijka,ijkb->ab", away, pull) / 2
             out.append((energy, force, strain / abs(np.linalg.det(lattice))))
         return out if forces else [(each[0],) for each in out]
 
@@ -222,16 +218,15 @@ def by_ase(space, energy, *, calls, seed):
         pool = relaxed(space.random(5, generator))
         while True:
             order = np.argsort([each.info["value"] for each in pool])
-            parents = [pool[order[int(generator.integers(len(pool)) ** 2 / len(pool))]]
-                       for _ in range(2)]  # fmt: skip
+            rank = [int(generator.integers(len(pool)) ** 2 / len(pool)) for _ in range(2)]
+            parents = [pool[order[k]] for k in rank]
             child = None
-            if parents[0] is not parents[1]:
+            if rank[0] != rank[1]:
                 child, _ = pair.get_new_individual(parents)
-            if child is None:
-                child = parents[0].copy()
-                child.info.update(parents[0].info)
-            mutation = (strain, swap)[int(generator.integers(2))]
+            child = parents[0].copy() if child is None else child
+            child.info |= {"confid": 0, "data": {}, "key_value_pairs": {}}
             if generator.random() < 0.5:
+                mutation = (strain, swap)[int(generator.integers(2))]
                 changed, _ = mutation.get_new_individual([child])
                 child = child if changed is None else changed
             child = child[np.argsort(child.numbers, kind="stable")]
