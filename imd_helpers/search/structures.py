@@ -31,6 +31,7 @@ VOLUMES = (0.5, 3.0)  # of the cell, over that of the spheres of its atoms
 LONGEST_RATIO = 3.5  # of two edges
 ANGLES = (50.0, 130.0)  # degrees; a reduced cell has 60 to 120
 MOST_SITES = 40
+FLATTEST = 0.3  # volume of a cell, over that of a box with its edges
 TRIES = 50  # how often a crystal whose atoms overlap is drawn again
 SWAPPED = 0.3  # share of moves that also exchange two atoms
 SHELLS = 6  # neighbours whose distances tell a Gaussian process what a crystal is
@@ -89,6 +90,15 @@ class Structures(Space):
         frac = np.concatenate([np.zeros((n, 1, 3)), points[:, CELL:].reshape(n, -1, 3)], axis=1)
         flat = frac.reshape(-1, 3)
         return CrystalBatch.from_ragged(lattice, flat, np.tile(self.numbers, n), [sites] * n)
+
+    def sound(self, points: np.ndarray) -> np.ndarray:
+        """(n,) bool: do the angles make a cell that is not flat, and do the atoms have room?"""
+        alpha, beta, gamma = np.cos(np.radians(ANGLES[0] + points[:, 3:CELL] * np.ptp(ANGLES))).T
+        square = 1 + 2 * alpha * beta * gamma - alpha**2 - beta**2 - gamma**2
+        good = square > FLATTEST**2
+        if good.any():
+            good[good] = geometry_valid(self.decode(points[good]))
+        return good
 
     def encode(self, crystals: CrystalBatch) -> np.ndarray:
         """(n, dimensions) points of crystals; NaN where a cell is longer or flatter than allowed.
@@ -171,7 +181,7 @@ class Structures(Space):
                 some[:, :CELL] = 0.25 + 0.5 * some[:, :CELL]
                 some[:, 0] += 0.25 * min(1.0, k / TRIES)
                 points[left] = some
-            left = left[~geometry_valid(self.decode(points[left]))]
+            left = left[~self.sound(points[left])]
             if not len(left):
                 break
         return points
@@ -229,17 +239,22 @@ class Energy:
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """(n, 2 + dimensions) or (n, 2) numbers."""
-        crystals, model = (
-            self.space.decode(np.asarray(points)),
-            potentials.potential(self.potential),
-        )
+        points, model = np.asarray(points), potentials.potential(self.potential)
+        width = self.space.dimensions if self.steps else 0
+        rows = np.full((len(points), 2 + width), np.nan)
+        rows[:, 1] = 1.0
+        good = np.flatnonzero(self.space.sound(points))
+        if not len(good):
+            return rows
+        crystals = self.space.decode(points[good])
         if self.steps == 0:
-            energy = model.energies(crystals)
-            return np.stack([energy, np.ones(len(energy))], axis=1)
+            rows[good, 0] = model.energies(crystals)
+            return rows
         done = relax(crystals, model, fmax=self.fmax, steps=self.steps)
-        rows = np.column_stack([done.energy, done.steps, self.space.encode(done.crystals)])
-        rows[~np.isfinite(rows).all(1)] = np.nan
-        rows[:, 1] = done.steps
+        found = np.column_stack([done.energy, done.steps, self.space.encode(done.crystals)])
+        found[~np.isfinite(found).all(1)] = np.nan
+        found[:, 1] = done.steps
+        rows[good] = found
         return rows
 
     def oracle(self, calls: int, **settings: Any) -> Oracle:
