@@ -11,6 +11,7 @@ from .. import datasets
 from ..crystals import symmetry
 from ..crystals.compositions import amounts
 from ..descriptors.symmetry_sites import SPACE_GROUPS, find_sites
+from ..search.optimisers import calls_for, expected_improvement
 from ..search.oracle import Target
 
 # ---- inverse_design
@@ -37,6 +38,14 @@ def calls_for_one_hit(candidates: int, hits: int, *, chance: float) -> float:
         if 1.0 - miss >= chance:
             return calls
     return math.inf
+
+
+# ---- global_optimisation
+
+
+def improvement(*, mean: float, deviation: float, best: float) -> float:
+    """Expected improvement of one candidate, in the unit of its mean."""
+    return float(expected_improvement(np.array([mean]), np.array([deviation]), best)[0])
 
 
 # ---- databases
@@ -79,6 +88,8 @@ TRUTHS = {
     "inverse_design.2": lambda: calls_for_one_hit(
         len(_values()), _hits(Target(length=6.2, energy=-0.3)), chance=0.95
     ),
+    "global_optimisation.1": lambda: calls_for(0.95, 0.05),
+    "global_optimisation.2": lambda: improvement(mean=-8.39, deviation=0.03, best=-8.40),
     "databases.1": alkali_oxides,
     "databases.2": opposite_signs,
     "tools.1": lambda: len(symmetry.operations(136)[0]),
