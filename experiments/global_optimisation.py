@@ -2,6 +2,7 @@
 
     python experiments/global_optimisation.py crystals     structure prediction with CHGNet
     python experiments/global_optimisation.py known        the known structures, relaxed alike
+    python experiments/global_optimisation.py composition  the problem of the first chapter
 
 Everything goes into results.json; each run also leaves a log in `_build`, from which it goes on.
 """
@@ -9,6 +10,7 @@ Everything goes into results.json; each run also leaves a log in `_build`, from 
 from __future__ import annotations
 
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -20,12 +22,15 @@ from imd_helpers.crystals import CrystalBatch, symmetry
 from imd_helpers.energies.potentials import potential
 from imd_helpers.energies.relaxation import relax
 from imd_helpers.matching.same import NONE, same_as_reference
-from imd_helpers.search import optimisers, structures
+from imd_helpers.search import CountedOracle, evolution, optimisers, structures
 
 PATH = CHECKPOINTS / "global_optimisation" / "results.json"
 SEEDS = range(8)
 # formula: units in the cell, steps of a relaxation at most, evaluations of the potential in a run
 SYSTEMS = {"MgO": (1, 40, 200), "SrTiO3": (1, 60, 900)}
+QUESTIONS = 1_000  # of a search for a composition
+GENES = "evolution of genes"
+UNTIL = "drawn = crystals_at(np.random.default_rng(0).random((2000, 4)))"
 UNRELAXED = "annealing, unrelaxed"
 COLD = {"hottest": 0.5, "coldest": 0.01, "largest": 0.3, "smallest": 0.01}
 SETTINGS: dict[str, dict[str, Any]] = {**structures.SETTINGS, UNRELAXED: COLD}
@@ -103,7 +108,35 @@ def known() -> None:
     record.fill(PATH, ("formula",), [(name,) for name in SYSTEMS], of_known, under="known")
 
 
-TASKS = (crystals, known)
+# ---- the composition problem
+
+
+@cache
+def page() -> ModuleType:
+    """The chapter's scout, target and genomes."""
+    return record.chapter("1_foundations/global_optimisation", until=UNTIL)
+
+
+def composition() -> None:
+    """Each method on the target of the first chapter, and that chapter's own evolution."""
+    jobs = [(how, seed) for how in (*optimisers.METHODS, GENES) for seed in SEEDS]
+    record.fill(PATH, ("method", "seed"), jobs, of_composition, under="composition")
+
+
+def of_composition(method: str, seed: int) -> Row:
+    """Hits among the questions of one search, and when the first came."""
+    if method == GENES:
+        ask = CountedOracle(page().scout.predict)
+        evolution.evolve(ask, page().pool, page().target, budget=QUESTIONS, seed=seed)
+        distance = page().target.distance(ask.history()[1])
+    else:
+        distance = page().search_composition(method, seed, QUESTIONS)
+    hits = np.flatnonzero(distance <= 1)
+    first = int(hits[0]) + 1 if len(hits) else None
+    return {"calls": len(distance), "hits": len(hits), "first": first}
+
+
+TASKS = (crystals, known, composition)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -260,7 +260,8 @@ def minimise(
     if len(oracle.failed) == len(points):
         why = next(iter(oracle.failed.values()), "the budget is below the price of one")
         raise InputError(f"none of {len(points)} questions had an answer; the first: {why}")
-    ended, values = asked(oracle, points)
+    oracle.idle = 0
+    ended, values = asked(oracle, points)  # all of them have answers
     return ended[values.argmin()], float(values.min())
 
 

@@ -81,6 +81,20 @@ def test_failures_do_not_stop_a_search():
         assert oracle.calls == 40
 
 
+def test_a_search_of_few_points_ends_before_its_budget():
+    def nine(points):
+        return (np.round(2 * points) ** 2).sum(1)
+
+    def keys(points):
+        return [row.tobytes() for row in np.round(2 * points) + 0.0]
+
+    for method in ("random", "annealing", "swarm", "genetic"):
+        oracle = Oracle(nine, keys=keys, budget=20)
+        _, value = minimise(method, oracle, Space(2), seed=0)
+        assert value == 0
+        assert oracle.calls <= 9
+
+
 def test_periodic_dimensions_go_round():
     space = Space(2, periodic=np.array([True, False]))
     start, end = np.array([[0.9, 0.9]]), np.array([[0.1, 0.1]])
