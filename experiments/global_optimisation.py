@@ -22,12 +22,14 @@ from imd_helpers.crystals import CrystalBatch, symmetry
 from imd_helpers.energies.potentials import potential
 from imd_helpers.energies.relaxation import relax
 from imd_helpers.matching.same import NONE, same_as_reference
-from imd_helpers.search import CountedOracle, evolution, optimisers, structures
+from imd_helpers.search import CountedOracle, Oracle, evolution, optimisers, structures
+from imd_helpers.search.oracle import BudgetError
 
 PATH = CHECKPOINTS / "global_optimisation" / "results.json"
 SEEDS = range(8)
 # formula: units in the cell, steps of a relaxation at most, evaluations of the potential in a run
 SYSTEMS = {"MgO": (1, 40, 200), "SrTiO3": (1, 60, 900)}
+NEAR = 0.01  # eV/atom above the known structure, where a run that met it ends
 QUESTIONS = 1_000  # of a search for a composition
 GENES = "evolution of genes"
 UNTIL = "drawn = crystals_at(np.random.default_rng(0).random((2000, 4)))"
@@ -56,7 +58,8 @@ def of_run(formula: str, method: str, seed: int) -> Row:
     log = BUILD / "global_optimisation" / f"{formula}-{method}-{seed}.jsonl".replace(", ", "-")
     log.parent.mkdir(parents=True, exist_ok=True)
     ask = structures.Energy(space, steps=0) if raw else relaxed
-    oracle = ask.oracle(budget - steps if raw else budget, log=log)
+    how = {"log": log} if raw else {"log": log, "watch": lambda _: stop_if_met(oracle, formula)}
+    oracle = ask.oracle(budget - steps if raw else budget, **how)
     name = "annealing" if raw else method
     point, _ = optimisers.minimise(name, oracle, space, seed=seed, **SETTINGS[method])
     spent, answers = oracle.history()
@@ -65,6 +68,15 @@ def of_run(formula: str, method: str, seed: int) -> Row:
         last = relaxed(point[None])
         answers = np.concatenate([np.full_like(last, np.nan), last])
     return rounded({"spent": spent.astype(int).tolist(), **verdict(space, formula, answers, spent)})
+
+
+def stop_if_met(oracle: Oracle, formula: str) -> None:
+    """A run is over when the known structure is met and relaxed; the search itself cannot know."""
+    row = min(oracle.answers.values(), key=lambda row: np.nan_to_num(row[0], nan=np.inf))
+    if len(row) > 2 and row[0] < known_energy(formula) + NEAR:
+        crystal = structures.Structures(formula, units=SYSTEMS[formula][0]).decode(row[None, 2:])
+        if same_as_reference(crystal, truth(formula)).first[0] != NONE:
+            raise BudgetError("the known structure is met")
 
 
 def verdict(
@@ -95,6 +107,11 @@ def truth(formula: str) -> CrystalBatch:
     small = np.flatnonzero(found.crystals.n_sites.numpy() <= 5)
     height = found.table["energy_above_hull"].to_numpy()[small]
     return found.crystals[[int(small[height.argmin()])]]
+
+
+def known_energy(formula: str) -> float:
+    """Of the known structure, relaxed by the potential; eV/atom."""
+    return next(row["energy"] for row in record.read(PATH)["known"] if row["formula"] == formula)
 
 
 def known() -> None:

@@ -124,7 +124,7 @@ class Oracle:
         log: a file of JSON lines, written after each batch. What it holds already is not computed
             again, so that a search that was killed goes on when it is started in the same way.
         about: what the log is of, on its first line.
-        watch: is told what each batch has cost, for a progress bar.
+        watch: is told what each batch has cost, for a progress bar; may raise `BudgetError`.
 
     Raises:
         InputError: a budget or limit that is not positive, or the log of something else.
@@ -219,10 +219,10 @@ class Oracle:
             self._width = max(self._width, len(row))
             self._costs.append(1.0 if self._cost is None else float(self._cost(row)))
             self.spent += self._costs[-1]
-        if self._watch is not None:
-            self._watch(sum(self._costs[-len(keys) :]))
         if self._log is not None and found:
             self._log.add([(keys[i].hex(), *found[i]) for i in missing])
+        if self._watch is not None:
+            self._watch(sum(self._costs[-len(keys) :]))
 
     def _tried(self, questions: Any) -> list[tuple[np.ndarray, str]]:
         """A row and a reason for each question; where a batch fails, one after the other."""
