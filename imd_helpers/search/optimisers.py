@@ -19,6 +19,7 @@ from ..runtime import InputError, lookup, number, whole
 from .evolution import tournament
 from .oracle import BudgetError, Oracle
 
+WORST = 1e99  # the value of a point without an answer
 MOVED = 0.25  # share of the dimensions in which a move is one
 OVERSHOOT = 0.25  # how far a child may lie beyond its parents, in units of their distance
 RIDGE = 1e-6  # smallest variance of noise in a Gaussian process, of standardised values
@@ -73,11 +74,21 @@ class Space:
 
 
 def asked(oracle: Oracle, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where n points ended, (n, dimensions), and (n,) values, infinity where there is none."""
+    """Where n points ended, (n, dimensions), and (n,) values, `WORST` where there is none."""
     found = oracle(points)
-    values = np.where(np.isfinite(found[:, 0]), found[:, 0], np.inf)
+    values = np.where(np.isfinite(found[:, 0]), found[:, 0], WORST)
     ended = found[:, -points.shape[1] :] if found.shape[1] > points.shape[1] else points
     return np.where(np.isfinite(ended), ended, points), values
+
+
+def started(
+    oracle: Oracle, space: Space, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """One random point that has an answer, (1, dimensions), and its value, (1,)."""
+    while True:
+        point, value = asked(oracle, space.random(1, rng))
+        if value[0] < WORST:
+            return point, value
 
 
 # ---- the optimisers
@@ -104,7 +115,7 @@ def basin_hopping(
     Source:
         Wales and Doye, J. Phys. Chem. A 101 (1997) 5111.
     """
-    point, value = _settled(oracle, space, space.random(1, rng))
+    point, value = _settled(oracle, space, started(oracle, space, rng)[0])
     while True:
         found, other = _settled(oracle, space, space.moved(point, rng, size=size))
         if rng.random() < metropolis(other - value, temperature):
@@ -126,7 +137,7 @@ def simulated_annealing(
     Source:
         Kirkpatrick, Gelatt and Vecchi, Science 220 (1983) 671.
     """
-    point, value = asked(oracle, space.random(1, rng))
+    point, value = started(oracle, space, rng)
     while True:
         size = cooled(oracle.progress, largest, smallest)
         found, other = asked(oracle, space.moved(point, rng, size=size))
@@ -275,7 +286,7 @@ def _settled(
     point, values = asked(oracle, point)
     value = float(values[0])
     axes = np.concatenate([np.eye(space.dimensions), -np.eye(space.dimensions)])
-    while step > least and np.isfinite(value) and not space.settles:
+    while step > least and value < WORST and not space.settles:
         around, values = asked(oracle, space.inside(point + step * axes))
         if values.min() < value:
             point, value = around[[values.argmin()]], float(values.min())
@@ -287,12 +298,9 @@ def _settled(
 def metropolis(change: float, temperature: float) -> float:
     """Probability to accept a change of the value: ``min(1, exp(-change / T))``.
 
-    Equation (eq-globalopt-metropolis) of the chapter on global optimisation; infinite values
-    are left for any others.
+    Equation (eq-globalopt-metropolis) of the chapter on global optimisation.
     """
-    if not change > 0:  # also from infinity to infinity
-        return 1.0
-    return float(np.exp(-change / number("temperature", temperature, above=0)))
+    return float(np.exp(-max(change, 0.0) / number("temperature", temperature, above=0)))
 
 
 def cooled(progress: float, first: float, last: float) -> float:
@@ -336,7 +344,8 @@ def predicted(
     """Mean and standard deviation of a Gaussian process at other points.
 
     Args:
-        features: (n, f) of points with (n,) values; one that is not finite counts as the worst.
+        features: (n, f) of points with (n,) values; one without an answer counts as the worst
+            of the others.
         values: that were found.
         wanted: (m, f) of the other points.
     """
@@ -344,7 +353,7 @@ def predicted(
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-    values = np.where(np.isfinite(values), values, values[np.isfinite(values)].max(initial=0.0))
+    values = np.minimum(values, values[values < WORST].max(initial=0.0))
     half = MOST_FITTED // 2
     rows = np.union1d(np.argsort(values)[:half], np.arange(len(values))[-half:])
     centre, scale = features[rows].mean(0), features[rows].std(0) + 1e-9
