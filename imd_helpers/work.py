@@ -6,6 +6,8 @@ finds the pieces of its predecessor and goes on with the others.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import pickle
 import threading
@@ -323,6 +325,38 @@ class Pieces:
         blob = BytesIO()
         np.savez_compressed(blob, **arrays)
         write_atomic(self.folder / f"{name}.npz", blob.getvalue())
+
+
+class JsonLog:
+    """Answers on disk, one line each; a line that was torn when its writer was killed is dropped.
+
+    Raises:
+        InputError: the file is the log of something else.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        self.path, self.kept = path, {}
+        head = json.dumps({"about": about}, sort_keys=True)
+        text = path.read_text("utf-8") if path.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        if lines and lines[0] != head:
+            raise InputError(
+                f"{path} is the log of another search, {lines[0][:200]}: this one is {head}; "
+                "give another file, or remove it"
+            )
+        for line in lines[1:]:
+            key, row, why = json.loads(line)
+            self.kept[key] = (np.array(row, dtype=float), why)  # null becomes NaN
+        write_atomic(path, "".join(f"{line}\n" for line in lines or [head]).encode())
+
+    def add(self, found: list[tuple[str, np.ndarray, str]]) -> None:
+        """Append answers: key, row and reason."""
+        plain = [
+            (key, [x if math.isfinite(x) else None for x in row.tolist()], why)
+            for key, row, why in found
+        ]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in plain))
 
 
 def _carried_out(packed: bytes) -> bytes:

@@ -319,13 +319,8 @@ def velocity(
 ) -> np.ndarray:
     """Steps of a swarm: ``w v + c (r1 own_way + r2 swarm_way)``, equation (eq-globalopt-velocity).
 
-    Args:
-        before: (particles, dimensions) the last steps v.
-        own_way: the way from each particle to the best place that it has seen.
-        swarm_way: to the best place that any has seen.
-        draws: (2, particles, dimensions) random numbers from 0 to 1.
-        inertia: the share w of the last step that is kept.
-        pull: the constant c.
+    The last steps v and the ways to the best places, of each particle and of all, have the shape
+    (particles, dimensions); ``draws`` holds two such arrays of numbers from 0 to 1.
     """
     return inertia * before + pull * (draws[0] * own_way + draws[1] * swarm_way)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from ..descriptors.symmetry_sites import Sites, canonical
 from ..runtime import InputError, number
-from ..work import Process, write_atomic
+from ..work import JsonLog, Process
 
 MOST_IDLE = 1_000  # calls in a row that ask nothing new, before a search counts as over
 NOT_FINITE = "the answer is not finite"
@@ -240,38 +239,6 @@ class Oracle:
 def row_keys(points: np.ndarray) -> list[bytes]:
     """Keys of rows of numbers; what differs by less than 1e-9 is the same, but for rounding."""
     return [row.tobytes() for row in np.round(np.asarray(points, dtype=float), 9) + 0.0]
-
-
-class JsonLog:
-    """Answers on disk, one line each; a line that was torn when its writer was killed is dropped.
-
-    Raises:
-        InputError: the file is the log of something else.
-    """
-
-    def __init__(self, path: Path, about: dict[str, Any]) -> None:
-        self.path, self.kept = path, {}
-        head = json.dumps({"about": about}, sort_keys=True)
-        text = path.read_text("utf-8") if path.exists() else ""
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        if lines and lines[0] != head:
-            raise InputError(
-                f"{path} is the log of another search, {lines[0][:200]}: this one is {head}; "
-                "give another file, or remove it"
-            )
-        for line in lines[1:]:
-            key, row, why = json.loads(line)
-            self.kept[key] = (np.array(row, dtype=float), why)  # null becomes NaN
-        write_atomic(path, "".join(f"{line}\n" for line in lines or [head]).encode())
-
-    def add(self, found: list[tuple[str, np.ndarray, str]]) -> None:
-        """Append answers: key, row and reason."""
-        plain = [
-            (key, [x if math.isfinite(x) else None for x in row.tolist()], why)
-            for key, row, why in found
-        ]
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in plain))
 
 
 class CountedOracle(Oracle):
