@@ -45,6 +45,7 @@ def crystals() -> None:
     """Each method on each compound; a call is one evaluation of the potential."""
     potential("chgnet").model.requires_grad_(False)  # the same numbers, in five sixths of the time
     jobs = [(name, how, seed) for seed in SEEDS for name in SYSTEMS for how in SETTINGS]
+    jobs.sort(key=lambda job: job[1] == UNRELAXED)  # the longest runs come last
     about = {"systems": SYSTEMS, "settings": SETTINGS}
     record.fill(PATH, ("formula", "method", "seed"), jobs, of_run, about=about, under="crystals")
 
