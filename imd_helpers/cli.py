@@ -1,4 +1,4 @@
-"""The command line: `imd data`, `imd train`, `imd sample`, `imd judge`, `imd validate`."""
+"""The command line: `imd data`, `train`, `sample`, `search`, `judge`, `validate`."""
 
 from __future__ import annotations
 
@@ -129,6 +129,42 @@ def sample(
     condition = {name: asked for name, asked in condition.items() if asked is not None}
     with locked(out.absolute().parent, file=out.name):
         _write_samples(out, generator.sample(n, condition=condition, seed=seed))
+
+
+@app.command()
+def search(
+    formula: str,
+    out: Annotated[Path, typer.Option("--out", "-o", help="an .extxyz file; its log lies beside")],
+    method: Annotated[
+        str, typer.Option(help="random, hopping, annealing, swarm, genetic or bayesian")
+    ] = "genetic",
+    calls: Annotated[int, typer.Option(help="evaluations of the potential, in all")] = 1200,
+    seed: Annotated[int, typer.Option(help="same seed, same search")] = 0,
+    units: Annotated[int, typer.Option(help="formula units in the cell")] = 1,
+    steps: Annotated[int, typer.Option(help="evaluations for one relaxation at most")] = 60,
+    potential: Annotated[str, typer.Option(help="chgnet, sevennet or sevennet_l3i5")] = "chgnet",
+    limit: Annotated[float | None, typer.Option(help="seconds for one relaxation")] = None,
+) -> None:
+    """Search for the structures of a formula; a search that was stopped goes on from its log."""
+    from .crystals import files
+    from .runtime import progress_bar
+    from .search.structures import predict
+
+    _check_writable(out, (".extxyz",))
+    log = out.with_suffix(".jsonl")
+    how = {"calls": calls, "seed": seed, "units": units, "steps": steps, "potential": potential}
+    with (
+        locked(out.absolute().parent, file=out.name),
+        progress_bar(None, formula, True, total=calls) as bar,
+    ):
+        found = predict(formula, method, **how, log=log, limit=limit, watch=bar.update)
+    files.write(out, found.crystals, energy=found.energy, calls=found.calls)
+    lowest = f"the lowest has {found.energy[0]:.4f} eV/atom, after {found.calls[0]:.0f} calls"
+    typer.echo(f"wrote {len(found.energy)} structures to {out}; {lowest}; log: {log}")
+    if found.failed:
+        typer.echo(
+            f"{len(found.failed)} relaxations failed; the first: {found.failed[0]}", err=True
+        )
 
 
 @app.command()

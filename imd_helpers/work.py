@@ -6,6 +6,8 @@ finds the pieces of its predecessor and goes on with the others.
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import pickle
 import threading
@@ -218,6 +220,73 @@ class Workers:
             ) from error
 
 
+class Process:
+    """A function in a process of its own, which is killed, and later replaced, if it is too slow.
+
+    Args:
+        function: of a module, or an object that can be pickled.
+        seconds: for each of the things that it is called with, of which several may come at once.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], seconds: float) -> None:
+        self._function, self._seconds = function, seconds
+        self._process: Any = None
+
+    def __call__(self, things: Any) -> Any:
+        """What the function makes of the things.
+
+        Raises:
+            TimeoutError: it took too long.
+            RuntimeError: it raised, or its process died.
+        """
+        if self._process is None:
+            self._begin()
+        try:
+            self._pipe.send(things)
+            if not self._pipe.poll(self._seconds * len(things)):
+                raise TimeoutError(f"no answer within {self._seconds:g} s")
+            good, found = self._pipe.recv()
+        except (OSError, EOFError) as error:  # a TimeoutError is an OSError
+            self.stop()
+            if isinstance(error, TimeoutError):
+                raise
+            raise RuntimeError("the process that was asked died") from error
+        if not good:
+            raise RuntimeError(found)
+        return found
+
+    def stop(self) -> None:
+        """End the process, whatever it is doing."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+            self._pipe.close()
+            self._process = None
+
+    def _begin(self) -> None:
+        context = get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._function), daemon=True)
+        with _one_thread_each():
+            self._process.start()
+        theirs.close()
+        with suppress(EOFError):  # loading modules is not the answer's time
+            self._pipe.recv()
+
+
+def _serve(pipe: Any, function: Callable[[Any], Any]) -> None:
+    """In a process of its own: answer until nobody asks."""
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    pipe.send("ready")
+    while True:
+        things = pipe.recv()
+        try:
+            answer = (True, function(things))
+        except Exception as error:
+            answer = (False, f"{type(error).__name__}: {error}")
+        pipe.send(answer)
+
+
 class Pieces:
     """Results on disk, one file of arrays a piece.
 
@@ -256,6 +325,38 @@ class Pieces:
         blob = BytesIO()
         np.savez_compressed(blob, **arrays)
         write_atomic(self.folder / f"{name}.npz", blob.getvalue())
+
+
+class JsonLog:
+    """Answers on disk, one line each; a line that was torn when its writer was killed is dropped.
+
+    Raises:
+        InputError: the file is the log of something else.
+    """
+
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        self.path, self.kept = path, {}
+        head = json.dumps({"about": about}, sort_keys=True)
+        text = path.read_text("utf-8") if path.exists() else ""
+        lines = text[: text.rfind("\n") + 1].splitlines()
+        if lines and lines[0] != head:
+            raise InputError(
+                f"{path} is the log of another search, {lines[0][:200]}: this one is {head}; "
+                "give another file, or remove it"
+            )
+        for line in lines[1:]:
+            key, row, why = json.loads(line)
+            self.kept[key] = (np.array(row, dtype=float), why)  # null becomes NaN
+        write_atomic(path, "".join(f"{line}\n" for line in lines or [head]).encode())
+
+    def add(self, found: list[tuple[str, np.ndarray, str]]) -> None:
+        """Append answers: key, row and reason."""
+        plain = [
+            (key, [x if math.isfinite(x) else None for x in row.tolist()], why)
+            for key, row, why in found
+        ]
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(each, ensure_ascii=False) + "\n" for each in plain))
 
 
 def _carried_out(packed: bytes) -> bytes:

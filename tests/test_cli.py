@@ -58,6 +58,46 @@ def test_data_list_names_every_set(imd):
     assert not any(text.startswith(("#", "-", "<")) for text in about.values())
 
 
+def test_search_writes_structures_and_goes_on_from_its_log(imd, tmp_path):
+    out, log = tmp_path / "found.extxyz", tmp_path / "found.jsonl"
+    given = ["search", "MgO", "--calls", "60", "--steps", "20", "--method", "random", "-o", out]
+    done = imd(*given)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"wrote \d structures to .*; the lowest has -[56]\.\d{4} eV/atom", done.stdout)
+    lines, text = log.read_text().splitlines(), out.read_text()
+    assert json.loads(lines[0])["about"]["formula"] == "MgO"
+    assert len(lines) == 4
+    assert imd(*given).returncode == 0
+    assert out.read_text() == text
+    log.write_text("\n".join(lines[:3]) + "\n")  # as if it had been stopped after two
+    again = imd(*given)
+    assert again.returncode == 0
+    assert len(log.read_text().splitlines()) == 4
+    # one relaxed alone rounds otherwise than one in a batch
+    energies = [float(re.search(r"lowest has (\S+)", each.stdout)[1]) for each in (done, again)]
+    assert energies[0] == pytest.approx(energies[1], abs=1e-3)
+    other = imd(*given, "--seed", "1")
+    assert other.returncode == 2
+    assert "the log of another search" in other.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["MgO", "--method", "genetics"], "unknown method 'genetics'; known, nearest first: gen"),
+        (["MgO", "--calls", "10"], "one relaxation may take steps=60"),
+        (["Mgg"], "Mgg"),
+        (["MgO", "--potential", "chgnett"], "unknown potential"),
+        (["SrTiO3", "--units", "9"], "at most 40, take fewer units"),
+    ],
+)
+def test_search_says_what_is_wrong(imd, tmp_path, given, message):
+    done = imd("search", *given, "-o", tmp_path / "found.extxyz")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_train_sample_judge_one_after_the_other(imd, tmp_path):
     trained = imd("train", "cubicgan", "--out", tmp_path / "run", *TINY)
     assert trained.returncode == 0, trained.stderr

@@ -1,10 +1,11 @@
-"""The numbered equations of the chapter on inverse design, against what is known without them."""
+"""The numbered equations of two chapters on search, against what is known without them."""
 
 import itertools
 
 import numpy as np
 import pytest
 
+from imd_helpers.search import optimisers
 from imd_helpers.search.evolution import tournament_probability
 from imd_helpers.search.oracle import Target, enrichment, predictive_value, target_distance
 
@@ -46,3 +47,65 @@ def test_tournament_against_all_draws(agrees, population, size):
 def test_predicted_hits_against_a_table_of_counts(agrees):
     """A population of 10,000 with 200 hits, of which 160 are called, and 294 false alarms."""
     agrees(predictive_value(0.02, 160 / 200, 294 / 9800), 160 / (160 + 294), within=1e-12)
+
+
+@verifies("eq-globalopt-metropolis", "optimisers.metropolis")
+def test_the_rule_of_metropolis_keeps_boltzmann_weights(agrees):
+    """Flows between four levels, weighted by exp(-E/T), are equal in both directions."""
+    level, temperature = np.array([-1.0, -0.7, 0.2, 3.0]), 0.4
+    weight = np.exp(-level / temperature)
+    accept = [[optimisers.metropolis(b - a, temperature) for b in level] for a in level]
+    flow = weight[:, None] * np.array(accept)
+    agrees(flow, flow.T, within=1e-12)
+
+
+@verifies("eq-globalopt-cooling", "optimisers.cooled")
+def test_cooling_divides_by_the_same_factor_in_equal_times(agrees):
+    """From 5 to 0.005 in six equal steps, each by the sixth root of 1,000."""
+    found = [optimisers.cooled(k / 6, 5.0, 0.005) for k in range(7)]
+    agrees(found, 5.0 / np.power(1000 ** (1 / 6), np.arange(7)), within=1e-12)
+
+
+@verifies("eq-globalopt-velocity", "optimisers.velocity")
+def test_steps_of_a_swarm_in_plain_loops(agrees):
+    """Loops over particles and dimensions."""
+    rng = np.random.default_rng(0)
+    before, own, swarm = rng.normal(size=(3, 5, 2))
+    draws = rng.random((2, 5, 2))
+    expected = [
+        [0.7 * before[i, j] + 1.4 * draws[0, i, j] * own[i, j] + 1.4 * draws[1, i, j] * swarm[i, j]
+         for j in range(2)]
+        for i in range(5)
+    ]  # fmt: skip
+    found = optimisers.velocity(before, own, swarm, draws, inertia=0.7, pull=1.4)
+    agrees(found, expected, within=1e-12)
+
+
+@verifies("eq-globalopt-improvement", "optimisers.expected_improvement")
+def test_expected_improvement_is_an_integral(agrees):
+    """The improvement over the best, weighted with the normal density, on a fine grid."""
+    mean, deviation, best = np.array([-1.0, 0.0, 2.0]), np.array([0.5, 1.0, 0.3]), -0.4
+    y = np.linspace(-12, 12, 480_001)
+    density = np.exp(-(((y - mean[:, None]) / deviation[:, None]) ** 2) / 2)
+    density /= deviation[:, None] * np.sqrt(2 * np.pi)
+    area = (np.maximum(best - y, 0) * density).sum(1) * (y[1] - y[0])
+    agrees(optimisers.expected_improvement(mean, deviation, best), area, within=1e-7)
+
+
+@verifies("eq-globalopt-regret", "optimisers.regret")
+def test_regret_in_a_plain_loop(agrees):
+    """The smallest of all answers so far, one call after the other."""
+    values = np.random.default_rng(0).normal(size=40)
+    expected = [min(values[: k + 1]) + 3.0 for k in range(40)]
+    agrees(optimisers.regret(values, -3.0), expected, within=1e-12)
+
+
+@verifies("eq-globalopt-draws", "optimisers.calls_for")
+def test_draws_until_found_against_a_sum(agrees):
+    """Chances to find it first in draw 1, 2, … added until they reach what is asked."""
+    for chance, share in ((0.5, 0.3), (0.95, 0.07), (0.99, 0.5)):
+        found, n = 0.0, 0
+        while found < chance:
+            found += share * (1 - share) ** n
+            n += 1
+        agrees(optimisers.calls_for(chance, share), float(n), within=1e-9)
