@@ -1,16 +1,14 @@
 """iMatGen: voxel grids of crystals squeezed to codes, and a variational autoencoder of the codes.
 
 Two autoencoders turn the grid of the cell, and the grid of each element's sites, into short codes,
-which are the rows of one picture. A variational autoencoder makes a continuous latent space of the
-pictures, in which a classifier tells stable crystals from others. New crystals are drawn around
+which are the rows of one picture. Then a variational autoencoder makes a continuous latent space of
+the pictures, in which a classifier tells stable crystals from others. New crystals are drawn around
 those of the training set, or on the way between two of them.
 
 Source: Noh et al., Inverse design of solid-state materials via a continuous representation, Matter
 1 (2019) 1370. The archive of its code is missing; sizes are those of the port nd-02110114/imatgen
 at 6ed113f. What differs here:
 
-- Published, the parts learn one after the other. Here all learn in each iteration, the variational
-  one from the codes of that moment, without a gradient to the parts that wrote them.
 - One rate and one batch for all: those of the autoencoder of the sites, 3e-4 and 24. The port has
   1e-4 and 32 for cells, 1e-4 and 64 for codes.
 - Errors are relative to drawing nothing. The classifier's loss has the factor 1; in the port 0.
@@ -32,16 +30,20 @@ from .. import datasets
 from ..crystals import CrystalBatch
 from ..crystals.samples import Samples
 from ..descriptors.base import first_of
-from ..descriptors.voxel_grid import VoxelGrid, largest_site_error
+from ..descriptors.voxel_grid import CUBE, SIGMA, VoxelGrid, largest_site_error
 from ..matching.same import novel
 from ..networks import TrainConfig, losses
 from ..networks.fit import Turn
-from ..runtime import settle, whole
+from ..runtime import number, settle, whole
 from .gan import Condition, Gan, GanConfig
 from .imatgen_networks import (
     CodeEncoder,
+    DenseCodeEncoder,
     Sharpened,
+    cell_numbers,
+    cell_of,
     code_decoder,
+    dense_code_decoder,
     grid_decoder,
     grid_encoder,
     slerp,
@@ -50,9 +52,12 @@ from .imatgen_networks import (
 
 ELEMENTS = (8, 23)  # O and V, one grid of sites and one code each
 CELL_POINTS = 32
-CELL_CODE = 20
+CELL_CODE, CELL_NUMBERS = 20, 6
+CELL_WEIGHT = 100.0  # of the error of six numbers beside that of the codes of sites
 KL_WEIGHT = 1e-6  # of the divergence beside the mean squared error
 TOLERANCES = (0.1, 2.0, 0.2)  # Å of an edge, degrees of an angle, Å of a site; as published
+STRAIN, RATTLE = 0.03, 0.1  # of a varied crystal: of each number of the strain; Å of each atom
+PLACES = 4  # of each grid from which codes are learnt, if crystals are varied
 
 
 @dataclass(frozen=True)
@@ -63,9 +68,13 @@ class IMatGenConfig(GanConfig):
         site_points: points along each edge of the grids of sites.
         site_code: numbers of the code of one element, and of a row of the picture.
         rows: of the picture: the cell, each element, and zeros.
+        sigma: width of the Gaussians, Å.
         repeats: grids of sites follow the reduced cell and repeat, instead of a box of 15 Å.
         sharpened: the decoders of grids end in the published re-mapping, instead of linearly.
-        moved: crystals are moved at random each time that they are seen.
+        numbers: the cell is written as its edges and angles, without a grid and an autoencoder.
+        dense: width of the dense layers of codes; 0: the published convolutions over their order.
+        copies: how many varied ones stand for each crystal; 0: the crystal as it comes.
+        grids: share of the steps in which grids are learnt; in the rest it is their codes.
         stability: factor of the classifier's loss.
         gain: eV/atom; a crystal whose formation energy is minus this, or lower, is stable.
         sampling: where samples are drawn: around training crystals, or between two of them.
@@ -79,9 +88,13 @@ class IMatGenConfig(GanConfig):
     site_points: int = 64
     site_code: int = 200
     rows: int = 6
+    sigma: float = SIGMA
     repeats: bool = False
     sharpened: bool = True
-    moved: bool = False
+    numbers: bool = False
+    dense: int = 0
+    copies: int = 0
+    grids: float = 0.5
     stability: float = 1.0
     gain: float = 0.5
     sampling: str = "around"
@@ -95,26 +108,35 @@ class IMatGenConfig(GanConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         settle(self, whole, "site_points", "site_code", least=8)
+        settle(self, whole, "dense", "copies")
+        settle(self, number, "sigma", above=0)
+        settle(self, number, "grids", above=0, below=1)
         settle(self, whole, "rows", least=1 + len(ELEMENTS))
 
     def voxels(self) -> VoxelGrid:
         """The grids that a crystal is written on."""
+        sizes = {"site_points": self.site_points, "sigma": self.sigma}
         if not self.repeats:
-            return dataclasses.replace(VoxelGrid.imatgen(ELEMENTS), site_points=self.site_points)
-        return VoxelGrid(ELEMENTS, CELL_POINTS, self.site_points)
+            return dataclasses.replace(VoxelGrid.imatgen(ELEMENTS), **sizes)
+        return VoxelGrid(ELEMENTS, CELL_POINTS, **sizes)
 
 
 PAPER = IMatGenConfig()
 FIXED = IMatGenConfig(
-    site_points=32,
+    width=3 / 8,
+    site_points=16,
     rows=3,
+    sigma=0.4,
     repeats=True,
     sharpened=False,
-    latent=128,
-    train=TrainConfig(steps=6_000, lr_generator=1e-3, betas_generator=(0.9, 0.999), fall=0.5),
+    numbers=True,
+    dense=512,
+    copies=6,
+    latent=256,
+    train=TrainConfig(steps=3_000, lr_generator=2e-3, betas_generator=(0.9, 0.999), fall=0.8),
 )
 
-SMOKE = {"width": 1 / 8, "batch": 8, "steps": 4, "log_every": 2, "save_every": 4}
+SMOKE = {"width": 1 / 8, "batch": 8, "steps": 8, "log_every": 2, "save_every": 4}
 
 
 class IMatGen(Gan):
@@ -125,14 +147,20 @@ class IMatGen(Gan):
     VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
     PROFILES: ClassVar = {
         "": {
-            "smoke": SMOKE,
-            "colab": {"steps": 1_000, "width": 1 / 4},
-            "full": {"width": 1 / 4, "log_every": 50, "save_every": 500},
+            "smoke": SMOKE | {"copies": 1, "dense": 64, "latent": 64},
+            "colab": {},
+            "full": {"log_every": 50, "save_every": 250},
         },
         "paper": {
             "smoke": SMOKE | {"site_points": 32},
             "colab": {"steps": 500, "width": 1 / 4},
-            "full": {"width": 1 / 4, "steps": 1_000, "log_every": 20, "save_every": 100},
+            "full": {
+                "width": 1 / 8,
+                "site_points": 32,
+                "steps": 800,
+                "log_every": 20,
+                "save_every": 100,
+            },
         },
     }
     LEARNT = ("lattice", "frac", "numbers")
@@ -145,14 +173,25 @@ class IMatGen(Gan):
         last = Sharpened() if c.sharpened else None
         cell = (CELL_POINTS, c.channels(64), CELL_CODE)
         sites = (c.site_points, c.channels(64), c.site_code)
-        code = (c.rows, c.site_code, c.latent, c.channels)
+        code = (c.rows, c.site_code, c.latent)
+        of_cells = (
+            {}
+            if c.numbers
+            else {
+                "cell_encoder": grid_encoder(*cell, periodic=False),
+                "cell_decoder": grid_decoder(*cell, periodic=False, last=last),
+            }
+        )
         return {
-            "cell_encoder": grid_encoder(*cell, periodic=False),
-            "cell_decoder": grid_decoder(*cell, periodic=False, last=last),
+            **of_cells,
             "site_encoder": grid_encoder(*sites, periodic=c.repeats),
             "site_decoder": grid_decoder(*sites, periodic=c.repeats, last=last),
-            "code_encoder": CodeEncoder(*code),
-            "code_decoder": code_decoder(*code),
+            "code_encoder": DenseCodeEncoder(*code, c.dense)
+            if c.dense
+            else CodeEncoder(*code, c.channels),
+            "code_decoder": dense_code_decoder(*code, c.dense)
+            if c.dense
+            else code_decoder(*code, c.channels),
             "classifier": stability_classifier(c.latent, c.channels(500)),
         }
 
@@ -176,9 +215,23 @@ class IMatGen(Gan):
         }
 
     def prepare(self, data: datasets.CrystalSet, *, seed: int = 0) -> None:
-        """Which crystals are stable; grids are written when they are needed."""
+        """Cells (pool, ...), grids of sites (pool, elements, points^3), which are stable (pool,)."""
         energy = torch.as_tensor(data.table["formation_energy"].to_numpy())
-        self.stable = (energy <= -self.config.gain).float().to(self.device)  # (n,)
+        stable = (energy <= -self.config.gain).float()
+        cells, sites, labels = [], [], []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for _ in range(max(1, self.config.copies)):
+                some = varied(data.crystals) if self.config.copies else data.crystals
+                written = self.config.voxels().encode_all(some)
+                ok = torch.as_tensor(written.ok)
+                cell, site = self.split(written.tensor[ok])
+                cells.append(cell.clone())
+                sites.append(site.clone())
+                labels.append(stable[ok])
+        parts = (cells, sites, labels)
+        self.cells, self.sites, self.stable = (torch.cat(p).to(self.device) for p in parts)
+        self.pictures = None
 
     @property
     def known(self) -> CrystalBatch:
@@ -189,60 +242,94 @@ class IMatGen(Gan):
     # ---- training
 
     def turns(self, config: TrainConfig) -> list[Turn]:
-        """Each part learns from its own loss."""
+        """The coders of grids first; then, with their codes as they are, what reads codes."""
+        share = self.config.grids
         return [
-            Turn("grids", self.grid_terms, self._names[:4]),
-            Turn("codes", self.code_terms, self._names[4:]),
+            Turn("grids", self.grid_terms, self._names[:-3], end=share),
+            Turn("codes", self.code_terms, self._names[-3:], begin=share),
         ]
 
-    def real(self) -> tuple[Tensor, Tensor]:
-        """Grids (batch, numbers) of training crystals, and (batch,) whether they are stable."""
-        rows = torch.randint(len(self.stable), (self.config.batch,), device=self.device)
-        some = self.known[rows]
-        if self.config.moved:
-            some = moved(some)
-        return self.config.voxels().encode_all(some).tensor, self.stable[rows]
+    def rows(self, n: int) -> Tensor:
+        """(batch,) of n, at random."""
+        return torch.randint(n, (self.config.batch,), device=self.device)
 
     def grid_terms(self) -> dict[str, Tensor]:
-        """Squared errors of both autoencoders, relative to drawing nothing."""
-        self._grids, self._stable = self.real()
-        cell, sites = self.config.voxels().split(self._grids)
-        sites = sites.flatten(0, 1)[:, None]
-        errors = {
-            "cell": relative(self.cell_decoder(self.cell_encoder(cell)), cell),
-            "sites": relative(self.site_decoder(self.site_encoder(sites)), sites),
-        }
-        return {"loss": errors["cell"] + errors["sites"], **errors}
+        """Squared errors of the autoencoders of grids, relative to drawing nothing."""
+        rows = self.rows(len(self.sites))
+        sites = self.sites[rows].flatten(0, 1)[:, None]
+        if self.config.copies:
+            sites = turned(sites)
+        errors = {"sites": relative(self.site_decoder(self.site_encoder(sites)), sites)}
+        if not self.config.numbers:
+            cell = self.cells[rows]
+            errors["cell"] = relative(self.cell_decoder(self.cell_encoder(cell)), cell)
+        return {"loss": sum(errors.values()), **errors}
 
     def code_terms(self) -> dict[str, Tensor]:
         """Squared error of the codes, divergence, and cross-entropy of the classifier."""
-        with torch.no_grad():
-            picture = self.picture(self._grids)
+        if self.pictures is None:
+            self.pictures = self.all_pictures()
+        rows = self.rows(len(self.pictures))
+        picture = self.pictures[rows]
         mean, log_variance = self.code_encoder(picture)
         latent = losses.reparameterise(mean, log_variance)
-        error = relative(self.code_decoder(latent), picture)
+        made = self.code_decoder(latent)
+        if self.config.numbers:
+            error = relative(made[:, 1:], picture[:, 1:])
+            error = error + CELL_WEIGHT * relative(made[:, 0], picture[:, 0])
+        else:
+            error = relative(made, picture)
         divergence = losses.gaussian_kl(mean, log_variance).mean()
         logit = self.classifier(latent)[:, 0]
-        wrong = nn.functional.binary_cross_entropy_with_logits(logit, self._stable)
+        known = self.stable[rows % len(self.stable)]
+        wrong = nn.functional.binary_cross_entropy_with_logits(logit, known)
         loss = error + KL_WEIGHT * divergence + self.config.stability * wrong
         return {"loss": loss, "error": error, "divergence": divergence, "stability": wrong}
 
+    @torch.no_grad()
+    def all_pictures(self) -> Tensor:
+        """(places x pool, rows, site code): of the whole pool, with other origins if varied."""
+        shifts = torch.arange(PLACES if self.config.copies else 1) * self.config.site_points
+        parts = []
+        for shift in (shifts // PLACES).tolist():
+            moved = self.sites.roll((shift, shift, shift), (2, 3, 4))
+            pairs = zip(self.cells.split(64), moved.split(64), strict=True)
+            parts += [self.picture(cell, sites) for cell, sites in pairs]
+        return torch.cat(parts)
+
     # ---- crystal -> picture -> latent, and back
 
-    def picture(self, grids: Tensor) -> Tensor:
+    def split(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells, as grids or as six numbers, and grids of sites, of what `VoxelGrid` writes."""
+        voxels = self.config.voxels()
+        cell, sites = voxels.split(tensor)
+        if self.config.numbers:
+            lattice, _ = voxels.read_cells(cell[:, 0])
+            return cell_numbers(lattice, voxels.max_edge).float(), sites
+        return cell, sites
+
+    def picture(self, cell: Tensor, sites: Tensor) -> Tensor:
         """(batch, rows, site code): the codes of the cell and of each element, then zeros."""
-        cell, sites = self.config.voxels().split(grids)
-        out = grids.new_zeros(len(grids), self.config.rows, self.config.site_code)
-        out[:, 0, :CELL_CODE] = self.cell_encoder(cell)
+        out = sites.new_zeros(len(sites), self.config.rows, self.config.site_code)
+        code = cell if self.config.numbers else self.cell_encoder(cell)
+        out[:, 0, : code.shape[1]] = code
         codes = self.site_encoder(sites.flatten(0, 1)[:, None])
-        out[:, 1 : 1 + len(ELEMENTS)] = codes.unflatten(0, (len(grids), len(ELEMENTS)))
+        out[:, 1 : 1 + len(ELEMENTS)] = codes.unflatten(0, (len(sites), len(ELEMENTS)))
         return out
 
-    def grids(self, picture: Tensor) -> Tensor:
+    def drawn(self, picture: Tensor) -> Tensor:
         """(batch, numbers) grids of pictures (batch, rows, site code)."""
+        voxels = self.config.voxels()
         sites = self.site_decoder(picture[:, 1 : 1 + len(ELEMENTS)].flatten(0, 1))
         sites = sites.unflatten(0, (len(picture), len(ELEMENTS)))[:, :, 0]
-        return self.config.voxels().join(self.cell_decoder(picture[:, 0, :CELL_CODE]), sites)
+        if not self.config.numbers:
+            return voxels.join(self.cell_decoder(picture[:, 0, :CELL_CODE]), sites)
+        lattice = cell_of(picture[:, 0, :CELL_NUMBERS], voxels.max_edge)
+        no_cell = lattice.isnan().flatten(1).any(1)
+        cell = voxels.cell_grids(
+            torch.where(no_cell[:, None, None], CUBE.to(lattice.device), lattice)
+        )
+        return voxels.join(cell.masked_fill(no_cell[:, None, None, None], 0.0), sites)
 
     @torch.no_grad()
     def encode(self, crystals: CrystalBatch) -> tuple[Tensor, Tensor, tuple[str, ...]]:
@@ -250,7 +337,7 @@ class IMatGen(Gan):
         means, spreads, reasons = [], [], []
         for rows in torch.arange(len(crystals)).split(32):
             written = self.config.voxels().encode_all(crystals[rows.numpy()].to(self.device))
-            mean, log_variance = self.code_encoder(self.picture(written.tensor))
+            mean, log_variance = self.code_encoder(self.picture(*self.split(written.tensor)))
             means.append(mean)
             spreads.append((0.5 * log_variance).exp())
             reasons.extend(written.reasons)
@@ -289,7 +376,7 @@ class IMatGen(Gan):
         """Crystals of points (n, latent)."""
         parts = []
         for some in raw.split(32):
-            grids = self.grids(self.code_decoder(some))
+            grids = self.drawn(self.code_decoder(some))
             parts.append(self.config.voxels().decode(grids))
         return Samples.cat(parts)
 
@@ -304,11 +391,23 @@ def relative(made: Tensor, wanted: Tensor) -> Tensor:
     return (made - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
 
 
-def moved(crystals: CrystalBatch) -> CrystalBatch:
-    """The same crystals, each with another origin."""
-    shift = torch.rand(len(crystals), 1, 3, dtype=torch.float64).to(crystals.frac.device)
-    frac = (crystals.frac + shift) % 1.0 * crystals.mask[..., None]
-    return CrystalBatch(crystals.lattice, frac, crystals.numbers)
+def varied(crystals: CrystalBatch) -> CrystalBatch:
+    """The same crystals with another origin, a little strained, and each atom a little moved."""
+    n, device = len(crystals), crystals.frac.device
+    strain = STRAIN * torch.randn(n, 3, 3, dtype=torch.float64)
+    lattice = crystals.lattice @ (torch.eye(3, dtype=torch.float64) + strain).to(device)
+    steps = RATTLE * torch.randn(crystals.frac.shape, dtype=torch.float64).to(device)
+    origin = torch.rand(n, 1, 3, dtype=torch.float64).to(device)
+    frac = (crystals.frac + steps @ torch.linalg.inv(lattice) + origin) % 1.0
+    return CrystalBatch(lattice, frac * crystals.mask[..., None], crystals.numbers)
+
+
+def turned(grids: Tensor) -> Tensor:
+    """Periodic grids (batch, 1, n, n, n) from another origin, axes in another order, some flipped."""
+    shift = torch.randint(grids.shape[-1], (3,)).tolist()
+    order = (torch.randperm(3) + 2).tolist()
+    flipped = [axis for axis in (2, 3, 4) if torch.rand(()) < 0.5]
+    return grids.roll(shift, (2, 3, 4)).permute(0, 1, *order).flip(flipped).contiguous()
 
 
 def within_tolerances(written: CrystalBatch, back: Samples) -> np.ndarray:

@@ -16,6 +16,7 @@ from ..networks import layers
 from ..runtime import InputError
 
 SMALLEST = 4  # points along each edge of the innermost grid
+PAIRS = ((0, 0, 1), (1, 2, 2))  # of edges, between which the angles lie
 LOW, HIGH = 0.5, 0.5001  # the published re-mapping keeps what lies between
 
 
@@ -124,6 +125,62 @@ def code_decoder(rows: int, row: int, latent: int, channels: Callable[[int], int
         exits = wide if k < 2 else rows
         parts += [nn.LeakyReLU(0.2), nn.ConvTranspose1d(wide, exits, 4, 2, 1)]
     return nn.Sequential(*parts, nn.Tanh())
+
+
+class Beside(nn.Module):
+    """What comes in, and what a network makes of it, side by side."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n) to (batch, n + m)."""
+        return torch.cat([x, self.network(x)], -1)
+
+
+class DenseCodeEncoder(nn.Module):
+    """As `CodeEncoder`, for numbers without an order: all of them see all, and a straight way."""
+
+    def __init__(self, rows: int, row: int, latent: int, wide: int) -> None:
+        super().__init__()
+        n = rows * row
+        hidden = nn.Sequential(nn.Linear(n, wide), nn.LeakyReLU(0.2))
+        self.body = nn.Sequential(nn.Flatten(), Beside(hidden))
+        self.mean = nn.Linear(n + wide, latent)
+        self.log_variance = nn.Linear(n + wide, latent)
+
+    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance."""
+        features = self.body(codes)
+        return self.mean(features), self.log_variance(features)
+
+
+def dense_code_decoder(rows: int, row: int, latent: int, wide: int) -> nn.Sequential:
+    """(batch, latent) to (batch, rows, row); the mirror of `DenseCodeEncoder`."""
+    hidden = nn.Sequential(nn.Linear(latent, wide), nn.LeakyReLU(0.2))
+    return nn.Sequential(
+        Beside(hidden), nn.Linear(latent + wide, rows * row), nn.Unflatten(1, (rows, row))
+    )
+
+
+def cell_numbers(lattice: Tensor, longest: float) -> Tensor:
+    """(batch, 6) edges, in units of the longest, and cosines of angles, of (batch, 3, 3) Å."""
+    metric = lattice @ lattice.mT
+    edges = metric.diagonal(dim1=1, dim2=2).sqrt()
+    cosines = metric / (edges[:, :, None] * edges[:, None])
+    return torch.cat([edges / longest, cosines[:, *PAIRS]], 1)
+
+
+def cell_of(numbers: Tensor, longest: float) -> Tensor:
+    """(batch, 3, 3) Å of `cell_numbers`; NaN where no cell has such angles."""
+    edges = numbers[:, :3].double() * longest
+    cosines = torch.eye(3, dtype=edges.dtype, device=edges.device).repeat(len(edges), 1, 1)
+    for (i, j), cosine in zip(zip(*PAIRS, strict=True), numbers[:, 3:].double().T, strict=True):
+        cosines[:, i, j] = cosines[:, j, i] = cosine
+    unit, info = torch.linalg.cholesky_ex(cosines)
+    no_cell = (info != 0) | (edges <= 0).any(1)
+    return (unit.tril() * edges[:, :, None]).masked_fill(no_cell[:, None, None], torch.nan)
 
 
 def stability_classifier(latent: int, width: int) -> nn.Sequential:
