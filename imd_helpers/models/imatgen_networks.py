@@ -164,6 +164,20 @@ def dense_code_decoder(rows: int, row: int, latent: int, wide: int) -> nn.Sequen
     )
 
 
+def code_networks(
+    rows: int, row: int, latent: int, channels: Callable[[int], int], dense: int
+) -> dict[str, nn.Module]:
+    """Encoder and decoder of codes, by convolutions or, unless ``dense`` is 0, that wide."""
+    if dense:
+        made = (
+            DenseCodeEncoder(rows, row, latent, dense),
+            dense_code_decoder(rows, row, latent, dense),
+        )
+    else:
+        made = CodeEncoder(rows, row, latent, channels), code_decoder(rows, row, latent, channels)
+    return dict(zip(("code_encoder", "code_decoder"), made, strict=True))
+
+
 def cell_numbers(lattice: Tensor, longest: float) -> Tensor:
     """(batch, 6) edges, in units of the longest, and cosines of angles, of (batch, 3, 3) Å."""
     metric = lattice @ lattice.mT
