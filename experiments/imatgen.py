@@ -1,12 +1,111 @@
-"""Train iMatGen."""
+"""Train iMatGen, and measure what the chapter compares it with.
+
+    python experiments/imatgen.py train VARIANT    weights and run.json
+    python experiments/imatgen.py models           what comes back, classifier, samples, three seeds
+    python experiments/imatgen.py rungs            the same verdicts without learning
+    python experiments/imatgen.py ablation         the coders of grids alone, briefly, three seeds
+
+Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
+"""
+
 from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
 import record
+import torch
+from record import CHECKPOINTS, Row, rounded
+
+import imd_helpers as imd
 from imd_helpers.models.imatgen import IMatGen
+from imd_helpers.networks import fit
+
+PATH = CHECKPOINTS / "imatgen" / "results.json"
+N_JUDGED, SEEDS = 500, (0, 1, 2)
+TRAINED = (("fixed", 0), ("paper", 0), ("fixed", 1), ("fixed", 2))
+STEPS = 400  # of the ablation
+ARMS: dict[str, Row] = {  # name: what is changed
+    "fixed": {},
+    "published Gaussians": {"sigma": 0.26},
+    "as they come": {"copies": 0},
+    "sharpened": {"sharpened": True},
+}
+
+
+@cache
+def page() -> ModuleType:
+    """Functions of the chapter, and its crystals."""
+    return record.chapter("4_models/imatgen", until="## Equation ↔ code")
+
 
 def train(variant: str) -> None:
     """Weights and run.json of one variant."""
     record.train(IMatGen, variant)
 
-TASKS = (train,)
+
+# ---- trained models
+
+
+def models() -> None:
+    """What comes back, the classifier, and samples of four trainings."""
+    record.fill(PATH, ("variant", "seed"), TRAINED, of_training, under="models")
+
+
+def of_training(variant: str, seed: int) -> Row:
+    """One training."""
+    if seed:
+        model, _ = record.train(IMatGen, variant, seed=seed, progress=False)
+    else:
+        model = imd.models.load("imatgen", variant=variant)
+    found: Row = {
+        "back": {s: page().stages(model, getattr(page(), s).crystals) for s in ("val", "test")}
+    }
+    found["nearest voxel"] = page().at_voxels(model, page().test.crystals)
+    found["classifier"] = page().classified(model, page().test)
+    ways = list(page().WAYS) if variant == "fixed" else ["around", "between"]
+    made = {way: page().drawn(model, way, N_JUDGED, seed) for way in ways}
+    found["samples"] = {way: page().verdict(samples) for way, samples in made.items()}
+    found["atoms anywhere"] = {
+        way: page().verdict(page().anywhere(samples, seed)) for way, samples in made.items()
+    }
+    return rounded(found)
+
+
+# ---- without learning
+
+
+def rungs() -> None:
+    """The same verdicts for samplers that learn nothing."""
+    jobs = [(rung, seed) for seed in SEEDS for rung in page().RUNGS]
+    record.fill(PATH, ("rung", "seed"), jobs, of_rung, under="rungs")
+
+
+def of_rung(rung: str, seed: int) -> Row:
+    """One sampler."""
+    return rounded(page().verdict(page().RUNGS[rung](N_JUDGED, seed)))
+
+
+# ---- what the coders of grids owe to what
+
+
+def ablation() -> None:
+    """Short trainings of the coders of grids with one thing changed, three seeds."""
+    jobs = [(arm, seed) for seed in SEEDS for arm in ARMS]
+    record.fill(PATH, ("arm", "seed"), jobs, of_arm, about={"steps": STEPS}, under="ablation")
+
+
+def of_arm(arm: str, seed: int) -> Row:
+    """What comes back from the codes of one short training."""
+    config = IMatGen.recipe("fixed", profile="full")
+    config = config.but(**ARMS[arm], steps=STEPS + 1, grids=STEPS / (STEPS + 1), seed=seed)
+    model = IMatGen.from_data(page().train, config, seed=seed)
+    fit(model, config.train, progress=False)
+    with torch.no_grad():
+        return rounded(page().stages(model, page().test.crystals)["codes"])
+
+
+TASKS = (train, models, rungs, ablation)
+
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -27,6 +27,10 @@ from imd_helpers.runtime import InputError, UnknownNameError
 FIXED = IMatGen.recipe("fixed", profile="smoke")
 
 
+def verifies(label, function):
+    return pytest.mark.equation(label, function=f"imd_helpers.models.{function}")
+
+
 @pytest.fixture(scope="module")
 def oxides():
     return IMatGen.read(FIXED)[np.arange(12)]
@@ -48,13 +52,14 @@ def test_sizes_are_the_published_ones():
     assert networks["cell_encoder"](torch.zeros(1, 1, 32, 32, 32)).shape == (1, 20)
 
 
-def test_the_remapping_has_a_slope_in_one_place_only():
+@verifies("eq-imatgen-remap", "imatgen_networks.sharpen")
+def test_the_remapping_has_a_slope_in_one_place_only(agrees):
     """min(10^4 (clip(y, 0.5, 0.5001) - 0.5), 1), by hand."""
     y = torch.tensor([0.0, 0.4, 0.50002, 0.50007, 0.51, 1.0], dtype=torch.float64)
     y.requires_grad_(True)
     out = sharpen(y)
     expected = torch.tensor([0.0, 0.0, 0.2, 0.7, 1.0, 1.0], dtype=torch.float64)
-    assert torch.allclose(out, expected, atol=1e-9)
+    agrees(out.detach(), expected, within=1e-9)
     out.sum().backward()
     assert (y.grad != 0).tolist() == [False, False, True, True, False, False]
 
@@ -70,7 +75,14 @@ def test_periodic_networks_go_round():
     assert torch.allclose(decoder[2:](deep.roll(1, 2)), decoder[2:](deep).roll(4, 2), atol=1e-5)
 
 
-def test_spherical_interpolation():
+@verifies("eq-imatgen-slerp", "imatgen_networks.slerp")
+def test_spherical_interpolation(agrees):
+    """Between two points on a circle of radius 3, the point at a third of the right angle."""
+    agrees(
+        slerp(*torch.eye(2).double().mul(3).split(1), torch.tensor([1 / 3], dtype=torch.float64)),
+        3 * np.array([[np.cos(np.pi / 6), np.sin(np.pi / 6)]]),
+        within=1e-9,
+    )
     one, two = torch.tensor([[3.0, 0.0]]), torch.tensor([[0.0, 3.0]])
     middle = slerp(one, two, torch.tensor([0.5]))
     assert torch.allclose(middle, torch.full((1, 2), 3 / 2**0.5))
@@ -120,6 +132,47 @@ def test_turned_grids_are_those_of_turned_crystals():
             for g in (grid, turned)
         ]
         assert both[0] == both[1]
+
+
+@verifies("eq-imatgen-cell", "imatgen_networks.cell_numbers")
+def test_six_numbers_of_a_cell_by_pymatgen(agrees):
+    """Edges in units of 10 Å and cosines of gamma, beta and alpha."""
+    from pymatgen.core import Lattice
+
+    cell = Lattice.from_parameters(4, 5, 6, 80, 95, 110)
+    found = cell_numbers(torch.tensor(cell.matrix.copy())[None], 10.0)[0]
+    cosines = np.cos(np.deg2rad([cell.gamma, cell.beta, cell.alpha]))
+    agrees(found, np.concatenate([np.array(cell.abc) / 10, cosines]), within=1e-9)
+
+
+@verifies("eq-imatgen-error", "imatgen_crystals.relative")
+def test_error_beside_an_empty_drawing(agrees):
+    """Sums of squares by NumPy."""
+    made, wanted = np.random.default_rng(0).random((2, 3, 4, 4))
+    expected = ((made - wanted) ** 2).sum() / (wanted**2).sum()
+    agrees(imatgen_crystals.relative(*map(torch.as_tensor, (made, wanted))), expected, within=1e-9)
+
+
+@verifies("eq-imatgen-loss", "imatgen.IMatGen.code_terms")
+def test_the_loss_of_codes_term_by_term(oxides, agrees):
+    """Error, divergence and cross-entropy by NumPy, of networks that give fixed numbers."""
+    model = IMatGen.from_data(oxides, IMatGen.recipe("paper", profile="smoke"))
+    n, latent, c = imatgen.CODE_BATCH, model.config.latent, model.config
+    picture = torch.rand(1, c.rows, c.site_code)
+    made = torch.rand(n, c.rows, c.site_code)
+    mean, log_variance, logit = torch.randn(n, latent), torch.randn(n, latent), torch.randn(n, 1)
+    model.pictures, model.stable = picture, torch.ones(1)
+    model.code_encoder, model.code_decoder, model.classifier = (
+        lambda x: (mean, log_variance),
+        lambda z: made,
+        lambda z: logit,
+    )
+    m, v = mean.double().numpy(), log_variance.double().numpy()
+    error = ((made - picture).double().numpy() ** 2).mean() / (picture.double().numpy() ** 2).mean()
+    divergence = 0.5 * (np.exp(v) + m**2 - 1 - v).sum(1).mean()
+    wrong = np.log1p(np.exp(-logit.double().numpy())).mean()
+    found = model.code_terms()["loss"]
+    agrees(found, error + 1e-6 * divergence + wrong, within=1e-5)
 
 
 def test_a_cell_is_six_numbers():
