@@ -9,8 +9,7 @@ Source: Noh et al., Inverse design of solid-state materials via a continuous rep
 1 (2019) 1370. The archive of its code is missing; sizes are those of the port nd-02110114/imatgen
 at 6ed113f. What differs here:
 
-- One rate for all, that of the autoencoder of the sites, 3e-4; the port has 1e-4 for the others.
-  Cells are taken 24 at once, as sites are; the port takes 32.
+- One rate for all, that of the sites' autoencoder, 3e-4; in the port 1e-4 for the others.
 - Errors are relative to drawing nothing. The classifier's loss has the factor 1; in the port 0.
 - In both variants places are read between the voxels, and the real oxides are held out.
 """
@@ -44,6 +43,7 @@ from .imatgen_networks import (
     grid_encoder,
     slerp,
     stability_classifier,
+    start_from_components,
 )
 
 ELEMENTS = (8, 23)  # O and V, one grid of sites and one code each
@@ -128,13 +128,13 @@ FIXED = IMatGenConfig(
     numbers=True,
     dense=256,
     copies=6,
-    grids=1 / 3,
-    latent=256,
-    train=TrainConfig(steps=4_500, lr_generator=2e-3, betas_generator=(0.9, 0.999), fall=0.8),
+    grids=0.6,
+    latent=350,
+    train=TrainConfig(steps=2_500, lr_generator=2e-3, betas_generator=(0.9, 0.999), fall=0.8),
 )
 
 SMOKE = {"width": 1 / 8, "batch": 8, "steps": 8, "log_every": 2, "save_every": 4}
-SHORT = {"width": 1 / 8, "site_points": 32, "steps": 800, "log_every": 20, "save_every": 100}
+SHORT = {"width": 1 / 8, "site_points": 32, "steps": 600, "log_every": 20, "save_every": 100}
 
 
 class IMatGen(Gan):
@@ -243,6 +243,9 @@ class IMatGen(Gan):
         """Squared error of the codes, divergence, and cross-entropy of the classifier."""
         if self.pictures is None:
             self.pictures = self.all_pictures()
+            if self.config.dense:
+                coders = self.code_encoder, self.code_decoder
+                start_from_components(*coders, self.pictures, first=CELL_WEIGHT**0.5)
         rows = torch.randint(len(self.pictures), (CODE_BATCH,), device=self.device)
         picture = self.pictures[rows]
         mean, log_variance = self.code_encoder(picture)
@@ -334,7 +337,7 @@ class IMatGen(Gan):
         parents = torch.randint(len(self.learnt["numbers"]), (2, n))
         one, spread, _ = self.encode(self.known[parents[0].numpy()])
         if self.config.sampling == "between":
-            two, _, _ = self.encode(self.known[parents[1].numpy()])
+            two = self.encode(self.known[parents[1].numpy()])[0]
             return slerp(one, two, torch.rand(n, device=self.device))
         return one + self.config.spread * spread * torch.randn_like(one)
 

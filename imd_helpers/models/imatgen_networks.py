@@ -17,6 +17,7 @@ from ..runtime import InputError
 
 SMALLEST = 4  # points along each edge of the innermost grid
 PAIRS = ((0, 0, 1), (1, 2, 2))  # of edges, between which the angles lie
+QUIET = -8.0  # logarithm of the variance from which training starts
 LOW, HIGH = 0.5, 0.5001  # the published re-mapping keeps what lies between
 
 
@@ -149,11 +150,40 @@ class DenseCodeEncoder(nn.Module):
         self.body = nn.Sequential(nn.Flatten(), Beside(hidden))
         self.mean = nn.Linear(n + wide, latent)
         self.log_variance = nn.Linear(n + wide, latent)
+        nn.init.zeros_(self.mean.weight)  # until `start_from_components`
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance."""
         features = self.body(codes)
         return self.mean(features), self.log_variance(features)
+
+
+@torch.no_grad()
+def start_from_components(
+    encoder: DenseCodeEncoder, decoder: nn.Sequential, codes: Tensor, *, first: float
+) -> None:
+    """Let the straight ways be the principal components of codes (n, rows, row).
+
+    Training then starts from the best that a linear map can do, with little noise. An error in the
+    first row counts ``first`` times. Networks that have learnt already stay as they are.
+    """
+    if encoder.mean.weight.any():
+        return
+    weight = torch.ones_like(codes[0], dtype=torch.float64)
+    weight[0] = first
+    weight = weight.flatten()
+    x = codes.flatten(1).double() * weight
+    vectors = torch.linalg.eigh(x.mT @ x).eigenvectors.flip(1)  # largest first
+    ways = vectors[:, : len(encoder.mean.bias)]
+    n, m = ways.shape
+    last = decoder[1]
+    encoder.mean.weight[:m, :n] = (ways * weight[:, None]).mT
+    encoder.mean.bias.zero_()
+    encoder.log_variance.weight.mul_(0.1)
+    encoder.log_variance.bias.fill_(QUIET)
+    last.weight.zero_()
+    last.bias.zero_()
+    last.weight[:, :m] = ways / weight[:, None]
 
 
 def dense_code_decoder(rows: int, row: int, latent: int, wide: int) -> nn.Sequential:
