@@ -3,6 +3,7 @@
     python experiments/imatgen.py train VARIANT    weights and run.json
     python experiments/imatgen.py models           what comes back, classifier, samples, three seeds
     python experiments/imatgen.py rungs            the same verdicts without learning
+    python experiments/imatgen.py biases           the published coders without and with biases
     python experiments/imatgen.py ablation         the coders of grids alone, briefly, three seeds
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
@@ -25,6 +26,7 @@ PATH = CHECKPOINTS / "imatgen" / "results.json"
 N_JUDGED, SEEDS = 500, (0, 1, 2)
 TRAINED = (("fixed", 0), ("paper", 0), ("fixed", 1), ("fixed", 2))
 STEPS = 400  # of the ablation
+FIRST = 60  # steps with grids, of `biases`
 ARMS: dict[str, Row] = {  # name: what is changed
     "fixed": {},
     "published Gaussians": {"sigma": 0.26},
@@ -105,7 +107,24 @@ def of_arm(arm: str, seed: int) -> Row:
         return rounded(page().stages(model, page().test.crystals)["codes"])
 
 
-TASKS = (train, models, rungs, ablation)
+def biases() -> None:
+    """Errors of the published coders of grids, step by step, without and with biases."""
+    record.fill(PATH, ("biased",), [(False,), (True,)], of_biases, under="biases")
+
+
+def of_biases(biased: bool) -> Row:
+    """The start of a training of `paper`."""
+    config = IMatGen.recipe("paper", profile="full")
+    config = config.but(biased=biased, steps=FIRST + 1, grids=FIRST / (FIRST + 1), log_every=4)
+    model = IMatGen.from_data(page().train, config)
+    sites = model.sites[:24].flatten(0, 1)[:, None]
+    awake = page().awake(model, sites)
+    history = fit(model, config.train, progress=False)
+    rows = [row["grids_sites"] for row in history.rows if "grids_sites" in row]
+    return rounded({"error": rows, "awake": [awake, page().awake(model, sites)]})
+
+
+TASKS = (train, models, rungs, biases, ablation)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -6,8 +6,7 @@ the pictures, in which a classifier tells stable crystals from others. New cryst
 those of the training set, or on the way between two of them.
 
 Source: Noh et al., Inverse design of solid-state materials via a continuous representation, Matter
-1 (2019) 1370. The archive of its code is missing; sizes are those of the port nd-02110114/imatgen
-at 6ed113f. What differs here:
+1 (2019) 1370; sizes are those of the port nd-02110114/imatgen at 6ed113f. What differs here:
 
 - One rate for all, that of the sites' autoencoder, 3e-4; in the port 1e-4 for the others.
 - Errors are relative to drawing nothing. The classifier's loss has the factor 1; in the port 0.
@@ -66,6 +65,7 @@ class IMatGenConfig(GanConfig):
         sigma: width of the Gaussians, Å.
         repeats: grids of sites follow the reduced cell and repeat, instead of a box of 15 Å.
         sharpened: the decoders of grids end in the published re-mapping, instead of linearly.
+        biased: the layers of grids add a number of their own.
         numbers: the cell is written as its edges and angles, without a grid and an autoencoder.
         dense: width of the dense layers of codes; 0: the published convolutions over their order.
         copies: how many varied ones stand for each crystal; 0: the crystal as it comes.
@@ -86,6 +86,7 @@ class IMatGenConfig(GanConfig):
     sigma: float = SIGMA
     repeats: bool = False
     sharpened: bool = True
+    biased: bool = False
     numbers: bool = False
     dense: int = 0
     copies: int = 0
@@ -125,6 +126,7 @@ FIXED = IMatGenConfig(
     sigma=0.4,
     repeats=True,
     sharpened=False,
+    biased=True,
     numbers=True,
     dense=256,
     copies=6,
@@ -163,18 +165,18 @@ class IMatGen(Gan):
         """Encoder and decoder of cells, of sites and of codes, and the classifier."""
         c = self.config
         last = Sharpened() if c.sharpened else None
-        cell = (CELL_POINTS, c.channels(64), CELL_CODE)
-        sites = (c.site_points, c.channels(64), c.site_code)
-        code = (c.rows, c.site_code, c.latent, c.channels, c.dense)
-        found = {
-            "cell_encoder": grid_encoder(*cell, periodic=False),
-            "cell_decoder": grid_decoder(*cell, periodic=False, last=last),
-            "site_encoder": grid_encoder(*sites, periodic=c.repeats),
-            "site_decoder": grid_decoder(*sites, periodic=c.repeats, last=last),
-            **code_networks(*code),
+
+        def coders(name: str, points: int, code: int, periodic: bool) -> dict[str, nn.Module]:
+            size, how = (points, c.channels(64), code), {"periodic": periodic, "bias": c.biased}
+            decoder = grid_decoder(*size, **how, last=last)
+            return {f"{name}_encoder": grid_encoder(*size, **how), f"{name}_decoder": decoder}
+
+        return {
+            **({} if c.numbers else coders("cell", CELL_POINTS, CELL_CODE, periodic=False)),
+            **coders("site", c.site_points, c.site_code, periodic=c.repeats),
+            **code_networks(c.rows, c.site_code, c.latent, c.channels, c.dense),
             "classifier": stability_classifier(c.latent, c.channels(500)),
         }
-        return {k: v for k, v in found.items() if not (c.numbers and k.startswith("cell"))}
 
     # ---- data
 
@@ -189,11 +191,8 @@ class IMatGen(Gan):
     def learn(cls, data: datasets.CrystalSet, config: IMatGenConfig) -> dict[str, Any]:
         """The training crystals themselves: samples are drawn around them."""
         known = data.crystals
-        return {
-            "lattice": known.lattice.float(),
-            "frac": known.frac.float(),
-            "numbers": known.numbers.to(torch.uint8),
-        }
+        whole = {"lattice": known.lattice.float(), "frac": known.frac.float()}
+        return {**whole, "numbers": known.numbers.to(torch.uint8)}
 
     def prepare(self, data: datasets.CrystalSet, *, seed: int = 0) -> None:
         """The pool: its cells, grids of sites (pool, elements, points^3), and which are stable."""
@@ -214,8 +213,8 @@ class IMatGen(Gan):
     @property
     def known(self) -> CrystalBatch:
         """The training crystals."""
-        lattice, frac = self.learnt["lattice"].double(), self.learnt["frac"].double()
-        return CrystalBatch(lattice, frac, self.learnt["numbers"].long())
+        held = self.learnt
+        return CrystalBatch(held["lattice"].double(), held["frac"].double(), held["numbers"].long())
 
     # ---- training
 

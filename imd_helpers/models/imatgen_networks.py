@@ -1,7 +1,8 @@
 """Networks of iMatGen: autoencoders of grids, and a variational one over their codes.
 
-Sizes: the port nd-02110114/imatgen at 6ed113f and, for the grids of sites, the code of Long et al.
-(TengLong1993/CCDCGAN-for-single-system at cec17bd), who took the descriptor over.
+Sizes: the port nd-02110114/imatgen at 6ed113f, whose folder iMatGen holds the original scripts: no
+layer of grids has a bias in BASIS/basis.py, as in the code of Long et al. (TengLong1993/
+CCDCGAN-for-single-system at cec17bd), who took it over; in the port itself all have one.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ def sharpen(y: Tensor) -> Tensor:
     """The published output, min(10^4 (clip(y, 0.5, 0.5001) - 0.5), 1), of any shape.
 
     It has a slope only where 0.5 < y < 0.5001: everywhere else it is 0 or 1, and a loss of it says
-    nothing to the network.
+    nothing to the network. In a network without biases an empty voxel is at 0.5 exactly, and what
+    the network adds is small: there it is a ramp of the slope 2,500 of what enters the sigmoid.
 
-    Source: `ae` of the code of Long et al.; the same lines in the port of iMatGen.
+    Source: `threshold` in prepare/sites_autoencoder.py of the code of Long et al.
     """
     return ((y.clip(LOW, HIGH) - LOW) * 1e4).clip(max=1.0)
 
@@ -55,7 +57,9 @@ def halvings(points: int) -> int:
     return times
 
 
-def grid_encoder(points: int, width: int, code: int, *, periodic: bool) -> nn.Sequential:
+def grid_encoder(
+    points: int, width: int, code: int, *, periodic: bool, bias: bool = True
+) -> nn.Sequential:
     """(batch, 1, points^3) to codes (batch, code) between -1 and 1.
 
     Args:
@@ -63,32 +67,43 @@ def grid_encoder(points: int, width: int, code: int, *, periodic: bool) -> nn.Se
         width: channels of each layer.
         code: numbers of the code.
         periodic: the grid repeats, so that what leaves on one side comes in on the other.
+        bias: layers add a number of their own; the original has none.
     """
     mode, parts = "circular" if periodic else "zeros", []
     for k in range(halvings(points)):
-        parts += [nn.Conv3d(width if k else 1, width, 4, 2, 1, padding_mode=mode)]
+        parts += [nn.Conv3d(width if k else 1, width, 4, 2, 1, padding_mode=mode, bias=bias)]
         parts += [nn.LeakyReLU(0.2)]
-    return nn.Sequential(*parts, nn.Conv3d(width, code, SMALLEST), nn.Flatten(), nn.Tanh())
+    return nn.Sequential(
+        *parts, nn.Conv3d(width, code, SMALLEST, bias=bias), nn.Flatten(), nn.Tanh()
+    )
 
 
 def grid_decoder(
-    points: int, width: int, code: int, *, periodic: bool, last: nn.Module | None = None
+    points: int,
+    width: int,
+    code: int,
+    *,
+    periodic: bool,
+    bias: bool = True,
+    last: nn.Module | None = None,
 ) -> nn.Sequential:
     """Codes (batch, code) to (batch, 1, points^3); the mirror of `grid_encoder`.
 
     Args:
-        points: see there, as the next three.
+        points: see there, as the next four.
         width: see there.
         code: see there.
         periodic: see there.
+        bias: see there.
         last: what follows the last layer.
     """
-    parts = [nn.Unflatten(1, (code, 1, 1, 1)), nn.ConvTranspose3d(code, width, SMALLEST)]
+    parts = [nn.Unflatten(1, (code, 1, 1, 1)), nn.ConvTranspose3d(code, width, SMALLEST, bias=bias)]
     times = halvings(points)
     for k in range(times):
         exits = width if k < times - 1 else 1
         around = [nn.CircularPad3d(1)] if periodic else []
-        grow = nn.ConvTranspose3d(width, exits, 4, stride=2, padding=3 if periodic else 1)
+        pad = 3 if periodic else 1
+        grow = nn.ConvTranspose3d(width, exits, 4, stride=2, padding=pad, bias=bias)
         parts += [nn.LeakyReLU(0.2), *around, grow]
     return nn.Sequential(*parts, *([last] if last else []))
 
