@@ -135,7 +135,7 @@ FIXED = IMatGenConfig(
     train=TrainConfig(steps=2_500, lr_generator=2e-3, betas_generator=(0.9, 0.999), fall=0.8),
 )
 
-SMOKE = {"width": 1 / 8, "batch": 8, "steps": 8, "log_every": 2, "save_every": 4}
+SMOKE = {"width": 1 / 8, "batch": 8, "steps": 8, "log_every": 4, "save_every": 40}
 SHORT = {"width": 1 / 8, "site_points": 32, "steps": 600, "log_every": 20, "save_every": 100}
 
 
@@ -147,7 +147,7 @@ class IMatGen(Gan):
     VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
     PROFILES: ClassVar = {
         "": {
-            "smoke": SMOKE | {"copies": 1, "dense": 64, "latent": 64},
+            "smoke": SMOKE | {"copies": 2, "dense": 64, "latent": 64, "steps": 200},
             "colab": {},
             "full": {"log_every": 50, "save_every": 250},
         },

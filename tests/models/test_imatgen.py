@@ -248,7 +248,8 @@ def test_the_losses_fall(oxides):
 
 def test_training_resumes_saves_and_loads(tmp_path, monkeypatch):
     """Stopped among the grids, and once more among the codes."""
-    how = {"progress": False, "profile": "smoke", "changes": {"save_every": 1, "log_every": 3}}
+    changes = {"steps": 8, "grids": 0.5, "save_every": 1, "log_every": 3}
+    how = {"progress": False, "profile": "smoke", "changes": changes}
     whole, _ = IMatGen.train("fixed", folder=tmp_path / "a", **how)
     for part in ("grid_terms", "code_terms"):
         calls, terms = [], getattr(IMatGen, part)
