@@ -4,7 +4,6 @@
     python experiments/imatgen.py models           what comes back, classifier, samples, three seeds
     python experiments/imatgen.py rungs            the same verdicts without learning
     python experiments/imatgen.py biases           the published coders without and with biases
-    python experiments/imatgen.py ablation         the coders of grids alone, briefly, three seeds
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
 """
@@ -15,7 +14,6 @@ from functools import cache
 from types import ModuleType
 
 import record
-import torch
 from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
@@ -25,14 +23,7 @@ from imd_helpers.networks import fit
 PATH = CHECKPOINTS / "imatgen" / "results.json"
 N_JUDGED, SEEDS = 500, (0, 1, 2)
 TRAINED = (("fixed", 0), ("paper", 0), ("fixed", 1), ("fixed", 2))
-STEPS = 400  # of the ablation
 FIRST = 60  # steps with grids, of `biases`
-ARMS: dict[str, Row] = {  # name: what is changed
-    "fixed": {},
-    "published Gaussians": {"sigma": 0.26},
-    "as they come": {"copies": 0},
-    "sharpened": {"sharpened": True},
-}
 
 
 @cache
@@ -88,23 +79,7 @@ def of_rung(rung: str, seed: int) -> Row:
     return rounded(page().verdict(page().RUNGS[rung](N_JUDGED, seed)))
 
 
-# ---- what the coders of grids owe to what
-
-
-def ablation() -> None:
-    """Short trainings of the coders of grids with one thing changed, three seeds."""
-    jobs = [(arm, seed) for seed in SEEDS for arm in ARMS]
-    record.fill(PATH, ("arm", "seed"), jobs, of_arm, about={"steps": STEPS}, under="ablation")
-
-
-def of_arm(arm: str, seed: int) -> Row:
-    """What comes back from the codes of one short training."""
-    config = IMatGen.recipe("fixed", profile="full")
-    config = config.but(**ARMS[arm], steps=STEPS + 1, grids=STEPS / (STEPS + 1), seed=seed)
-    model = IMatGen.from_data(page().train, config, seed=seed)
-    fit(model, config.train, progress=False)
-    with torch.no_grad():
-        return rounded(page().stages(model, page().test.crystals)["codes"])
+# ---- biases
 
 
 def biases() -> None:
@@ -124,7 +99,7 @@ def of_biases(biased: bool) -> Row:
     return rounded({"error": rows, "awake": [awake, page().awake(model, sites)]})
 
 
-TASKS = (train, models, rungs, biases, ablation)
+TASKS = (train, models, rungs, biases)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector
 
 from imd_helpers import datasets
 from imd_helpers.crystals import CrystalBatch
@@ -198,7 +199,7 @@ def test_parts_learn_one_after_the_other(oxides):
 
     def keep(step, game, history):
         state = game.networks.items()
-        found.append({k: next(n.parameters()).detach().clone() for k, n in state})
+        found.append({k: parameters_to_vector(n.parameters()).detach() for k, n in state})
 
     history = fit(model, model.config.train, callbacks=[keep], progress=False)
     for name in model.networks:
