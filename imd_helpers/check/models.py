@@ -9,9 +9,10 @@ from scipy.optimize import brentq, minimize_scalar
 from ..crystals import symmetry
 from ..datasets import formula_sets
 from ..judge.charge import charge_neutral
-from ..models import crystalgan, mg_mn_o, pgcgm, pgcgm_sites
+from ..models import crystalgan, imatgen, mg_mn_o, pgcgm, pgcgm_sites
 from ..models.coordinate_rows import NUMBERS, SLOTS
 from ..models.hydride_rows import closest
+from ..models.imatgen_networks import HIGH
 from ..models.matgan import dice_loss
 from ..models.pgcgm_networks import N_SETS, base_distances
 from ..networks import losses
@@ -88,6 +89,23 @@ def contact_between_base_sites() -> float:
     return float((seen.flatten(1).amin(1) < closest.amin(1) + 1e-3).double().mean())
 
 
+# ---- imatgen
+
+
+def window_of_the_remapping() -> float:
+    """The number whose sigmoid is the upper end of the published window."""
+    return float(np.log(HIGH / (1 - HIGH)))
+
+
+def share_of_an_atom() -> float:
+    """Mean of what the grids of the held-out crystals hold of each atom."""
+    voxels = imatgen.FIXED.voxels()
+    crystals = imatgen.IMatGen.read(imatgen.FIXED, "test").crystals
+    held = voxels.split(voxels.encode(crystals))[1].flatten(1).sum(1) / voxels.site_points**3
+    atoms = held * crystals.lattice.det().abs() / ((2 * np.pi) ** 1.5 * voxels.sigma**3)
+    return float((atoms / crystals.n_sites).mean())
+
+
 # ---- matgan
 
 
@@ -121,6 +139,8 @@ TRUTHS = {
     "crystalgan.2": hydrogen_in_published_bounds,
     "cubicgan.1": lambda: multiplicity(225, (0.0, 0.25, 0.25)),
     "cubicgan.2": lambda: penalty_of_a_linear_critic(2.0),
+    "imatgen.1": window_of_the_remapping,
+    "imatgen.2": share_of_an_atom,
     "matgan.1": dice_of_half,
     "matgan.2": neutral_share_of_hypothetical,
     "mg_mn_o.1": trained_share_of_triples,

@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 SIGMA = 0.26  # Å, as published
 CUT = 0.02  # a Gaussian ends where it falls below this, as published
-RADIUS = SIGMA * math.sqrt(-2 * math.log(CUT))  # Å; where that is
 MAX_SITES = 20  # of a crystal, as published
 FLOOR = 0.1  # smallest value of the cell's grid that decoding reads
 THRESHOLD = 0.3  # smallest peak, as a share of the Gaussian's height
@@ -70,6 +69,7 @@ class VoxelGrid(Descriptor):
             follows the cell and repeats.
         reduce: write the Minkowski-reduced cell instead of the given one.
         max_edge: longest edge of the cell that is written, Å.
+        sigma: width of the Gaussians, Å.
     """
 
     elements: tuple[int, ...] | None = None
@@ -78,6 +78,7 @@ class VoxelGrid(Descriptor):
     box: float | None = None
     reduce: bool = True
     max_edge: float = 10.0
+    sigma: float = SIGMA
 
     def __post_init__(self) -> None:
         if self.elements is not None:
@@ -87,11 +88,13 @@ class VoxelGrid(Descriptor):
         number("max_edge", self.max_edge, above=0, why="in Å, such as 10")
         if self.box is not None:
             number("box", self.box, above=0, why="in Å, such as 15, or None")
-        step, reach = self.max_edge / self.cell_points, SIGMA * math.sqrt(-2 * math.log(FLOOR))
+        number("sigma", self.sigma, above=0, why="in Å, such as 0.26")
+        step = self.max_edge / self.cell_points
+        reach = self.sigma * math.sqrt(-2 * math.log(FLOOR))
         if step * math.sqrt(2) > reach:
             raise InputError(
                 f"an edge of {self.max_edge} Å on {self.cell_points} points has steps of "
-                f"{step:.2f} Å, too coarse for Gaussians of width {SIGMA} Å: the blob of the "
+                f"{step:.2f} Å, too coarse for Gaussians of width {self.sigma} Å: the blob of the "
                 f"cell needs steps of at most {reach / math.sqrt(2):.2f} Å; take more points or "
                 "a shorter max_edge"
             )
@@ -100,6 +103,11 @@ class VoxelGrid(Descriptor):
     def imatgen(cls, elements: tuple[int, ...]) -> VoxelGrid:
         """The published grids: a box of 15 Å, and cells as they come."""
         return cls(elements=elements, box=15.0, reduce=False)
+
+    @property
+    def radius(self) -> float:
+        """Where a Gaussian ends, Å."""
+        return self.sigma * math.sqrt(-2 * math.log(CUT))
 
     @property
     def channels(self) -> int:
@@ -164,7 +172,7 @@ class VoxelGrid(Descriptor):
         return grids.view(len(crystals), self.channels, n, n, n)
 
     def _add(self, *sites: Tensor, periodic: bool) -> None:
-        add_gaussians(*sites, sigma=SIGMA, radius=RADIUS, periodic=periodic)
+        add_gaussians(*sites, sigma=self.sigma, radius=self.radius, periodic=periodic)
 
     def _site_metric(self, lattice: Tensor) -> Tensor:
         """(batch, 3, 3) Å^2: squared lengths of steps between voxels of the sites' grid."""
@@ -230,11 +238,11 @@ class VoxelGrid(Descriptor):
         mark(reasons, edge <= self.max_edge, lambda i: long.format(edge[i]))
         flat = "lattice planes are {:.2f} Å apart, so that the blob of the cell would touch its "
         flat += "images" if self.reduce else "images: reduce the cell (reduce=True)"
-        mark(reasons, apart >= 2 * RADIUS, lambda i: flat.format(apart[i]))
+        mark(reasons, apart >= 2 * self.radius, lambda i: flat.format(apart[i]))
         if self.box is not None:
             off = "a site {:.2f} Å off the centroid does not fit into the box of "
             off += f"{self.box} Å: let the grid follow the cell (box=None)"
-            mark(reasons, out + RADIUS <= self.box / 2, lambda i: off.format(out[i]))
+            mark(reasons, out + self.radius <= self.box / 2, lambda i: off.format(out[i]))
 
     # ---- tensor -> crystal
 
@@ -283,7 +291,7 @@ class VoxelGrid(Descriptor):
         n = self.cell_points
         value = cell.reshape(len(cell), -1).double()
         value = torch.where(torch.isfinite(value) & (value > FLOOR), value, torch.zeros_like(value))
-        square = -2 * SIGMA**2 * value.clamp_min(FLOOR).log()
+        square = -2 * self.sigma**2 * value.clamp_min(FLOOR).log()
         design = self._design.to(value.device)  # (n^3, 6)
         weight = value.square()
         products = design[:, :, None] * design[:, None, :]  # (n^3, 6, 6)
@@ -320,14 +328,14 @@ class VoxelGrid(Descriptor):
         lattice, reasons = self.read_cells(cell)
         metric = self._site_metric(lattice).repeat_interleave(self.channels, 0)
         low = THRESHOLD / (DENSITY_UNIT if self.elements is None else 1.0)
-        options = {"sigma": SIGMA, "threshold": low, "periodic": self.box is None}
+        options = {"sigma": self.sigma, "threshold": low, "periodic": self.box is None}
         grids = sites.flatten(0, 1)
         peaks = find_peaks(grids, metric, **options)
         crowd = torch.bincount(peaks.row // self.channels, minlength=len(lattice))
         noisy = crowd > 2 * MAX_SITES  # some peaks may be sums of others, but not so many
         keep = ~noisy[peaks.row // self.channels]
         peaks = Peaks(peaks.row[keep], peaks.place[keep], peaks.height[keep])
-        peaks = separate_peaks(grids, peaks, metric, radius=RADIUS, passes=2, **options)
+        peaks = separate_peaks(grids, peaks, metric, radius=self.radius, passes=2, **options)
         crystals, count = self._crystals(lattice, peaks)
         many = f"{{}} peaks, at most {MAX_SITES}"
         mark(reasons, ~noisy, lambda i: many.format(int(crowd[i])))

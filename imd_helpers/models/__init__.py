@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 _MODELS = {  # name: (module, class)
     "crystalgan": ("crystalgan", "CrystalGan"),
     "cubicgan": ("cubicgan", "CubicGan"),
+    "imatgen": ("imatgen", "IMatGen"),
     "matgan": ("matgan", "MatGan"),
     "mg_mn_o": ("mg_mn_o", "MgMnOGan"),
     "pgcgm": ("pgcgm", "Pgcgm"),

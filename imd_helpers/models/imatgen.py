@@ -1,18 +1,14 @@
 """iMatGen: voxel grids of crystals squeezed to codes, and a variational autoencoder of the codes.
 
 Two autoencoders turn the grid of the cell, and the grid of each element's sites, into short codes,
-which are the rows of one picture. A variational autoencoder makes a continuous latent space of the
-pictures, in which a classifier tells stable crystals from others. New crystals are drawn around
+which are the rows of one picture. Then a variational autoencoder makes a continuous latent space of
+the pictures, in which a classifier tells stable crystals from others. New crystals are drawn around
 those of the training set, or on the way between two of them.
 
 Source: Noh et al., Inverse design of solid-state materials via a continuous representation, Matter
-1 (2019) 1370. The archive of its code is missing; sizes are those of the port nd-02110114/imatgen
-at 6ed113f. What differs here:
+1 (2019) 1370; sizes are those of the port nd-02110114/imatgen at 6ed113f. What differs here:
 
-- Published, the parts learn one after the other. Here all learn in each iteration, the variational
-  one from the codes of that moment, without a gradient to the parts that wrote them.
-- One rate and one batch for all: those of the autoencoder of the sites, 3e-4 and 24. The port has
-  1e-4 and 32 for cells, 1e-4 and 64 for codes.
+- One rate for all, that of the sites' autoencoder, 3e-4; in the port 1e-4 for the others.
 - Errors are relative to drawing nothing. The classifier's loss has the factor 1; in the port 0.
 - In both variants places are read between the voxels, and the real oxides are held out.
 """
@@ -20,7 +16,6 @@ at 6ed113f. What differs here:
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,27 +27,31 @@ from .. import datasets
 from ..crystals import CrystalBatch
 from ..crystals.samples import Samples
 from ..descriptors.base import first_of
-from ..descriptors.voxel_grid import VoxelGrid, largest_site_error
+from ..descriptors.voxel_grid import SIGMA, VoxelGrid
 from ..matching.same import novel
 from ..networks import TrainConfig, losses
 from ..networks.fit import Turn
-from ..runtime import settle, whole
+from ..runtime import number, settle, whole
 from .gan import Condition, Gan, GanConfig
+from .imatgen_crystals import answers, cell_grids, relative, turned, varied
 from .imatgen_networks import (
-    CodeEncoder,
     Sharpened,
-    code_decoder,
+    cell_numbers,
+    code_networks,
     grid_decoder,
     grid_encoder,
     slerp,
     stability_classifier,
+    start_from_components,
 )
 
 ELEMENTS = (8, 23)  # O and V, one grid of sites and one code each
 CELL_POINTS = 32
-CELL_CODE = 20
+CELL_CODE, CELL_NUMBERS = 20, 6
+CODE_BATCH = 64
+CELL_WEIGHT = 100.0  # of the error of six numbers beside that of the codes of sites
 KL_WEIGHT = 1e-6  # of the divergence beside the mean squared error
-TOLERANCES = (0.1, 2.0, 0.2)  # Å of an edge, degrees of an angle, Å of a site; as published
+PLACES = 4  # of each grid from which codes are learnt, if crystals are varied
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,14 @@ class IMatGenConfig(GanConfig):
         site_points: points along each edge of the grids of sites.
         site_code: numbers of the code of one element, and of a row of the picture.
         rows: of the picture: the cell, each element, and zeros.
+        sigma: width of the Gaussians, Å.
         repeats: grids of sites follow the reduced cell and repeat, instead of a box of 15 Å.
         sharpened: the decoders of grids end in the published re-mapping, instead of linearly.
-        moved: crystals are moved at random each time that they are seen.
+        biased: the layers of grids add a number of their own.
+        numbers: the cell is written as its edges and angles, without a grid and an autoencoder.
+        dense: width of the dense layers of codes; 0: the published convolutions over their order.
+        copies: how many varied ones stand for each crystal; 0: the crystal as it comes.
+        grids: share of the steps in which grids are learnt; in the rest it is their codes.
         stability: factor of the classifier's loss.
         gain: eV/atom; a crystal whose formation energy is minus this, or lower, is stable.
         sampling: where samples are drawn: around training crystals, or between two of them.
@@ -79,9 +83,14 @@ class IMatGenConfig(GanConfig):
     site_points: int = 64
     site_code: int = 200
     rows: int = 6
+    sigma: float = SIGMA
     repeats: bool = False
     sharpened: bool = True
-    moved: bool = False
+    biased: bool = False
+    numbers: bool = False
+    dense: int = 0
+    copies: int = 0
+    grids: float = 0.5
     stability: float = 1.0
     gain: float = 0.5
     sampling: str = "around"
@@ -95,26 +104,39 @@ class IMatGenConfig(GanConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         settle(self, whole, "site_points", "site_code", least=8)
+        settle(self, whole, "dense", "copies")
+        settle(self, number, "sigma", above=0)
+        settle(self, number, "grids", above=0, below=1)
         settle(self, whole, "rows", least=1 + len(ELEMENTS))
 
     def voxels(self) -> VoxelGrid:
         """The grids that a crystal is written on."""
+        sizes = {"site_points": self.site_points, "sigma": self.sigma}
         if not self.repeats:
-            return dataclasses.replace(VoxelGrid.imatgen(ELEMENTS), site_points=self.site_points)
-        return VoxelGrid(ELEMENTS, CELL_POINTS, self.site_points)
+            return dataclasses.replace(VoxelGrid.imatgen(ELEMENTS), **sizes)
+        return VoxelGrid(ELEMENTS, CELL_POINTS, **sizes)
 
 
 PAPER = IMatGenConfig()
 FIXED = IMatGenConfig(
-    site_points=32,
+    width=1 / 4,
+    batch=16,
+    site_points=16,
     rows=3,
+    sigma=0.4,
     repeats=True,
     sharpened=False,
-    latent=128,
-    train=TrainConfig(steps=6_000, lr_generator=1e-3, betas_generator=(0.9, 0.999), fall=0.5),
+    biased=True,
+    numbers=True,
+    dense=256,
+    copies=6,
+    grids=0.6,
+    latent=350,
+    train=TrainConfig(steps=2_500, lr_generator=2e-3, betas_generator=(0.9, 0.999), fall=0.8),
 )
 
-SMOKE = {"width": 1 / 8, "batch": 8, "steps": 4, "log_every": 2, "save_every": 4}
+SMOKE = {"width": 1 / 8, "batch": 8, "steps": 8, "log_every": 4, "save_every": 40}
+SHORT = {"width": 1 / 8, "site_points": 32, "steps": 600, "log_every": 20, "save_every": 100}
 
 
 class IMatGen(Gan):
@@ -125,14 +147,14 @@ class IMatGen(Gan):
     VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
     PROFILES: ClassVar = {
         "": {
-            "smoke": SMOKE,
-            "colab": {"steps": 1_000, "width": 1 / 4},
-            "full": {"width": 1 / 4, "log_every": 50, "save_every": 500},
+            "smoke": SMOKE | {"copies": 2, "dense": 64, "latent": 64, "steps": 200},
+            "colab": {},
+            "full": {"log_every": 50, "save_every": 250},
         },
         "paper": {
             "smoke": SMOKE | {"site_points": 32},
             "colab": {"steps": 500, "width": 1 / 4},
-            "full": {"width": 1 / 4, "steps": 1_000, "log_every": 20, "save_every": 100},
+            "full": SHORT,
         },
     }
     LEARNT = ("lattice", "frac", "numbers")
@@ -143,16 +165,16 @@ class IMatGen(Gan):
         """Encoder and decoder of cells, of sites and of codes, and the classifier."""
         c = self.config
         last = Sharpened() if c.sharpened else None
-        cell = (CELL_POINTS, c.channels(64), CELL_CODE)
-        sites = (c.site_points, c.channels(64), c.site_code)
-        code = (c.rows, c.site_code, c.latent, c.channels)
+
+        def coders(name: str, points: int, code: int, periodic: bool) -> dict[str, nn.Module]:
+            size, how = (points, c.channels(64), code), {"periodic": periodic, "bias": c.biased}
+            decoder = grid_decoder(*size, **how, last=last)
+            return {f"{name}_encoder": grid_encoder(*size, **how), f"{name}_decoder": decoder}
+
         return {
-            "cell_encoder": grid_encoder(*cell, periodic=False),
-            "cell_decoder": grid_decoder(*cell, periodic=False, last=last),
-            "site_encoder": grid_encoder(*sites, periodic=c.repeats),
-            "site_decoder": grid_decoder(*sites, periodic=c.repeats, last=last),
-            "code_encoder": CodeEncoder(*code),
-            "code_decoder": code_decoder(*code),
+            **({} if c.numbers else coders("cell", CELL_POINTS, CELL_CODE, periodic=False)),
+            **coders("site", c.site_points, c.site_code, periodic=c.repeats),
+            **code_networks(c.rows, c.site_code, c.latent, c.channels, c.dense),
             "classifier": stability_classifier(c.latent, c.channels(500)),
         }
 
@@ -169,80 +191,114 @@ class IMatGen(Gan):
     def learn(cls, data: datasets.CrystalSet, config: IMatGenConfig) -> dict[str, Any]:
         """The training crystals themselves: samples are drawn around them."""
         known = data.crystals
-        return {
-            "lattice": known.lattice.float(),
-            "frac": known.frac.float(),
-            "numbers": known.numbers.to(torch.uint8),
-        }
+        whole = {"lattice": known.lattice.float(), "frac": known.frac.float()}
+        return {**whole, "numbers": known.numbers.to(torch.uint8)}
 
     def prepare(self, data: datasets.CrystalSet, *, seed: int = 0) -> None:
-        """Which crystals are stable; grids are written when they are needed."""
+        """The pool: its cells, grids of sites (pool, elements, points^3), and which are stable."""
         energy = torch.as_tensor(data.table["formation_energy"].to_numpy())
-        self.stable = (energy <= -self.config.gain).float().to(self.device)  # (n,)
+        stable = (energy <= -self.config.gain).float()
+        parts: list[tuple[Tensor, ...]] = []
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            for _ in range(max(1, self.config.copies)):
+                some = varied(data.crystals) if self.config.copies else data.crystals
+                written = self.config.voxels().encode_all(some)
+                ok = torch.as_tensor(written.ok)
+                parts.append((*(p.clone() for p in self.split(written.tensor[ok])), stable[ok]))
+        pool = (torch.cat(part).to(self.device) for part in zip(*parts, strict=True))
+        self.cells, self.sites, self.stable = pool
+        self.pictures = None
 
     @property
     def known(self) -> CrystalBatch:
         """The training crystals."""
-        lattice, frac = self.learnt["lattice"].double(), self.learnt["frac"].double()
-        return CrystalBatch(lattice, frac, self.learnt["numbers"].long())
+        held = self.learnt
+        return CrystalBatch(held["lattice"].double(), held["frac"].double(), held["numbers"].long())
 
     # ---- training
 
     def turns(self, config: TrainConfig) -> list[Turn]:
-        """Each part learns from its own loss."""
+        """The coders of grids first; then, with their codes as they are, what reads codes."""
+        share = self.config.grids
         return [
-            Turn("grids", self.grid_terms, self._names[:4]),
-            Turn("codes", self.code_terms, self._names[4:]),
+            Turn("grids", self.grid_terms, self._names[:-3], end=share),
+            Turn("codes", self.code_terms, self._names[-3:], begin=share),
         ]
 
-    def real(self) -> tuple[Tensor, Tensor]:
-        """Grids (batch, numbers) of training crystals, and (batch,) whether they are stable."""
-        rows = torch.randint(len(self.stable), (self.config.batch,), device=self.device)
-        some = self.known[rows]
-        if self.config.moved:
-            some = moved(some)
-        return self.config.voxels().encode_all(some).tensor, self.stable[rows]
-
     def grid_terms(self) -> dict[str, Tensor]:
-        """Squared errors of both autoencoders, relative to drawing nothing."""
-        self._grids, self._stable = self.real()
-        cell, sites = self.config.voxels().split(self._grids)
-        sites = sites.flatten(0, 1)[:, None]
-        errors = {
-            "cell": relative(self.cell_decoder(self.cell_encoder(cell)), cell),
-            "sites": relative(self.site_decoder(self.site_encoder(sites)), sites),
-        }
-        return {"loss": errors["cell"] + errors["sites"], **errors}
+        """Squared errors of the autoencoders of grids, relative to drawing nothing."""
+        rows = torch.randint(len(self.sites), (self.config.batch,), device=self.device)
+        sites = self.sites[rows].flatten(0, 1)[:, None]
+        if self.config.copies:
+            sites = turned(sites)
+        errors = {"sites": relative(self.site_decoder(self.site_encoder(sites)), sites)}
+        if not self.config.numbers:
+            cell = self.cells[rows]
+            errors["cell"] = relative(self.cell_decoder(self.cell_encoder(cell)), cell)
+        return {"loss": sum(errors.values()), **errors}
 
     def code_terms(self) -> dict[str, Tensor]:
         """Squared error of the codes, divergence, and cross-entropy of the classifier."""
-        with torch.no_grad():
-            picture = self.picture(self._grids)
+        if self.pictures is None:
+            self.pictures = self.all_pictures()
+            if self.config.dense:
+                coders = self.code_encoder, self.code_decoder
+                start_from_components(*coders, self.pictures, first=CELL_WEIGHT**0.5)
+        rows = torch.randint(len(self.pictures), (CODE_BATCH,), device=self.device)
+        picture = self.pictures[rows]
         mean, log_variance = self.code_encoder(picture)
         latent = losses.reparameterise(mean, log_variance)
-        error = relative(self.code_decoder(latent), picture)
+        made = self.code_decoder(latent)
+        error = relative(made, picture)
+        if self.config.numbers:
+            error = error + CELL_WEIGHT * relative(made[:, 0], picture[:, 0])
         divergence = losses.gaussian_kl(mean, log_variance).mean()
         logit = self.classifier(latent)[:, 0]
-        wrong = nn.functional.binary_cross_entropy_with_logits(logit, self._stable)
+        known = self.stable[rows % len(self.stable)]
+        wrong = nn.functional.binary_cross_entropy_with_logits(logit, known)
         loss = error + KL_WEIGHT * divergence + self.config.stability * wrong
         return {"loss": loss, "error": error, "divergence": divergence, "stability": wrong}
 
+    @torch.no_grad()
+    def all_pictures(self) -> Tensor:
+        """(places x pool, rows, site code): of the whole pool, with other origins if varied."""
+        shifts = torch.arange(PLACES if self.config.copies else 1) * self.config.site_points
+        parts = []
+        for shift in (shifts // PLACES).tolist():
+            moved = self.sites.roll((shift, shift, shift), (2, 3, 4))
+            pairs = zip(self.cells.split(64), moved.split(64), strict=True)
+            parts += [self.picture(cell, sites) for cell, sites in pairs]
+        return torch.cat(parts)
+
     # ---- crystal -> picture -> latent, and back
 
-    def picture(self, grids: Tensor) -> Tensor:
+    def split(self, tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Cells, as grids or as six numbers, and grids of sites, of what `VoxelGrid` writes."""
+        voxels = self.config.voxels()
+        cell, sites = voxels.split(tensor)
+        if self.config.numbers:
+            lattice, _ = voxels.read_cells(cell[:, 0])
+            return cell_numbers(lattice, voxels.max_edge).float(), sites
+        return cell, sites
+
+    def picture(self, cell: Tensor, sites: Tensor) -> Tensor:
         """(batch, rows, site code): the codes of the cell and of each element, then zeros."""
-        cell, sites = self.config.voxels().split(grids)
-        out = grids.new_zeros(len(grids), self.config.rows, self.config.site_code)
-        out[:, 0, :CELL_CODE] = self.cell_encoder(cell)
+        out = sites.new_zeros(len(sites), self.config.rows, self.config.site_code)
+        code = cell if self.config.numbers else self.cell_encoder(cell)
+        out[:, 0, : code.shape[1]] = code
         codes = self.site_encoder(sites.flatten(0, 1)[:, None])
-        out[:, 1 : 1 + len(ELEMENTS)] = codes.unflatten(0, (len(grids), len(ELEMENTS)))
+        out[:, 1 : 1 + len(ELEMENTS)] = codes.unflatten(0, (len(sites), len(ELEMENTS)))
         return out
 
-    def grids(self, picture: Tensor) -> Tensor:
+    def drawn(self, picture: Tensor) -> Tensor:
         """(batch, numbers) grids of pictures (batch, rows, site code)."""
+        voxels = self.config.voxels()
         sites = self.site_decoder(picture[:, 1 : 1 + len(ELEMENTS)].flatten(0, 1))
         sites = sites.unflatten(0, (len(picture), len(ELEMENTS)))[:, :, 0]
-        return self.config.voxels().join(self.cell_decoder(picture[:, 0, :CELL_CODE]), sites)
+        if not self.config.numbers:
+            return voxels.join(self.cell_decoder(picture[:, 0, :CELL_CODE]), sites)
+        return voxels.join(cell_grids(voxels, picture[:, 0, :CELL_NUMBERS]), sites)
 
     @torch.no_grad()
     def encode(self, crystals: CrystalBatch) -> tuple[Tensor, Tensor, tuple[str, ...]]:
@@ -250,7 +306,7 @@ class IMatGen(Gan):
         means, spreads, reasons = [], [], []
         for rows in torch.arange(len(crystals)).split(32):
             written = self.config.voxels().encode_all(crystals[rows.numpy()].to(self.device))
-            mean, log_variance = self.code_encoder(self.picture(written.tensor))
+            mean, log_variance = self.code_encoder(self.picture(*self.split(written.tensor)))
             means.append(mean)
             spreads.append((0.5 * log_variance).exp())
             reasons.extend(written.reasons)
@@ -280,7 +336,7 @@ class IMatGen(Gan):
         parents = torch.randint(len(self.learnt["numbers"]), (2, n))
         one, spread, _ = self.encode(self.known[parents[0].numpy()])
         if self.config.sampling == "between":
-            two, _, _ = self.encode(self.known[parents[1].numpy()])
+            two = self.encode(self.known[parents[1].numpy()])[0]
             return slerp(one, two, torch.rand(n, device=self.device))
         return one + self.config.spread * spread * torch.randn_like(one)
 
@@ -289,47 +345,6 @@ class IMatGen(Gan):
         """Crystals of points (n, latent)."""
         parts = []
         for some in raw.split(32):
-            grids = self.grids(self.code_decoder(some))
+            grids = self.drawn(self.code_decoder(some))
             parts.append(self.config.voxels().decode(grids))
         return Samples.cat(parts)
-
-
-def answers() -> CrystalBatch:
-    """The 28 real oxides of vanadium, which no training sees: are they found again?"""
-    return datasets.load("oqmd_icsd").select(elements=["V", "O"], nelements=2).crystals
-
-
-def relative(made: Tensor, wanted: Tensor) -> Tensor:
-    """Squared error, 1 if nothing is drawn."""
-    return (made - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
-
-
-def moved(crystals: CrystalBatch) -> CrystalBatch:
-    """The same crystals, each with another origin."""
-    shift = torch.rand(len(crystals), 1, 3, dtype=torch.float64).to(crystals.frac.device)
-    frac = (crystals.frac + shift) % 1.0 * crystals.mask[..., None]
-    return CrystalBatch(crystals.lattice, frac, crystals.numbers)
-
-
-def within_tolerances(written: CrystalBatch, back: Samples) -> np.ndarray:
-    """(n,) bool: came back within 0.1 Å of each edge, 2° of each angle, 0.2 Å of each site.
-
-    Args:
-        written: crystals as the grids hold them, see `VoxelGrid.written`.
-        back: what was decoded; what failed did not come back.
-
-    Source: Noh et al. (2019); the tolerances by which 10,079 of 10,981 came back.
-    """
-    (edges, angles), (edges_back, angles_back) = map(shape, (written, back.crystals))
-    right = (edges - edges_back).abs().amax(1) <= TOLERANCES[0]
-    right &= (angles - angles_back).abs().amax(1) <= TOLERANCES[1]
-    near = torch.as_tensor(largest_site_error(written, back) <= TOLERANCES[2])
-    return (right.cpu() & near & torch.as_tensor(back.ok)).numpy()
-
-
-def shape(crystals: CrystalBatch) -> tuple[Tensor, Tensor]:
-    """Edges (n, 3) Å and angles (n, 3) degrees."""
-    edges = crystals.lattice.norm(dim=-1)
-    unit = crystals.lattice / edges[..., None]
-    cosines = [(unit[:, i] * unit[:, j]).sum(-1) for i, j in itertools.combinations(range(3), 2)]
-    return edges, torch.stack(cosines, 1).clamp(-1, 1).arccos().rad2deg()

@@ -38,11 +38,17 @@ class Turn:
     terms: Callable[[], dict[str, Tensor]]
     networks: tuple[str, ...]  # names of those that learn
     times: int = 1  # how often the turn is taken before the next one
+    begin: float = 0.0  # share of the steps before its first
+    end: float = 1.0  # share of the steps after which it is over
 
     @property
     def criticises(self) -> bool:
         """Does it take the critic's rates?"""
         return self.name.startswith(("critic", "classifier", "discriminator"))
+
+    def span(self, steps: int) -> range:
+        """The iterations of all in which it is taken."""
+        return range(round(self.begin * steps), round(self.end * steps))
 
 
 class Game:
@@ -243,9 +249,9 @@ class _Run:
             averaged = copy.deepcopy(self.networks[game.averaged])
             self.history.ema = averaged.requires_grad_(False)
         self.step = 0
-        self.same = _comparable(config)  # what a continuation must share
+        parted = any((turn.begin, turn.end) != (0.0, 1.0) for turn in self.turns)
+        self.same = _comparable(config, parted)  # what a continuation must share
         self.sums: dict[str, Tensor] = {}
-        self.times: dict[str, int] = {}  # how often an iteration adds to a sum
         team.equalise(*self.networks.values(), self.history.ema)
 
     def _optimizer(self, turn: Turn) -> torch.optim.Optimizer:
@@ -284,8 +290,9 @@ class _Run:
 
     def _set_rates(self) -> None:
         config = self.config
-        left = (1 - self.step / config.steps) / config.fall
         for turn in self.turns:
+            span = turn.span(config.steps)
+            left = (span.stop - self.step) / (max(1, len(span)) * config.fall)
             rate = config.lr_critic if turn.criticises else config.lr_generator
             for group in self.optimizers[turn.name].param_groups:
                 group["lr"] = rate * min(1.0, left)
@@ -293,7 +300,8 @@ class _Run:
     def _iteration(self) -> None:
         """Every turn as often as it is taken; then the mean of the weights follows."""
         for turn in self.turns:
-            for _ in range(turn.times):
+            taken = self.step in turn.span(self.config.steps)
+            for _ in range(turn.times if taken else 0):
                 self._update(turn)
         if self.history.ema is not None:
             average(self.history.ema, self.networks[self.game.averaged], self.config.ema)
@@ -309,16 +317,16 @@ class _Run:
         optimizer.step()
         for name, value in values.items():
             key = f"{turn.name}_{name}"
-            self.times[key] = turn.times
             if key not in self.sums:
                 self.sums[key] = torch.zeros_like(value.detach())
             self.sums[key] += value.detach()
 
     def _log(self) -> dict[str, float]:
-        rounds = self.step - int(self.history.rows[-1]["step"] if self.history.rows else 0)
         row: dict[str, float] = {"step": self.step}
         for key, total in self.sums.items():
-            row[key] = float(total) / (rounds * self.times[key])
+            if not (times := self._taken(key)):
+                continue
+            row[key] = float(total) / times
             if not torch.isfinite(total).all():
                 raise InputError(
                     f"{key} is {float(total)} at step {self.step}: training diverged; lower the "
@@ -327,6 +335,13 @@ class _Run:
             total.zero_()
         self.history.rows.append(row)
         return row
+
+    def _taken(self, key: str) -> int:
+        """How often a term was added up since the last row of the history."""
+        since = int(self.history.rows[-1]["step"]) if self.history.rows else 0
+        turn = next(turn for turn in self.turns if key.startswith(f"{turn.name}_"))
+        span = turn.span(self.config.steps)
+        return turn.times * max(0, min(self.step, span.stop) - max(since, span.start))
 
     # ---- checkpoints
 
@@ -426,13 +441,13 @@ def average(mean: nn.Module, network: nn.Module, decay: float) -> None:
         slow.copy_(fast)
 
 
-def _comparable(config: TrainConfig) -> dict[str, Any]:
+def _comparable(config: TrainConfig, parted: bool) -> dict[str, Any]:
     """Settings that must agree between a run and its continuation.
 
-    Its length may differ, unless the rates depend on it.
+    Its length may differ, unless the rates depend on it, or when turns begin and end.
     """
     plain = dataclasses.asdict(config)
     del plain["save_every"]
-    if not config.fall:
+    if not config.fall and not parted:
         del plain["steps"]
     return {key: list(value) if isinstance(value, tuple) else value for key, value in plain.items()}

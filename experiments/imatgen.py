@@ -1,0 +1,105 @@
+"""Train iMatGen, and measure what the chapter compares it with.
+
+    python experiments/imatgen.py train VARIANT    weights and run.json
+    python experiments/imatgen.py models           what comes back, classifier, samples, three seeds
+    python experiments/imatgen.py rungs            the same verdicts without learning
+    python experiments/imatgen.py biases           the published coders without and with biases
+
+Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from types import ModuleType
+
+import record
+from record import CHECKPOINTS, Row, rounded
+
+import imd_helpers as imd
+from imd_helpers.models.imatgen import IMatGen
+from imd_helpers.networks import fit
+
+PATH = CHECKPOINTS / "imatgen" / "results.json"
+N_JUDGED, SEEDS = 500, (0, 1, 2)
+TRAINED = (("fixed", 0), ("paper", 0), ("fixed", 1), ("fixed", 2))
+FIRST = 60  # steps with grids, of `biases`
+
+
+@cache
+def page() -> ModuleType:
+    """Functions of the chapter, and its crystals."""
+    return record.chapter("4_models/imatgen", until="## Equation ↔ code")
+
+
+def train(variant: str) -> None:
+    """Weights and run.json of one variant."""
+    record.train(IMatGen, variant)
+
+
+# ---- trained models
+
+
+def models() -> None:
+    """What comes back, the classifier, and samples of four trainings."""
+    record.fill(PATH, ("variant", "seed"), TRAINED, of_training, under="models")
+
+
+def of_training(variant: str, seed: int) -> Row:
+    """One training."""
+    if seed:
+        model, _ = record.train(IMatGen, variant, seed=seed, progress=False)
+    else:
+        model = imd.models.load("imatgen", variant=variant)
+    found: Row = {
+        "back": {s: page().stages(model, getattr(page(), s).crystals) for s in ("val", "test")}
+    }
+    found["nearest voxel"] = page().at_voxels(model, page().test.crystals)
+    found["classifier"] = page().classified(model, page().test)
+    ways = list(page().WAYS) if variant == "fixed" else ["around", "between"]
+    made = {way: page().drawn(model, way, N_JUDGED, seed) for way in ways}
+    found["samples"] = {way: page().verdict(samples) for way, samples in made.items()}
+    found["atoms anywhere"] = {
+        way: page().verdict(page().anywhere(samples, seed)) for way, samples in made.items()
+    }
+    return rounded(found)
+
+
+# ---- without learning
+
+
+def rungs() -> None:
+    """The same verdicts for samplers that learn nothing."""
+    jobs = [(rung, seed) for seed in SEEDS for rung in page().RUNGS]
+    record.fill(PATH, ("rung", "seed"), jobs, of_rung, under="rungs")
+
+
+def of_rung(rung: str, seed: int) -> Row:
+    """One sampler."""
+    return rounded(page().verdict(page().RUNGS[rung](N_JUDGED, seed)))
+
+
+# ---- biases
+
+
+def biases() -> None:
+    """Errors of the published coders of grids, step by step, without and with biases."""
+    record.fill(PATH, ("biased",), [(False,), (True,)], of_biases, under="biases")
+
+
+def of_biases(biased: bool) -> Row:
+    """The start of a training of `paper`."""
+    config = IMatGen.recipe("paper", profile="full")
+    config = config.but(biased=biased, steps=FIRST + 1, grids=FIRST / (FIRST + 1), log_every=4)
+    model = IMatGen.from_data(page().train, config)
+    sites = model.sites[:24].flatten(0, 1)[:, None]
+    awake = page().awake(model, sites)
+    history = fit(model, config.train, progress=False)
+    rows = [row["grids_sites"] for row in history.rows if "grids_sites" in row]
+    return rounded({"error": rows, "awake": [awake, page().awake(model, sites)]})
+
+
+TASKS = (train, models, rungs, biases)
+
+if __name__ == "__main__":
+    record.command(TASKS, __doc__)
