@@ -204,7 +204,10 @@ class Ccdcgan(Gan):
             parts["cell_decoder"] = grid_decoder(*cell, periodic=False, last=last)
         sites = (c.site_points, wide, c.site_code)
         if c.patches:
-            parts["site_encoder"], parts["site_decoder"] = patch_encoder(*sites), patch_decoder(*sites)
+            parts["site_encoder"], parts["site_decoder"] = (
+                patch_encoder(*sites),
+                patch_decoder(*sites),
+            )
         else:
             parts["site_encoder"] = grid_encoder(*sites, periodic=False)
             parts["site_decoder"] = grid_decoder(*sites, periodic=False, last=last)
@@ -247,26 +250,33 @@ class Ccdcgan(Gan):
         c = self.config
         self.energy = energies(data).to(self.device)  # (crystals,) eV/atom
         self.known = data.crystals.to(self.device)
-        rates = {"lr_generator": c.coder_rate, "betas_generator": (0.9, 0.999), "fall": c.train.fall}
-        self.stage("coders", self.coder_terms, CODERS, steps=c.coder_steps, **rates)
+        rates = {"lr_generator": c.coder_rate, "betas_generator": (0.9, 0.999)}
+        steps = {"steps": c.coder_steps, "fall": c.train.fall}
+        self.stage("coders", self.coder_terms, CODERS, **steps, **rates)
         del self.known
-        images = self.written(data.crystals).tensor
         if c.standardised:
-            self.learnt["shift"] = images.mean(0)
+            images = self.written(data.crystals).tensor
             deviation = images.std(0)
+            self.learnt["shift"] = images.mean(0)
             self.learnt["scale"] = torch.where(deviation > 1e-4, deviation, 1.0)
-        self.images = (images - self.learnt["shift"]) / self.learnt["scale"]
+        self.look_at(data.crystals)
         rates = {"lr_generator": 2e-4, "betas_generator": (0.5, 0.999)}
-        self.stage(
-            "constraint", self.constraint_terms, ("constraint",), steps=c.constraint_steps, **rates
-        )
+        steps = {"steps": c.constraint_steps}
+        self.stage("constraint", self.constraint_terms, ("constraint",), **steps, **rates)
+
+    def look_at(self, crystals: CrystalBatch) -> Self:
+        """Take crystals to learn to draw, with the coders as they are, and return self."""
+        self.images = self.encode(crystals).tensor  # (crystals, 1, side, side)
+        return self
 
     def stage(
         self, name: str, terms: Callable[[], dict[str, Tensor]], parts: tuple[str, ...], **how: Any
     ) -> None:
         """Train some parts before the game, and note their losses and seconds."""
         networks = {each: self.networks[each] for each in parts if each in self.networks}
-        config = TrainConfig(**how, log_every=max(1, how["steps"] // 20), seed=self.config.train.seed)
+        config = TrainConfig(
+            **how, log_every=max(1, how["steps"] // 20), seed=self.config.train.seed
+        )
         history = fit(Alone(name, networks, terms), config, progress=False)
         for network in networks.values():
             network.requires_grad_(False).eval()
@@ -390,11 +400,13 @@ class Ccdcgan(Gan):
         return {"loss": losses.PAIRS[self.config.loss].critic(score(real), score(fake))}
 
     def generator_terms(self) -> dict[str, Tensor]:
-        """The game's loss, and the constraint's opinion of what is drawn."""
+        """The game's loss, and where it has a factor what the constraint says of the drawn ones."""
         self.constraint.eval()
         fake = self.fake()
         seen = self.critic(fake)
         score = losses.PAIRS[self.config.loss].generator(seen, seen)  # of the drawn ones alone
+        if not self.config.strength:
+            return {"loss": score, "score": score}
         energy = self.constraint(fake)[:, 0]
         loss = score + self.config.strength * constraint_loss(energy)
         return {"loss": loss, "score": score, "energy": energy.mean()}
