@@ -17,9 +17,7 @@ both variants:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Self
 
@@ -31,14 +29,20 @@ from .. import datasets
 from ..crystals import CrystalBatch
 from ..crystals.samples import Samples
 from ..descriptors.base import first_of
-from ..descriptors.crystal_image import CrystalImage, ImageLayout
-from ..descriptors.voxel_grid import VoxelGrid
+from ..descriptors.crystal_image import CrystalImage
 from ..matching.same import novel
-from ..networks import History, TrainConfig, fit, losses
+from ..networks import TrainConfig, fit, losses
 from ..networks.fit import Game, Turn
-from ..runtime import number, settle, whole
+from .ccdcgan_config import (
+    CELL_CODE,
+    FIXED,
+    PAPER,
+    PROFILES,
+    CcdcganConfig,
+    cell_numbers,
+    lattice_of,
+)
 from .ccdcgan_networks import (
-    SIDE,
     dense_critic,
     dense_generator,
     patch_decoder,
@@ -47,129 +51,12 @@ from .ccdcgan_networks import (
     picture_critic,
     picture_generator,
 )
-from .gan import Condition, Gan, GanConfig
+from .gan import Condition, Gan
 from .imatgen_networks import Sharpened, grid_decoder, grid_encoder
 
-ELEMENTS = (83, 34)  # Bi and Se, in the order of their codes
-CELL_CODE, CELL_ROOM = 25, 200  # published numbers of the code of a cell, and pixels kept for it
-LOWER = ([0, 1, 1, 2, 2, 2], [0, 0, 1, 0, 1, 2])  # the six numbers of a lattice
-DIAGONAL = [0, 2, 5]  # of these
-LARGE = 10.0  # Å; unit of the others
 HIGHEST = 1.0  # eV/atom; a crystal above did not relax
 CODERS = ("cell_encoder", "cell_decoder", "site_encoder", "site_decoder")
 CHUNK = 32  # crystals or pictures worked on at once
-
-
-@dataclass(frozen=True)
-class CcdcganConfig(GanConfig):
-    """Architecture and training; the defaults are what was published.
-
-    Attributes:
-        cell: how a cell is coded: ``grid``, by an autoencoder of its grid, or ``numbers``, read off.
-        cell_points: points along each edge of the grid of a cell.
-        site_points: points along each edge of the grids of sites.
-        site_code: numbers of the code of one element.
-        max_edge: longest edge of a cell, Å.
-        repeats: grids of sites follow the reduced cell and repeat, instead of a box of 15 Å.
-        sharpened: the decoders of grids end in the published re-mapping, instead of linearly.
-        patches: the autoencoder of sites works on blocks of voxels, instead of by convolutions.
-        jitter: deviation of the noise on the codes that the decoder of sites learns from.
-        picture: networks are 2-D convolutions over the picture, instead of dense layers.
-        standardised: each pixel has mean 0 and deviation 1 over the training crystals.
-        loss: of the game, a name of `losses.PAIRS`.
-        strength: factor of the mean of exp(energy) in the generator's loss.
-        blur: deviation of the noise on the pictures that the constraint learns from.
-        coder_width: factor on the 64 channels of the autoencoders.
-        coder_batch: crystals in a batch of the autoencoders.
-        coder_steps: of the autoencoders.
-        coder_rate: of both.
-        constraint_steps: of the constraint, at the rate of the generator.
-    """
-
-    CHOICES: ClassVar = {"cell": ("grid", "numbers"), "loss": ("non_saturating", "wasserstein")}
-    latent: int = 200
-    batch: int = 128
-    data: str = "bi_se"
-    cell: str = "grid"
-    cell_points: int = 32
-    site_points: int = 64
-    site_code: int = 200
-    max_edge: float = 10.0
-    repeats: bool = False
-    sharpened: bool = True
-    patches: bool = False
-    jitter: float = 0.0
-    picture: bool = True
-    standardised: bool = False
-    loss: str = "non_saturating"
-    strength: float = 0.1
-    blur: float = 0.0
-    coder_width: float = 1.0
-    coder_batch: int = 4
-    coder_steps: int = 83_000  # 101 times 823 crystals
-    coder_rate: float = 3e-4
-    constraint_steps: int = 20_001
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(
-            steps=1_000_000,
-            critic_steps=1,
-            lr_generator=2e-4,
-            lr_critic=2e-4,
-            betas_generator=(0.5, 0.999),
-            betas_critic=(0.5, 0.999),
-        )
-    )
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        settle(self, whole, "site_points", "site_code", "cell_points", least=8)
-        settle(self, whole, "coder_batch", "coder_steps", "constraint_steps", least=1)
-        settle(self, number, "max_edge", "coder_rate", "coder_width", above=0)
-        settle(self, number, "strength", "blur", "jitter", least=0)
-
-    def voxels(self) -> VoxelGrid:
-        """The grids that a crystal is written on."""
-        how = {"cell_points": self.cell_points, "site_points": self.site_points}
-        box = {} if self.repeats else {"box": 15.0, "reduce": False}
-        return VoxelGrid(ELEMENTS, max_edge=self.max_edge, **how, **box)
-
-    def layout(self) -> ImageLayout:
-        """Where the codes lie in the picture: 28 x 28 as published, else as small as they fit."""
-        if self.cell == "grid":
-            return ImageLayout(ELEMENTS, SIDE, CELL_CODE, self.site_code, CELL_ROOM)
-        cell = len(LOWER[0])
-        side = int(np.ceil(np.sqrt(cell + len(ELEMENTS) * self.site_code)))
-        return ImageLayout(ELEMENTS, side, cell, self.site_code, cell)
-
-
-PAPER = CcdcganConfig()
-FIXED = CcdcganConfig(
-    width=0.5,
-    latent=64,
-    batch=64,
-    cell="numbers",
-    cell_points=40,
-    site_points=32,
-    max_edge=15.0,
-    repeats=True,
-    sharpened=False,
-    patches=True,
-    jitter=0.1,
-    picture=False,
-    standardised=True,
-    loss="wasserstein",
-    strength=1.0,
-    blur=0.3,
-    coder_batch=12,
-    coder_rate=1e-3,
-    coder_steps=2_000,
-    constraint_steps=1_000,
-    train=TrainConfig(
-        steps=3_000, critic_steps=3, lr_generator=3e-4, lr_critic=3e-4, fall=0.5, ema=0.99
-    ),
-)
-SMOKE = {"width": 1 / 8, "coder_width": 1 / 16, "batch": 16, "coder_batch": 4, "coder_steps": 4}
-SMOKE |= {"constraint_steps": 8, "steps": 8, "log_every": 4, "save_every": 8}
 
 
 class Ccdcgan(Gan):
@@ -178,17 +65,7 @@ class Ccdcgan(Gan):
     name, format = "ccdcgan", "imd-ccdcgan-1"
     Config = CcdcganConfig
     VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
-    PROFILES: ClassVar = {
-        "": {"smoke": SMOKE, "colab": {"steps": 1_000}, "full": {"log_every": 50}},
-        # published widths and lengths need a GPU and days
-        "paper": {
-            "smoke": SMOKE | {"site_points": 32},
-            "colab": {"width": 1 / 4, "coder_width": 1 / 4, "coder_steps": 300}
-            | {"constraint_steps": 300, "steps": 300},
-            "full": {"width": 1 / 4, "coder_width": 1 / 4, "coder_steps": 800}
-            | {"constraint_steps": 1_500, "steps": 1_500, "log_every": 50},
-        },
-    }
+    PROFILES: ClassVar = PROFILES
     LEARNT = ("shift", "scale", "stages")
     PIECE = 256
 
@@ -458,26 +335,6 @@ def energies(data: datasets.CrystalSet) -> Tensor:
     table = data.table
     both = table["formation_energy"] + table["disagreement"] / 2
     return torch.as_tensor(both.to_numpy(dtype=np.float32))
-
-
-def cell_numbers(lattice: Tensor) -> Tensor:
-    """(n, 6) of lattices (n, 3, 3) with a triangle of zeros: logarithms where edges are positive.
-
-    Order: ln a_x, b_x, ln b_y, c_x, c_y, ln c_z, lengths in units of 10 Å.
-    """
-    code = lattice[:, LOWER[0], LOWER[1]] / LARGE
-    code[:, DIAGONAL] = code[:, DIAGONAL].log()
-    return code
-
-
-def lattice_of(code: Tensor) -> Tensor:
-    """(n, 3, 3) lattices, Å, of six numbers each: the inverse of `cell_numbers`."""
-    values = code.double()
-    lattice = values.new_zeros(len(code), 3, 3)
-    values = values.clone()
-    values[:, DIAGONAL] = values[:, DIAGONAL].exp()
-    lattice[:, LOWER[0], LOWER[1]] = values * LARGE
-    return lattice
 
 
 def relative(made: Tensor, wanted: Tensor) -> Tensor:
