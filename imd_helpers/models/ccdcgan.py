@@ -11,7 +11,7 @@ both variants:
 - Real cells of bismuth and selenium, and what is the like of them, are in no training.
 - The discriminator takes one step from a real and a generated batch, not a step from each.
 - Dropout of the frozen constraint is off while the generator learns from it.
-- Autoencoders see batches of 8 grids, not single ones; errors are relative to drawing nothing.
+- Both autoencoders learn from one crystal at a time; errors are relative to drawing nothing.
 - Layers of the autoencoders have biases, and places are read between the voxels.
 """
 

@@ -72,7 +72,7 @@ class CcdcganConfig(GanConfig):
     strength: float = 0.1
     blur: float = 0.0
     coder_width: float = 1.0
-    coder_batch: int = 4
+    coder_batch: int = 1
     coder_steps: int = 83_000  # 101 times 823 crystals
     coder_rate: float = 3e-4
     constraint_steps: int = 20_001
@@ -144,8 +144,8 @@ PROFILES: dict[str, dict[str, dict[str, Any]]] = {
         "smoke": SMOKE | {"site_points": 32},
         "colab": {"width": 1 / 4, "coder_width": 1 / 4, "coder_steps": 300}
         | {"constraint_steps": 300, "steps": 300},
-        "full": {"width": 1 / 4, "coder_width": 1 / 4, "coder_steps": 800}
-        | {"constraint_steps": 1_500, "steps": 1_500, "log_every": 50},
+        "full": {"width": 1 / 4, "coder_width": 1 / 4, "coder_steps": 1_000}
+        | {"constraint_steps": 400, "steps": 400, "log_every": 20, "save_every": 100},
     },
 }
 
