@@ -101,7 +101,7 @@ class Ccdcgan(Gan):
             }
         wide = c.channels(512)
         return {
-            "constraint": dense_critic(wide, side, dropout=0.1),
+            "constraint": dense_critic(wide, side, dropout=0.3),
             "generator": dense_generator(c.latent, wide, side),
             "critic": dense_critic(wide, side),
         }

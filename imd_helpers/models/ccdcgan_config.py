@@ -117,6 +117,7 @@ FIXED = CcdcganConfig(
     cell="numbers",
     cell_points=40,
     site_points=32,
+    site_code=32,
     max_edge=15.0,
     repeats=True,
     sharpened=False,
@@ -126,19 +127,19 @@ FIXED = CcdcganConfig(
     standardised=True,
     loss="wasserstein",
     strength=1.0,
-    blur=0.3,
+    blur=1.0,
     coder_batch=12,
     coder_rate=1e-3,
     coder_steps=2_000,
-    constraint_steps=1_000,
+    constraint_steps=200,
     train=TrainConfig(
-        steps=3_000, critic_steps=3, lr_generator=3e-4, lr_critic=3e-4, fall=0.5, ema=0.99
+        steps=1_000, critic_steps=2, lr_generator=1e-3, lr_critic=1e-3, fall=0.5, ema=0.99
     ),
 )
 SMOKE = {"width": 1 / 8, "coder_width": 1 / 16, "batch": 16, "coder_batch": 4, "coder_steps": 4}
 SMOKE |= {"constraint_steps": 8, "steps": 8, "log_every": 4, "save_every": 8}
 PROFILES: dict[str, dict[str, dict[str, Any]]] = {
-    "": {"smoke": SMOKE, "colab": {"steps": 1_000}, "full": {"log_every": 50}},
+    "": {"smoke": SMOKE, "colab": {"coder_steps": 500}, "full": {"log_every": 25}},
     # published widths and lengths need a GPU and days
     "paper": {
         "smoke": SMOKE | {"site_points": 32},
