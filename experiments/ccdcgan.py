@@ -4,7 +4,6 @@
     python experiments/ccdcgan.py coders           what comes back of crystals, both variants
     python experiments/ccdcgan.py games            factors of the constraint, three seeds each
     python experiments/ccdcgan.py paper            samples of the committed weights of `paper`
-    python experiments/ccdcgan.py screening        the constraint after the training, or in it
     python experiments/ccdcgan.py rungs            the same verdicts without learning
     python experiments/ccdcgan.py speed            seconds of a step, with and without
 
@@ -29,10 +28,10 @@ from imd_helpers.models.ccdcgan import Ccdcgan
 from imd_helpers.networks import fit
 
 PATH = CHECKPOINTS / "ccdcgan" / "results.json"
-N_JUDGED, N_ENERGIES, SEEDS = 400, 40, (0, 1, 2)
-STRENGTHS = (0.0, 1.0, 10.0)  # factors of the constraint; `fixed` has the second
-LOOKS = 6  # times that a training is looked at
-POOL = 2_000  # samples that are screened
+N_JUDGED, N_ENERGIES, SEEDS = 400, 20, (0, 1, 2)
+STRENGTHS = (0.0, 10.0, 100.0)  # factors of the constraint; `fixed` has the second
+LOOKS, N_LOOKED = 4, 8  # times that a training is looked at, and crystals judged each time
+POOL, BEST = 1_000, 150  # samples that are screened, and how many of them are decoded
 
 
 @cache
@@ -91,9 +90,9 @@ def played(strength: float, seed: int, curve: list[Row] | None = None) -> Ccdcga
         if curve is not None and step % every == 0:
             with torch.random.fork_rng():
                 raw = model.raw(0, 64, seed=seed)
-                model.generator.train()
                 samples = model.decode(raw)
-                few = page().energies(model, raw, 10)
+                few = page().energies(model, raw, N_LOOKED)
+            model.generator.train()
             valid = len(page().valid_of(samples))
             curve.append({"step": step, "n": 64, "valid": valid, **few})
 
@@ -104,10 +103,13 @@ def played(strength: float, seed: int, curve: list[Row] | None = None) -> Ccdcga
 
 
 def of_game(strength: float, seed: int) -> Row:
-    """Verdict on one game, its energies, and the same cells with atoms anywhere."""
+    """Verdict on one game, its energies, and those of what the constraint likes best of many."""
     curve: list[Row] = []
     model = played(strength, seed, curve)
-    return rounded({**of_samples(model, seed), "curve": curve})
+    pool = torch.cat([model.raw(k, n, seed=seed + 100) for k, n in model.pieces(POOL)])
+    best = pool[model.predicted(pool).argsort(stable=True)[:BEST]]
+    screened = page().energies(model, best, N_ENERGIES)
+    return rounded({**of_samples(model, seed), "screened": screened, "curve": curve})
 
 
 def of_samples(model: Ccdcgan, seed: int) -> Row:
@@ -135,27 +137,6 @@ def paper() -> None:
         return rounded(of_samples(imd.models.load("ccdcgan", variant="paper"), seed))
 
     record.fill(PATH, ("seed",), [(0,)], of_paper, under="paper")
-
-
-# ---- the constraint after the training, or in it
-
-
-def screening() -> None:
-    """Ways to spend equally many questions to the judge, three seeds."""
-    record.fill(PATH, ("seed",), [(seed,) for seed in SEEDS], of_screening, under="screening")
-
-
-def of_screening(seed: int) -> Row:
-    """Crystals drawn at random, the best of many by the constraint, or drawn under its pull."""
-    found: Row = {}
-    for strength in STRENGTHS:
-        model = played(strength, seed)
-        raw = torch.cat([model.raw(k, n, seed=seed) for k, n in model.pieces(POOL)])
-        best = raw[model.predicted(raw).argsort(stable=True)]
-        name = f"factor {strength:g}"
-        found[f"{name}, first"] = page().energies(model, raw, N_ENERGIES)
-        found[f"{name}, screened"] = page().energies(model, best, N_ENERGIES)
-    return rounded(found)
 
 
 # ---- without learning
@@ -205,7 +186,7 @@ def of_speed(variant: str, constraint: bool) -> Row:
     return rounded({"seconds": float(np.median(seconds)), "all": seconds})
 
 
-TASKS = (train, coders, games, paper, screening, rungs, speed)
+TASKS = (train, coders, games, paper, rungs, speed)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
