@@ -114,7 +114,13 @@ def of_game(strength: float, seed: int) -> Row:
 
 def of_samples(model: Ccdcgan, seed: int) -> Row:
     """Verdict and energies of a model's samples."""
-    raw = torch.cat([model.raw(k, n, seed=seed) for k, n in model.pieces(N_JUDGED)])
+    return of_pictures(
+        model, torch.cat([model.raw(k, n, seed=seed) for k, n in model.pieces(N_JUDGED)]), seed
+    )
+
+
+def of_pictures(model: Ccdcgan, raw: torch.Tensor, seed: int) -> Row:
+    """Verdict and energies of pictures, and the same cells with atoms anywhere."""
     samples = model.decode(raw)
     return {
         "verdict": page().verdict(samples),
@@ -144,12 +150,15 @@ def paper() -> None:
 
 def rungs() -> None:
     """The same verdicts and energies for samplers that learn nothing, and for training copies."""
-    jobs = [(rung, seed) for seed in SEEDS for rung in (*page().rungs(), "training copies")]
+    names = (*page().rungs(), *page().PICTURES, "training copies")
+    jobs = [(rung, seed) for seed in SEEDS for rung in names]
     record.fill(PATH, ("rung", "seed"), jobs, of_rung, under="rungs")
 
 
 def of_rung(rung: str, seed: int) -> Row:
     """One sampler."""
+    if rung in page().PICTURES:
+        return rounded(of_pictures(base(), page().PICTURES[rung](N_JUDGED, seed), seed))
     if rung == "training copies":
         rows = np.random.default_rng(seed).integers(len(page().known), size=N_JUDGED)
         samples = Samples.of(page().known[rows])

@@ -117,7 +117,6 @@ FIXED = CcdcganConfig(
     cell="numbers",
     cell_points=40,
     site_points=32,
-    site_code=32,
     max_edge=15.0,
     repeats=True,
     sharpened=False,
@@ -133,7 +132,7 @@ FIXED = CcdcganConfig(
     coder_steps=2_000,
     constraint_steps=200,
     train=TrainConfig(
-        steps=1_000, critic_steps=2, lr_generator=1e-3, lr_critic=1e-3, fall=0.5, ema=0.99
+        steps=600, critic_steps=2, lr_generator=1e-3, lr_critic=1e-3, fall=0.5, ema=0.99
     ),
 )
 SMOKE = {"width": 1 / 8, "coder_width": 1 / 16, "batch": 16, "coder_batch": 4, "coder_steps": 4}
