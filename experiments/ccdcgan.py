@@ -34,7 +34,7 @@ N_JUDGED, N_ENERGIES, SEEDS = 400, 20, (0, 1, 2)
 STRENGTHS = (0.0, 10.0, 100.0)  # factors of the constraint; `fixed` has the second
 LOOKS, N_LOOKED = 4, 8  # times that a training is looked at, and crystals judged each time
 POOL, BEST = 1_000, 150  # samples that are screened, and how many of them are decoded
-N_RELAXED, RELAX_STEPS = 12, 80
+N_BACK, N_RELAXED, RELAX_STEPS = 100, 12, 80
 
 
 @cache
@@ -65,7 +65,7 @@ def coders() -> None:
 def of_coders(variant: str) -> Row:
     """One variant, on what it has seen and what it has not."""
     model = imd.models.load("ccdcgan", variant=variant)
-    sets = {split: Ccdcgan.read(model.config, split) for split in ("train", "val", "test")}
+    sets = {split: Ccdcgan.read(model.config, split)[:N_BACK] for split in ("train", "val", "test")}
     found = {name: page().came_back(model, data.crystals) for name, data in sets.items()}
     found["real"] = page().came_back(model, page().real)
     told = {split: page().ccdcgan.energies(data).numpy() for split, data in sets.items()}
