@@ -5,7 +5,6 @@
     python experiments/ccdcgan.py games            factors of the constraint, three seeds each
     python experiments/ccdcgan.py paper            samples of the committed weights of `paper`
     python experiments/ccdcgan.py rungs            the same verdicts without learning
-    python experiments/ccdcgan.py relaxed          a few of each source, at rest
     python experiments/ccdcgan.py speed            seconds of a step, with and without
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped. The
@@ -25,7 +24,6 @@ from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.energies import relaxation
 from imd_helpers.models.ccdcgan import Ccdcgan
 from imd_helpers.networks import fit
 
@@ -34,7 +32,7 @@ N_JUDGED, N_ENERGIES, SEEDS = 400, 20, (0, 1, 2)
 STRENGTHS = (0.0, 10.0, 100.0)  # factors of the constraint; `fixed` has the second
 LOOKS, N_LOOKED = 4, 8  # times that a training is looked at, and crystals judged each time
 POOL, BEST = 1_000, 150  # samples that are screened, and how many of them are decoded
-N_BACK, N_RELAXED, RELAX_STEPS = 100, 12, 80
+N_BACK = 100  # crystals of a split that are written and read
 
 
 @cache
@@ -175,33 +173,6 @@ def of_rung(rung: str, seed: int) -> Row:
     return rounded({**found, "energies": energies})
 
 
-# ---- at rest
-
-
-def relaxed() -> None:
-    """Heights above the hull after a relaxation, of a few valid crystals of each source."""
-    sources = (*page().rungs(), *page().PICTURES, *STRENGTHS)
-    record.fill(PATH, ("source",), [(name,) for name in sources], of_relaxed, under="relaxed")
-
-
-def of_relaxed(source: str | float) -> Row:
-    """Seed 0 of one source: CHGNet moves, SevenNet-l3i5 judges."""
-    if source in page().PICTURES:
-        samples = base().decode(page().PICTURES[source](100, 0))
-    elif isinstance(source, float):
-        samples = played(source, 0).sample(100, seed=0)
-    else:
-        samples = page().rungs()[source].sample(100, condition=page().ASKED, seed=0)
-    good = page().valid_of(samples)
-    good = good[np.flatnonzero(imd.judge.unique(good))][:N_RELAXED]
-    rest = relaxation.relax(good, "chgnet", fmax=0.05, steps=RELAX_STEPS)
-    formed, above = page().judged(rest.crystals)
-    found = {"n": len(good), "judge": float(np.nanmedian(formed))}
-    found |= {"above hull": float(np.nanmedian(above)), "lowest": float(np.nanmin(above))}
-    found["real found"] = int((~imd.judge.novel(page().real, rest.crystals)).sum())
-    return rounded(found)
-
-
 # ---- speed
 
 
@@ -225,7 +196,7 @@ def of_speed(variant: str, constraint: bool) -> Row:
     return rounded({"seconds": float(np.median(seconds)), "all": seconds})
 
 
-TASKS = (train, coders, games, paper, rungs, relaxed, speed)
+TASKS = (train, coders, games, paper, rungs, speed)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
