@@ -10,6 +10,7 @@ from ..crystals import symmetry
 from ..datasets import formula_sets
 from ..judge.charge import charge_neutral
 from ..models import crystalgan, imatgen, mg_mn_o, pgcgm, pgcgm_sites
+from ..models import ccdcgan, crystalgan, mg_mn_o, pgcgm, pgcgm_sites
 from ..models.coordinate_rows import NUMBERS, SLOTS
 from ..models.hydride_rows import closest
 from ..models.imatgen_networks import HIGH
@@ -17,6 +18,27 @@ from ..models.matgan import dice_loss
 from ..models.pgcgm_networks import N_SETS, base_distances
 from ..networks import losses
 from ..predictors.pu import posterior
+
+# ---- ccdcgan
+
+
+def pixels_of_nobody() -> float:
+    """Share of the published picture that belongs to no code."""
+    layout = ccdcgan.PAPER.layout()
+    codes = torch.ones(1, layout.cell_code), torch.ones(1, len(layout.elements), layout.site_code)
+    return float((layout.pack(*codes) == 0).double().mean())
+
+
+def error_of_drawing_nothing() -> float:
+    """Mean square of the published grids of sites of the validation crystals, over 5e-5."""
+    voxels = ccdcgan.PAPER.voxels()
+    crystals = ccdcgan.Ccdcgan.read(ccdcgan.PAPER, "val").crystals
+    squares = [
+        voxels.split(voxels.encode(crystals[[i]]))[1].double().square().mean()
+        for i in range(len(crystals))
+    ]
+    return float(torch.stack(squares).mean()) / 5e-5
+
 
 # ---- cubicgan
 
@@ -135,6 +157,8 @@ def even_score() -> float:
 
 
 TRUTHS = {
+    "ccdcgan.1": pixels_of_nobody,
+    "ccdcgan.2": error_of_drawing_nothing,
     "crystalgan.1": least_published_constraint,
     "crystalgan.2": hydrogen_in_published_bounds,
     "cubicgan.1": lambda: multiplicity(225, (0.0, 0.25, 0.25)),

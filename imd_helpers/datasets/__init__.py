@@ -48,6 +48,7 @@ _EMBEDDED: dict[str, Callable[[], Any]] = {
     "hydrides": partial(load_substituted, "hydrides", "mg_h", "ti_h", "pd_h", "ni_h"),
     "mg_mn_o": partial(load_substituted, "mg_mn_o"),
     "v_o": partial(load_substituted, "v_o"),
+    "bi_se": partial(load_substituted, "bi_se"),
 }
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .gan import Gan
 
 _MODELS = {  # name: (module, class)
+    "ccdcgan": ("ccdcgan", "Ccdcgan"),
     "crystalgan": ("crystalgan", "CrystalGan"),
     "cubicgan": ("cubicgan", "CubicGan"),
     "imatgen": ("imatgen", "IMatGen"),

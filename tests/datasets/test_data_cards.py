@@ -174,7 +174,7 @@ def counted(name: str) -> dict[str, int]:
         return count_cubic_prototypes()
     if name == "hydrides":
         return count_hydrides()
-    if name in {"mg_mn_o", "v_o"}:
+    if name in {"mg_mn_o", "v_o", "bi_se"}:
         return count_filled(name)
     return count_zeolites() if name == "iza_zeolites" else count_formulas(name)
 

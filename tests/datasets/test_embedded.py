@@ -115,7 +115,7 @@ def test_zeolite_errors(zeolites):
 
 def test_names():
     embedded = datasets.names(remote=False)
-    made = ["hydrides", "mg_mn_o", "v_o"]
+    made = ["hydrides", "mg_mn_o", "v_o", "bi_se"]
     assert embedded == ["oqmd_icsd", "cubic_prototypes", *TABLES, "iza_zeolites", *made]
     everything = imd.datasets.names()
     assert everything[: len(embedded)] == embedded
@@ -183,6 +183,26 @@ def test_eight_real_vanadium_oxides_are_among_the_made_ones():
     for split in (None, "train"):
         made = datasets.load("v_o", split=split).crystals
         assert (~imd.judge.novel(real, made)).sum() == 8
+
+
+def test_bismuth_selenides_and_what_the_card_says_of_them():
+    """Both elements, valid, different; CHGNet always lower; one real cell among them."""
+    data = datasets.load("bi_se")
+    raw = np.load(data_path("bi_se", "bi_se.npz"))
+    formed = raw["formation_energy"][raw["kept"]]
+    counts = data.crystals.counts()
+    assert (counts[:, [34, 83]] >= 1).all()
+    assert (counts[:, [34, 83]].sum(1) == data.crystals.n_sites).all()
+    assert imd.judge.geometry_valid(data.crystals).all()
+    assert imd.judge.unique(data.crystals[np.argsort(formed[:, 0], kind="stable")]).all()
+    assert (formed[:, 0] < formed[:, 1]).all()
+    assert round(float(np.median(formed[:, 1] - formed[:, 0])), 1) == 0.4
+    assert (data.table["formation_energy"] > 1).sum() == 1
+    real = datasets.load("oqmd_icsd").select(elements=["Bi", "Se"], nelements=2).crystals
+    assert len(real) == 7
+    for split, n in (("train", 0), ("val", 1), ("test", 0)):
+        made = datasets.load("bi_se", split=split).crystals
+        assert (~imd.judge.novel(real, made)).sum() == n
 
 
 def test_filled_oxides_fit_the_matrix_and_are_no_real_crystal():

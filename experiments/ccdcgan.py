@@ -1,0 +1,202 @@
+"""Train CCDCGAN, and measure what the chapter compares it with.
+
+    python experiments/ccdcgan.py train VARIANT    weights and run.json
+    python experiments/ccdcgan.py coders           what comes back of crystals, both variants
+    python experiments/ccdcgan.py games            factors of the constraint, three seeds each
+    python experiments/ccdcgan.py paper            samples of the committed weights of `paper`
+    python experiments/ccdcgan.py rungs            the same verdicts without learning
+    python experiments/ccdcgan.py speed            seconds of a step, with and without
+
+Everything but the weights goes into results.json. Interrupted work goes on where it stopped. The
+games of one seed share coders and constraint with the committed weights of `fixed`.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from types import ModuleType
+
+import numpy as np
+import record
+import torch
+from record import CHECKPOINTS, Row, rounded
+
+import imd_helpers as imd
+from imd_helpers.crystals.samples import Samples
+from imd_helpers.models.ccdcgan import Ccdcgan
+from imd_helpers.networks import fit
+
+PATH = CHECKPOINTS / "ccdcgan" / "results.json"
+N_JUDGED, N_ENERGIES, SEEDS = 400, 20, (0, 1, 2)
+STRENGTHS = (0.0, 10.0, 100.0)  # factors of the constraint; `fixed` has the second
+LOOKS, N_LOOKED = 4, 8  # times that a training is looked at, and crystals judged each time
+POOL, BEST = 1_000, 150  # samples that are screened, and how many of them are decoded
+N_BACK = 100  # crystals of a split that are written and read
+
+
+@cache
+def page() -> ModuleType:
+    """Functions of the chapter, and its crystals."""
+    return record.chapter("4_models/ccdcgan", until="## Equation ↔ code")
+
+
+@cache
+def base() -> Ccdcgan:
+    """The committed weights of `fixed`, with the pictures of its training crystals."""
+    return imd.models.load("ccdcgan", variant="fixed").look_at(page().known)
+
+
+def train(variant: str) -> None:
+    """Weights and run.json of one variant."""
+    record.train(Ccdcgan, variant)
+
+
+# ---- coders
+
+
+def coders() -> None:
+    """Crystals that come back from their pictures, and errors of the constraint."""
+    record.fill(PATH, ("variant",), [("fixed",), ("paper",)], of_coders, under="coders")
+
+
+def of_coders(variant: str) -> Row:
+    """One variant, on what it has seen and what it has not."""
+    model = imd.models.load("ccdcgan", variant=variant)
+    sets = {split: Ccdcgan.read(model.config, split)[:N_BACK] for split in ("train", "val", "test")}
+    found = {name: page().came_back(model, data.crystals) for name, data in sets.items()}
+    found["real"] = page().came_back(model, page().real)
+    told = {split: page().ccdcgan.energies(data).numpy() for split, data in sets.items()}
+    errors = {
+        split: page().errors(model, data.crystals, told[split]) for split, data in sets.items()
+    }
+    return rounded({"back": found, "errors": errors})
+
+
+# ---- games
+
+
+def games() -> None:
+    """Trainings of the players with three factors of the constraint, looked at on the way."""
+    jobs = [(strength, seed) for seed in SEEDS for strength in STRENGTHS]
+    record.fill(PATH, ("strength", "seed"), jobs, of_game, under="games")
+
+
+def played(strength: float, seed: int, curve: list[Row] | None = None) -> Ccdcgan:
+    """One game on the committed coders and constraint; notes what is made on the way."""
+    model = base().anew(seed=seed, strength=strength)
+    every = model.config.train.steps // LOOKS
+
+    def look(step: int, _: object, history: object) -> None:
+        if curve is not None and step % every == 0:
+            with torch.random.fork_rng():
+                raw = model.raw(0, 64, seed=seed)
+                samples = model.decode(raw)
+                few = page().energies(model, raw, N_LOOKED)
+            model.generator.train()
+            valid = len(page().valid_of(samples))
+            curve.append({"step": step, "n": 64, "valid": valid, **few})
+
+    config = model.config.but(log_every=every).train
+    history = fit(model, config, callbacks=[look], progress=False)
+    model.generator.load_state_dict(history.ema.state_dict())
+    return model
+
+
+def of_game(strength: float, seed: int) -> Row:
+    """Verdict on one game, its energies, and those of what the constraint likes best of many."""
+    curve: list[Row] = []
+    model = played(strength, seed, curve)
+    pool = torch.cat([model.raw(k, n, seed=seed + 100) for k, n in model.pieces(POOL)])
+    best = pool[model.predicted(pool).argsort(stable=True)[:BEST]]
+    screened = page().energies(model, best, N_ENERGIES)
+    return rounded({**of_samples(model, seed), "screened": screened, "curve": curve})
+
+
+def of_samples(model: Ccdcgan, seed: int) -> Row:
+    """Verdict and energies of a model's samples."""
+    return of_pictures(
+        model, torch.cat([model.raw(k, n, seed=seed) for k, n in model.pieces(N_JUDGED)]), seed
+    )
+
+
+def of_pictures(model: Ccdcgan, raw: torch.Tensor, seed: int) -> Row:
+    """Verdict and energies of pictures, and the same cells with atoms anywhere."""
+    samples = model.decode(raw)
+    return {
+        "verdict": page().verdict(samples),
+        "anywhere": anywhere(samples, seed),
+        "energies": page().energies(model, raw, N_ENERGIES),
+    }
+
+
+def anywhere(samples: Samples, seed: int) -> Row:
+    """How many valid crystals stay valid with each atom anywhere in the same cell."""
+    good = page().valid_of(samples)
+    left = imd.judge.geometry_valid(page().anywhere(good, seed)).sum() if len(good) else 0
+    return {"valid": len(good), "atoms anywhere": int(left)}
+
+
+def paper() -> None:
+    """Samples of the committed weights of `paper`."""
+
+    def of_paper(seed: int) -> Row:
+        return rounded(of_samples(imd.models.load("ccdcgan", variant="paper"), seed))
+
+    record.fill(PATH, ("seed",), [(0,)], of_paper, under="paper")
+
+
+# ---- without learning
+
+
+def rungs() -> None:
+    """The same verdicts and energies for samplers that learn nothing, and for training copies."""
+    names = (*page().rungs(), *page().PICTURES, "training copies")
+    jobs = [(rung, seed) for seed in SEEDS for rung in names]
+    record.fill(PATH, ("rung", "seed"), jobs, of_rung, under="rungs")
+
+
+def of_rung(rung: str, seed: int) -> Row:
+    """One sampler."""
+    if rung in page().PICTURES:
+        return rounded(of_pictures(base(), page().PICTURES[rung](N_JUDGED, seed), seed))
+    if rung == "training copies":
+        rows = np.random.default_rng(seed).integers(len(page().known), size=N_JUDGED)
+        samples = Samples.of(page().known[rows])
+    else:
+        samples = page().rungs()[rung].sample(N_JUDGED, condition=page().ASKED, seed=seed)
+    good = page().valid_of(samples)[:N_ENERGIES]
+    formed, above = page().judged(good)
+    energies = {"judged": len(good), "judge": float(np.median(formed))}
+    energies["above hull"] = float(np.median(above))
+    found = {"verdict": page().verdict(samples), "anywhere": anywhere(samples, seed)}
+    return rounded({**found, "energies": energies})
+
+
+# ---- speed
+
+
+def speed() -> None:
+    """Seconds of a processor core for a step of each variant, with and without the constraint."""
+    jobs = [(variant, strength) for variant in ("fixed", "paper") for strength in (True, False)]
+    record.fill(PATH, ("variant", "constraint"), jobs, of_speed, under="speed")
+
+
+def of_speed(variant: str, constraint: bool) -> Row:
+    """The median of five short trainings."""
+    model = imd.models.load("ccdcgan", variant=variant)
+    crystals = Ccdcgan.read(model.config).crystals[:64]
+    strength = model.config.strength if constraint else 0.0
+    model = model.look_at(crystals).anew(seed=0, strength=strength)
+    config, seconds = model.config.but(steps=10, log_every=10, fall=0.0).train, []
+    for _ in range(5):
+        began = time.process_time()
+        fit(model, config, progress=False)
+        seconds.append((time.process_time() - began) / 10)
+    return rounded({"seconds": float(np.median(seconds)), "all": seconds})
+
+
+TASKS = (train, coders, games, paper, rungs, speed)
+
+if __name__ == "__main__":
+    record.command(TASKS, __doc__)
