@@ -5,6 +5,7 @@ from typing import Any
 
 from .crystal import crystal, crystals
 from .figures import PALETTE, style
+from .grids import grids
 from .slides import slides
 from .trajectory import trajectory
 
@@ -15,4 +16,14 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["PALETTE", "bands", "crystal", "crystals", "reports", "slides", "style", "trajectory"]
+__all__ = [
+    "PALETTE",
+    "bands",
+    "crystal",
+    "crystals",
+    "grids",
+    "reports",
+    "slides",
+    "style",
+    "trajectory",
+]
