@@ -68,6 +68,11 @@ def folded(x: Tensor, size: int) -> Tensor:
     return x
 
 
+def norm(channels: int, config: ZeoConfig) -> nn.Module:
+    """Over the batch and the points, as published, or over the channels and points of each grid."""
+    return nn.BatchNorm3d(channels) if config.batch_norm else nn.GroupNorm(1, channels)
+
+
 class Generator(nn.Module):
     """Noise to three grids in [0, 1], and three lengths in [0, 1]."""
 
@@ -77,19 +82,18 @@ class Generator(nn.Module):
         c = [config.channels(256 >> k) for k in range(doublings + 1)]
         self.coarse = config.coarse
         self.first = nn.Linear(config.latent, c[0] * config.coarse**3, bias=False)
-        self.norm = nn.BatchNorm3d(c[0])
+        self.norm = norm(c[0], config)
         periodic = {"periodic": config.periodic_generator}
         blocks: list[nn.Module] = []
         for a, b in itertools.pairwise(c):
-            blocks += [PeriodicConvTranspose(a, b, **periodic), nn.BatchNorm3d(b), nn.ReLU()]
+            blocks += [PeriodicConvTranspose(a, b, **periodic), norm(b, config), nn.ReLU()]
         self.grow = nn.Sequential(*blocks)
         self.last = PeriodicConvTranspose(c[-1], CHANNELS, stride=1, **periodic)
         self.offset = nn.Parameter(torch.zeros(CHANNELS, 1, 1, 1))
         hidden = config.channels(512)
         dense = nn.Linear(c[0] * config.coarse**3, hidden, bias=False)
-        self.cell = nn.Sequential(
-            dense, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, AXES), nn.Sigmoid()
-        )
+        scale = nn.BatchNorm1d(hidden) if config.batch_norm else nn.LayerNorm(hidden)
+        self.cell = nn.Sequential(dense, scale, nn.ReLU(), nn.Linear(hidden, AXES), nn.Sigmoid())
         normal(self)
 
     def forward(self, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,8 +116,7 @@ class Critic(nn.Module):
         else:
             c[0] = CHANNELS
         for a, b in itertools.pairwise(c):
-            norm = nn.GroupNorm(1, b)  # over channels and points, with a factor a channel
-            layers += [PeriodicConv(a, b, stride=2), norm, nn.LeakyReLU(0.2)]
+            layers += [PeriodicConv(a, b, stride=2), nn.GroupNorm(1, b), nn.LeakyReLU(0.2)]
         self.features = nn.Sequential(*layers)
         width, hidden = c[-1] * config.coarse**3, config.channels(512)
         self.score = nn.Linear(width, 1)

@@ -5,9 +5,9 @@ from typing import Any
 
 from .crystal import crystal, crystals
 from .figures import PALETTE, style
-from .grids import grids
 from .slides import slides
 from .trajectory import trajectory
+from .volumes import grids
 
 
 def __getattr__(name: str) -> Any:

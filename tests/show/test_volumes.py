@@ -6,7 +6,7 @@ import torch
 
 import imd_helpers as imd
 from imd_helpers.runtime import InputError
-from imd_helpers.show import grids as module
+from imd_helpers.show import volumes as module
 
 
 @pytest.fixture
