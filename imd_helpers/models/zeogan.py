@@ -142,12 +142,12 @@ class ZeoGan(Gan):
     @classmethod
     def read(cls, config: ZeoConfig, split: str | None = "train") -> CrystalBatch:
         """Orthogonal frameworks of one split by code, with edges up to ``longest``."""
-        table = datasets.load(config.data)
-        codes = table.table["code"][table.is_exact_sio2]
-        codes = [code for code in codes if split is None or split_of_name(code) == split]
-        found = table.structures(codes).values()
-        right = [one for one in found if one.lattice.is_orthogonal]
-        fits = [one for one in right if max(one.lattice.abc) <= config.longest]
+        zeolites = datasets.load(config.data)
+        table = zeolites.table[zeolites.is_exact_sio2]
+        right = (table[["alpha", "beta", "gamma"]] == 90).all(axis=1)
+        short = table[["a", "b", "c"]].max(axis=1) <= config.longest
+        codes = [c for c in table["code"][right & short] if split in (None, split_of_name(c))]
+        fits = list(zeolites.structures(codes).values())
         return CrystalBatch.from_structures(fits)
 
     @classmethod
