@@ -140,7 +140,9 @@ def of_crystal(crystal: str) -> Row:
     table = imd.datasets.load("oqmd_icsd")
     one = table.select(formulas=["SiO2"], space_groups=[152, 154]).crystals[:1]
     if crystal != "quartz":
-        one = CrystalBatch.from_structures([*imd.datasets.load("iza_zeolites").structures([crystal]).values()])
+        one = CrystalBatch.from_structures(
+            [*imd.datasets.load("iza_zeolites").structures([crystal]).values()]
+        )
     done = relax(one, "chgnet")
     return rounded({"atoms": int(one.n_sites[0]), "energy": float(done.energy[0])})
 

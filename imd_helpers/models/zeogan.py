@@ -48,7 +48,6 @@ class ZeoConfig(GanConfig):
     scale: float = LONGEST  # Å, the length that is written as 1
     input_dropout: float = 0.5  # of the critic
     entry: bool = True  # the critic begins with a convolution on all points
-    batch_norm: bool = True  # of the generator; else each grid is normalised alone
     periodic_generator: bool = False  # its transposed convolutions repeat, as the critic's do
     one_axis_order: bool = False  # whole turns of the axes only; else all six orders
     both_moved: bool = False  # the critic sees generated grids rolled and turned, as real ones
@@ -97,12 +96,11 @@ FIXED = ZeoConfig(
     scale=40.0,
     input_dropout=0.0,
     entry=False,
-    batch_norm=False,
     periodic_generator=True,
     both_moved=True,
     all_statistics=True,
     matching=0.1,
-    train=TrainConfig(steps=3_000, critic_steps=2, lr_generator=6e-4, lr_critic=6e-4, ema=0.99),
+    train=TrainConfig(steps=3_000, critic_steps=2, lr_generator=4e-4, lr_critic=4e-4),
 )
 TARGET = FIXED.but(low=18.0, high=22.0, start="fixed", steps=200)
 

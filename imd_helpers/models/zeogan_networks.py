@@ -68,11 +68,6 @@ def folded(x: Tensor, size: int) -> Tensor:
     return x
 
 
-def norm(channels: int, config: ZeoConfig) -> nn.Module:
-    """Over the batch and the points, as published, or over the channels and points of each grid."""
-    return nn.BatchNorm3d(channels) if config.batch_norm else nn.GroupNorm(1, channels)
-
-
 class Generator(nn.Module):
     """Noise to three grids in [0, 1], and three lengths in [0, 1]."""
 
@@ -82,18 +77,19 @@ class Generator(nn.Module):
         c = [config.channels(256 >> k) for k in range(doublings + 1)]
         self.coarse = config.coarse
         self.first = nn.Linear(config.latent, c[0] * config.coarse**3, bias=False)
-        self.norm = norm(c[0], config)
+        self.norm = nn.BatchNorm3d(c[0])
         periodic = {"periodic": config.periodic_generator}
         blocks: list[nn.Module] = []
         for a, b in itertools.pairwise(c):
-            blocks += [PeriodicConvTranspose(a, b, **periodic), norm(b, config), nn.ReLU()]
+            blocks += [PeriodicConvTranspose(a, b, **periodic), nn.BatchNorm3d(b), nn.ReLU()]
         self.grow = nn.Sequential(*blocks)
         self.last = PeriodicConvTranspose(c[-1], CHANNELS, stride=1, **periodic)
         self.offset = nn.Parameter(torch.zeros(CHANNELS, 1, 1, 1))
         hidden = config.channels(512)
         dense = nn.Linear(c[0] * config.coarse**3, hidden, bias=False)
-        scale = nn.BatchNorm1d(hidden) if config.batch_norm else nn.LayerNorm(hidden)
-        self.cell = nn.Sequential(dense, scale, nn.ReLU(), nn.Linear(hidden, AXES), nn.Sigmoid())
+        self.cell = nn.Sequential(
+            dense, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, AXES), nn.Sigmoid()
+        )
         normal(self)
 
     def forward(self, noise: Tensor) -> tuple[Tensor, Tensor]:
