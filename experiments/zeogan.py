@@ -96,7 +96,8 @@ def of_training(variant: str, seed: int) -> Row:
     model = trained(variant, seed)
     many, few = model.raw(0, N_HEATS, seed=seed), model.raw(0, N_DECODED, seed=seed + 100)
     found = page().heat_of(many[0]) | {"border": page().border(many[0])}
-    return rounded({"heats": found, "decoded": page().verdict(*few)})
+    decoded = page().verdict(*few) | {"by chance": page().by_chance(*few, seed)}
+    return rounded({"heats": found, "decoded": decoded})
 
 
 def trained(variant: str, seed: int) -> ZeoGan:
