@@ -29,7 +29,7 @@ from imd_helpers.models.zeogan_frameworks import framework_key, frameworks
 from imd_helpers.networks import fit
 
 PATH = CHECKPOINTS / "zeogan" / "results.json"
-N_HEATS, N_DECODED = 1_000, 100
+N_HEATS, N_DECODED = 500, 60
 ARMS = ("target", "no target")
 TRAINED = (("fixed", 0), ("paper", 0), *((arm, seed) for seed in (0, 1, 2) for arm in ARMS))
 POINTS = (12, 16, 24, 32)
@@ -122,7 +122,7 @@ def rungs() -> None:
     """The same verdicts for grids that no network made."""
 
     def of_rung(rung: str) -> Row:
-        grids, lengths = page().RUNGS[rung](N_DECODED, 0)
+        grids, lengths = page().RUNGS[rung](100, 0)
         return rounded({"heats": page().heat_of(grids), "decoded": page().verdict(grids, lengths)})
 
     record.fill(PATH, ("rung",), [(rung,) for rung in page().RUNGS], of_rung, under="rungs")

@@ -102,7 +102,7 @@ FIXED = ZeoConfig(
     matching=0.1,
     train=TrainConfig(steps=3_000, critic_steps=2, lr_generator=4e-4, lr_critic=4e-4),
 )
-TARGET = FIXED.but(low=18.0, high=22.0, start="fixed", steps=200)
+TARGET = FIXED.but(low=18.0, high=22.0, start="fixed", steps=50)
 
 FULL = {"points": 16, "width": 1 / 4, "latent": 64, "batch": 8, "longest": 20.0}
 SMOKE = {"points": 12, "width": 1 / 8, "latent": 64, "batch": 8, "longest": 15.0}
@@ -119,12 +119,12 @@ class ZeoGan(Gan):
         "": {"smoke": SMOKE, "colab": {**FULL, "steps": 300}, "full": FULL},
         "paper": {
             "smoke": SMOKE,
-            "colab": {**FULL, "steps": 100},
-            "full": {**FULL, "steps": 300},
+            "colab": {**FULL, "steps": 50},
+            "full": {**FULL, "steps": 100},
         },
         "target": {
             "smoke": {**FULL, "steps": 4, "log_every": 2, "save_every": 4},
-            "colab": {**FULL, "steps": 50},
+            "colab": {**FULL, "steps": 25},
             "full": FULL,
         },
     }
