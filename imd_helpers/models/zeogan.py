@@ -100,9 +100,9 @@ FIXED = ZeoConfig(
     both_moved=True,
     all_statistics=True,
     matching=0.1,
-    train=TrainConfig(steps=3_000, critic_steps=2, lr_generator=4e-4, lr_critic=4e-4),
+    train=TrainConfig(steps=3_000, critic_steps=2, lr_generator=4e-4, lr_critic=4e-4, log_every=25),
 )
-TARGET = FIXED.but(low=18.0, high=22.0, start="fixed", steps=50)
+TARGET = FIXED.but(low=18.0, high=22.0, start="fixed", steps=50, log_every=5)
 
 FULL = {"points": 16, "width": 1 / 4, "latent": 64, "batch": 8, "longest": 20.0}
 SMOKE = {"points": 12, "width": 1 / 8, "latent": 64, "batch": 8, "longest": 15.0}
