@@ -8,8 +8,8 @@ from scipy.optimize import brentq, minimize_scalar
 
 from ..crystals import symmetry
 from ..datasets import formula_sets
-from ..judge.charge import charge_neutral
 from ..descriptors.methane_grid import MethaneGrid
+from ..judge.charge import charge_neutral
 from ..models import crystalgan, mg_mn_o, pgcgm, pgcgm_sites, zeogan
 from ..models.coordinate_rows import NUMBERS, SLOTS
 from ..models.hydride_rows import closest
