@@ -100,7 +100,7 @@ FIXED = ZeoConfig(
     both_moved=True,
     all_statistics=True,
     matching=0.1,
-    train=TrainConfig(steps=3_000, critic_steps=2, lr_generator=4e-4, lr_critic=4e-4, log_every=25),
+    train=TrainConfig(steps=750, critic_steps=2, lr_generator=4e-4, lr_critic=4e-4, log_every=25),
 )
 TARGET = FIXED.but(low=18.0, high=22.0, start="fixed", steps=50, log_every=5)
 
