@@ -45,7 +45,7 @@ def test_published_sizes():
     assert round(total / 1e6) == 44
 
 
-@verifies("eq-zeogan-transpose", "models.zeogan_networks.PeriodicConvTranspose.forward")
+@verifies("eq-zeogan-transpose", "models.zeogan_networks.PeriodicConvTranspose")
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_transposed_convolution_point_by_point(stride, agrees):
     """Loops over points and taps, counted round the edges."""
@@ -100,6 +100,13 @@ def test_the_heat_is_that_of_the_descriptor(frameworks):
 
 
 @verifies("eq-zeogan-free", "models.zeogan.free_energies")
+def test_the_log_of_a_mean_of_boltzmann_factors(frameworks, agrees):
+    """NumPy's mean of exp(-x / T) over the densities of O of three zeolites."""
+    density = GRID.encode(CrystalBatch.from_structures(list(frameworks.values())))[:, 1].double()
+    expected = np.log(np.exp(-density.numpy() / 0.06).mean((1, 2, 3)))
+    agrees(zeogan.free_energies(density, 0.06).numpy(), expected, within=1e-9)
+
+
 @verifies("eq-zeogan-matching", "models.zeogan.statistics_loss")
 def test_statistics_by_plain_sums(frameworks, agrees):
     """NumPy's means and deviations of ln < exp(-x / T) > of three zeolites and two altered ones."""
