@@ -34,6 +34,7 @@ CELL_CRITIC, CELL_GENERATOR = 1.0, 0.1  # factors of the cross-entropies of the 
 TARGET_WEIGHT = 100.0  # of the user's target
 LEAST_HEAT = 5.0  # kJ/mol, as which a smaller one counts in the target
 TINY = 1e-6
+CALIBRATION = 32  # batches from which the batch norms of the generator take their statistics
 SIZES = (6, 8, 12, 16, 24, 32, 48, 64)  # points that are 3 or 4, doubled
 
 
@@ -231,8 +232,29 @@ class ZeoGan(Gan):
 
     def draw(self, n: int, condition: Condition) -> tuple[Tensor, Tensor]:
         """(n, 3, points, points, points) grids, and (n, 3) lengths in Å."""
+        self.calibrate()
         grids, lengths = self.generator(self.noise(n))
         return grids, self.config.scale * lengths
+
+    def calibrate(self) -> None:
+        """Give the generator's batch norms the mean statistics of its own batches, once.
+
+        Their running means lag behind the weights, and the grids would not be those that training
+        saw. The random numbers are not those of the samples.
+        """
+        if getattr(self, "calibrated", False):
+            return
+        norms = [m for m in self.generator.modules() if hasattr(m, "reset_running_stats")]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean
+        self.generator.train()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            for _ in range(CALIBRATION):
+                self.generator(self.noise(self.config.batch))
+        self.generator.eval()
+        self.calibrated = True
 
     def decode(self, raw: tuple[Tensor, Tensor]) -> Samples:
         """Frameworks after the clean-up; heats of adsorption of the grids stay beside them."""
