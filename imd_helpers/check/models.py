@@ -123,7 +123,7 @@ def even_score() -> float:
 def weight_of_two_heats() -> float:
     """What the wish for 18 to 22 kJ/mol says of grids with 12 and 33 kJ/mol, times its weight."""
     loss = zeogan.target_loss(torch.tensor([12.0, 33.0]), 18.0, 22.0)
-    return float(zeogan.TARGET_WEIGHT * loss)
+    return float(zeogan.PAPER.wish * loss)
 
 
 def known_in_the_window() -> float:

@@ -31,7 +31,6 @@ from .zeogan_networks import Critic, Generator
 LONGEST = 150.0  # Å, the length that is written as 1 in the published code
 TEMPERATURES = (298.0, 0.06, 0.06)  # of the Boltzmann statistics: K, and of the densities
 CELL_CRITIC, CELL_GENERATOR = 1.0, 0.1  # factors of the cross-entropies of the lengths
-TARGET_WEIGHT = 100.0  # of the user's target
 LEAST_HEAT = 5.0  # kJ/mol, as which a smaller one counts in the target
 TINY = 1e-6
 CALIBRATION = 32  # batches from which the batch norms of the generator take their statistics
@@ -58,6 +57,7 @@ class ZeoConfig(GanConfig):
     start: str = ""  # variant of which the trained weights are the first ones
     low: float = 0.0  # kJ/mol, least heat of adsorption that is asked for
     high: float = 0.0  # kJ/mol, most; both zero: nothing is asked for
+    wish: float = 100.0  # factor of the target
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(
             steps=30_000, lr_generator=1e-4, lr_critic=1e-4, critic_steps=5
@@ -68,7 +68,7 @@ class ZeoConfig(GanConfig):
         super().__post_init__()
         settle(self, whole, "points", least=2)
         settle(self, number, "longest", "scale", above=0, most=LONGEST)
-        settle(self, number, "low", "high", "matching", least=0)
+        settle(self, number, "low", "high", "matching", "wish", least=0)
         if self.points not in SIZES:
             raise InputError(
                 f"points={self.points}: the grid doubles from 3 or 4 points, so give one of "
@@ -104,7 +104,16 @@ FIXED = ZeoConfig(
     matching=0.1,
     train=TrainConfig(steps=750, critic_steps=2, lr_generator=4e-4, lr_critic=4e-4, log_every=25),
 )
-TARGET = FIXED.but(low=18.0, high=22.0, start="fixed", steps=100, lr_generator=1e-3, log_every=5)
+TARGET = FIXED.but(
+    low=18.0,
+    high=22.0,
+    wish=1_000.0,
+    start="fixed",
+    steps=100,
+    lr_generator=3e-4,
+    ema=0.9,
+    log_every=5,
+)
 
 FULL = {"points": 16, "width": 1 / 4, "latent": 64, "batch": 8, "longest": 20.0}
 SMOKE = {"points": 12, "width": 1 / 8, "latent": 64, "batch": 8, "longest": 15.0}
@@ -225,7 +234,7 @@ class ZeoGan(Gan):
         terms = {"loss": loss, "cell": cell, "matching": matching, "heat": heat.mean()}
         if self.config.high:
             terms["target"] = target_loss(heat, self.config.low, self.config.high)
-            terms["loss"] = loss + TARGET_WEIGHT * terms["target"]
+            terms["loss"] = loss + self.config.wish * terms["target"]
         return terms
 
     # ---- sampling
