@@ -5,7 +5,6 @@
     python experiments/zeogan.py sizes           real frameworks there and back, by points
     python experiments/zeogan.py models          verdicts on trainings, with and without a target
     python experiments/zeogan.py rungs           the same verdicts without learning
-    python experiments/zeogan.py energies        relaxed energies beside alpha-quartz
 
 `fixed` comes first: the others begin with its weights. Everything but the weights goes into
 results.json. Interrupted work goes on where it stopped.
@@ -128,27 +127,7 @@ def rungs() -> None:
     record.fill(PATH, ("rung",), [(rung,) for rung in page().RUNGS], of_rung, under="rungs")
 
 
-def energies() -> None:
-    """CHGNet after relaxation: alpha-quartz, the smallest real frameworks, whole made ones."""
-    jobs = [(name,) for name in ("quartz", "ABW", "SOD", "GIS")]
-    record.fill(PATH, ("crystal",), jobs, of_crystal, under="energies")
-
-
-def of_crystal(crystal: str) -> Row:
-    """Energy of one relaxed crystal, eV/atom."""
-    from imd_helpers.energies.relaxation import relax
-
-    table = imd.datasets.load("oqmd_icsd")
-    one = table.select(formulas=["SiO2"], space_groups=[152, 154]).crystals[:1]
-    if crystal != "quartz":
-        one = CrystalBatch.from_structures(
-            [*imd.datasets.load("iza_zeolites").structures([crystal]).values()]
-        )
-    done = relax(one, "chgnet")
-    return rounded({"atoms": int(one.n_sites[0]), "energy": float(done.energy[0])})
-
-
-TASKS = (train, known, sizes, models, rungs, energies)
+TASKS = (train, known, sizes, models, rungs)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

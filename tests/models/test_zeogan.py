@@ -217,6 +217,21 @@ def test_the_critic_sees_generated_grids_moved(frameworks):
     assert torch.allclose(moved[0].sort().values.sum(), same[0].sum(), rtol=1e-4)
 
 
+def test_samples_are_normalised_as_training_saw_them(frameworks):
+    """Right after a large step of the weights, whatever the running means were."""
+    data = CrystalBatch.from_structures(list(frameworks.values()))
+    model = ZeoGan.from_data(data, ZeoGan.recipe("fixed", profile="smoke"))
+    with torch.no_grad():
+        model.generator.first.weight.mul_(10.0).add_(0.5)
+        model.generator.train()
+        seen = torch.cat([model.generator(model.noise(8))[0] for _ in range(32)])
+    sampled, _ = model.raw(0, 128, seed=0)
+    assert sampled.mean().item() == pytest.approx(seen.mean().item(), rel=0.03)
+    assert sampled.std().item() == pytest.approx(seen.std().item(), rel=0.1)
+    again, _ = model.raw(0, 128, seed=0)
+    assert torch.equal(sampled, again)
+
+
 def test_a_target_adds_its_own_term(frameworks):
     config = ZeoGan.recipe("fixed", profile="smoke").but(low=18.0, high=22.0)
     model = ZeoGan.from_data(CrystalBatch.from_structures(list(frameworks.values())), config)
