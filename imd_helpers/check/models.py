@@ -8,9 +8,11 @@ from scipy.optimize import brentq, minimize_scalar
 
 from ..crystals import symmetry
 from ..datasets import formula_sets
+from ..descriptors.methane_grid import MethaneGrid
 from ..judge.charge import charge_neutral
 from ..models import crystalgan, imatgen, mg_mn_o, pgcgm, pgcgm_sites
 from ..models import ccdcgan, crystalgan, mg_mn_o, pgcgm, pgcgm_sites
+from ..models import crystalgan, mg_mn_o, pgcgm, pgcgm_sites, zeogan
 from ..models.coordinate_rows import NUMBERS, SLOTS
 from ..models.hydride_rows import closest
 from ..models.imatgen_networks import HIGH
@@ -156,6 +158,22 @@ def even_score() -> float:
     return brentq(lambda score: posterior(score, PRIOR) - 0.5, 0.0, 1.0)
 
 
+# ---- zeogan
+
+
+def weight_of_two_heats() -> float:
+    """What the wish for 18 to 22 kJ/mol says of grids with 12 and 33 kJ/mol, times its weight."""
+    loss = zeogan.target_loss(torch.tensor([12.0, 33.0]), 18.0, 22.0)
+    return float(zeogan.PAPER.wish * loss)
+
+
+def known_in_the_window() -> float:
+    """Share of the frameworks with right angles and edges up to 20 Å with 18 to 22 kJ/mol."""
+    real = zeogan.ZeoGan.read(zeogan.FIXED, None)
+    heat = zeogan.heats(MethaneGrid(points=24).encode(real)[:, 0].double())
+    return float(((heat >= 18) & (heat <= 22)).double().mean())
+
+
 TRUTHS = {
     "ccdcgan.1": pixels_of_nobody,
     "ccdcgan.2": error_of_drawing_nothing,
@@ -173,4 +191,6 @@ TRUTHS = {
     "pgcgm.2": contact_between_base_sites,
     "stability_synthesizability_properties.1": lambda: UNLABELLED * (DRAWN / UNLABELLED) ** BAGS,
     "stability_synthesizability_properties.2": even_score,
+    "zeogan.1": weight_of_two_heats,
+    "zeogan.2": known_in_the_window,
 }

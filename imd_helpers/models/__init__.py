@@ -20,6 +20,7 @@ _MODELS = {  # name: (module, class)
     "mg_mn_o": ("mg_mn_o", "MgMnOGan"),
     "pgcgm": ("pgcgm", "Pgcgm"),
     "sequence_gan": ("sequence_gan", "SequenceGan"),
+    "zeogan": ("zeogan", "ZeoGan"),
 }
 
 

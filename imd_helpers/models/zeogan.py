@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -23,31 +23,41 @@ from ..datasets.splits import split_of_name
 from ..descriptors.methane_grid import ENERGY_RANGE, GAS_CONSTANT, MethaneGrid
 from ..networks import TrainConfig, losses
 from ..runtime import InputError, number, settle, whole
+from . import load
 from .gan import Condition, Gan, GanConfig
 from .zeogan_frameworks import frameworks
-from .zeogan_networks import COARSE, Critic, Generator
+from .zeogan_networks import Critic, Generator
 
-LONGEST = 150.0  # Å, the length that is written as 1
+LONGEST = 150.0  # Å, the length that is written as 1 in the published code
 TEMPERATURES = (298.0, 0.06, 0.06)  # of the Boltzmann statistics: K, and of the densities
 CELL_CRITIC, CELL_GENERATOR = 1.0, 0.1  # factors of the cross-entropies of the lengths
-TARGET_WEIGHT = 100.0  # of the user's target
+LEAST_HEAT = 5.0  # kJ/mol, as which a smaller one counts in the target
 TINY = 1e-6
+CALIBRATION = 32  # batches from which the batch norms of the generator take their statistics
+SIZES = (6, 8, 12, 16, 24, 32, 48, 64)  # points that are 3 or 4, doubled
 
 
 @dataclass(frozen=True)
 class ZeoConfig(GanConfig):
     """Architecture and training; the defaults are the published code."""
 
-    points: int = 32  # along each edge of the grids: 4 times a power of two
+    points: int = 32  # along each edge of the grids: 3 or 4 times a power of two
     latent: int = 1024
     batch: int = 32
     data: str = "iza_zeolites"
     longest: float = 25.0  # Å, of the cells that are learnt from
+    scale: float = LONGEST  # Å, the length that is written as 1
     input_dropout: float = 0.5  # of the critic
+    entry: bool = True  # the critic begins with a convolution on all points
     periodic_generator: bool = False  # its transposed convolutions repeat, as the critic's do
     one_axis_order: bool = False  # whole turns of the axes only; else all six orders
+    both_moved: bool = False  # the critic sees generated grids rolled and turned, as real ones
+    all_statistics: bool = False  # matched are those of the whole training set, not of a batch
+    matching: float = 1.0  # factor of the matching loss
+    start: str = ""  # variant of which the trained weights are the first ones
     low: float = 0.0  # kJ/mol, least heat of adsorption that is asked for
     high: float = 0.0  # kJ/mol, most; both zero: nothing is asked for
+    wish: float = 100.0  # factor of the target
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(
             steps=30_000, lr_generator=1e-4, lr_critic=1e-4, critic_steps=5
@@ -56,13 +66,13 @@ class ZeoConfig(GanConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        settle(self, whole, "points", least=2 * COARSE)
-        settle(self, number, "longest", above=0, most=LONGEST)
-        settle(self, number, "low", "high", least=0)
-        if self.points != COARSE << self.doublings:
+        settle(self, whole, "points", least=2)
+        settle(self, number, "longest", "scale", above=0, most=LONGEST)
+        settle(self, number, "low", "high", "matching", "wish", least=0)
+        if self.points not in SIZES:
             raise InputError(
-                f"points={self.points}: the grid doubles from {COARSE} points, so give 8, 16, 32 "
-                "or 64"
+                f"points={self.points}: the grid doubles from 3 or 4 points, so give one of "
+                f"{', '.join(map(str, SIZES))}"
             )
         if self.low > self.high or (self.high > 0) != (self.low > 0):
             raise InputError(
@@ -71,20 +81,43 @@ class ZeoConfig(GanConfig):
             )
 
     @property
+    def coarse(self) -> int:
+        """Points along an edge where the generator begins, 3 or 4."""
+        return 3 if self.points % 3 == 0 else 4
+
+    @property
     def doublings(self) -> int:
-        """How often the number of points doubles from 4."""
-        return max(1, int(math.log2(self.points / COARSE)))
+        """How often the number of points doubles from there."""
+        return int(math.log2(self.points // self.coarse))
 
 
 PAPER = ZeoConfig(one_axis_order=True)
 FIXED = ZeoConfig(
-    periodic_generator=True,
+    points=16,
+    longest=20.0,
+    scale=40.0,
     input_dropout=0.0,
-    train=TrainConfig(steps=3_000, critic_steps=3, lr_generator=4e-4, lr_critic=4e-4, ema=0.99),
+    entry=False,
+    periodic_generator=True,
+    both_moved=True,
+    all_statistics=True,
+    matching=0.1,
+    train=TrainConfig(steps=750, critic_steps=2, lr_generator=4e-4, lr_critic=4e-4, log_every=25),
+)
+TARGET = FIXED.but(
+    low=18.0,
+    high=22.0,
+    wish=1_000.0,
+    start="fixed",
+    steps=100,
+    lr_generator=3e-4,
+    ema=0.9,
+    log_every=5,
 )
 
-SMALL = {"points": 16, "width": 1 / 8, "latent": 64, "batch": 8, "longest": 15.0}
-SMOKE = {**SMALL, "steps": 4, "critic_steps": 2, "log_every": 2, "save_every": 4}
+FULL = {"points": 16, "width": 1 / 4, "latent": 64, "batch": 8, "longest": 20.0}
+SMOKE = {"points": 12, "width": 1 / 8, "latent": 64, "batch": 8, "longest": 15.0}
+SMOKE |= {"steps": 4, "critic_steps": 2, "log_every": 2, "save_every": 4}
 
 
 class ZeoGan(Gan):
@@ -92,12 +125,18 @@ class ZeoGan(Gan):
 
     name, format = "zeogan", "imd-zeogan-1"
     Config = ZeoConfig
-    VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
+    VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED, "target": TARGET}
     PROFILES: ClassVar = {
-        "": {
+        "": {"smoke": SMOKE, "colab": {**FULL, "steps": 300}, "full": FULL},
+        "paper": {
             "smoke": SMOKE,
-            "colab": {**SMALL, "steps": 300},
-            "full": {**SMALL, "width": 1 / 4, "log_every": 50},
+            "colab": {**FULL, "steps": 50},
+            "full": {**FULL, "steps": 100},
+        },
+        "target": {
+            "smoke": {**FULL, "steps": 4, "log_every": 2, "save_every": 4},
+            "colab": {**FULL, "steps": 25},
+            "full": FULL,
         },
     }
     PIECE = 64
@@ -112,42 +151,58 @@ class ZeoGan(Gan):
     @classmethod
     def read(cls, config: ZeoConfig, split: str | None = "train") -> CrystalBatch:
         """Orthogonal frameworks of one split by code, with edges up to ``longest``."""
-        table = datasets.load(config.data)
-        codes = table.table["code"][table.is_exact_sio2]
-        codes = [code for code in codes if split is None or split_of_name(code) == split]
-        found = table.structures(codes).values()
-        right = [one for one in found if one.lattice.is_orthogonal]
-        fits = [one for one in right if max(one.lattice.abc) <= config.longest]
+        zeolites = datasets.load(config.data)
+        table = zeolites.table[zeolites.is_exact_sio2]
+        right = (table[["alpha", "beta", "gamma"]] == 90).all(axis=1)
+        short = table[["a", "b", "c"]].max(axis=1) <= config.longest
+        codes = [c for c in table["code"][right & short] if split in (None, split_of_name(c))]
+        fits = list(zeolites.structures(codes).values())
         return CrystalBatch.from_structures(fits)
+
+    @classmethod
+    def from_data(
+        cls,
+        data: CrystalBatch,
+        config: ZeoConfig,
+        *,
+        seed: int = 0,
+        where: torch.device | str = "cpu",
+    ) -> Self:
+        """As `Gan.from_data`; with ``start`` the weights are those of that trained variant."""
+        model = super().from_data(data, config, seed=seed, where=where)
+        if config.start:
+            trained = load(cls.name, variant=config.start)
+            for name, network in model.networks.items():
+                network.load_state_dict(trained.networks[name].state_dict())
+        return model
 
     def prepare(self, data: CrystalBatch, *, seed: int = 0) -> None:
         """(n, 3, points, points, points) grids, and (n, 3) lengths in [0, 1]."""
         self.grids = MethaneGrid(points=self.config.points).encode(data).float().to(self.device)
-        self.lengths = (data.lattice.norm(dim=2) / LONGEST).float().to(self.device)
+        self.lengths = (data.lattice.norm(dim=2) / self.config.scale).float().to(self.device)
+        self.statistics = statistics(self.grids)  # of every framework, wherever its origin
 
     # ---- training
 
-    def real(self) -> tuple[Tensor, None]:
-        """(batch, 3, points, points, points) grids, rolled and with other axes first."""
-        return self.batch_of_data()[0], None
+    def moved(self, grids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch, each with another origin and other axes first, see `augmented`."""
+        only = self.config.one_axis_order
+        pairs = [augmented(*each, turns_only=only) for each in zip(grids, lengths, strict=True)]
+        return torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
 
     def batch_of_data(self) -> tuple[Tensor, Tensor]:
-        """Augmented grids and their lengths (batch, 3)."""
+        """Moved grids and their lengths (batch, 3)."""
         rows = torch.randint(len(self.grids), (self.config.batch,), device=self.device)
-        pairs = [
-            augmented(self.grids[r], self.lengths[r], turns_only=self.config.one_axis_order)
-            for r in rows.tolist()
-        ]
-        grids, lengths = zip(*pairs, strict=True)
-        return torch.stack(grids), torch.stack(lengths)
+        return self.moved(self.grids[rows], self.lengths[rows])
 
     def noise(self, n: int) -> Tensor:
         """(n, latent) of N(0, 1)."""
         return torch.randn(n, self.config.latent, device=self.device)
 
-    def fake(self, condition: Tensor | None = None) -> Tensor:
-        """(batch, 3, points, points, points), with gradients."""
-        return self.generator(self.noise(self.config.batch))[0]
+    def made(self) -> tuple[Tensor, Tensor]:
+        """A batch of grids and lengths as the critic sees them, with gradients."""
+        grids, lengths = self.generator(self.noise(self.config.batch))
+        return self.moved(grids, lengths) if self.config.both_moved else (grids, lengths)
 
     def critic_terms(self) -> dict[str, Tensor]:
         """Wasserstein loss, penalty, and how well the lengths are read from real grids."""
@@ -155,36 +210,60 @@ class ZeoGan(Gan):
             network.train()
         real, lengths = self.batch_of_data()
         with torch.no_grad():
-            fake = self.fake()
-        wasserstein = losses.critic_loss(self.critic(real), self.critic(fake))
+            fake, _ = self.made()
+        features = self.critic.read(real)
+        wasserstein = losses.critic_loss(self.critic.score(features), self.critic(fake))
         penalty = losses.gradient_penalty(self.critic, real, fake, mixing=self.mixing)
-        cell = functional.binary_cross_entropy_with_logits(self.critic.lengths(real), lengths)
+        cell = functional.binary_cross_entropy_with_logits(self.critic.cell(features), lengths)
         loss = wasserstein + self.penalty * penalty + CELL_CRITIC * cell
         return {"loss": loss, "distance": -wasserstein, "penalty": penalty, "cell": cell}
 
     def generator_terms(self) -> dict[str, Tensor]:
         """Score, lengths that fit the grid, the statistics of real grids, and the target."""
-        grids, lengths = self.generator(self.noise(self.config.batch))
-        real, _ = self.real()
-        score = losses.generator_loss(self.critic(grids))
-        seen = torch.sigmoid(self.critic.lengths(grids))
-        cell = functional.binary_cross_entropy(lengths, seen.clamp(TINY, 1 - TINY))
-        matching = statistics_loss(real, grids)
-        loss = score + CELL_GENERATOR * cell + matching
-        terms = {"loss": loss, "cell": cell, "matching": matching}
+        grids, lengths = self.made()
+        features = self.critic.read(grids)
+        score = losses.generator_loss(self.critic.score(features))
+        seen = torch.sigmoid(self.critic.cell(features)).clamp(TINY, 1 - TINY)
+        cell = functional.binary_cross_entropy(lengths, seen)
+        real = self.statistics
+        if not self.config.all_statistics:
+            real = real[torch.randint(len(real), (len(grids),), device=self.device)]
+        matching = statistics_loss(real, statistics(grids))
+        loss = score + CELL_GENERATOR * cell + self.config.matching * matching
+        heat = heats(grids[:, 0])
+        terms = {"loss": loss, "cell": cell, "matching": matching, "heat": heat.mean()}
         if self.config.high:
-            heat = heats(grids[:, 0])
             terms["target"] = target_loss(heat, self.config.low, self.config.high)
-            terms["loss"] = loss + TARGET_WEIGHT * terms["target"]
-            terms["heat"] = heat.mean()
+            terms["loss"] = loss + self.config.wish * terms["target"]
         return terms
 
     # ---- sampling
 
     def draw(self, n: int, condition: Condition) -> tuple[Tensor, Tensor]:
         """(n, 3, points, points, points) grids, and (n, 3) lengths in Å."""
+        self.calibrate()
         grids, lengths = self.generator(self.noise(n))
-        return grids, LONGEST * lengths
+        return grids, self.config.scale * lengths
+
+    def calibrate(self) -> None:
+        """Give the generator's batch norms the mean statistics of its own batches, once.
+
+        Their running means lag behind the weights, and the grids would not be those that training
+        saw. The random numbers are not those of the samples.
+        """
+        if getattr(self, "calibrated", False):
+            return
+        norms = [m for m in self.generator.modules() if hasattr(m, "reset_running_stats")]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean
+        self.generator.train()
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            for _ in range(CALIBRATION):
+                self.generator(self.noise(self.config.batch))
+        self.generator.eval()
+        self.calibrated = True
 
     def decode(self, raw: tuple[Tensor, Tensor]) -> Samples:
         """Frameworks after the clean-up; heats of adsorption of the grids stay beside them."""
@@ -227,23 +306,21 @@ def free_energies(values: Tensor, temperature: float) -> Tensor:
     return torch.logsumexp(-flat / temperature, dim=1) - math.log(flat.shape[1])
 
 
-def statistics_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Differences of means and of deviations of ``ln < exp(-x / T) >`` over two batches.
+def statistics(grids: Tensor) -> Tensor:
+    """(batch, 3) ``ln < exp(-x / T) >`` of the energy, O and Si of (batch, 3, n, n, n) grids."""
+    values = [in_kelvin(grids[:, 0]), grids[:, 1], grids[:, 2]]
+    pairs = zip(values, TEMPERATURES, strict=True)
+    return torch.stack([free_energies(x, temperature) for x, temperature in pairs], dim=1)
 
-    Summed over the energy, O and Si of (batch, 3, n, n, n) grids.
+
+def statistics_loss(real: Tensor, fake: Tensor) -> Tensor:
+    """Differences of means and of deviations of two batches of `statistics`, summed.
 
     Source: Kim, Lee & Kim (2020), from its code.
     """
-    total = real.new_zeros(())
-    for channel, temperature in enumerate(TEMPERATURES):
-        both = []
-        for grids in (real, fake):
-            values = in_kelvin(grids[:, 0]) if channel == 0 else grids[:, channel]
-            both.append(free_energies(values, temperature))
-        ours, theirs = both
-        spread = ours.std(correction=0) - theirs.std(correction=0)
-        total = total + (ours.mean() - theirs.mean()).abs() + spread.abs()
-    return total
+    means = (real.mean(0) - fake.mean(0)).abs()
+    spreads = (real.std(0, correction=0) - fake.std(0, correction=0)).abs()
+    return (means + spreads).sum()
 
 
 def heats(scaled: Tensor, *, temperature: float = 298.0) -> Tensor:
@@ -259,10 +336,10 @@ def heats(scaled: Tensor, *, temperature: float = 298.0) -> Tensor:
 def target_loss(heat: Tensor, low: float, high: float) -> Tensor:
     """Mean square of how far ``ln`` of (batch,) heats, kJ/mol, is outside of ln low to ln high.
 
-    A heat of nothing or less counts as 0.001 kJ/mol, and has no slope.
+    A heat below 5 kJ/mol counts as 5, and has no slope: near 0 it would outdo all others.
 
     Source: Kim, Lee & Kim (2020), the user's target; its smooth square is the plain one here.
     """
-    found = heat.clamp(min=1e-3).log()
+    found = heat.clamp(min=LEAST_HEAT).log()
     outside = (math.log(low) - found).clamp(min=0) + (found - math.log(high)).clamp(min=0)
     return outside.square().mean()

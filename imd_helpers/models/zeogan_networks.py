@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from .zeogan import ZeoConfig
 
 KERNEL = 5
-COARSE = 4  # points along an edge where the generator begins
 CHANNELS = 3  # energy, O, Si
 AXES = 3
 
@@ -49,10 +48,24 @@ class PeriodicConvTranspose(nn.ConvTranspose3d):
         if not self.periodic:
             return super().forward(x)
         step = self.stride[0]
-        wide = functional.pad(x, (2,) * 6, mode="circular")  # 5 points reach over 2 at most
-        full = functional.conv_transpose3d(wide, self.weight, None, step, KERNEL // 2, step - 1)
-        start, size = 2 * step, step * x.shape[-1]
-        return full[(..., *[slice(start, start + size)] * AXES)]
+        return folded(functional.conv_transpose3d(x, self.weight, None, step), step * x.shape[-1])
+
+
+def folded(x: Tensor, size: int) -> Tensor:
+    """Grids of ``size`` points along each edge, with what reaches over added on the other side.
+
+    Args:
+        x: (batch, channels, m, m, m), which begins half a kernel before the grid.
+        size: at most m.
+    """
+    before = KERNEL // 2
+    after = x.shape[-1] - before - size
+    for axis in (2, 3, 4):
+        inside = x.narrow(axis, before, size).clone()
+        inside.narrow(axis, size - before, before).add_(x.narrow(axis, 0, before))
+        inside.narrow(axis, 0, after).add_(x.narrow(axis, before + size, after))
+        x = inside
+    return x
 
 
 class Generator(nn.Module):
@@ -62,7 +75,8 @@ class Generator(nn.Module):
         super().__init__()
         doublings = config.doublings
         c = [config.channels(256 >> k) for k in range(doublings + 1)]
-        self.first = nn.Linear(config.latent, c[0] * COARSE**3, bias=False)
+        self.coarse = config.coarse
+        self.first = nn.Linear(config.latent, c[0] * config.coarse**3, bias=False)
         self.norm = nn.BatchNorm3d(c[0])
         periodic = {"periodic": config.periodic_generator}
         blocks: list[nn.Module] = []
@@ -72,7 +86,7 @@ class Generator(nn.Module):
         self.last = PeriodicConvTranspose(c[-1], CHANNELS, stride=1, **periodic)
         self.offset = nn.Parameter(torch.zeros(CHANNELS, 1, 1, 1))
         hidden = config.channels(512)
-        dense = nn.Linear(c[0] * COARSE**3, hidden, bias=False)
+        dense = nn.Linear(c[0] * config.coarse**3, hidden, bias=False)
         self.cell = nn.Sequential(
             dense, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, AXES), nn.Sigmoid()
         )
@@ -80,7 +94,7 @@ class Generator(nn.Module):
 
     def forward(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, latent) to (batch, 3, n, n, n) and (batch, 3)."""
-        x = self.first(noise).view(len(noise), -1, *[COARSE] * AXES)
+        x = self.first(noise).view(len(noise), -1, *[self.coarse] * AXES)
         x = torch.relu(self.norm(x))
         return torch.sigmoid(self.last(self.grow(x)) + self.offset), self.cell(x.flatten(1))
 
@@ -92,12 +106,15 @@ class Critic(nn.Module):
         super().__init__()
         c = [config.channels(32 << k) for k in range(config.doublings + 1)]
         self.dropout = nn.Dropout(config.input_dropout)
-        layers: list[nn.Module] = [PeriodicConv(CHANNELS, c[0]), nn.LeakyReLU(0.2)]
+        layers: list[nn.Module] = []
+        if config.entry:
+            layers += [PeriodicConv(CHANNELS, c[0]), nn.LeakyReLU(0.2)]
+        else:
+            c[0] = CHANNELS
         for a, b in itertools.pairwise(c):
-            norm = nn.GroupNorm(1, b)  # over channels and points, with a factor a channel
-            layers += [PeriodicConv(a, b, stride=2), norm, nn.LeakyReLU(0.2)]
+            layers += [PeriodicConv(a, b, stride=2), nn.GroupNorm(1, b), nn.LeakyReLU(0.2)]
         self.features = nn.Sequential(*layers)
-        width, hidden = c[-1] * COARSE**3, config.channels(512)
+        width, hidden = c[-1] * config.coarse**3, config.channels(512)
         self.score = nn.Linear(width, 1)
         self.cell = nn.Sequential(
             nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, AXES)
@@ -105,16 +122,15 @@ class Critic(nn.Module):
         normal(self)
 
     def read(self, grids: Tensor) -> Tensor:
-        """(batch, 3, n, n, n) to (batch, features)."""
+        """(batch, 3, n, n, n) to (batch, features), of which `score` and `cell` make the rest.
+
+        The cell's are logits (batch, 3) of lengths in [0, 1].
+        """
         return self.features(self.dropout(grids)).flatten(1)
 
     def forward(self, grids: Tensor) -> Tensor:
         """(batch, 3, n, n, n) to (batch, 1) scores."""
         return self.score(self.read(grids))
-
-    def lengths(self, grids: Tensor) -> Tensor:
-        """(batch, 3, n, n, n) to logits (batch, 3) of lengths in [0, 1]."""
-        return self.cell(self.read(grids))
 
 
 def normal(network: nn.Module) -> None:

@@ -7,6 +7,7 @@ from .crystal import crystal, crystals
 from .figures import PALETTE, style
 from .slides import slides
 from .trajectory import trajectory
+from .volumes import grids
 
 
 def __getattr__(name: str) -> Any:
@@ -15,4 +16,14 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-__all__ = ["PALETTE", "bands", "crystal", "crystals", "reports", "slides", "style", "trajectory"]
+__all__ = [
+    "PALETTE",
+    "bands",
+    "crystal",
+    "crystals",
+    "grids",
+    "reports",
+    "slides",
+    "style",
+    "trajectory",
+]

@@ -101,9 +101,8 @@ def as_batch(given: object) -> CrystalBatch:
 def _publish(
     drawings: list[Drawing], titles: list[str], columns: int, size: tuple[int, int]
 ) -> None:
-    """Display the view, its titles and its legend as HTML, or words where there is no browser."""
+    """Display crystals, their titles and their legend, or words where there is no browser."""
     import py3Dmol
-    from IPython.display import display
 
     rows = -(-len(drawings) // columns)
     colours = element_colours(kinds(drawings))
@@ -112,19 +111,46 @@ def _publish(
     for index, drawing in enumerate(drawings):
         place = {"viewer": divmod(index, columns)} if grid else {}
         _fill(view, drawing, colours, place)
-    view.setBackgroundColor("white", 0)  # transparent: the page's own colour shows, light or dark
+    legend = {SYMBOLS[z]: colour for z, colour in colours.items()}
     words = [drawing.words() for drawing in drawings]
+    publish(view, legend, words, titles, columns=columns, rows=rows, width=size[0])
+
+
+def publish(
+    view: Any,
+    legend: dict[str, str],
+    words: list[str],
+    titles: Sequence[str],
+    *,
+    columns: int,
+    rows: int,
+    width: int,
+) -> None:
+    """Display a py3Dmol view as HTML, with titles and a legend, or words where there is no browser.
+
+    Args:
+        view: of ``rows`` times ``columns`` pictures.
+        legend: colours by what they stand for.
+        words: each picture, for readers who cannot see it.
+        titles: one a picture, or none.
+        columns: pictures in a row.
+        rows: rows of pictures.
+        width: of one picture, pixels.
+    """
+    from IPython.display import display
+
+    view.setBackgroundColor("white", 0)  # transparent: the page's own colour shows, light or dark
     dot = '<span><span style="background:{}"></span> {}</span>'
     page = Template(data_path("figures", "view.html").read_text(encoding="utf-8")).substitute(
         view=view._make_html(),
         id=view.uniqueid,
-        width=size[0] * columns,
+        width=width * columns,
         rows=rows,
         columns=columns,
         grey=GREY,
         words=html.escape("; ".join(words), quote=True),
         titles="".join(f"<span>{_subscripts(title)}</span>" for title in titles),
-        elements=" ".join(dot.format(colour, SYMBOLS[z]) for z, colour in colours.items()),
+        elements=" ".join(dot.format(colour, name) for name, colour in legend.items()),
         cell=_subscripts(words[0]) if len(words) == 1 else "",
     )
     display({"text/html": page, "text/plain": "\n".join(words)}, raw=True)
@@ -143,10 +169,15 @@ def _fill(
             "stick": {"color": colours[z], "radius": STICK},
         }
         view.setStyle({"elem": SYMBOLS[z]}, look, **place)
-    for start, end in edges(drawing.lattice):
+    add_cell(view, drawing.lattice, place)
+
+
+def add_cell(view: Any, lattice: np.ndarray, place: dict[str, tuple[int, int]]) -> None:
+    """The edges of a cell (3, 3) Å with their names, turned so that c stands up."""
+    for start, end in edges(lattice):
         line = {"start": _point(start), "end": _point(end), "radius": 0.025, "color": GREY}
         view.addCylinder(line, **place)
-    for name, end in zip("abc", drawing.lattice, strict=True):
+    for name, end in zip("abc", lattice, strict=True):
         beyond = end * (1 + 1.4 / np.linalg.norm(end))  # clear of an atom on the corner
         label = {"position": _point(beyond), "fontColor": GREY, "fontSize": 15, "bold": True}
         label |= {"showBackground": False, "inFront": True, "alignment": "center"}
