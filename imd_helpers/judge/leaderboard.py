@@ -23,6 +23,7 @@ import numpy as np
 
 from ..crystals import files, symmetry
 from ..crystals.samples import Samples
+from ..energies import calibration
 from ..intervals import wilson
 from ..matching.novelty import KINDS, novelty_kinds
 from ..runtime import InputError, data_path, lookup, number
@@ -49,6 +50,8 @@ SHARES = {  # column: number of the protocol
 P1 = "P1"
 PER_HOUR = "S.U.N. ≤ 0.1 per CPU hour"
 HOUR = 3600.0
+THRESHOLD = 0.1  # eV/atom above DFT's hull
+SEED = 0
 SORT = (
     "<script>for(const t of document.querySelectorAll('table.imd-board'))"
     "t.querySelectorAll('th').forEach((h,k)=>{let up=false;h.style.cursor='pointer';"
@@ -184,14 +187,52 @@ def _html(title: str, entries: Sequence[Entry]) -> str:
     )
     return (
         f"<p><b>{html.escape(title)}</b>: click a heading to sort</p><div style='overflow-x:auto'>"
-        f"<table class='imd-board'><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        "</div>"
+        f"<table class='dataframe imd-board'><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
     )
 
 
 def _cell(text: str, value: float | str) -> str:
     number_or_word = -1.0 if isinstance(value, float) and np.isnan(value) else value
     return f"<td data-v='{html.escape(str(number_or_word))}'>{html.escape(text)}</td>"
+
+
+def better(one: Entry, other: Entry) -> float:
+    """Probability that the first is the better one, by the share that DFT is expected to confirm.
+
+    Equation (eq-leaderboard-better) of the chapter on the leaderboard: shares are drawn from the
+    coefficients of the calibration, which are the same for both, from how generators differ, and
+    from what other samples of the same entries would have been; equal ones count half.
+
+    Raises:
+        InputError: a report without calibrated energies.
+    """
+    fit = _fit(one.report)
+    rng = np.random.default_rng(SEED)
+    entries = [(each.report.n, _features(each.report)) for each in (one, other)]
+    shares = []
+    for (n, _), p in zip(entries, fit.drawn(*(x for _, x in entries), rng=rng), strict=True):
+        # samples that were not asked for energies are no hits
+        luck = rng.multinomial(n, np.full(n, 1 / n), len(p))[:, : p.shape[1]]
+        shares.append((luck * np.nan_to_num(p)).sum(1) / n)
+    first, second = shares
+    return float((first > second).mean() + (first == second).mean() / 2)
+
+
+def _fit(report: Report) -> calibration.Calibration:
+    """The calibration by which entries are ranked."""
+    known = {each.name: each for each in report.numbers}
+    if RANKED_BY not in known:
+        raise InputError(f"{report.name} was judged without two potentials: judge it again")
+    return calibration.calibration(tuple(known[RANKED_BY].definition["calibrated"]), THRESHOLD)
+
+
+def _features(report: Report) -> np.ndarray:
+    """(k, 4) of the samples that were asked whether they lie near the hull."""
+    asked = report.facts["metastable"] >= 0
+    names = [f"energy_above_hull {name}" for name in _fit(report).potentials]
+    above = np.stack([report.values[name][asked] for name in names], axis=1)
+    return calibration.features(above, report.values["formation_energy"][asked])
 
 
 # ---- from folders
