@@ -1,7 +1,6 @@
 """Make the entries of the leaderboard: samples and cards; then `imd leaderboard` ranks them.
 
-    python experiments/leaderboard.py cubic      CubicGAN, PGCGM and the ladder on cubic ternaries
-    python experiments/leaderboard.py ternary    PGCGM and the ladder on twenty space groups
+    python experiments/leaderboard.py cubic      CubicGAN and the ladder on cubic ternaries
     python experiments/leaderboard.py judge      reports of what has none; goes on if stopped
     python experiments/leaderboard.py protocols  one entry by other protocols, into results.json
 
@@ -14,13 +13,10 @@ import json
 import time
 import zipfile
 from collections.abc import Callable
-from functools import cache
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import ModuleType
 
-import numpy as np
 import record
 from record import CHECKPOINTS, DATA, Row, rounded
 
@@ -36,22 +32,16 @@ from imd_helpers.work import write_atomic
 FOLDER = DATA / "leaderboard"
 RESULTS = CHECKPOINTS / "leaderboard" / "results.json"
 N, SEED = 100, 2022
-CUBIC, TERNARY = "cubic ternaries", "ternaries of twenty space groups"
+CUBIC = "cubic ternaries"
 PROTOCOLS, ENTRY = ("mattergen", "flowmm", "lemat"), "cubic-cubicgan-fixed"
 Source = Callable[[], Samples]
-
-
-@cache
-def page() -> ModuleType:
-    """Functions of the chapter on PGCGM, and its crystals."""
-    return record.chapter("4_models/pgcgm", until="## Equation ↔ code")
 
 
 # ---- who makes them
 
 
 def cubic() -> None:
-    """Three cubic groups, ternaries: 1,055 known ones to learn from."""
+    """Ternaries in three cubic groups."""
     known = decode_sites(cubicgan.training_sites("train")).crystals
     learned = f"{len(known)} cubic ternaries of oqmd_icsd, split train"
     rungs = {name: each.sample for name, each in baselines.ladder(known).items()}
@@ -61,40 +51,6 @@ def cubic() -> None:
         entry(
             "cubic", f"CubicGAN {variant}", CUBIC, "network", learned, network("cubicgan", variant)
         )
-    groups = np.isin(page().train.space_group, cubicgan_groups())
-    learned = f"{len(groups)} ternaries of twenty groups, asked for three of them"
-    for variant in ("fixed", "paper"):
-        entry("cubic", f"PGCGM {variant}", CUBIC, "network", learned, of_groups(variant, groups))
-
-
-def cubicgan_groups() -> tuple[int, ...]:
-    """Space groups that CubicGAN knows."""
-    return (225, 216, 221)
-
-
-def of_groups(variant: str, mask: np.ndarray) -> Source:
-    """PGCGM asked for the cubic groups, each as often as it occurs."""
-
-    def sample() -> Samples:
-        model = imd.models.load("pgcgm", variant=variant)
-        drawn = np.random.default_rng(SEED).choice(page().train.space_group[mask], size=N)
-        groups, sizes = np.unique(drawn, return_counts=True)
-        return Samples.cat([
-            model.sample(int(n), condition={"space_group": int(group)}, seed=SEED)
-            for group, n in zip(groups, sizes, strict=True)
-        ])  # fmt: skip
-
-    return sample
-
-
-def ternary() -> None:
-    """Ternaries of twenty groups."""
-    learned = f"{len(page().train)} ternaries of oqmd_icsd in twenty groups, split train"
-    for name, sample in page().RUNGS.items():
-        made = lambda sample=sample: sample(N, SEED)  # noqa: E731
-        entry("ternary", name, TERNARY, "rung", learned, made)
-    for variant in ("fixed", "paper"):
-        entry("ternary", f"PGCGM {variant}", TERNARY, "network", learned, network("pgcgm", variant))
 
 
 def network(model: str, variant: str) -> Source:
@@ -165,7 +121,7 @@ def by_protocol(protocol: str) -> Row:
     return rounded({"entry": ENTRY, "n": report.n, "numbers": numbers})
 
 
-TASKS = (cubic, ternary, judge, protocols)
+TASKS = (cubic, judge, protocols)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
