@@ -115,7 +115,7 @@ class Entry:
         return value * self.report.n * HOUR / max(self.cpu_seconds, 1e-9)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Board:
     """All entries, best first within their tables.
 
@@ -149,6 +149,8 @@ class Board:
         return "\n".join(
             [*lines, *(f"refused {name}: {why}" for name, why in self.refused.items())]
         )
+
+    __repr__ = __str__  # reports are long
 
     def _repr_html_(self) -> str:
         parts = [_html(title, entries) for title, entries in self._by_table().items()]
@@ -230,6 +232,8 @@ def _fit(report: Report) -> calibration.Calibration:
 def _features(report: Report) -> np.ndarray:
     """(k, 4) of the samples that were asked whether they lie near the hull."""
     asked = report.facts["metastable"] >= 0
+    if not asked.any():
+        return np.zeros((0, len(calibration.FEATURES)))
     names = [f"energy_above_hull {name}" for name in _fit(report).potentials]
     above = np.stack([report.values[name][asked] for name in names], axis=1)
     return calibration.features(above, report.values["formation_energy"][asked])
@@ -321,7 +325,8 @@ def entry(
     card = read_card(folder / CARD)
     file = folder / REPORT
     if file.exists() and not again:
-        return Entry(folder, card, Report.from_json(file.read_text(encoding="utf-8")))
+        report = Report.from_json(file.read_text(encoding="utf-8"))
+        return Entry(folder, card, replace(report, name=card.name))
     with locked(folder, file=REPORT):
         report = judged(_samples(folder), known(), folder, card, workers, progress)
         write_atomic(file, report.to_json().encode())

@@ -158,6 +158,6 @@ def entry(folder: str) -> Entry:
 @pytest.mark.equation("eq-leaderboard-better", function="imd_helpers.judge.leaderboard.better")
 def test_better(agrees) -> None:
     good, bad = entry(ONE), entry("cubic-cubicgan-paper")
-    agrees(better(good, good), 0.5, atol=0.05)  # as often as the other
+    agrees(better(good, good), 0.5, within=0.05)  # as often as the other
     assert better(good, bad) > 0.9
-    agrees(better(good, bad) + better(bad, good), 1.0, atol=0.03)
+    agrees(better(good, bad) + better(bad, good), 1.0, within=0.05)
