@@ -280,6 +280,31 @@ def validate(
     typer.echo(f"wrote {out / 'table.csv'}, report.json and the cards beside them")
 
 
+@app.command()
+def leaderboard(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(help="further entries: folders with card.toml and samples"),
+    ] = None,
+    built_in: Annotated[bool, typer.Option(help="beside the entries of the book")] = True,
+    again: Annotated[bool, typer.Option(help="judge again what has a report")] = False,
+    workers: Annotated[int, typer.Option(help="processes on this machine")] = 1,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="a sortable page, .html")] = None,
+) -> None:
+    """Rank everything that makes crystals by one judge; entries without a report are judged."""
+    from .judge import leaderboard as boards
+
+    if out is not None:
+        _check_writable(out, (".html",))
+    board = boards.leaderboard(
+        *(folders or []), built_in=built_in, again=again, workers=workers, progress=True
+    )
+    typer.echo(str(board))
+    if out is not None:
+        write_atomic(out, board.page().encode())
+        typer.echo(f"wrote {out}")
+
+
 def _reference(given: list[str], split: str, *, formulas: bool) -> Any:
     """What is known, from a data set or from files: counts for formulas, else crystals."""
     from . import datasets

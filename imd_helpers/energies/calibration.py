@@ -48,6 +48,20 @@ class Calibration:
         """(n,) that DFT puts the crystal at or below the threshold; NaN without an answer."""
         return _logistic(features @ self.coefficients)
 
+    def drawn(self, *features: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+        """Probabilities (`DRAWS`, k) of the samples (k, 4) of each of several generators.
+
+        In a draw all have the same coefficients, and each generator a shift of its own.
+        """
+        drawn = rng.multivariate_normal(self.coefficients, self.covariance, DRAWS)
+        out = []
+        for some in features:
+            # the shift of a further generator, when mean and spread are known from a few
+            wide = self.between * np.sqrt(1 + 1 / self.generators)
+            shift = wide * rng.standard_t(self.generators - 1, size=DRAWS)
+            out.append(_logistic(drawn @ some.T + shift[:, None]))
+        return out
+
     def expected(self, features: np.ndarray, n: int | None = None) -> tuple[float, float, float]:
         """Expected share of n samples at or below the threshold, with its 95 % interval.
 
@@ -68,13 +82,8 @@ class Calibration:
             )
         features = features[np.isfinite(features).all(1)]
         rng = np.random.default_rng(SEED)
-        drawn = rng.multivariate_normal(self.coefficients, self.covariance, DRAWS)
-        # the shift of a further generator, when mean and spread are known from a few
-        wide = self.between * np.sqrt(1 + 1 / self.generators)
-        shift = wide * rng.standard_t(self.generators - 1, size=DRAWS)
         found = np.zeros(DRAWS)
-        for k, (coefficients, own) in enumerate(zip(drawn, shift, strict=True)):
-            p = _logistic(features @ coefficients + own)
+        for k, p in enumerate(self.drawn(features, rng=rng)[0]):
             found[k] = (rng.random(len(p)) < p).sum()
         low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(self.probability(features).sum() / n), float(low / n), float(high / n)

@@ -45,7 +45,7 @@ class Answer:
     reasons: dict[int, str] = field(default_factory=dict)  # place in the piece -> why not
     values: dict[str, np.ndarray] = field(default_factory=dict)  # quantity -> (k,) float64
     content: Any = None  # the k samples, where they were moved or made
-    seconds: float = 0.0  # wall time
+    seconds: float = 0.0  # of a processor
     details: dict[int, Any] = field(default_factory=dict)  # place in the piece -> what else
 
 

@@ -38,7 +38,7 @@ class Stage:
     definition: Mapping[str, Any]
     tried: int  # how many samples reached this stage
     passed: int  # how many of them passed
-    seconds: float  # wall time
+    seconds: float  # of a processor, summed over all that worked
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,388 @@
+"""One yardstick: everything that makes crystals in one table, a folder an entry, judged once.
+
+    FOLDER/NAME/card.toml     who made the samples, from what, at which cost: the fields of `Card`
+    FOLDER/NAME/samples.zip   the samples, or any files that `crystals.files.read` reads
+    FOLDER/NAME/report.json   what the judge said; written when it is not there
+
+Tables are made from the reports alone, so they come out alike everywhere. Entries of one table are
+judged against the same crystals, and only by the same definitions.
+"""
+
+from __future__ import annotations
+
+import html
+import shutil
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..crystals import files, symmetry
+from ..crystals.samples import Samples
+from ..energies import calibration
+from ..intervals import wilson
+from ..matching.novelty import KINDS, novelty_kinds
+from ..runtime import InputError, data_path, lookup, number
+from ..work import locked, write_atomic
+from .engine import judge
+from .report import SHARE, Number, Report, check_comparable
+from .samples import Known, as_known
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CARD, SAMPLES, REPORT, WORK = "card.toml", "samples.zip", "report.json", "work"
+PROTOCOL = "imd"
+MADE_BY = ("network", "rung", "search", "published")
+KIND, GROUP = "kind of novelty", "space group"  # values that are added to a report
+RANKED_BY = "S.U.N. within 0.1, expected by DFT"
+SHARES = {  # column: number of the protocol
+    "valid": "valid",
+    "valid, unique, new": "valid, unique, novel",
+    "S.U.N. ≤ 0.1, potentials": "S.U.N. within 0.1",
+    "S.U.N. ≤ 0.1, by DFT": RANKED_BY,
+    "S.U.N., by DFT": "S.U.N., expected by DFT",
+}
+P1 = "P1"
+PER_HOUR = "S.U.N. ≤ 0.1 per CPU hour"
+HOUR = 3600.0
+THRESHOLD = 0.1  # eV/atom above DFT's hull
+SEED = 0
+SORT = (
+    "<script>for(const t of document.querySelectorAll('table.imd-board'))"
+    "t.querySelectorAll('th').forEach((h,k)=>{let up=false;h.style.cursor='pointer';"
+    "h.onclick=()=>{up=!up;const v=r=>{const d=r.cells[k].dataset.v;return isNaN(d)?d:+d};"
+    "[...t.tBodies[0].rows].sort((a,b)=>(v(a)>v(b)?1:v(a)<v(b)?-1:0)*(up?1:-1))"
+    ".forEach(r=>t.tBodies[0].append(r))}})</script>"
+)
+
+
+@dataclass(frozen=True)
+class Card:
+    """What must be known about an entry beside its samples."""
+
+    name: str  # as it stands in the table
+    table: str  # which table it belongs to, e.g. ``cubic ternaries``
+    made_by: str  # ``network``, ``rung`` (a sampler without learning), ``search``, ``published``
+    source: str  # the command or the address that the samples come from
+    learned_from: str = ""  # the crystals that were known to whoever made them
+    training_seconds: float = 0.0  # of one core
+    sampling_seconds: float = 0.0  # for these samples
+    seeds: int = 1  # trainings that the samples come from
+    notes: str = ""  # what to know before quoting it
+
+    def __post_init__(self) -> None:
+        for name in ("training_seconds", "sampling_seconds"):
+            number(name, getattr(self, name), least=0)
+        lookup("made_by", self.made_by, MADE_BY)
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """One row of a table."""
+
+    folder: Path
+    card: Card
+    report: Report
+
+    @property
+    def cpu_seconds(self) -> float:
+        """Training, sampling and judging together."""
+        judged = sum(stage.seconds for stage in self.report.stages)
+        return self.card.training_seconds + self.card.sampling_seconds + judged
+
+    def shares(self) -> dict[str, Number]:
+        """Column -> share of all samples, with its interval."""
+        known = {each.name: each for each in self.report.numbers}
+        out = {column: known[name] for column, name in SHARES.items() if name in known}
+        kinds, groups = (self.report.values.get(name, np.array([])) for name in (KIND, GROUP))
+        out |= {kind: self._counted(kind, kinds == k) for k, kind in enumerate(KINDS[:-1])}
+        return out | {P1: self._counted(P1, groups == 1)}
+
+    def _counted(self, name: str, hits: np.ndarray) -> Number:
+        low, high = (float(end) for end in wilson(int(hits.sum()), self.report.n))
+        share, n = float(hits.sum()) / self.report.n, self.report.n
+        return Number(name, share, n, low, high, "Wilson", SHARE, {}, 0.0)
+
+    def per_hour(self) -> float:
+        """Crystals that DFT is expected to call stable within 0.1 eV/atom, in an hour of a core."""
+        share = self.shares().get("S.U.N. ≤ 0.1, by DFT")
+        value = float("nan") if share is None else share.value
+        return value * self.report.n * HOUR / max(self.cpu_seconds, 1e-9)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Board:
+    """All entries, best first within their tables.
+
+    Attributes:
+        entries: those that could be judged.
+        refused: folder -> why it has no row.
+    """
+
+    entries: tuple[Entry, ...]
+    refused: dict[str, str]
+
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Title -> one row an entry; cells read ``12.3 % (11.0–13.7)``."""
+        import pandas as pd
+
+        out = {}
+        for title, entries in self._by_table().items():
+            rows = [
+                {column: text for column, (text, _) in cells(entry).items()} for entry in entries
+            ]
+            names = pd.Index([entry.card.name for entry in entries], name="entry")
+            out[title] = pd.DataFrame(rows, names)
+        return out
+
+    def _by_table(self) -> dict[str, list[Entry]]:
+        titles = dict.fromkeys(entry.card.table for entry in self.entries)
+        return {t: [entry for entry in self.entries if entry.card.table == t] for t in titles}
+
+    def __str__(self) -> str:
+        lines = [f"{title}\n{table.to_string()}\n" for title, table in self.tables().items()]
+        return "\n".join(
+            [*lines, *(f"refused {name}: {why}" for name, why in self.refused.items())]
+        )
+
+    __repr__ = __str__  # reports are long
+
+    def _repr_html_(self) -> str:
+        parts = [_html(title, entries) for title, entries in self._by_table().items()]
+        refused = [f"<p>{html.escape(f'refused {n}: {w}')}</p>" for n, w in self.refused.items()]
+        return "".join([*parts, *refused, SORT])
+
+    def page(self) -> str:
+        """A page of its own, which asks no other host for anything."""
+        style = "body{font-family:sans-serif;margin:1rem}td,th{padding:.2rem .6rem;text-align:left}"
+        head = "<meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
+        return (
+            f"<!doctype html><html lang='en'><head>{head}<title>Leaderboard</title>"
+            f"<style>{style}</style></head><body><h1>Leaderboard</h1>{self._repr_html_()}</body></html>"
+        )
+
+
+def cells(entry: Entry) -> dict[str, tuple[str, float | str]]:
+    """Column -> what is shown, and what the column is sorted by."""
+    rate, hours = entry.per_hour(), entry.cpu_seconds / HOUR
+    out: dict[str, tuple[str, float | str]] = {
+        "made by": (entry.card.made_by, entry.card.made_by),
+        "n": (f"{entry.report.n:,}", entry.report.n),
+    }
+    out |= {column: (str(share), share.value) for column, share in entry.shares().items()}
+    out["CPU hours"] = (f"{hours:.2f}", hours)
+    return out | {PER_HOUR: ("–" if np.isnan(rate) else f"{rate:.1f}", rate)}
+
+
+def _html(title: str, entries: Sequence[Entry]) -> str:
+    rows = [{"entry": (e.card.name, e.card.name), **cells(e)} for e in entries]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    head = "".join(f"<th scope='col'>{html.escape(column)}</th>" for column in columns)
+    body = "".join(
+        "<tr>" + "".join(_cell(*row.get(column, ("–", "nan"))) for column in columns) + "</tr>"
+        for row in rows
+    )
+    return (
+        f"<p><b>{html.escape(title)}</b>: click a heading to sort</p><div style='overflow-x:auto'>"
+        f"<table class='dataframe imd-board'><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _cell(text: str, value: float | str) -> str:
+    number_or_word = -1.0 if isinstance(value, float) and np.isnan(value) else value
+    return f"<td data-v='{html.escape(str(number_or_word))}'>{html.escape(text)}</td>"
+
+
+def better(one: Entry, other: Entry) -> float:
+    """Probability that the first is the better one, by the share that DFT is expected to confirm.
+
+    Equation (eq-leaderboard-better) of the chapter on the leaderboard: shares are drawn from the
+    coefficients of the calibration, which are the same for both, from how generators differ, and
+    from what other samples of the same entries would have been; equal ones count half.
+
+    Raises:
+        InputError: a report without calibrated energies.
+    """
+    fit = _fit(one.report)
+    rng = np.random.default_rng(SEED)
+    entries = [(each.report.n, _features(each.report)) for each in (one, other)]
+    shares = []
+    for (n, _), p in zip(entries, fit.drawn(*(x for _, x in entries), rng=rng), strict=True):
+        # samples that were not asked for energies are no hits
+        luck = rng.multinomial(n, np.full(n, 1 / n), len(p))[:, : p.shape[1]]
+        shares.append((luck * np.nan_to_num(p)).sum(1) / n)
+    first, second = shares
+    return float((first > second).mean() + (first == second).mean() / 2)
+
+
+def _fit(report: Report) -> calibration.Calibration:
+    """The calibration by which entries are ranked."""
+    known = {each.name: each for each in report.numbers}
+    if RANKED_BY not in known:
+        raise InputError(f"{report.name} was judged without two potentials: judge it again")
+    return calibration.calibration(tuple(known[RANKED_BY].definition["calibrated"]), THRESHOLD)
+
+
+def _features(report: Report) -> np.ndarray:
+    """(k, 4) of the samples that were asked whether they lie near the hull."""
+    asked = report.facts["metastable"] >= 0
+    if not asked.any():
+        return np.zeros((0, len(calibration.FEATURES)))
+    names = [f"energy_above_hull {name}" for name in _fit(report).potentials]
+    above = np.stack([report.values[name][asked] for name in names], axis=1)
+    return calibration.features(above, report.values["formation_energy"][asked])
+
+
+# ---- from folders
+
+
+def leaderboard(
+    *folders: Path | str,
+    built_in: bool = True,
+    reference: Known | str = "oqmd_icsd",
+    again: bool = False,
+    workers: int = 1,
+    progress: bool = False,
+) -> Board:
+    """The tables of all entries; those without a report are judged, the others are read.
+
+    A folder that cannot be read or judged gets no row and a reason, and stops nothing. A run that
+    was stopped goes on from its finished pieces.
+
+    Args:
+        folders: an entry each (with a ``card.toml``), or folders of entries.
+        built_in: with the entries that travel in the package.
+        reference: what is known: crystals, or a data set whose training split is taken.
+        again: judge again what has a report.
+        workers: processes on this machine.
+        progress: show a bar for each step.
+
+    Raises:
+        InputError: no entry at all.
+        DefinitionError: two entries of one table were judged by different definitions.
+    """
+    places = [data_path("leaderboard")] if built_in else []
+    found = [entry for place in [*places, *map(Path, folders)] for entry in _entries(place)]
+    if not found:
+        raise InputError(
+            f"no entry in {', '.join(map(str, folders)) or 'no folder'}: an entry is a folder with "
+            f"{CARD} and {SAMPLES}"
+        )
+
+    @cache
+    def known() -> Known:
+        return as_known(reference if isinstance(reference, Known) else _train(reference))
+
+    entries, refused = [], {}
+    for folder in found:
+        try:
+            entries.append(entry(folder, known, again=again, workers=workers, progress=progress))
+        except (InputError, OSError) as error:
+            refused[str(folder.name)] = str(error)
+    for title in dict.fromkeys(each.card.table for each in entries):
+        check_comparable([each.report for each in entries if each.card.table == title])
+    ranked = sorted(entries, key=lambda each: (each.card.table, -_rank(each), each.card.name))
+    return Board(tuple(ranked), refused)
+
+
+def _train(name: str) -> Known:
+    from .. import datasets
+
+    return Known(datasets.load(name, split="train"), name)
+
+
+def _rank(entry: Entry) -> float:
+    share = entry.shares().get("S.U.N. ≤ 0.1, by DFT")
+    return -1.0 if share is None or np.isnan(share.value) else share.value
+
+
+def _entries(place: Path) -> list[Path]:
+    """A folder that is an entry, or those below it."""
+    if (place / CARD).exists():
+        return [place]
+    return sorted(file.parent for file in place.glob(f"*/{CARD}"))
+
+
+def entry(
+    folder: Path,
+    known: Callable[[], Known],
+    *,
+    again: bool = False,
+    workers: int = 1,
+    progress: bool = False,
+) -> Entry:
+    """One entry, judged if it has no report.
+
+    Raises:
+        InputError: a card or samples that cannot be read; names the file and the rule.
+    """
+    card = read_card(folder / CARD)
+    file = folder / REPORT
+    if file.exists() and not again:
+        report = Report.from_json(file.read_text(encoding="utf-8"))
+        return Entry(folder, card, replace(report, name=card.name))
+    with locked(folder, file=REPORT):
+        report = judged(_samples(folder), known(), folder, card, workers, progress)
+        write_atomic(file, report.to_json().encode())
+        shutil.rmtree(folder / WORK, ignore_errors=True)  # its pieces are in the report now
+    return Entry(folder, card, report)
+
+
+def judged(
+    samples: Samples, known: Known, folder: Path, card: Card, workers: int, progress: bool
+) -> Report:
+    """The judge's report, with the kind of novelty and the space group of each sample."""
+    report = judge(
+        samples, reference=known, protocol=PROTOCOL, workers=workers, cache=folder / WORK,
+        name=card.name, progress=progress,
+    )  # fmt: skip
+    kinds, groups = (np.full(report.n, np.nan) for _ in range(2))
+    good = np.flatnonzero(report.facts["distances"] == 1)
+    if len(good):
+        crystals = report.samples.crystals[good]
+        found = novelty_kinds(crystals, known.crystals).kind
+        kinds[good] = [KINDS.index(kind) for kind in found]
+        groups[good] = symmetry.space_group_numbers(crystals)
+    return replace(report, values={**report.values, KIND: kinds, GROUP: groups})
+
+
+def read_card(file: Path) -> Card:
+    """A card of an entry.
+
+    Raises:
+        InputError: not TOML, a field that is missing or unknown, or a value out of its range.
+    """
+    try:
+        data: dict[str, Any] = tomllib.loads(file.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f'{file} is no TOML ({error}): write lines such as name = "MatGAN"'
+        ) from None
+    known = {each.name: each for each in fields(Card)}
+    for name in data:
+        lookup(f"field of {file}", name, known)
+    missing = [name for name in ("name", "table", "made_by", "source") if not data.get(name)]
+    if missing:
+        raise InputError(f"{file} lacks {', '.join(missing)}: an entry must say what it is")
+    return Card(**data)
+
+
+def _samples(folder: Path) -> Samples:
+    """The samples beside a card."""
+    ours = {CARD, REPORT}
+    given = [folder / SAMPLES] if (folder / SAMPLES).exists() else sorted(
+        file for file in folder.iterdir() if file.is_file() and file.name not in ours
+        and not file.name.startswith(".")
+    )  # fmt: skip
+    if not given:
+        raise InputError(f"{folder} holds no samples: put {SAMPLES}, CIFs or extxyz beside {CARD}")
+    samples = files.read(given)
+    if isinstance(samples.content, np.ndarray):
+        raise InputError(f"{folder} holds formulas: only crystals can be ranked")
+    return samples

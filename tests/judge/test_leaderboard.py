@@ -1,0 +1,163 @@
+"""The leaderboard: rebuilt from its reports, joined by entries of others, never mixed."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import imd_helpers as imd
+from imd_helpers.cli import app
+from imd_helpers.crystals import files
+from imd_helpers.judge import DefinitionError
+from imd_helpers.judge.leaderboard import (
+    CARD,
+    KIND,
+    REPORT,
+    SAMPLES,
+    Entry,
+    better,
+    leaderboard,
+    read_card,
+)
+from imd_helpers.runtime import InputError, data_path
+
+BUILT_IN = data_path("leaderboard")
+ONE = "cubic-cubicgan-fixed"
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    """A copy of one entry, of somebody else."""
+    folder = tmp_path / "mine"
+    shutil.copytree(BUILT_IN / ONE, folder)
+    text = (folder / CARD).read_text(encoding="utf-8")
+    text = re.sub(r'name = ".*"', 'name = "somebody"', text, count=1)
+    (folder / CARD).write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_tables_are_those_of_the_reports() -> None:
+    board = leaderboard()
+    assert not board.refused
+    again = leaderboard()
+    assert str(board) == str(again)
+    for title, table in board.tables().items():
+        entries = [each for each in board.entries if each.card.table == title]
+        assert list(table.index) == [each.card.name for each in entries]
+        for one in entries:
+            data = json.loads((one.folder / REPORT).read_text(encoding="utf-8"))
+            kinds = [k for k in data["values"][KIND] if k is not None]
+            assert f"{100 * kinds.count(0) / data['n']:.1f} %" in table.loc[one.card.name, "copy"]
+            numbers = {each["name"]: each["value"] for each in data["numbers"]}
+            assert one.shares()["valid"].value == numbers["valid"]
+
+
+def test_reports_are_of_the_samples_beside_them() -> None:
+    for one in leaderboard().entries:
+        samples = files.read(one.folder / SAMPLES)
+        assert len(samples) == one.report.n
+        decodes = one.report.facts["decodes"] == 1
+        assert (decodes == samples.ok).all()
+
+
+def test_best_first() -> None:
+    for title in leaderboard().tables():
+        rows = [each for each in leaderboard().entries if each.card.table == title]
+        values = [each.shares()["S.U.N. ≤ 0.1, by DFT"].value for each in rows]
+        assert values == sorted(values, reverse=True)
+
+
+def test_rate_counts_training_sampling_and_judging() -> None:
+    one = next(each for each in leaderboard().entries if each.folder.name == ONE)
+    judged = sum(stage.seconds for stage in one.report.stages)
+    hours = (one.card.training_seconds + one.card.sampling_seconds + judged) / 3600
+    share = one.report["S.U.N. within 0.1, expected by DFT"].value
+    assert one.per_hour() == pytest.approx(share * one.report.n / hours)
+    assert one.card.training_seconds > 60
+
+
+def test_another_entry_joins(mine: Path) -> None:
+    board = leaderboard(mine)
+    table = board.tables()[read_card(mine / CARD).table]
+    assert (table.loc["somebody"] == table.loc["CubicGAN fixed"]).all()
+    alone = leaderboard(mine.parent, built_in=False)
+    assert [each.card.name for each in alone.entries] == ["somebody"]
+
+
+def test_foreign_cifs_are_judged_and_kept(tmp_path: Path) -> None:
+    known = imd.datasets.load("oqmd_icsd").select(formulas=["ClNa", "MgO"], space_groups=[225])
+    folder = tmp_path / "cifs"
+    folder.mkdir()
+    for i, structure in enumerate(known.crystals[:2].structures()):
+        structure.to(filename=str(folder / f"{i}.cif"))
+    card = 'name = "two CIFs"\ntable = "small"\nmade_by = "published"\nsource = "here"\n'
+    (folder / CARD).write_text(card, encoding="utf-8")
+    board = leaderboard(folder, built_in=False)
+    report = board.entries[0].report
+    assert report.n == 2
+    assert board.entries[0].shares()["valid"].value == 1.0
+    assert np.isin(report.values[KIND], (0, 1)).all()  # known crystals are copies
+    assert sorted(file.name for file in folder.iterdir()) == ["0.cif", "1.cif", CARD, REPORT]
+    assert str(leaderboard(folder, built_in=False)) == str(board)
+
+
+def test_a_bad_entry_stops_nothing(mine: Path) -> None:
+    bad = mine.parent / "bad"
+    bad.mkdir()
+    (bad / CARD).write_text('name = "x"\ncolour = "red"\n', encoding="utf-8")
+    worse = mine.parent / "worse"
+    worse.mkdir()
+    (worse / CARD).write_text("name = [", encoding="utf-8")
+    empty = mine.parent / "empty"
+    empty.mkdir()
+    (empty / CARD).write_text(
+        'name = "e"\ntable = "t"\nmade_by = "rung"\nsource = "s"\n', encoding="utf-8"
+    )
+    board = leaderboard(mine.parent, built_in=False)
+    assert [each.card.name for each in board.entries] == ["somebody"]
+    assert "colour" in board.refused["bad"]
+    assert "TOML" in board.refused["worse"]
+    assert "no samples" in board.refused["empty"]
+    assert "refused bad" in str(board)
+
+
+def test_other_definitions_are_not_ranked(mine: Path) -> None:
+    file = mine / REPORT
+    data = json.loads(file.read_text(encoding="utf-8"))
+    data["about"]["energies"]["stable"] = 0.05
+    file.write_text(json.dumps(data), encoding="utf-8")
+    with pytest.raises(DefinitionError, match="somebody"):
+        leaderboard(mine)
+
+
+def test_no_entry(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="an entry is a folder"):
+        leaderboard(tmp_path, built_in=False)
+
+
+def test_page_is_whole_and_asks_nobody(tmp_path: Path) -> None:
+    out = tmp_path / "board.html"
+    result = CliRunner().invoke(app, ["leaderboard", "-o", str(out)])
+    assert result.exit_code == 0, result.output
+    text = out.read_text(encoding="utf-8")
+    assert "http" not in text
+    assert text.count("<tr>") == len(leaderboard().entries) + len(leaderboard().tables())
+
+
+def entry(folder: str) -> Entry:
+    """One that is built in."""
+    return next(each for each in leaderboard().entries if each.folder.name == folder)
+
+
+@pytest.mark.equation("eq-leaderboard-better", function="imd_helpers.judge.leaderboard.better")
+def test_better(agrees) -> None:
+    good, bad = entry(ONE), entry("cubic-cubicgan-paper")
+    agrees(better(good, good), 0.5, within=0.05)  # as often as the other
+    assert better(good, bad) > 0.9
+    agrees(better(good, bad) + better(bad, good), 1.0, within=0.05)
