@@ -63,6 +63,8 @@ def radius_of_a_database(level: float = 0.9) -> float:
     project = table[table["split"] == "train"].groupby("formula")["formation_energy"].min()
     common = oqmd.index.intersection(project.index)
     return conformal_radius((oqmd[common] - project[common]).abs(), level)
+
+
 # ---- global_optimisation
 
 

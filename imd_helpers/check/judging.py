@@ -85,6 +85,8 @@ def candidates_to_separate(one: int, two: int, block: int) -> int:
     blocks = np.arange(1, 10_000)
     low = difference((two * blocks, one * blocks), (block * blocks, block * blocks))[1]
     return int(block * blocks[int(np.argmax(low > 0))])
+
+
 # ---- leaderboard
 
 

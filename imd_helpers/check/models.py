@@ -10,9 +10,7 @@ from ..crystals import symmetry
 from ..datasets import formula_sets
 from ..descriptors.methane_grid import MethaneGrid
 from ..judge.charge import charge_neutral
-from ..models import crystalgan, imatgen, mg_mn_o, pgcgm, pgcgm_sites
-from ..models import ccdcgan, crystalgan, mg_mn_o, pgcgm, pgcgm_sites
-from ..models import crystalgan, mg_mn_o, pgcgm, pgcgm_sites, zeogan
+from ..models import ccdcgan, crystalgan, imatgen, mg_mn_o, pgcgm, pgcgm_sites, zeogan
 from ..models.coordinate_rows import NUMBERS, SLOTS
 from ..models.hydride_rows import closest
 from ..models.imatgen_networks import HIGH
