@@ -196,7 +196,6 @@ class Stream:
 
 def placeholder(n: int) -> CrystalBatch:
     """Cells of 1 Å with one hydrogen atom, n of them, to keep the places of what failed."""
-    whole("n", n)
     return CrystalBatch(
         torch.eye(3, dtype=torch.float64).repeat(n, 1, 1),
         torch.zeros(n, 1, 3, dtype=torch.float64),
