@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import imd_helpers as imd
 from imd_helpers.cli import app
 from imd_helpers.crystals import files
+from imd_helpers.energies import calibration
 from imd_helpers.judge import DefinitionError
 from imd_helpers.judge.leaderboard import (
     CARD,
@@ -29,6 +30,7 @@ from imd_helpers.runtime import InputError, data_path
 
 BUILT_IN = data_path("leaderboard")
 ONE = "cubic-cubicgan-fixed"
+PAIR = ("chgnet", "sevennet_l3i5")
 
 
 @pytest.fixture
@@ -73,12 +75,15 @@ def test_best_first() -> None:
         assert values == sorted(values, reverse=True)
 
 
-def test_rate_counts_training_sampling_and_judging() -> None:
-    one = next(each for each in leaderboard().entries if each.folder.name == ONE)
+@pytest.mark.equation(
+    "eq-leaderboard-rate", function="imd_helpers.judge.leaderboard.Entry.per_hour"
+)
+def test_rate_counts_training_sampling_and_judging(agrees) -> None:
+    one = entry(ONE)
     judged = sum(stage.seconds for stage in one.report.stages)
     hours = (one.card.training_seconds + one.card.sampling_seconds + judged) / 3600
     share = one.report["S.U.N. within 0.1, expected by DFT"].value
-    assert one.per_hour() == pytest.approx(share * one.report.n / hours)
+    agrees(one.per_hour(), share * one.report.n / hours, within=1e-9)
     assert one.card.training_seconds > 60
 
 
@@ -153,6 +158,26 @@ def test_page_is_whole_and_asks_nobody(tmp_path: Path) -> None:
 def entry(folder: str) -> Entry:
     """One that is built in."""
     return next(each for each in leaderboard().entries if each.folder.name == folder)
+
+
+@pytest.mark.equation(
+    "eq-leaderboard-expected",
+    function="imd_helpers.energies.calibration.Calibration.expected",
+)
+def test_rank_is_the_sum_of_calibrated_probabilities(agrees) -> None:
+    for one in leaderboard().entries:
+        total = 0.0
+        for i in np.flatnonzero(one.report.facts["metastable"] >= 0):
+            above = [one.report.values[f"energy_above_hull {k}"][i] for k in PAIR]
+            formed = one.report.values["formation_energy"][i]
+            mean, apart = np.clip(np.mean(above), -0.3, 0.6), min(abs(np.subtract(*above)), 0.3)
+            b = calibration.calibration(PAIR, 0.1).coefficients
+            total += 1 / (1 + np.exp(-(b[0] + b[1] * mean + b[2] * apart + b[3] * formed)))
+        agrees(
+            one.report["S.U.N. within 0.1, expected by DFT"].value,
+            total / one.report.n,
+            within=1e-5,
+        )
 
 
 @pytest.mark.equation("eq-leaderboard-better", function="imd_helpers.judge.leaderboard.better")
