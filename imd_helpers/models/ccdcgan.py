@@ -12,7 +12,7 @@ both variants:
 - The discriminator takes one step from a real and a generated batch, not a step from each.
 - Dropout of the frozen constraint is off while the generator learns from it.
 - Both autoencoders learn from one crystal at a time; errors are relative to drawing nothing.
-- Layers of the autoencoders have biases, and places are read between the voxels.
+- Places are read between the voxels.
 """
 
 from __future__ import annotations
@@ -74,11 +74,13 @@ class Ccdcgan(Gan):
         c = self.config
         parts = {}
         last = Sharpened() if c.sharpened else None
+        # without biases an empty voxel starts inside the window of the re-mapping
+        plain = {"periodic": False, "bias": not c.sharpened}
         wide = max(c.fewest_channels, round(64 * c.coder_width))
         if c.cell == "grid":
             cell = (c.cell_points, wide, CELL_CODE)
-            parts["cell_encoder"] = grid_encoder(*cell, periodic=False)
-            parts["cell_decoder"] = grid_decoder(*cell, periodic=False, last=last)
+            parts["cell_encoder"] = grid_encoder(*cell, **plain)
+            parts["cell_decoder"] = grid_decoder(*cell, **plain, last=last)
         sites = (c.site_points, wide, c.site_code)
         if c.patches:
             parts["site_encoder"], parts["site_decoder"] = (
@@ -86,8 +88,8 @@ class Ccdcgan(Gan):
                 patch_decoder(*sites),
             )
         else:
-            parts["site_encoder"] = grid_encoder(*sites, periodic=False)
-            parts["site_decoder"] = grid_decoder(*sites, periodic=False, last=last)
+            parts["site_encoder"] = grid_encoder(*sites, **plain)
+            parts["site_decoder"] = grid_decoder(*sites, **plain, last=last)
         return parts | self.players()
 
     def players(self) -> dict[str, nn.Module]:
