@@ -109,7 +109,7 @@ class Unfold(Fold):
 def patch_encoder(points: int, width: int, code: int) -> nn.Sequential:
     """(batch, 1, points^3) to codes (batch, code) between -1 and 1, block by block.
 
-    Matrix products on blocks of 4^3 points, on blocks of 2^3 of these, and on all: ten times
+    Matrix products on blocks of 4^3 points, on blocks of 2^3 of these, and on all: several times
     cheaper than convolutions that overlap. ``points`` is a multiple of 8.
     """
     return nn.Sequential(
