@@ -24,6 +24,7 @@ from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers.crystals.samples import Samples
+from imd_helpers.models import ccdcgan
 from imd_helpers.models.ccdcgan import Ccdcgan
 from imd_helpers.networks import fit
 
@@ -67,7 +68,7 @@ def of_coders(variant: str) -> Row:
     sets = {split: Ccdcgan.read(model.config, split)[:N_BACK] for split in ("train", "val", "test")}
     found = {name: page().came_back(model, data.crystals) for name, data in sets.items()}
     found["real"] = page().came_back(model, page().real)
-    told = {split: page().ccdcgan.energies(data).numpy() for split, data in sets.items()}
+    told = {split: ccdcgan.energies(data).numpy() for split, data in sets.items()}
     errors = {
         split: page().errors(model, data.crystals, told[split]) for split, data in sets.items()
     }

@@ -163,7 +163,8 @@ class Board:
         head = "<meta charset='utf-8'><meta name='viewport' content='width=device-width'>"
         return (
             f"<!doctype html><html lang='en'><head>{head}<title>Leaderboard</title>"
-            f"<style>{style}</style></head><body><h1>Leaderboard</h1>{self._repr_html_()}</body></html>"
+            f"<style>{style}</style></head><body><h1>Leaderboard</h1>{self._repr_html_()}"
+            "</body></html>"
         )
 
 
@@ -189,7 +190,8 @@ def _html(title: str, entries: Sequence[Entry]) -> str:
     )
     return (
         f"<p><b>{html.escape(title)}</b>: click a heading to sort</p><div style='overflow-x:auto'>"
-        f"<table class='dataframe imd-board'><thead><tr>{head}</tr></thead>"
+        "<table class='dataframe imd-board' style='white-space:nowrap'>"
+        f"<thead><tr>{head}</tr></thead>"
         f"<tbody>{body}</tbody></table></div>"
     )
 

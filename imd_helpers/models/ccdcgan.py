@@ -52,6 +52,7 @@ from .ccdcgan_networks import (
     picture_generator,
 )
 from .gan import Condition, Gan
+from .imatgen_crystals import relative
 from .imatgen_networks import Sharpened, grid_decoder, grid_encoder
 
 HIGHEST = 1.0  # eV/atom; a crystal above did not relax
@@ -337,11 +338,6 @@ def energies(data: datasets.CrystalSet) -> Tensor:
     table = data.table
     both = table["formation_energy"] + table["disagreement"] / 2
     return torch.as_tensor(both.to_numpy(dtype=np.float32))
-
-
-def relative(made: Tensor, wanted: Tensor) -> Tensor:
-    """Squared error, 1 if nothing is drawn."""
-    return (made - wanted).square().mean() / wanted.square().mean().clamp_min(1e-12)
 
 
 def answers() -> CrystalBatch:
