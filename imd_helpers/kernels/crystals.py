@@ -5,23 +5,22 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
 from .border import border
-from .linear import determinant, dot, invert, jit, row_times
+from .linear import dot, entry, invert, jit, plane_densities, row_times
 
 MAX_ROUNDS = 100  # a reduction ends long before; the cap guards against NaN
 MAX_CELLS = 2_000_000  # that are looked at around one site
 
 
-@njit(cache=True)
+@jit
 def _swap(basis, change, i, j):
     for k in range(3):
         basis[i, k], basis[j, k] = basis[j, k], basis[i, k]
         change[i, k], change[j, k] = change[j, k], change[i, k]
 
 
-@njit(cache=True)
+@jit
 def _sort_by_length(basis, change):
     for i in range(2):
         for j in range(2 - i):
@@ -29,11 +28,11 @@ def _sort_by_length(basis, change):
                 _swap(basis, change, j, j + 1)
 
 
-@njit(cache=True)
+@jit
 def _reduce_pair(basis, change):
     """Gauss reduction of the two shortest vectors."""
     for _ in range(MAX_ROUNDS):
-        times = round(dot(basis[0], basis[1]) / dot(basis[0], basis[0]))
+        times = np.rint(dot(basis[0], basis[1]) / dot(basis[0], basis[0]))
         for k in range(3):
             basis[1, k] -= times * basis[0, k]
             change[1, k] -= times * change[0, k]
@@ -42,15 +41,15 @@ def _reduce_pair(basis, change):
         _swap(basis, change, 0, 1)
 
 
-@njit(cache=True)
+@jit
 def _reduce_third(basis, change):
     """Subtract from the third vector the lattice point of the other two closest to it."""
     g00, g11 = dot(basis[0], basis[0]), dot(basis[1], basis[1])
     g01 = dot(basis[0], basis[1])
     p0, p1 = dot(basis[0], basis[2]), dot(basis[1], basis[2])
     det = g00 * g11 - g01 * g01
-    y0 = math.floor((p0 * g11 - p1 * g01) / det)
-    y1 = math.floor((p1 * g00 - p0 * g01) / det)
+    y0 = np.floor((p0 * g11 - p1 * g01) / det)
+    y1 = np.floor((p1 * g00 - p0 * g01) / det)
     best, n0, n1 = np.inf, 0.0, 0.0
     for s0 in range(-1, 3):
         for s1 in range(-1, 3):
@@ -66,7 +65,7 @@ def _reduce_third(basis, change):
         change[2, k] -= n0 * change[0, k] + n1 * change[1, k]
 
 
-@njit(cache=True)
+@jit
 def minkowski(lattice, basis, change):
     """Minkowski-reduce one lattice: basis = change @ lattice, change unimodular (in place)."""
     basis[:] = lattice
@@ -83,7 +82,7 @@ def minkowski(lattice, basis, change):
 
 
 @border(lattice="cell crystals 3 3")
-@njit(cache=True)
+@entry
 def minkowski_batch(lattice):
     """(n, 3, 3) lattices -> reduced lattices and the integer changes of basis."""
     basis = np.empty_like(lattice)
@@ -130,15 +129,13 @@ def half_of_cells(basis, radius, cells):
     Returns:
         How many there are, -1 if too many, and (at least as many, 3) int64: the given room or more.
     """
-    volume, box, most = abs(determinant(basis)), 1.0, np.empty(3, dtype=np.int64)
+    box, most = 1.0, np.empty(3, dtype=np.int64)
+    inverse, planes = np.empty((3, 3)), np.empty(3)
+    plane_densities(basis, inverse, planes)
     for k in range(3):
-        i, j = (k + 1) % 3, (k + 2) % 3
-        x = basis[i, 1] * basis[j, 2] - basis[i, 2] * basis[j, 1]
-        y = basis[i, 2] * basis[j, 0] - basis[i, 0] * basis[j, 2]
-        z = basis[i, 0] * basis[j, 1] - basis[i, 1] * basis[j, 0]
-        reach = radius * math.sqrt(x * x + y * y + z * z) / volume  # spacing of lattice planes
+        reach = radius * planes[k]
         box *= 2 * reach + 1
-        most[k] = math.floor(min(reach, 1e6))
+        most[k] = math.floor(min(reach + 1e-8, 1e6))
     if not box < MAX_CELLS:
         return -1, cells
     n = 0
@@ -174,19 +171,15 @@ def image_vectors(basis, shifts):
                     m += 1
 
 
-@njit(cache=True)
-def _closest(basis, reduced, scale, n, shifts, own_images, back):
+@jit
+def _closest(basis, reduced, scale, n, shifts, own_images, back, planes):
     """Smallest d_ij / (s_i + s_j) over all pairs and images.
 
     The lattice planes between two sites say of most pairs that they are no closer than others.
     """
     best, first, second = np.inf, 0, 0
-    invert(basis, back)
-    rx, ry, rz = (
-        math.sqrt(back[0, 0] ** 2 + back[1, 0] ** 2 + back[2, 0] ** 2),
-        math.sqrt(back[0, 1] ** 2 + back[1, 1] ** 2 + back[2, 1] ** 2),
-        math.sqrt(back[0, 2] ** 2 + back[1, 2] ** 2 + back[2, 2] ** 2),
-    )  # planes in 1 Å
+    plane_densities(basis, back, planes)
+    rx, ry, rz = planes[0], planes[1], planes[2]
     own = math.sqrt(dot(basis[0], basis[0]))  # the shortest lattice vector of a reduced cell
     for i in range(n):
         ratio = own / (2.0 * scale[i])
@@ -223,7 +216,7 @@ def _closest(basis, reduced, scale, n, shifts, own_images, back):
     scale_of="real 119",
     own_images="bool",
 )
-@njit(cache=True)
+@entry
 def closest_batch(lattice, frac, numbers, scale_of, own_images):
     """Scaled closest contact of each crystal of a padded batch.
 
@@ -234,7 +227,7 @@ def closest_batch(lattice, frac, numbers, scale_of, own_images):
     ratio = np.full(n_crystals, np.inf)
     pair = np.zeros((n_crystals, 2), dtype=np.int64)
     basis, change, back = np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3))
-    shifts = np.empty((27, 3))
+    shifts, planes = np.empty((27, 3)), np.empty(3)
     reduced, scale = np.empty((n_max, 3)), np.empty(n_max)
     for c in range(n_crystals):
         n = 0
@@ -251,7 +244,7 @@ def closest_batch(lattice, frac, numbers, scale_of, own_images):
             for k in range(3):
                 reduced[i, k] -= math.floor(reduced[i, k])
         ratio[c], pair[c, 0], pair[c, 1] = _closest(
-            basis, reduced, scale, n, shifts, own_images, back
+            basis, reduced, scale, n, shifts, own_images, back, planes
         )
     return ratio, pair
 
@@ -264,7 +257,7 @@ def closest_batch(lattice, frac, numbers, scale_of, own_images):
     out="out orbits*operations 3",
     owner="out orbits*operations",
 )
-@njit(cache=True)
+@entry
 def expand_orbits(frac, operations_r, operations_t, tolerance, out, owner):
     """Images of each orbit representative under a space group, each once.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from numba import njit
 
 # Loops instead of array expressions, and no wrappers for calls from Python: a first call compiles
@@ -47,3 +49,11 @@ def row_times(row, m, out):
     x, y, z = row[0], row[1], row[2]
     for k in range(3):
         out[k] = x * m[0, k] + y * m[1, k] + z * m[2, k]
+
+
+@jit
+def plane_densities(basis, inverse, out):
+    """How many lattice planes lie in a unit of length along each axis (3,), and the inverse."""
+    invert(basis, inverse)
+    for k in range(3):
+        out[k] = math.sqrt(inverse[0, k] ** 2 + inverse[1, k] ** 2 + inverse[2, k] ** 2)

@@ -16,36 +16,30 @@ import math
 import numpy as np
 
 from .border import border
-from .crystals import image_vectors
-from .linear import copy_matrix, determinant, dot, entry, invert, jit, row_times
+from .crystals import half_of_cells, image_vectors
+from .linear import (
+    copy_matrix,
+    determinant,
+    dot,
+    entry,
+    invert,
+    jit,
+    plane_densities,
+    row_times,
+)
 
 OK, TOO_LONG, TOO_LARGE = 0, 1, 2
 MAX_ROUNDS = 1000  # reductions end long before; the cap guards against rounding at the edge
 NIGGLI_ROUNDS = 100
 NIGGLI_TOL = 1e-5  # of the edge of a cube of the cell's volume
 PRIMITIVE_TOL = 0.25  # Å, along each axis, that repeated atoms may lie apart
-MAX_POINTS = 4_000_000  # lattice points looked at for one cell; real crystals need hundreds
+MAX_POINTS = 2_000_000  # lattice points looked at for one cell; real crystals need hundreds
 MAX_SITES = 1000
 FAR = 1e20
 TURN, MASK, ROUNDING = 2.0**32, 2**32 - 1, 8  # coordinates in whole numbers
 ROOM, FURTHER = 64, 1.2  # lattice vectors kept of a crystal, and how much further than its edges
-BITS, MOST = 31, 2  # sites and entries of a mapping up to which `_possible` can say no
-LOW, SLOTS = 2**BITS - 1, ((2 * MOST + 1) ** 3 + 1) // 2
 
 # ---- lattices
-
-
-@jit
-def _degrees(cosine):
-    return math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
-
-
-@jit
-def _reciprocal_lengths(basis, inverse, out):
-    """Lengths of the reciprocal vectors (no 2 pi): inverse spacings of the lattice planes."""
-    invert(basis, inverse)
-    for k in range(3):
-        out[k] = math.sqrt(inverse[0, k] ** 2 + inverse[1, k] ** 2 + inverse[2, k] ** 2)
 
 
 @jit
@@ -184,8 +178,7 @@ def _niggli_step(basis, e):
 @jit
 def niggli(lattice, out):
     """A right-handed Niggli-reduced basis of the lattice (in place)."""
-    change = np.empty((3, 3))
-    lll(lattice, out, change)
+    lll(lattice, out, np.empty((3, 3)))
     volume = determinant(out)
     if volume < 0.0:
         _scale_rows(out, -1.0, -1.0, -1.0)
@@ -199,7 +192,7 @@ def niggli(lattice, out):
 def _points(basis, radius):
     """About how many lattice points `lattice_vectors` looks at."""
     inverse, reach = np.empty((3, 3)), np.empty(3)
-    _reciprocal_lengths(basis, inverse, reach)
+    plane_densities(basis, inverse, reach)
     size = 1.0
     for k in range(3):
         size *= 2.0 * radius * reach[k] + 1.0
@@ -212,37 +205,22 @@ def lattice_vectors(basis, radius):
 
     Args:
         basis: (3, 3) any basis.
-        radius: of the sphere; all vectors of the box around it are returned.
+        radius: of the sphere.
 
     Returns:
         (n, 7): coordinates in the basis, Cartesian coordinates, length. None, if there are more
         than MAX_POINTS points to look at.
     """
-    n, found = 0, np.empty((64, 7))
     if not _points(basis, radius) < MAX_POINTS:
-        return found[:0]
-    inverse, reach = np.empty((3, 3)), np.empty(3)
-    _reciprocal_lengths(basis, inverse, reach)
-    n0 = math.floor(radius * reach[0] + 1e-8)
-    n1 = math.floor(radius * reach[1] + 1e-8)
-    n2 = math.floor(radius * reach[2] + 1e-8)
-    for i in range(n0 + 1):
-        for j in range(-n1 if i else 0, n1 + 1):
-            for m in range(-n2 if i or j else 1, n2 + 1):
-                x = i * basis[0, 0] + j * basis[1, 0] + m * basis[2, 0]
-                y = i * basis[0, 1] + j * basis[1, 1] + m * basis[2, 1]
-                z = i * basis[0, 2] + j * basis[1, 2] + m * basis[2, 2]
-                d = math.sqrt(x * x + y * y + z * z)
-                if d > radius:
-                    continue
-                if n == len(found):
-                    longer = np.empty((2 * n, 7))
-                    longer[:n] = found
-                    found = longer
-                row = found[n]
-                row[0], row[1], row[2], row[3], row[4], row[5], row[6] = i, j, m, x, y, z, d
-                n += 1
-    return found[:n]
+        return np.empty((0, 7))
+    n, cells = half_of_cells(basis, radius, np.empty((64, 3), dtype=np.int64))
+    found = np.empty((n, 7))
+    for i in range(n):
+        row = found[i]
+        row[0], row[1], row[2] = cells[i, 0], cells[i, 1], cells[i, 2]
+        row_times(row, basis, row[3:])
+        row[6] = math.sqrt(dot(row[3:], row[3:]))
+    return found
 
 
 @jit
@@ -506,7 +484,7 @@ def _reduce(lattice, frac, code, primitive, out):
         niggli(cell, out)
         _change_basis(frac[:n], cell, out)
     longest = math.sqrt(max(dot(out[0], out[0]), dot(out[1], out[1]), dot(out[2], out[2])))
-    return OK if _points(out, longest) < MAX_POINTS / 10 else TOO_LONG, n
+    return OK if _points(out, longest) < MAX_POINTS / 5 else TOO_LONG, n
 
 
 @border(
@@ -566,7 +544,8 @@ def reduce_batch(lattice, frac, code, start, primitive, scale, cells, parameters
         for k in range(3):
             i, j = (k + 1) % 3, (k + 2) % 3
             edges = parameters[c, i] * parameters[c, j]
-            parameters[c, 3 + k] = _degrees(dot(cells[c, i], cells[c, j]) / edges)
+            cosine = dot(cells[c, i], cells[c, j]) / edges
+            parameters[c, 3 + k] = math.degrees(math.acos(min(1.0, max(-1.0, cosine))))
 
 
 @jit
@@ -833,14 +812,13 @@ def _largest_from_mean(vectors, n):
 
 
 @jit
-def _sites_match(frac, inverse, two, turns, anchor, bounds, groups, may, average, volume, stol,
+def _sites_match(frac, inverse, two, anchor, bounds, groups, may, average, volume, stol,
                  tables):  # fmt: skip
     """Is there a shift that brings two onto the mapped one, or onto its inversion?
 
     Args:
         frac, inverse: sites of one, and the change to the coordinates of two's cell.
-        two, turns: sites of two, also as by `_turns`.
-        anchor: the site of two that shifts start from.
+        two, anchor: sites of two, and the one of them that shifts start from.
         bounds, groups: of both.
         may: of `_possible`.
         average, volume: the averaged cell.
@@ -848,29 +826,17 @@ def _sites_match(frac, inverse, two, turns, anchor, bounds, groups, may, average
         tables: scratch.
     """
     n = len(two)
-    mapped, whole, (wide, back, tol, shift, basis, change, to_basis, near, images) = tables[5:8]
+    mapped, (back, tol, shift, basis, change, to_basis, near, images) = tables[5:7]
     limit, half = stol * (volume / n) ** (1.0 / 3.0), -1.0
-    _reciprocal_lengths(average, back, tol)
+    plane_densities(average, back, tol)
     for k in range(3):
         tol[k] *= 2.0 * limit
-        wide[k] = np.int64(min(tol[k], 0.5) * TURN) + ROUNDING
-    first, last, known = *_group_of(anchor, bounds), False
-    _map(frac, inverse, first, last, mapped, whole)
+    for i in range(n):
+        row_times(frac[i], inverse, mapped[i])
+    first, last = _group_of(anchor, bounds)
     for hand in (1, -1):
         for i in range(first, last):
             if not may[i - first] & (1 if hand > 0 else 2):
-                continue
-            if not _may_cover(whole, turns, i, anchor, hand, first, last, wide):
-                continue
-            if not known:  # most mappings end before the other sites are looked at
-                _map(frac, inverse, 0, n, mapped, whole)
-                known = True
-            maybe = True
-            for g in range(groups):
-                maybe = maybe and _may_cover(
-                    whole, turns, i, anchor, hand, bounds[g], bounds[g + 1], wide
-                )
-            if not maybe:
                 continue
             for k in range(3):
                 shift[k] = hand * mapped[i, k] - two[anchor, k]
@@ -880,7 +846,7 @@ def _sites_match(frac, inverse, two, turns, anchor, bounds, groups, may, average
             if half < 0.0:
                 lll(average, basis, change)
                 invert(change, to_basis)
-                _reciprocal_lengths(basis, back, near)
+                plane_densities(basis, back, near)
                 for k in range(3):
                     near[k] *= 2.0 * limit
                 half = _images(basis, images)
@@ -890,16 +856,6 @@ def _sites_match(frac, inverse, two, turns, anchor, bounds, groups, may, average
             ):  # fmt: skip
                 return True
     return False
-
-
-@jit
-def _map(frac, inverse, first, last, mapped, whole):
-    """Sites in the coordinates of another cell."""
-    for s in range(first, last):
-        x, y, z = frac[s, 0], frac[s, 1], frac[s, 2]
-        for k in range(3):
-            mapped[s, k] = x * inverse[0, k] + y * inverse[1, k] + z * inverse[2, k]
-    _turns(mapped, first, last, whole)
 
 
 @jit
@@ -960,96 +916,39 @@ def _wide(vectors, picked, number, edges, widest, out):
 
 
 @jit
-def _small(inverse):
-    """Are all entries at most MOST?"""
-    for i in range(3):
-        for k in range(3):
-            if abs(inverse[i, k]) > MOST:
-                return False
-    return True
+def _possible(inverse, one, two, anchor, bounds, groups, wide, may, moved):
+    """Onto which sites can the anchor be shifted, so that all others find a partner each?
 
-
-@jit
-def _possible(inverse, one, two, anchor, first, last, wide, sieve, may):
-    """Onto which sites can the anchor be shifted, so that its like find a partner each?
-
-    Quick, and only ever wrong by saying yes: what lies near along an axis is found once for all
-    mappings of a pair that share this axis, and kept as bits, one for each partner.
+    In whole numbers: quick, and only ever wrong by saying yes.
 
     Args:
-        inverse: (3, 3) the mapping: coordinates of one times it are those in two's cell; its
-            entries are at most MOST.
+        inverse: (3, 3) the mapping: coordinates of one times it are those in two's cell.
         one, two: sites as by `_turns`.
-        anchor, first, last: a site, and its group.
+        anchor, bounds, groups: the site of two that shifts start from; groups of both.
         wide: (3,) of `_wide`.
-        sieve: scratch of the pair.
-        may: 3s, filled: 1 if the site is possible, 2 if its inversion is, 3 if both are.
+        may: one for each site of the anchor's group, filled: 1 if it is possible, 2 if its
+            inversion is, 3 if both are.
+        moved: (n, 3) scratch.
 
     Returns:
         Is any possible?
     """
-    made, words, slot, turned, along = sieve
-    n = last - first
-    if n > BITS:
-        return True
-    for k in range(3):
-        x, y, z = np.int64(inverse[0, k]), np.int64(inverse[1, k]), np.int64(inverse[2, k])
-        key = (x * (2 * MOST + 1) + y) * (2 * MOST + 1) + z
-        turned[k], slot[k] = key < 0, abs(key)
-        if made[k, slot[k]]:
-            continue
-        made[k, slot[k]] = True
-        sign = -1 if key < 0 else 1
-        for i in range(n):
-            at = one[first + i]
-            along[i] = sign * (x * at[0] + y * at[1] + z * at[2])
-        _near_along(along[:n], two[first:last, k], two[anchor, k], wide[k], words[k, slot[k]])
-    found = False
-    for i in range(n):
-        for s in range(n):
-            near = 2 ** (2 * BITS) - 1
-            for k in range(3):
-                bits = words[k, slot[k], i, s]
-                near &= (bits >> BITS) | ((bits & LOW) << BITS) if turned[k] else bits
-            may[i] &= ((near & LOW) != 0) | (((near >> BITS) != 0) << 1)
-            if may[i] == 0:
-                break
-        found = found or may[i] != 0
-    return found
-
-
-@jit
-def _near_along(one, two, anchor, wide, out):
-    """Bits: which sites of one are near each of two, if the anchor lies on one of them?"""
-    for i in range(len(one)):
-        for s in range(len(two)):
-            bits, d = 0, two[s] - anchor + wide
-            for j in range(len(one)):
-                e = one[i] - one[j]
-                bits |= (((d + e) & MASK) <= 2 * wide) << j
-                bits |= (((d - e) & MASK) <= 2 * wide) << (j + BITS)
-            out[i, s] = bits
-
-
-@jit
-def _others_too(inverse, one, two, anchor, bounds, groups, wide, may, moved):
-    """`_possible` for all other elements: takes from ``may`` what they do not allow."""
     own, last = _group_of(anchor, bounds)
     _move(one, inverse, own, last, moved)
     known, found = 0, False  # groups that were moved: most often few are needed
     for i in range(own, last):
+        may[i - own] = 0
         for hand in (1, -1):
-            bit = 1 if hand > 0 else 2
+            fits = _may_cover(moved, two, i, anchor, hand, own, last, wide)
             for g in range(groups):
-                if may[i - own] & bit == 0:
+                if not fits:
                     break
-                if bounds[g] == own:
-                    continue
                 if g >= known:
                     _move(one, inverse, bounds[g], bounds[g + 1], moved)
                     known = g + 1
-                if not _may_cover(moved, two, i, anchor, hand, bounds[g], bounds[g + 1], wide):
-                    may[i - own] -= bit
+                fits = _may_cover(moved, two, i, anchor, hand, bounds[g], bounds[g + 1], wide)
+            if fits:
+                may[i - own] += 1 if hand > 0 else 2
         found = found or may[i - own] != 0
     return found
 
@@ -1080,13 +979,11 @@ def fit(vectors, picked, frac, whole, parameters, two, turns, anchor, bounds, gr
         tables: scratch.
     """
     cosines, low, high, widest = limits
-    trial, straight, inverse, average, moved, may, wide, number, sieve = tables[8]
+    trial, straight, inverse, average, moved, may, wide, number = tables[7]
     _like(vectors, parameters, 1.0 + ltol, picked, number)
     if min(number[0], number[1], number[2]) == 0:
         return False
-    first, last = _group_of(anchor, bounds)
     _wide(vectors, picked, number, parameters, widest, wide)
-    sieve[0][:] = False
     for i in range(number[0]):  # a mapping and its inversion are looked at together
         a = picked[0, i]
         for j in range(number[1]):
@@ -1117,13 +1014,8 @@ def fit(vectors, picked, frac, whole, parameters, two, turns, anchor, bounds, gr
                     for m in range(3):
                         inverse[m, 0] = straight[m, 0]
                         inverse[m, 1], inverse[m, 2] = sb * straight[m, 1], sc * straight[m, 2]
-                    for m in range(len(may)):
-                        may[m] = 3
-                    if _small(inverse) and not (
-                        _possible(inverse, whole, turns, anchor, first, last, wide, sieve, may)
-                        and _others_too(
-                            inverse, whole, turns, anchor, bounds, groups, wide, may, moved
-                        )
+                    if not _possible(
+                        inverse, whole, turns, anchor, bounds, groups, wide, may, moved
                     ):
                         continue
                     volume = _average_cell(
@@ -1131,8 +1023,8 @@ def fit(vectors, picked, frac, whole, parameters, two, turns, anchor, bounds, gr
                         average,
                     )  # fmt: skip
                     if volume > 0.0 and _sites_match(
-                        frac, inverse, two, turns, anchor, bounds, groups, may, average, volume,
-                        stol, tables,
+                        frac, inverse, two, anchor, bounds, groups, may, average, volume, stol,
+                        tables,
                     ):  # fmt: skip
                         return True
     return False
@@ -1143,22 +1035,16 @@ def _scratch(n, like):
     """Room for comparing crystals of n sites, so many like the anchor: once, for many pairs."""
     assignment = np.empty((n, n)), np.empty((n, n, 3)), np.empty((n, 3))
     rows = np.empty(n, dtype=np.int64), np.empty((6, n))
-    sites = np.empty((n, 3)), np.empty((n, 3), dtype=np.int64), np.empty(3, dtype=np.int64)
     cells = (
         np.empty((3, 3)), np.empty(3), np.empty(3), np.empty((3, 3)), np.empty((3, 3)),
         np.empty((3, 3)), np.empty(3), np.empty((27, 3)),
     )  # fmt: skip
-    size = like if like <= BITS else 0
-    sieve = (
-        np.empty((3, SLOTS), dtype=np.bool_), np.empty((3, SLOTS, size, size), dtype=np.int64),
-        np.empty(3, dtype=np.int64), np.empty(3, dtype=np.bool_), np.empty(size, dtype=np.int64),
-    )  # fmt: skip
     mapping = (
         np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)),
         np.empty((n, 3), dtype=np.int64), np.empty(like, dtype=np.int64),
-        np.empty(3, dtype=np.int64), np.empty(3, dtype=np.int64), sieve,
+        np.empty(3, dtype=np.int64), np.empty(3, dtype=np.int64),
     )  # fmt: skip
-    return *assignment, *rows, *sites[:2], (sites[2], *cells), mapping
+    return *assignment, *rows, np.empty((n, 3)), cells, mapping
 
 
 @border(
