@@ -604,10 +604,10 @@ def _turns(frac, first, last, out):
 
 
 @jit
-def _may_cover(one, two, i, anchor, hand, first, last, tol):
-    """`_covered` for one group, in whole numbers: quick, and only ever wrong by saying yes.
+def _covered(one, two, i, anchor, hand, first, last, tol):
+    """Has each site of a group of two, shifted, one of one within tol along each axis?
 
-    The shift brings site anchor of two onto site i of one; hand -1 turns all of one round.
+    In whole numbers, see `_turns`: quick, and only ever wrong by saying yes. The shift brings site anchor of two onto site i of one; hand -1 turns all of one round.
     """
     for s in range(first, last):
         x, y, z = two[s, 0] - two[anchor, 0], two[s, 1] - two[anchor, 1], two[s, 2] - two[anchor, 2]
@@ -623,31 +623,6 @@ def _may_cover(one, two, i, anchor, hand, first, last, tol):
                 break
         if not near:
             return False
-    return True
-
-
-@jit
-def _covered(one, two, shift, bounds, groups, tol):
-    """Has each site of two, shifted, an equal one of one within tol along each axis?"""
-    for g in range(groups):
-        first, last = bounds[g], bounds[g + 1]
-        for i in range(first, last):
-            x, y, z = two[i, 0] + shift[0], two[i, 1] + shift[1], two[i, 2] + shift[2]
-            near = False
-            for j in range(first, last):
-                d = x - one[j, 0]
-                if abs(d - np.rint(d)) > tol[0]:
-                    continue
-                d = y - one[j, 1]
-                if abs(d - np.rint(d)) > tol[1]:
-                    continue
-                d = z - one[j, 2]
-                if abs(d - np.rint(d)) > tol[2]:
-                    continue
-                near = True
-                break
-            if not near:
-                return False
     return True
 
 
@@ -826,11 +801,14 @@ def _sites_match(frac, inverse, two, anchor, bounds, groups, may, average, volum
         tables: scratch.
     """
     n = len(two)
-    mapped, (back, tol, shift, basis, change, to_basis, near, images) = tables[5:7]
-    limit, half = stol * (volume / n) ** (1.0 / 3.0), -1.0
-    plane_densities(average, back, tol)
+    mapped, (back, shift, basis, change, to_basis, near, images) = tables[5:7]
+    limit = stol * (volume / n) ** (1.0 / 3.0)
+    lll(average, basis, change)
+    invert(change, to_basis)
+    plane_densities(basis, back, near)
     for k in range(3):
-        tol[k] *= 2.0 * limit
+        near[k] *= 2.0 * limit
+    half = _images(basis, images)
     for i in range(n):
         row_times(frac[i], inverse, mapped[i])
     first, last = _group_of(anchor, bounds)
@@ -841,15 +819,6 @@ def _sites_match(frac, inverse, two, anchor, bounds, groups, may, average, volum
             for k in range(3):
                 shift[k] = hand * mapped[i, k] - two[anchor, k]
             turned = mapped if hand > 0 else -mapped
-            if not _covered(turned, two, shift, bounds, groups, tol):
-                continue
-            if half < 0.0:
-                lll(average, basis, change)
-                invert(change, to_basis)
-                plane_densities(basis, back, near)
-                for k in range(3):
-                    near[k] *= 2.0 * limit
-                half = _images(basis, images)
             if limit > _displacement(
                 turned, two, shift, bounds, groups, basis, to_basis, near, images, half, limit,
                 tables[:5],
@@ -939,14 +908,14 @@ def _possible(inverse, one, two, anchor, bounds, groups, wide, may, moved):
     for i in range(own, last):
         may[i - own] = 0
         for hand in (1, -1):
-            fits = _may_cover(moved, two, i, anchor, hand, own, last, wide)
+            fits = _covered(moved, two, i, anchor, hand, own, last, wide)
             for g in range(groups):
                 if not fits:
                     break
                 if g >= known:
                     _move(one, inverse, bounds[g], bounds[g + 1], moved)
                     known = g + 1
-                fits = _may_cover(moved, two, i, anchor, hand, bounds[g], bounds[g + 1], wide)
+                fits = _covered(moved, two, i, anchor, hand, bounds[g], bounds[g + 1], wide)
             if fits:
                 may[i - own] += 1 if hand > 0 else 2
         found = found or may[i - own] != 0
@@ -1036,8 +1005,8 @@ def _scratch(n, like):
     assignment = np.empty((n, n)), np.empty((n, n, 3)), np.empty((n, 3))
     rows = np.empty(n, dtype=np.int64), np.empty((6, n))
     cells = (
-        np.empty((3, 3)), np.empty(3), np.empty(3), np.empty((3, 3)), np.empty((3, 3)),
-        np.empty((3, 3)), np.empty(3), np.empty((27, 3)),
+        np.empty((3, 3)), np.empty(3), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)),
+        np.empty(3), np.empty((27, 3)),
     )  # fmt: skip
     mapping = (
         np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)), np.empty((3, 3)),
