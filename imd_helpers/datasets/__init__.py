@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _FORMULA_TABLES = ("oqmd_formulas", "mp_e_form", "mp_gap", "mp_e_hull", "expt_gap")
-_EMBEDDED: dict[str, Callable[[], Any]] = {
+EMBEDDED: dict[str, Callable[[], Any]] = {
     "oqmd_icsd": load_oqmd_icsd,
     "cubic_prototypes": load_cubic_prototypes,
     **{name: partial(load_formulas, name) for name in _FORMULA_TABLES},
@@ -58,13 +58,9 @@ class Card(str):
     __repr__ = _repr_markdown_ = str.__str__
 
 
-def names(*, remote: bool = True) -> list[str]:
-    """Names of all data sets: first those in the package, then those to download.
-
-    Args:
-        remote: also list what has to be downloaded.
-    """
-    return [*_EMBEDDED, *(REGISTRY if remote else ())]
+def names() -> list[str]:
+    """Names of all data sets: first those in the package, then those to download."""
+    return [*EMBEDDED, *REGISTRY]
 
 
 def card(name: str) -> Card:
@@ -98,8 +94,8 @@ def load(name: str, split: str | None = None) -> Any:
     lookup("data set", name, names())
     if split is not None:
         lookup("split", split, SPLITS)
-    if name in _EMBEDDED:
-        data = _EMBEDDED[name]()
+    if name in EMBEDDED:
+        data = EMBEDDED[name]()
     elif (entry := REGISTRY[name]).kind == "files":
         raise InputError(
             f"{name} has no reader: imd.datasets.fetch({name!r}) returns the paths of its files, "
@@ -119,7 +115,7 @@ def fetch(name: str) -> list[Path]:
         DownloadError: it could not be downloaded.
     """
     lookup("data set", name, names())
-    if name in _EMBEDDED:
+    if name in EMBEDDED:
         raise InputError(
             f"{name} is part of the package, so there is nothing to download: use load({name!r})"
         )

@@ -94,16 +94,10 @@ def _fill(kind: np.ndarray, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray
             np.array([group]), np.eye(3)[None], np.array([orbits]) / 4, np.array([[1, 2, 3]])
         )
         cells.append((one.frac[0].numpy(), one.numbers[0].numpy() - 1))  # which orbit a site is of
-    n_sites = np.array([len(owner) for _, owner in cells])[kind]
-    starts = np.cumsum(n_sites) - n_sites
-    flat_numbers = np.empty(n_sites.sum(), dtype=np.int64)
-    flat_frac = np.empty((n_sites.sum(), 3))
-    for i, (frac, owner) in enumerate(cells):
-        rows = np.flatnonzero(kind == i)
-        place = starts[rows, None] + np.arange(len(owner))
-        flat_numbers[place] = numbers[rows][:, owner]
-        flat_frac[place] = frac
-    return flat_numbers, flat_frac, n_sites
+    frac, owner = zip(*cells, strict=True)
+    flat_numbers = np.concatenate([z[owner[k]] for k, z in zip(kind, numbers, strict=True)])
+    flat_frac = np.concatenate([frac[k] for k in kind])
+    return flat_numbers, flat_frac, np.array([len(each) for each in owner])[kind]
 
 
 def load_substituted(name: str, *parts: str) -> CrystalSet:

@@ -10,11 +10,9 @@ Where files are looked for, in this order:
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -81,12 +79,18 @@ def _locate(entry: RemoteSet, file: RemoteFile) -> Path:
     target = folder / file.path
     if target.is_file() and _fault(target, file) is None:
         return target
-    with _writing(folder):
-        if target.is_file():  # another process may have brought it meanwhile
-            if _fault(target, file) is None:
-                return target
-            target.unlink()  # damaged on disk
-        _transfer(entry.name, file, target)
+    try:
+        with locked(folder, wait=True):
+            if target.is_file():  # another process may have brought it meanwhile
+                if _fault(target, file) is None:
+                    return target
+                target.unlink()  # damaged on disk
+            _transfer(entry.name, file, target)
+    except OSError as error:
+        raise DownloadError(
+            f"cannot write to the cache {folder}: {error.strerror or error}. Set IMD_CACHE_DIR to "
+            "a folder that can be written and has room"
+        ) from error
     return target
 
 
@@ -132,26 +136,6 @@ def _disguise(path: Path) -> str:
     if head.startswith(b"version https://git-lfs"):
         return " (it is a Git LFS pointer, not the file)"
     return ""
-
-
-# ---- writing into the cache
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Write a folder of the cache, one process at a time.
-
-    Raises:
-        DownloadError: the file system refuses.
-    """
-    try:
-        with locked(folder, wait=True):
-            yield
-    except OSError as error:
-        raise DownloadError(
-            f"cannot write to the cache {folder}: {error.strerror or error}. Set IMD_CACHE_DIR to "
-            "a folder that can be written and has room"
-        ) from error
 
 
 # ---- the transfer

@@ -15,22 +15,15 @@ depend on the axes: 3 bulk moduli, C11 - C12 and 2 C44 for a cubic crystal.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from ..crystals import CrystalBatch
 from ..runtime import InputError
-from .phonons import (
-    DISPLACEMENT,
-    LARGEST_FORCE,
-    LARGEST_PRESSURE,
-    SYMPREC,
-    force_constants,
-    to_rest,
-)
+from .phonons import DISPLACEMENT, SYMPREC, AtRest, check, force_constants, left, to_rest
 from .potentials import GPA, Potential, Witnesses, by_all, potential
 
 STRAIN = 0.01
@@ -39,12 +32,10 @@ KELVIN = np.sqrt([1, 1, 1, 2, 2, 2])
 SOFT = 0.05  # eV/Å^2: force constants at the zone centre below minus this are no noise
 
 
-@dataclass(frozen=True, eq=False)
-class Elastic:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Elastic(AtRest):
     """Elastic constants of one crystal by one potential, in GPa, axes of its conventional cell."""
 
-    formula: str  # reduced formula
-    definition: Mapping[str, Any]  # potential, steps and versions: what the numbers mean
     constants: np.ndarray = field(repr=False)  # (6, 6) in Voigt's notation, atoms relaxed
     carried: np.ndarray = field(repr=False)  # (6, 6) the same, atoms carried along by the strain
     # violation of C_ij = C_ji before it is enforced, half of the largest difference
@@ -52,8 +43,6 @@ class Elastic:
     # eV/Å^2, lowest force constant of atoms against each other, inf for one atom: negative where a
     # displacement within the cell lowers the energy
     internal: float
-    force: float  # eV/Å, largest that is left at rest
-    pressure: float  # GPa, left at rest
 
     @property
     def eigenvalues(self) -> np.ndarray:
@@ -74,15 +63,9 @@ class Elastic:
     def doubts(self) -> tuple[str, ...]:
         """Why these constants should not be believed; empty where nothing speaks against them."""
         lowest = float(self.eigenvalues[0])
-        rules = (
-            (self.force > LARGEST_FORCE, f"a force of {self.force:.3f} eV/Å is left"),
-            (abs(self.pressure) > LARGEST_PRESSURE, f"{self.pressure:.1f} GPa are left"),
-            (
-                abs(lowest) < self.noise and self.internal > -SOFT,
-                f"{lowest:.1f} GPa is within the noise of {self.noise:.1f} GPa",
-            ),
-        )
-        return tuple(reason for broken, reason in rules if broken)
+        noisy = abs(lowest) < self.noise and self.internal > -SOFT
+        why = f"{lowest:.1f} GPa is within the noise of {self.noise:.1f} GPa"
+        return self.doubted((noisy, why))
 
     @property
     def verdict(self) -> str:
@@ -107,14 +90,11 @@ def elastic(
             that finds no rest.
         UnknownNameError: no such potential.
     """
-    _check(crystal)
+    check(crystal)
     model = potential(model)
     primitive = to_rest(crystal, model)[1] if at_rest else crystal
-    left = model.evaluate(primitive)
-    name = crystal.formulas()[0]
-    if left.failed:
-        raise InputError(f"{name}: {left.failed[0]}")
-    carried, coupling = _by_strain(primitive, model, name)
+    rest = left(primitive, model)
+    carried, coupling = _by_strain(primitive, model)
     springs = _by_displacement(primitive, model)
     volume = float(np.abs(np.linalg.det(primitive.lattice[0].numpy())))
     relaxed, internal = without_atoms(carried, coupling, springs, volume)
@@ -125,14 +105,12 @@ def elastic(
         "symprec": SYMPREC,
     }
     return Elastic(
-        formula=name,
+        **rest,
         definition=definition,
         constants=GPA * (relaxed + relaxed.T) / 2,
         carried=GPA * (carried + carried.T) / 2,
         noise=float(GPA * np.abs(carried - carried.T).max() / 2),
         internal=internal,
-        force=float(np.abs(left.forces).max()),
-        pressure=float(-np.trace(left.stress[0]) / 3 * GPA),
     )
 
 
@@ -145,18 +123,9 @@ def mechanically_stable(
         InputError: not one crystal, or no potential.
         UnknownNameError: no such potential.
     """
-    _check(crystal)
-
-    def ask(model: Potential) -> Elastic:
-        return elastic(crystal, model)
-
+    check(crystal)
+    ask = partial(elastic, crystal)
     return by_all(potentials, ask, _sentence, stable="positive", unstable="negative")
-
-
-def _check(crystal: CrystalBatch) -> None:
-    if len(crystal) != 1:
-        raise InputError(f"elastic constants of one crystal, not of {len(crystal)}: take batch[i]")
-    crystal.validate()
 
 
 def _sentence(found: Elastic) -> str:
@@ -209,7 +178,7 @@ def moduli(constants: np.ndarray) -> tuple[float, float]:
     return float(np.mean(bulk)), float(np.mean(shear))
 
 
-def _by_strain(crystal: CrystalBatch, model: Potential, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _by_strain(crystal: CrystalBatch, model: Potential) -> tuple[np.ndarray, np.ndarray]:
     """(6, 6) stress, eV/Å^3, and (3 sites, 6) forces, eV/Å, per unit of each strain."""
     lattice, frac, numbers = next(crystal.each())
     strains = []
@@ -222,7 +191,7 @@ def _by_strain(crystal: CrystalBatch, model: Potential, name: str) -> tuple[np.n
     batch = CrystalBatch.from_ragged(lattices, np.tile(frac, (k, 1)), np.tile(numbers, k), sizes)
     found = model.evaluate(batch, gate=None)
     if found.failed:
-        raise InputError(f"{name}: {next(iter(found.failed.values()))}")
+        raise InputError(f"{crystal.formulas()[0]}: {next(iter(found.failed.values()))}")
     rows, columns = np.array(VOIGT).T
     stress = found.stress[:, rows, columns]  # (12, 6)
     forces = found.forces.reshape(12, -1)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,13 +48,30 @@ GREEK = {"GAMMA": "Γ", "DELTA": "Δ", "LAMBDA": "Λ", "SIGMA": "Σ"}
 MESH = 40.0  # Å; q-points lie closer than 2π over this
 
 
-@dataclass(frozen=True, eq=False)
-class Phonons:
-    """Frequencies of one crystal by one potential, in THz; negative ones are imaginary."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class AtRest:
+    """One crystal where a potential has its minimum, and what is left there."""
 
     formula: str  # reduced formula
-    space_group: int  # ITA number of the crystal at rest
     definition: Mapping[str, Any]  # potential, thresholds and versions: what the numbers mean
+    force: float  # eV/Å, largest that is left
+    pressure: float  # GPa, that is left
+
+    def doubted(self, *more: tuple[bool, str]) -> tuple[str, ...]:
+        """Reasons of the rules (broken, reason) that are broken, beside those of the rest."""
+        rules = (
+            *more,
+            (self.force > LARGEST_FORCE, f"a force of {self.force:.3f} eV/Å is left"),
+            (abs(self.pressure) > LARGEST_PRESSURE, f"{self.pressure:.1f} GPa are left"),
+        )
+        return tuple(reason for broken, reason in rules if broken)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Phonons(AtRest):
+    """Frequencies of one crystal by one potential, in THz; negative ones are imaginary."""
+
+    space_group: int  # ITA number of the crystal at rest
     distance: np.ndarray = field(repr=False)  # (k,) place on the path, 1/Å
     frequencies: np.ndarray = field(repr=False)  # (k, bands) THz along the path
     # (place, name) of the special points on the path
@@ -69,23 +87,16 @@ class Phonons:
     # them; it is enforced afterwards
     sum_rule: float
     # largest change of the forces per displacement when each atom's displacement in the primitive
-    # cell is halved, as a share of the largest; 0 for springs. force, pressure: largest force
-    # (eV/Å) and pressure (GPa) left on the crystal at rest
+    # cell is halved, as a share of the largest; 0 for springs
     roughness: float
-    force: float
-    pressure: float
     supercell: int  # atoms in the supercell
     displacements: int  # supercells whose forces were computed
 
     @property
     def doubts(self) -> tuple[str, ...]:
         """Why these frequencies should not be believed; empty where nothing speaks against them."""
-        rules = (
-            (self.sum_rule > SUM_RULE, f"acoustic sum rule violated by {self.sum_rule:.0%}"),
-            (self.force > LARGEST_FORCE, f"a force of {self.force:.3f} eV/Å is left"),
-            (abs(self.pressure) > LARGEST_PRESSURE, f"{self.pressure:.1f} GPa are left"),
-        )
-        return tuple(reason for broken, reason in rules if broken)
+        broken = self.sum_rule > SUM_RULE
+        return self.doubted((broken, f"acoustic sum rule violated by {self.sum_rule:.0%}"))
 
     @property
     def verdict(self) -> str:
@@ -127,12 +138,11 @@ def phonons(
             potential rejects, or one that finds no rest.
         UnknownNameError: no such potential.
     """
-    _check(crystal, supercell_length)
+    check(crystal)
+    number("supercell_length", supercell_length, least=3, most=50)
     model = potential(model)
     cell, primitive = to_rest(crystal, model) if at_rest else _both_cells(crystal)
-    left = model.evaluate(primitive)
-    if left.failed:
-        raise InputError(f"{crystal.formulas()[0]}: {left.failed[0]}")
+    rest = left(primitive, model)
     run = force_constants(model, *_supercell(cell, primitive, supercell_length))
     sum_rule = acoustic_sum(run.force_constants, run.primitive.p2s_map)
     run.symmetrize_force_constants()
@@ -147,14 +157,12 @@ def phonons(
         "lo_to": "not split",
     }
     return Phonons(
-        formula=crystal.formulas()[0],
+        **rest,
         space_group=int(symmetry.space_group_numbers(cell, symprec=0.01)[0]),
         definition=definition,
         **found,
         sum_rule=sum_rule,
         roughness=roughness(primitive, model, DISPLACEMENT),
-        force=float(np.abs(left.forces).max()),
-        pressure=float(-np.trace(left.stress[0]) / 3 * GPA),
         supercell=len(run.supercell),
         displacements=len(run.supercells_with_displacements),
     )
@@ -171,11 +179,9 @@ def dynamically_stable(
         InputError: not one crystal, no potential, or an option out of range.
         UnknownNameError: no such potential.
     """
-    _check(crystal, options.get("supercell_length", LENGTH))
-
-    def ask(model: Potential) -> Phonons:
-        return phonons(crystal, model, **options)
-
+    check(crystal)
+    number("supercell_length", options.get("supercell_length", LENGTH), least=3, most=50)
+    ask = partial(phonons, crystal, **options)
     return by_all(potentials, ask, _sentence, stable="real", unstable="imaginary")
 
 
@@ -217,13 +223,28 @@ def roughness(crystal: CrystalBatch, model: str | Potential, displacement: float
     return float(np.abs(whole - 2 * half).max() / max(np.abs(whole).max(), 1e-12))
 
 
-def _check(crystal: CrystalBatch, supercell_length: float) -> None:
+def check(crystal: CrystalBatch) -> None:
+    """Refuse what is not one whole crystal.
+
+    Raises:
+        InputError: none or several, or a broken one.
+    """
     if len(crystal) != 1:
-        raise InputError(
-            f"phonons of one crystal at a time, not of {len(crystal)}: select one by batch[i]"
-        )
+        raise InputError(f"this asks about one crystal, not of {len(crystal)}: select by batch[i]")
     crystal.validate()
-    number("supercell_length", supercell_length, least=3, most=50)
+
+
+def left(crystal: CrystalBatch, model: Potential) -> dict[str, Any]:
+    """Formula, largest force (eV/Å) and pressure (GPa) of a crystal, fields of `AtRest`.
+
+    Raises:
+        InputError: the distance gate or the potential rejects it.
+    """
+    found, formula = model.evaluate(crystal), crystal.formulas()[0]
+    if found.failed:
+        raise InputError(f"{formula}: {found.failed[0]}")
+    pressure = float(-np.trace(found.stress[0]) / 3 * GPA)
+    return {"formula": formula, "force": float(np.abs(found.forces).max()), "pressure": pressure}
 
 
 def to_rest(crystal: CrystalBatch, model: Potential) -> tuple[CrystalBatch, CrystalBatch]:

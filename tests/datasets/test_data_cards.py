@@ -179,7 +179,7 @@ def counted(name: str) -> dict[str, int]:
     return count_zeolites() if name == "iza_zeolites" else count_formulas(name)
 
 
-@pytest.mark.parametrize("name", datasets.names(remote=False))
+@pytest.mark.parametrize("name", datasets.EMBEDDED)
 def test_counts_of_the_card(name):
     written = written_counts(datasets.card(name))
     measured = counted(name)
@@ -196,7 +196,7 @@ def test_every_card_has_the_same_headings(name):
         assert len(body) >= 5, f"{name}: nothing under {heading}"
 
 
-@pytest.mark.parametrize("name", datasets.names(remote=False))
+@pytest.mark.parametrize("name", datasets.EMBEDDED)
 def test_one_sentence_a_line(name):
     for line in datasets.card(name).splitlines():
         if not line.startswith(("-", "|", "#")):

@@ -114,7 +114,7 @@ def test_zeolite_errors(zeolites):
 
 
 def test_names():
-    embedded = datasets.names(remote=False)
+    embedded = list(datasets.EMBEDDED)
     made = ["hydrides", "mg_mn_o", "v_o", "bi_se"]
     assert embedded == ["oqmd_icsd", "cubic_prototypes", *TABLES, "iza_zeolites", *made]
     everything = imd.datasets.names()
@@ -146,7 +146,7 @@ def test_cards_show_as_text_and_as_markdown():
 
 
 def test_size_of_all_embedded_data():
-    folders = [data_path(name) for name in (*datasets.names(remote=False), "potentials")]
+    folders = [data_path(name) for name in (*datasets.EMBEDDED, "potentials")]
     total = sum(f.stat().st_size for folder in folders for f in folder.iterdir())
     print(f"embedded data: {total:,} bytes")
     assert total < 9_000_000

@@ -576,7 +576,7 @@ def test_a_cache_that_refuses(site, monkeypatch, number):
 def test_a_read_only_cache_that_holds_the_file_is_used(site, monkeypatch):
     entry = site.entry(("good",))
     (path,) = remote.fetch(entry)
-    monkeypatch.setattr(remote, "_writing", None)  # a write would now fail
+    monkeypatch.setattr(remote, "locked", None)  # a write would now fail
     assert remote.fetch(entry) == [path]
 
 
