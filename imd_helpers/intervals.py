@@ -10,6 +10,8 @@ from numpy.typing import ArrayLike
 
 from .runtime import InputError, number, reals, whole
 
+GROUPS = 20  # that a jackknife leaves out, one after another
+
 
 def wilson(
     successes: ArrayLike, n: ArrayLike, *, level: float = 0.95
@@ -47,14 +49,13 @@ def wilson(
 
 
 def difference(
-    successes: tuple[ArrayLike, ArrayLike], n: tuple[ArrayLike, ArrayLike], *, level: float = 0.95
+    successes: tuple[ArrayLike, ArrayLike], n: tuple[ArrayLike, ArrayLike]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """First share minus second, with Newcombe's interval from the two Wilson intervals.
+    """First share minus second, with Newcombe's 95 % interval from the two Wilson intervals.
 
     Args:
         successes: how many of each succeeded; two of any shape.
         n: how many of each were tried; where it is 0 the share counts as one half.
-        level: probability that the interval covers the true difference.
 
     Returns:
         difference, low and high, float64, in the broadcast shape.
@@ -66,7 +67,7 @@ def difference(
         R. G. Newcombe, Stat. Med. 17 (1998) 873-890, method 10.
     """
     (one_low, one_high), (two_low, two_high) = (
-        wilson(k, m, level=level) for k, m in zip(successes, n, strict=True)
+        wilson(k, m) for k, m in zip(successes, n, strict=True)
     )
     one, two = (
         np.where(np.asarray(m) > 0, np.asarray(k) / np.maximum(m, 1), 0.5)
@@ -77,18 +78,15 @@ def difference(
     return one - two, one - two - below, one - two + above
 
 
-def seed_interval(
-    values: ArrayLike, *, level: float = 0.95
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean over seeds with the interval of Student's t.
+def seed_interval(values: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean over seeds with the 95 % interval of Student's t.
 
     Args:
         values: (..., seeds); NaN and infinity, the mark of a seed that diverged, count for
             nothing: say how many there are.
-        level: share of such intervals that hold the true mean.
 
     Raises:
-        InputError: values that are no numbers, or a level outside (0, 1).
+        InputError: values that are no numbers.
 
     Returns:
         mean, low and high, each (...); low and high are NaN for fewer than two finite values.
@@ -96,13 +94,12 @@ def seed_interval(
     from scipy.stats import t
 
     array = np.atleast_1d(reals("values", values, finite=False))
-    number("level", level, above=0, below=1)
     finite = np.isfinite(array)
     n = finite.sum(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = np.where(finite, array, 0.0).sum(-1) / n
         squares = np.where(finite, (array - mean[..., None]) ** 2, 0.0).sum(-1)
-        half = t.ppf(0.5 + level / 2.0, n - 1) * np.sqrt(squares / (n - 1) / n)
+        half = t.ppf(0.975, n - 1) * np.sqrt(squares / (n - 1) / n)
     return mean, mean - half, mean + half
 
 
@@ -156,30 +153,21 @@ def bootstrap_distance(
     return value, min(value, max(0.0, 2 * value - top)), value + top - float(np.mean(repeated))
 
 
-def jackknife(
-    statistic: Callable[[np.ndarray], float],
-    n: int,
-    *,
-    groups: int = 20,
-    seed: int = 0,
-    level: float = 0.95,
-) -> tuple[float, float, float]:
-    """A statistic of n things and its normal interval, never below 0, by leaving groups out.
+def jackknife(statistic: Callable[[np.ndarray], float], n: int) -> tuple[float, float, float]:
+    """A statistic of n things and its normal 95 % interval, never below 0, by leaving groups out.
 
     ``statistic`` takes the (k,) indices of the things that stay. It is returned with low and high,
     which are NaN for fewer than two things.
 
     Raises:
-        InputError: no things, fewer than 2 groups, or another setting that is impossible.
+        InputError: no things.
     """
-    groups = min(whole("groups", groups, least=2), whole("n", n, least=1))
-    number("level", level, above=0, below=1)
-    rng = np.random.default_rng(whole("seed", seed))
+    groups = min(GROUPS, whole("n", n, least=1))
     value = statistic(np.arange(n))
     if groups < 2:
         return value, float("nan"), float("nan")
-    label = rng.permutation(n) % groups
+    label = np.random.default_rng(0).permutation(n) % groups
     left = np.array([statistic(np.flatnonzero(label != g)) for g in range(groups)])
     error = np.sqrt((groups - 1) / groups * np.sum((left - left.mean()) ** 2))
-    half = NormalDist().inv_cdf(0.5 + level / 2) * error
+    half = NormalDist().inv_cdf(0.975) * error
     return value, max(0.0, float(value - half)), float(value + half)

@@ -119,9 +119,9 @@ def test_interval_of_seeds_is_students_and_skips_diverged_ones():
 
 
 def test_intervals_hold_the_mean_as_often_as_they_say():
-    _, low, high = seed_interval(np.random.default_rng(1).normal(size=(4000, 5)), level=0.8)
+    _, low, high = seed_interval(np.random.default_rng(1).normal(size=(4000, 5)))
     held = ((low < 0) & (high > 0)).mean()
-    assert held == pytest.approx(0.8, abs=0.02)
+    assert held == pytest.approx(0.95, abs=0.01)
 
 
 def test_bootstrap_holds_the_mean_as_often_as_it_says():
@@ -147,10 +147,10 @@ def test_bootstrap_of_a_distance_is_never_below_zero_and_holds_the_value():
 
 
 def test_jackknife_of_a_mean_is_its_standard_error():
-    values = np.random.default_rng(0).normal(5.0, 1.0, size=400)
-    value, low, high = jackknife(lambda keep: float(values[keep].mean()), 400, groups=400)
+    values = np.random.default_rng(0).normal(5.0, 1.0, size=20)
+    value, low, high = jackknife(lambda keep: float(values[keep].mean()), 20)
     assert value == pytest.approx(values.mean())
-    assert (high - low) / 2 == pytest.approx(1.959964 * values.std(ddof=1) / 20)
+    assert (high - low) / 2 == pytest.approx(1.959964 * values.std(ddof=1) / np.sqrt(20))
     assert np.isnan(jackknife(lambda keep: 1.0, 1)[1])
 
 
@@ -159,21 +159,15 @@ def test_jackknife_interval_covers_the_truth():
     share /= share.sum()
     n, rng, hits = 200, np.random.default_rng(0), 0
     truth = np.sum(1 - (1 - share) ** n)  # expected number of different ones in n draws
-    for seed in range(60):
+    for _ in range(60):
         drawn = rng.choice(200, size=n, p=share)
-        ends = jackknife(lambda keep, drawn=drawn: float(len(set(drawn[keep]))), n, seed=seed)
+        ends = jackknife(lambda keep, drawn=drawn: float(len(set(drawn[keep]))), n)
         hits += ends[1] <= truth <= ends[2]
     assert hits >= 51  # of 60
-
-
-@pytest.mark.parametrize("settings", [{"seed": -1}, {"seed": 2**70}, {"level": 2}, {"groups": 1}])
-def test_impossible_settings_are_refused(settings):
-    with pytest.raises(InputError, match=f"{next(iter(settings))}="):
-        intervals.jackknife(lambda rows: float(len(rows)), 9, **settings)
 
 
 def test_numbers_that_are_none_are_refused():
     with pytest.raises(InputError, match="NaN"):
         intervals.bootstrap([1.0, np.nan])
-    with pytest.raises(InputError, match="level=2"):
-        intervals.seed_interval([1.0, 2.0], level=2)
+    with pytest.raises(InputError, match="n=0"):
+        intervals.jackknife(len, 0)

@@ -12,7 +12,7 @@ import numpy as np
 from ..crystals import CrystalBatch, elements, geometry, symmetry
 from ..crystals.compositions import integer_amounts
 from ..crystals.samples import Samples
-from ..crystals.wyckoff import FOUND_WITHIN, Wyckoff, wyckoff_positions
+from ..crystals.wyckoff import Wyckoff, wyckoff_positions
 from ..descriptors.symmetry_sites import GRID, SPACE_GROUPS, Sites, decode_sites, smallest_site
 from ..runtime import InputError
 from .cells import atomic_volumes, random_cells
@@ -194,7 +194,7 @@ class RandomWyckoff(RandomCrystals):
         scale = np.maximum(MIN_CONTACT * radius, 1e-6)
         good &= geometry.closest_contact(tried, scale=scale)[0] >= 1.0
         if good.any():
-            found = symmetry.space_group_numbers(tried[good], symprec=FOUND_WITHIN)
+            found = symmetry.space_group_numbers(tried[good], symprec=symmetry.FOUND_WITHIN)
             good[good] = found == groups[good]
         return tried, good
 

@@ -7,8 +7,8 @@ the place of what is no composition, so that n things stay n rows.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from functools import cache
 from typing import Any
@@ -180,6 +180,15 @@ def keys(counts: np.ndarray) -> list[bytes]:
     """One key a composition, for sets and dicts: equal for multiples; empty for a row of zeros."""
     lowest = reduced(counts).astype(np.int32)
     return [row.tobytes() if some else b"" for row, some in zip(lowest, lowest.any(1), strict=True)]
+
+
+def grouped(keys: Iterable[Any]) -> dict[Any, np.ndarray]:
+    """Where each key stands, in order; empty keys stand nowhere."""
+    places: dict[Any, list[int]] = defaultdict(list)
+    for i, key in enumerate(keys):
+        if key:
+            places[key].append(i)
+    return {key: np.array(some) for key, some in places.items()}
 
 
 def occurrence(keys: Sequence[bytes]) -> np.ndarray:

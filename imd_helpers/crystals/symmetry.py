@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from ..runtime import InputError
+from ..runtime import InputError, number, whole
 from .batch import CrystalBatch
 from .geometry import reduce_lattice
 from .rules import broken_crystals
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 N_SPACE_GROUPS = 230
 FIRST_CUBIC = 195
+FOUND_WITHIN = 0.01  # Å, where atoms should be if nothing else is said
 NOT_FOUND = 0  # space-group number where detection failed
 POLAR = {"1", "2", "m", "2mm", "3", "3m", "4", "4mm"}  # leave a direction unchanged
 MAX_TRIES = 4
@@ -34,7 +35,7 @@ SAME_VOLUME = 0.05  # relative; what standardisation may change the volume per a
 
 
 @cache
-def operations(number: int) -> tuple[np.ndarray, np.ndarray]:
+def operations(space_group: int) -> tuple[np.ndarray, np.ndarray]:
     """Symmetry operations of a space group, 1..230, in the conventional cell.
 
     Returns:
@@ -46,12 +47,8 @@ def operations(number: int) -> tuple[np.ndarray, np.ndarray]:
     """
     import moyopy
 
-    if not 1 <= number <= N_SPACE_GROUPS:
-        raise InputError(
-            f"space group {number}: International Tables number them 1..{N_SPACE_GROUPS}; give "
-            "such a number, e.g. 225 for Fm-3m"
-        )
-    found = moyopy.operations_from_number(number, setting=moyopy.Setting.standard())
+    it = whole("space_group", space_group, least=1, most=N_SPACE_GROUPS)
+    found = moyopy.operations_from_number(it, setting=moyopy.Setting.standard())
     rotations = np.array(found.rotations, dtype=np.float64)
     translations = np.array(found.translations, dtype=np.float64)
     rotations.setflags(write=False)
@@ -87,8 +84,8 @@ def expand(
     orbit_frac = np.ascontiguousarray(orbit_frac, dtype=np.float64)
     multiplicity = np.zeros(orbit_numbers.shape, dtype=np.int64)
     flat_frac, flat_numbers, n_sites = [], [], []
-    for i, number in enumerate(np.asarray(space_group).tolist()):
-        rotations, translations = operations(int(number))
+    for i, group in enumerate(np.asarray(space_group).tolist()):
+        rotations, translations = operations(int(group))
         orbits = int((orbit_numbers[i] > 0).sum())
         out = np.empty((orbits * len(rotations), 3))
         owner = np.empty(orbits * len(rotations), dtype=np.int64)
@@ -121,7 +118,7 @@ class Orbits:
     multiplicity: np.ndarray  # (orbits,) sites in the conventional cell
 
 
-def orbits(crystals: CrystalBatch, *, symprec: float = 0.01) -> list[Orbits | None]:
+def orbits(crystals: CrystalBatch, *, symprec: float = FOUND_WITHIN) -> list[Orbits | None]:
     """Reduce each crystal to its symmetry-distinct sites; None where the search fails.
 
     The representative of an orbit is its first site in the standardised conventional cell.
@@ -148,9 +145,9 @@ def from_orbits(found: Sequence[Orbits]) -> tuple[CrystalBatch, np.ndarray]:
     return expand(groups, padded.lattice.numpy(), padded.frac.numpy(), padded.numbers.numpy())
 
 
-def primitive(crystals: CrystalBatch, *, symprec: float = 0.01) -> CrystalBatch:
+def primitive(crystals: CrystalBatch) -> CrystalBatch:
     """Standard primitive cells; a crystal whose symmetry is not found stays as it is."""
-    found = zip(crystals, moyo_datasets(crystals, symprec=symprec), strict=True)
+    found = zip(crystals, moyo_datasets(crystals, symprec=FOUND_WITHIN), strict=True)
     return CrystalBatch.cat(
         [crystal if data is None else _batch_of(data.prim_std_cell) for crystal, data in found]
     )
@@ -163,18 +160,21 @@ def _batch_of(cell: moyopy.Cell) -> CrystalBatch:
     )
 
 
-def only_scale_is_free(crystals: CrystalBatch, *, symprec: float = 0.01) -> np.ndarray:
+def only_scale_is_free(crystals: CrystalBatch) -> np.ndarray:
     """(batch,) bool: cubic, and no site can move without breaking the symmetry.
 
     Such a crystal is known when its volume is. A site is fixed where the rotations that keep it
     leave no direction unchanged.
     """
-    found = moyo_datasets(crystals, symprec=symprec)
+    found = moyo_datasets(crystals, symprec=FOUND_WITHIN)
     return np.array(
         [
             data is not None
             and data.number >= FIRST_CUBIC
-            and not any(_in_any_order(each) in POLAR for each in data.site_symmetry_symbols)
+            # m.m2 is 2mm: whatever the axes that its parts belong to
+            and not any(
+                "".join(sorted(x.replace(".", ""))) in POLAR for x in data.site_symmetry_symbols
+            )
             for data in found
         ]
     )
@@ -211,11 +211,10 @@ def moyo_datasets(crystals: CrystalBatch, *, symprec: float) -> list[moyopy.Moyo
     """
     import moyopy
 
-    if not 0 < symprec < np.inf:
-        raise InputError(f"symprec={symprec}: give a positive distance in Å, e.g. 0.1")
+    number("symprec", symprec, above=0, why="a distance in Å, e.g. 0.1")
     out: list[moyopy.MoyoDataset | None] = [None] * len(crystals)
-    whole = np.flatnonzero(~broken_crystals(crystals))
-    for i, crystal in zip(whole.tolist(), crystals[whole].each(), strict=True):
+    rows = np.flatnonzero(~broken_crystals(crystals))
+    for i, crystal in zip(rows.tolist(), crystals[rows].each(), strict=True):
         out[i] = _dataset(moyopy.Cell(*(part.tolist() for part in crystal)), symprec)
     return out
 

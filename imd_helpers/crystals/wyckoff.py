@@ -14,7 +14,6 @@ from ..runtime import InputError, data_path
 from . import symmetry
 from .batch import CrystalBatch
 
-FOUND_WITHIN = 0.01  # Å, for the symmetry of crystals whose positions are named
 PARTS = 120  # of an edge, in which the table counts origins
 
 
@@ -95,7 +94,7 @@ def occupations(crystals: CrystalBatch) -> list[Occupation]:
         InputError: moyopy finds no symmetry.
     """
     out = []
-    for i, data in enumerate(symmetry.moyo_datasets(crystals, symprec=FOUND_WITHIN)):
+    for i, data in enumerate(symmetry.moyo_datasets(crystals, symprec=symmetry.FOUND_WITHIN)):
         if data is None:
             raise InputError(f"crystal {i}: moyopy finds no symmetry; drop it")
         ways = data.normalizer_wyckoff_positions().coset_representatives

@@ -151,7 +151,9 @@ class CrystalSet:
         if max_sites is not None:
             keep &= self.n_sites <= whole("max_sites", max_sites, least=1)
         keep &= self._among("n_elements", nelements, partial(whole, "nelements", least=1))
-        keep &= self._among("space_group", space_groups, _space_group)
+        keep &= self._among(
+            "space_group", space_groups, partial(whole, "space_groups", least=1, most=230)
+        )
         keep &= self._among("formula", formulas, _formula)
         keep &= self._among("split", split, lambda name: lookup("split", name, SPLITS))
         return self[keep]
@@ -211,12 +213,3 @@ def _formula(formula: str) -> str:
     from ..crystals.elements import reduced_formula
 
     return reduced_formula(integer_amounts(formula))
-
-
-def _space_group(number: int) -> int:
-    if number not in range(1, 231):
-        raise InputError(
-            f"space group {number!r}: space groups are the integers 1 to 230 of the "
-            "International Tables, e.g. 225 for F m -3 m"
-        )
-    return number

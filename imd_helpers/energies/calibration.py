@@ -23,7 +23,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..runtime import InputError, data_path, lookup
+from ..runtime import InputError, data_path, lookup, whole
 
 FEATURES = ("one", "mean distance", "difference", "formation energy")
 LOWEST, HIGHEST = -0.3, 0.6  # eV/atom; mean distances beyond count as these
@@ -75,16 +75,13 @@ class Calibration:
         Raises:
             InputError: n is smaller than k or zero.
         """
-        n = len(features) if n is None else n
-        if n < max(len(features), 1):
-            raise InputError(
-                f"n = {n} for {len(features)} samples: must be at least as many, and 1"
-            )
+        k = len(features)
+        n = whole("n", k if n is None else n, least=max(k, 1))
         features = features[np.isfinite(features).all(1)]
         rng = np.random.default_rng(SEED)
         found = np.zeros(DRAWS)
-        for k, p in enumerate(self.drawn(features, rng=rng)[0]):
-            found[k] = (rng.random(len(p)) < p).sum()
+        for i, p in enumerate(self.drawn(features, rng=rng)[0]):
+            found[i] = (rng.random(len(p)) < p).sum()
         low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         return float(self.probability(features).sum() / n), float(low / n), float(high / n)
 

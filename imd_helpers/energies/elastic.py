@@ -95,7 +95,8 @@ def elastic(
     primitive = to_rest(crystal, model)[1] if at_rest else crystal
     rest = left(primitive, model)
     carried, coupling = _by_strain(primitive, model)
-    springs = _by_displacement(primitive, model)
+    springs = force_constants(model, primitive, (1, 1, 1)).force_constants  # (sites, sites, 3, 3)
+    springs = springs.transpose(0, 2, 1, 3).reshape(3 * len(springs), -1)  # at the zone centre
     volume = float(np.abs(np.linalg.det(primitive.lattice[0].numpy())))
     relaxed, internal = without_atoms(carried, coupling, springs, volume)
     definition = {
@@ -196,9 +197,3 @@ def _by_strain(crystal: CrystalBatch, model: Potential) -> tuple[np.ndarray, np.
     stress = found.stress[:, rows, columns]  # (12, 6)
     forces = found.forces.reshape(12, -1)
     return tuple((each[::2] - each[1::2]).T / (2 * STRAIN) for each in (stress, forces))
-
-
-def _by_displacement(crystal: CrystalBatch, model: Potential) -> np.ndarray:
-    """(3 sites, 3 sites) force constants at the zone centre, eV/Å^2."""
-    found = force_constants(model, crystal, (1, 1, 1)).force_constants  # (sites, sites, 3, 3)
-    return found.transpose(0, 2, 1, 3).reshape(3 * len(found), -1)

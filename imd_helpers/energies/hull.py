@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 
 from ..crystals import elements
 from ..crystals.compositions import amounts
-from ..runtime import InputError, data_path, lookup
+from ..runtime import InputError, data_path, lookup, reals
 from .potentials import POTENTIALS
 
 SAME = 1e-9
@@ -284,17 +284,8 @@ def hull_energy(fraction: np.ndarray, phases: np.ndarray, energy: np.ndarray) ->
 
 
 def _fractions(counts: ArrayLike, energy: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    counts = np.asarray(counts, dtype=float)
-    energy = np.asarray(energy, dtype=float)
-    if (
-        counts.ndim != 2
-        or counts.shape[1] != elements.N_COLUMNS
-        or energy.shape != counts.shape[:1]
-    ):
-        raise InputError(
-            f"counts have shape {counts.shape} and energies {energy.shape}: expected "
-            f"(n, {elements.N_COLUMNS}) and (n,); crystals.counts() gives the former"
-        )
+    counts = reals("counts", counts, "n", elements.N_COLUMNS)
+    energy = reals("energy", energy, len(counts), finite=False)
     atoms = counts.sum(1, keepdims=True)
     if not (atoms > 0).all():
         raise InputError(f"composition {int(np.argmin(atoms))} has no atoms")

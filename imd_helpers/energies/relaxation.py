@@ -180,9 +180,6 @@ class _Fire:
         longest = np.linalg.norm(move, axis=2).max(1)
         move *= np.minimum(1.0, LONGEST_STEP / np.maximum(longest, 1e-12))[:, None, None]
         self.velocity[rows] = velocity
-        self._move(rows, move)
-
-    def _move(self, rows: np.ndarray, move: np.ndarray) -> None:
         old = self.start.lattice.numpy()[rows]
         self.frac[rows] += move[:, :-3] @ np.linalg.inv(old)  # sites in the undeformed cell
         self.deformation[rows] += move[:, -3:] / self.weight[rows, None, None]

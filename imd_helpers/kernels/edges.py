@@ -69,14 +69,6 @@ def _how_many(squares, order, found, k, tie, radius, cutoff):
 
 
 @jit
-def _first_radius(volume, k, tie, cutoff):
-    """A sphere that holds somewhat more than k sites on average, each with its volume."""
-    if k == 0:
-        return cutoff
-    return min(cutoff, (EXTRA * k * volume * 3.0 / (4.0 * math.pi)) ** (1.0 / 3.0) + tie)
-
-
-@jit
 def _room(size):
     return np.empty(size), np.empty(size, dtype=np.int64), np.empty(size, dtype=np.int64)
 
@@ -136,7 +128,10 @@ def all_edges(lattice, frac, n_sites, cutoff, k, tie, status):
         if n == 0:
             continue
         widest = reduced_sites(lattice[c], frac[c], n, basis, change, cart, wrapped)
-        radius = _first_radius(abs(determinant(basis)) / n, k, tie, cutoff)
+        radius = cutoff
+        if k > 0:  # a sphere that holds somewhat more than k sites on average
+            volume = EXTRA * k * abs(determinant(basis)) / n
+            radius = min(cutoff, (volume * 3.0 / (4.0 * math.pi)) ** (1.0 / 3.0) + tie)
         n_cells, cells, half = _cells_within(basis, radius + widest, half)
         i = 0
         while i < n:

@@ -37,7 +37,6 @@ MAX_POINTS = 2_000_000  # lattice points looked at for one cell; real crystals n
 MAX_SITES = 1000
 FAR = 1e20
 TURN, MASK, ROUNDING = 2.0**32, 2**32 - 1, 8  # coordinates in whole numbers
-ROOM, FURTHER = 64, 1.2  # lattice vectors kept of a crystal, and how much further than its edges
 
 # ---- lattices
 
@@ -376,16 +375,9 @@ def _merge(frac, code, fold, partner):
 @jit
 def _sort(key, frac, code):
     """Sort atoms by key, equal ones in their order; the key becomes the old place of each."""
-    n = len(key)
-    order = np.empty(n, dtype=np.int64)
-    for i in range(n):
-        place = i
-        while place > 0 and key[order[place - 1]] > key[i]:
-            order[place] = order[place - 1]
-            place -= 1
-        order[place] = i
+    order = np.argsort(key, kind="mergesort")
     old, old_code = frac.copy(), code.copy()
-    for i in range(n):
+    for i in range(len(key)):
         key[i] = order[i]
         code[i] = old_code[order[i]]
         for k in range(3):
@@ -1058,9 +1050,7 @@ def first_matches(rows, ends, n_old, cells, parameters, frac, code, start, n_sit
         like = _group_of(anchor[members[0]], bounds)
         tables = _scratch(n, like[1] - like[0])
         limits = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
-        heads, picked = members.copy(), np.empty((3, ROOM), dtype=np.int64)
-        kept, number = np.empty((len(members), ROOM, 7)), np.zeros(len(members), dtype=np.int64)
-        reach = np.zeros(len(members))  # of the vectors kept; 0: there are too many
+        heads = members.copy()
         wholes = np.empty((len(members), n, 3), dtype=np.int64)
         n_heads = 0
         for place in range(len(members)):
@@ -1072,21 +1062,15 @@ def first_matches(rows, ends, n_old, cells, parameters, frac, code, start, n_sit
             for h in range(n_heads if place >= n_old[b] else 0):
                 j = heads[h]
                 pairs += 1
-                vectors, room = kept[h, : number[h]], picked
-                if longest > reach[h]:
-                    vectors = lattice_vectors(cells[j], longest)
-                    room = np.empty((3, len(vectors)), dtype=np.int64)
+                vectors = lattice_vectors(cells[j], longest)
+                picked = np.empty((3, len(vectors)), dtype=np.int64)
                 if fit(
-                    vectors, room, frac[start[j] : start[j] + n], wholes[h], parameters[i], two,
+                    vectors, picked, frac[start[j] : start[j] + n], wholes[h], parameters[i], two,
                     turns, anchor[i], bounds, groups, ltol, stol, limits, tables,
                 ):  # fmt: skip
                     first[i] = j
                     break
             if first[i] < 0 and (n_old[b] < 0 or place < n_old[b]):
                 heads[n_heads], wholes[n_heads] = i, turns
-                vectors = lattice_vectors(cells[i], FURTHER * longest)
-                if 0 < len(vectors) <= ROOM:
-                    number[n_heads], reach[n_heads] = len(vectors), FURTHER * longest
-                    kept[n_heads, : len(vectors)] = vectors
                 n_heads += 1
     return pairs

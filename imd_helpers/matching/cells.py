@@ -184,13 +184,9 @@ def buckets(cells: ReducedCells) -> list[np.ndarray]:
     Nothing else can match: the matcher asks for equal compositions, and never matches reduced
     cells of different sizes.
     """
-    rows = np.flatnonzero(cells.n_sites > 0)
-    places: dict[bytes, list[int]] = {}
-    for i in rows.tolist():
-        first = cells.start[i]
-        key = cells.code[first : first + cells.n_sites[i]].tobytes()
-        places.setdefault(key, []).append(i)
-    return [np.array(members) for members in places.values() if len(members) > 1]
+    ends = zip(cells.start, cells.start + cells.n_sites, strict=True)
+    places = compositions.grouped(cells.code[start:end].tobytes() for start, end in ends)
+    return [members for members in places.values() if len(members) > 1]
 
 
 def same_compositions(reference: CrystalBatch, crystals: CrystalBatch) -> np.ndarray:

@@ -25,7 +25,6 @@ ideal one; the label does not depend on the symmetry found. Prototypes do: they 
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
@@ -121,7 +120,7 @@ class _Work:
         self.keys = [theirs[j] for j in self.rows.tolist()] + ours
         self.compositions = compositions.keys(safe_counts(both))
         self.shapes = [_shape(self.cells, i) for i in range(len(both))]
-        self.amd = self._minimum_distances(both)
+        self.amd = amd.average_minimum_distances(both)
         lattice = both.lattice.detach().cpu().double().numpy()
         with np.errstate(all="ignore"):
             self.volume = np.abs(np.linalg.det(lattice)) / both.n_sites.cpu().numpy()  # Å^3/atom
@@ -131,14 +130,6 @@ class _Work:
         for i, why in self.cells.failed.items():
             if i >= self.m:
                 self._label(i - self.m, BROKEN, why)
-
-    def _minimum_distances(self, both: CrystalBatch) -> np.ndarray:
-        """Average minimum distances, NaN for reference crystals that nothing can match."""
-        wanted = set(self.shapes[self.m :])
-        rows = np.array([i for i, shape in enumerate(self.shapes) if shape in wanted])
-        out = np.full((len(both), amd.K), np.nan)
-        out[rows] = amd.average_minimum_distances(both[rows])
-        return out
 
     def _label(self, i: int, kind: str, detail: str, known: int = NONE) -> None:
         self.kind[i] = kind
@@ -198,10 +189,7 @@ class _Work:
 
     def renamed(self) -> None:
         """Label site swaps and substitutions."""
-        shapes: dict[tuple[int, ...], list[int]] = defaultdict(list)
-        for j in range(self.m):
-            shapes[self.shapes[j]].append(j)
-        places = {shape: np.array(members) for shape, members in shapes.items() if shape}
+        places = compositions.grouped(self.shapes[: self.m])
         left = [i for i in self._open() if self.shapes[i + self.m] in places]
         for part in range(0, len(left), CHUNK):
             some = left[part : part + CHUNK]

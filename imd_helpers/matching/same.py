@@ -168,16 +168,8 @@ def _comparable(
     if not same_composition:
         yield np.arange(len(crystals)), np.arange(len(reference))
         return
-    news, places = (_places(each) for each in (crystals, reference))
-    for key, rows in news.items():
-        if key in places:
-            yield np.array(rows), np.array(places[key])
-
-
-def _places(crystals: CrystalBatch) -> dict[bytes, list[int]]:
-    """Key of a composition -> the crystals that have it; broken ones have none."""
-    places: dict[bytes, list[int]] = {}
-    for i, key in enumerate(compositions.keys(safe_counts(crystals))):
-        if key:
-            places.setdefault(key, []).append(i)
-    return places
+    news, places = (
+        compositions.grouped(compositions.keys(safe_counts(each))) for each in (crystals, reference)
+    )
+    for key in news.keys() & places.keys():
+        yield news[key], places[key]

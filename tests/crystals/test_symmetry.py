@@ -183,9 +183,9 @@ def test_failures_keep_their_place():
 
 @pytest.mark.parametrize("number", [0, -1, 231])
 def test_unknown_space_group(number):
-    with pytest.raises(InputError, match=f"space group {number}"):
+    with pytest.raises(InputError, match=f"space_group={number}: .* 1 and at most 230"):
         symmetry.operations(number)
-    with pytest.raises(InputError, match=r"1\.\.230"):
+    with pytest.raises(InputError, match="at most 230"):
         symmetry.expand([number], np.eye(3)[None], np.zeros((1, 1, 3)), np.array([[6]]))
 
 

@@ -148,9 +148,9 @@ def test_select_is_fast(data):
 def test_bad_conditions_teach(data):
     with pytest.raises(UnknownNameError, match="unknown element 'Xq'"):
         data.select(elements=["Xq"])
-    with pytest.raises(InputError, match=r"space group 231.*1 to 230"):
+    with pytest.raises(InputError, match=r"space_groups=231.*at least 1 and at most 230"):
         data.select(space_groups=231)
-    with pytest.raises(InputError, match="space group 0"):
+    with pytest.raises(InputError, match="space_groups=0"):
         data.select(space_groups=[225, 0])
     with pytest.raises(UnknownNameError, match="train"):
         data.select(split="training")

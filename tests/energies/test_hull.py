@@ -155,7 +155,7 @@ def test_what_cannot_be_answered_says_why():
 
 
 def test_bad_input_is_refused():
-    with pytest.raises(InputError, match=r"expected \(n, 119\)"):
+    with pytest.raises(InputError, match=r"must be \(n, 119\)"):
         hull.above_hull(np.ones((2, 5)), np.zeros(2))
     with pytest.raises(InputError, match="composition 1 has no atoms"):
         hull.above_hull(np.vstack([counts("MgO"), np.zeros(119)]), np.zeros(2))
