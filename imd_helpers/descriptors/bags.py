@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..crystals import elements
+from ..crystals.samples import Samples
 from ..runtime import InputError, lookup, need
 from .base import Descriptor
 from .coulomb import POWER
@@ -42,15 +43,20 @@ class _Padded(Descriptor):
     def __init__(self) -> None:
         self.sizes: dict[Bag, int] = {}
 
-    def bags(self, molecules: Any) -> list[Bags]:
-        """The bags of each molecule."""
+    def _bags(self, molecule: Any) -> Bags:
+        """The bags of one molecule."""
         raise NotImplementedError
 
     def fit(self, molecules: Any) -> Self:
-        """Find how long each bag must be."""
+        """Find how long each bag must be.
+
+        Raises:
+            InputError: a molecule is broken, or has no bags.
+        """
+        batch = Samples.from_reasons(*self._read(molecules)).checked()
         sizes: dict[Bag, int] = defaultdict(int)
-        for bags in self.bags(molecules):
-            for bag, values in bags.items():
+        for i in range(len(batch)):
+            for bag, values in self._bags(batch[i]).items():
                 sizes[bag] = max(sizes[bag], len(values))
         self.sizes = dict(sorted(sizes.items()))
         return self
@@ -60,7 +66,7 @@ class _Padded(Descriptor):
             raise InputError("the bags have no sizes yet: call fit with all molecules first")
         starts = dict(zip(self.sizes, np.cumsum([0, *self.sizes.values()]).tolist(), strict=False))
         out = torch.zeros(1, *self.shape, dtype=torch.float64)
-        for bag, values in self.bags(batch)[0].items():
+        for bag, values in self._bags(batch[0]).items():
             room = self.sizes.get(bag, 0)
             if len(values) > room:
                 raise InputError(
@@ -94,28 +100,16 @@ class BondBags(_Padded):
     def _read(self, things: MoleculeBatch) -> tuple[MoleculeBatch, list[str]]:
         return read_molecules(things)
 
-    def bags(self, molecules: MoleculeBatch) -> list[Bags]:
-        """Entries of each Coulomb matrix, by element and by pair of elements.
-
-        Raises:
-            InputError: a molecule is broken.
-        """
-        molecules, reasons = read_molecules(molecules)
-        for i, reason in enumerate(reasons):
-            if reason:
-                raise InputError(f"molecule {i}: {reason}; repair or drop it")
-        distances = molecules.distances().numpy()
-        out = []
-        for i, n in enumerate(molecules.n_atoms.tolist()):
-            z = molecules.numbers[i, :n].tolist()
-            bags: Bags = defaultdict(list)
-            for a, charge in enumerate(z):
-                bags["atom", elements.SYMBOLS[charge]].append(0.5 * charge**POWER)
-                for b in range(a):
-                    pair = sorted((elements.SYMBOLS[charge], elements.SYMBOLS[z[b]]))
-                    bags["pair", *pair].append(charge * z[b] / distances[i, a, b])
-            out.append(bags)
-        return out
+    def _bags(self, molecule: MoleculeBatch) -> Bags:
+        bags: Bags = defaultdict(list)
+        distance = molecule.distances()[0].tolist()
+        z = molecule.numbers[molecule.mask].tolist()
+        for a, charge in enumerate(z):
+            bags["atom", elements.SYMBOLS[charge]].append(0.5 * charge**POWER)
+            for b in range(a):
+                pair = sorted((elements.SYMBOLS[charge], elements.SYMBOLS[z[b]]))
+                bags["pair", *pair].append(charge * z[b] / distance[a][b])
+        return bags
 
 
 class ForceFieldBags(_Padded):
@@ -123,7 +117,8 @@ class ForceFieldBags(_Padded):
 
     An atom enters as 1, so that a linear model gives it its own energy; a bond as a Morse
     potential; a pair further apart than an angle as Lennard-Jones; angles and torsions, which may
-    be left out, as UFF's cosine series. All in kcal/mol.
+    be left out, as UFF's cosine series. All in kcal/mol. Molecules are RDKit's, with all hydrogens
+    and one conformer (see `to_rdkit`).
 
     Source:
         Huang & von Lilienfeld, J. Chem. Phys. 145 (2016) 161102 (BAML); the terms from Rappé et
@@ -143,23 +138,15 @@ class ForceFieldBags(_Padded):
         missing = "no RDKit molecule: to_rdkit says why"
         return batch, ["" if hasattr(one, "GetAtoms") else missing for one in things]
 
-    def bags(self, molecules: Sequence[Mol]) -> list[Bags]:
-        """The terms of RDKit molecules with all hydrogens and one conformer (see `to_rdkit`).
-
-        Raises:
-            InputError: as `uff_terms`.
-        """
-        out = []
-        for molecule in molecules:
-            bags: Bags = defaultdict(list)
-            for atom in molecule.GetAtoms():
-                bags["atom", atom.GetSymbol()].append(1.0)
-            for (kind, *atoms), value in uff_terms(molecule).items():
-                symbols = [molecule.GetAtomWithIdx(i).GetSymbol() for i in atoms]
-                if kind in self.kinds:  # names are read from either end
-                    bags[kind, *min(symbols, symbols[::-1])].append(value)
-            out.append(bags)
-        return out
+    def _bags(self, molecule: Mol) -> Bags:
+        bags: Bags = defaultdict(list)
+        for atom in molecule.GetAtoms():
+            bags["atom", atom.GetSymbol()].append(1.0)
+        for (kind, *atoms), value in uff_terms(molecule).items():
+            symbols = [molecule.GetAtomWithIdx(i).GetSymbol() for i in atoms]
+            if kind in self.kinds:  # names are read from either end
+                bags[kind, *min(symbols, symbols[::-1])].append(value)
+        return bags
 
 
 def uff_terms(molecule: Mol, *, stretch: str = "morse") -> dict[tuple[Any, ...], float]:

@@ -95,7 +95,7 @@ class MoleculeBatch:
 
     def formulas(self) -> list[str]:
         """Formulas in Hill's order, not reduced: benzene is C6H6."""
-        return [_hill(row[row > 0]) for row in self.numbers.cpu().numpy()]
+        return [one.get_chemical_formula(mode="hill") for one in self.atoms()]
 
     def distances(self) -> Tensor:
         """(batch, atoms, atoms) Å; 0 on the diagonal, infinity where either is padding."""
@@ -108,7 +108,7 @@ class MoleculeBatch:
         from ase import Atoms
 
         return [
-            Atoms(self.numbers[i, :n].numpy(), self.positions[i, :n].numpy())
+            Atoms(self.numbers[i, :n].cpu().numpy(), self.positions[i, :n].cpu().numpy())
             for i, n in enumerate(self.n_atoms.tolist())
         ]
 
@@ -179,13 +179,6 @@ def g2_molecules() -> tuple[list[str], MoleculeBatch, np.ndarray]:
         batch.append((np.array(row["positions"]), [elements.number(s) for s in symbols]))
     positions, numbers = zip(*batch, strict=True)
     return names, MoleculeBatch.from_lists(positions, numbers), np.array(energy)
-
-
-def _hill(numbers: np.ndarray) -> str:
-    counts = {elements.SYMBOLS[int(z)]: int((numbers == z).sum()) for z in np.unique(numbers)}
-    first = [s for s in ("C", "H") if s in counts] if "C" in counts else []
-    order = first + sorted(symbol for symbol in counts if symbol not in first)
-    return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order)
 
 
 def read_molecules(given: MoleculeBatch) -> tuple[MoleculeBatch, list[str]]:
