@@ -210,25 +210,18 @@ class SymmetrySites(ElementRows, Descriptor):
             raise InputError(f"coord_max={scales.tolist()}: give (3, 3) numbers between 0 and 1")
 
     @classmethod
-    def fit(
-        cls, sites: Sites, *, canonical: bool = True, published_scaling: bool = False
-    ) -> SymmetrySites:
-        """Take elements and scales from data.
+    def fit(cls, sites: Sites, *, canonical: bool = True) -> SymmetrySites:
+        """Take elements and scales from training crystals.
 
         Args:
             sites: the training crystals.
-            canonical: see the class.
-            published_scaling: scale each coordinate of each site by its own maximum, as the
-                published code does (3/4 where that maximum is 0, which it divides by).
+            canonical: see the class; without it each coordinate of each site is scaled by its own
+                maximum, as the published code does (3/4 where that is 0, which it divides by).
         """
         largest = sites.grid.max(0) / GRID
-        scaled = (largest > 0) & published_scaling
-        return cls(
-            element_numbers=tuple(np.unique(sites.numbers).tolist()),
-            length_max=float(sites.length.max()),
-            coord_max=np.where(scaled, largest, 0.75),
-            canonical=canonical,
-        )
+        scale = np.where((largest == 0) | canonical, 0.75, largest)
+        chosen = tuple(np.unique(sites.numbers).tolist())
+        return cls(chosen, float(sites.length.max()), scale, canonical)
 
     # ---- crystal -> tensor
 
