@@ -41,25 +41,15 @@ REASONS = (
 
 @dataclass(frozen=True, eq=False)
 class CrystalGraph:
-    """The graphs of many crystals in one: no edge joins two crystals.
+    """The graphs of many crystals in one: no edge joins two crystals."""
 
-    Attributes:
-        edge_index: (2, edges) int64, centre and neighbour, counted over all sites.
-        image: (edges, 3) int64, the neighbour's cell along a, b, c.
-        distance: (edges,) float32 Å.
-        site_crystal: (sites,) int64, the crystal of each site.
-        numbers: (sites,) int64 atomic numbers.
-        ok: (crystals,) bool; a crystal that failed has sites and no edges.
-        reasons: one string a crystal, empty where ``ok``.
-    """
-
-    edge_index: Tensor
-    image: Tensor
-    distance: Tensor
-    site_crystal: Tensor
-    numbers: Tensor
-    ok: np.ndarray
-    reasons: tuple[str, ...]
+    edge_index: Tensor  # (2, edges) int64, centre and neighbour, counted over all sites
+    image: Tensor  # (edges, 3) int64, the neighbour's cell along a, b, c
+    distance: Tensor  # (edges,) float32 Å
+    site_crystal: Tensor  # (sites,) int64, the crystal of each site
+    numbers: Tensor  # (sites,) int64 atomic numbers
+    ok: np.ndarray  # (crystals,) bool; a crystal that failed has sites and no edges
+    reasons: tuple[str, ...]  # one a crystal, empty where ``ok``
 
     @property
     def n_sites(self) -> Tensor:

@@ -37,19 +37,12 @@ MEASURABLE = GeometryRule(
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """n crystals as points of a named space.
+    """n crystals as points of a named space."""
 
-    Attributes:
-        space: name of the space.
-        values: (n, d) float64; NaN in the rows that failed.
-        definition: how the points were made.
-        failed: index -> why there is no point.
-    """
-
-    space: str
-    values: np.ndarray
-    definition: Mapping[str, Any]
-    failed: Mapping[int, str]
+    space: str  # its name
+    values: np.ndarray  # (n, d) float64; NaN in the rows that failed
+    definition: Mapping[str, Any]  # how the points were made
+    failed: Mapping[int, str]  # index -> why there is no point
 
     def __len__(self) -> int:
         return len(self.values)

@@ -27,15 +27,10 @@ BOND_SCALE = 1.25  # a bond is at most this many times the sum of the covalent r
 
 @dataclass(frozen=True, eq=False)
 class MoleculeBatch:
-    """Molecules of different sizes in two tensors; number 0 marks padding, always at the end.
+    """Molecules of different sizes in two tensors; number 0 marks padding, always at the end."""
 
-    Attributes:
-        positions: (batch, atoms, 3) float64, Å; padding at the origin.
-        numbers: (batch, atoms) int64, atomic numbers; 0 is padding.
-    """
-
-    positions: Tensor
-    numbers: Tensor
+    positions: Tensor  # (batch, atoms, 3) float64, Å; padding at the origin
+    numbers: Tensor  # (batch, atoms) int64, atomic numbers; 0 is padding
 
     @classmethod
     def from_lists(

@@ -40,19 +40,12 @@ Site = tuple[int, ...]  # three coordinates in quarters
 
 @dataclass(frozen=True, eq=False)
 class Sites:
-    """Symmetry-distinct sites of cubic ternaries.
+    """Symmetry-distinct sites of cubic ternaries."""
 
-    Attributes:
-        space_group: (batch,) ITA numbers.
-        numbers: (batch, 3) atomic numbers.
-        grid: (batch, 3, 3) positions in units of 1/4, integers 0..3.
-        length: (batch,) lattice length a, Å.
-    """
-
-    space_group: np.ndarray
-    numbers: np.ndarray
-    grid: np.ndarray
-    length: np.ndarray
+    space_group: np.ndarray  # (batch,) ITA numbers
+    numbers: np.ndarray  # (batch, 3) atomic numbers
+    grid: np.ndarray  # (batch, 3, 3) positions in units of 1/4, integers 0..3
+    length: np.ndarray  # (batch,) lattice length a, Å
 
     @classmethod
     def cat(cls, parts: Sequence[Sites]) -> Sites:
@@ -146,13 +139,9 @@ def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[Site, ...]]:
 
 @dataclass(frozen=True, eq=False)
 class ElementRows:
-    """Elements of a training set as rows of a table of features.
+    """Elements of a training set as rows of a table of features."""
 
-    Attributes:
-        element_numbers: atomic numbers that the table of features holds, ascending.
-    """
-
-    element_numbers: tuple[int, ...]
+    element_numbers: tuple[int, ...]  # atomic numbers that the table holds, ascending
 
     @property
     def feature_table(self) -> Tensor:
