@@ -101,7 +101,7 @@ class Templates:
 
 
 class Baseline(ABC):
-    """What the baselines that make crystals share.
+    """What the baselines share; those of formulas take (n, 119) counts instead of crystals.
 
     Args:
         training: the crystals that a model would train on, as `Templates` or any `CrystalBatch`.
@@ -115,7 +115,7 @@ class Baseline(ABC):
     def sample(
         self, n: int, *, condition: Mapping[str, Any] | None = None, seed: int = 0
     ) -> Samples:
-        """Draw n crystals; ``asked["space_group"]`` has the space groups that they should have.
+        """Draw n; of crystals ``asked["space_group"]`` has the space groups that they should have.
 
         Args:
             n: how many.
@@ -123,7 +123,8 @@ class Baseline(ABC):
             seed: of the random choices.
 
         Raises:
-            InputError: n below 1, a condition where none is taken, or one that nothing satisfies.
+            InputError: n below 1, a condition where none is taken, or one that nothing satisfies,
+                or a rule that hardly any formula passes.
             UnknownNameError: a condition of unknown kind, or an unknown element.
         """
         if condition and not self.conditions:
@@ -136,7 +137,7 @@ class Baseline(ABC):
 
     @abstractmethod
     def _draw(self, n: int, wanted: list[int], rng: np.random.Generator) -> Samples:
-        """N crystals of the elements that are wanted, rising; of any where none is named."""
+        """N samples of the elements that are wanted, rising; of any where none is named."""
 
 
 class TrainingCopies(Baseline):

@@ -100,6 +100,8 @@ class BoostedEnsemble:
         Raises:
             InputError: fewer than 20 groups, a row of zeros, or values that are not finite.
         """
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
         values = reals("values", values, len(counts))
         labels = np.arange(len(values)) if groups is None else np.asarray(groups)
         _, label = np.unique(labels, return_inverse=True)
@@ -113,7 +115,14 @@ class BoostedEnsemble:
         self._models = []
         for k in range(self.members):
             some = np.isin(label, rng.permutation(mine)[: math.ceil(SEEN * len(mine))])
-            self._models.append(self._member(k).fit(features[some], values[some]))
+            member = HistGradientBoostingRegressor(
+                max_iter=self.trees,
+                learning_rate=LEARNING_RATE,
+                max_leaf_nodes=self.leaves,
+                early_stopping=False,
+                random_state=self.seed + k,
+            )
+            self._models.append(member.fit(features[some], values[some]))
         held = np.isin(label, back)
         mean, spread = self._asked(features[held])
         self._floor = max(float(np.median(spread)), 1e-9)
@@ -136,17 +145,6 @@ class BoostedEnsemble:
             mean[some], spread[some] = self._asked(composition_statistics(counts[some]))
         return Prediction(mean, spread, spread + self._floor, self._residuals)
 
-    def _member(self, k: int) -> Any:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-
-        return HistGradientBoostingRegressor(
-            max_iter=self.trees,
-            learning_rate=LEARNING_RATE,
-            max_leaf_nodes=self.leaves,
-            early_stopping=False,
-            random_state=self.seed + k,
-        )
-
     def _asked(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         said = np.stack([model.predict(features) for model in self._models])  # (members, n)
         return said.mean(0), said.std(0)
@@ -160,8 +158,4 @@ def composition_statistics(counts: np.ndarray) -> np.ndarray:
     """
     from ..descriptors.fingerprints import magpie_statistics
 
-    counts = with_elements(counts)
-    return np.concatenate([
-        magpie_statistics(counts[part].astype(np.float64)).astype(np.float32)
-        for part in blocks(len(counts), FEATURE_ROWS)
-    ])  # fmt: skip
+    return magpie_statistics(with_elements(counts).astype(np.float64)).astype(np.float32)
