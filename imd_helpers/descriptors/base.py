@@ -179,22 +179,6 @@ def read_crystals(given: Crystals) -> tuple[CrystalBatch, list[str]]:
     return in_places(batch[good] if good.any() else None, good), reasons
 
 
-def read_counts(crystals: CrystalBatch) -> tuple[np.ndarray, list[str]]:
-    """(n, 119) atoms of each element, whatever their cells; zeros where one is no element."""
-    numbers = check_shapes(crystals).numbers.cpu().numpy()
-    known = ((numbers >= 0) & (numbers < elements.N_COLUMNS)).all(1)
-    reasons = [""] * len(numbers)
-    mark(reasons, known, lambda i: f"no element has the atomic number {_farthest(numbers[i])}")
-    counts = np.zeros((len(numbers), elements.N_COLUMNS), dtype=np.int64)
-    if known.any():
-        counts[known] = crystals[known].counts().numpy()
-    return counts, reasons
-
-
-def _farthest(numbers: np.ndarray) -> int:
-    return int(numbers.min() if numbers.min() < 0 else numbers.max())
-
-
 def _one_structure(structure: Structure) -> CrystalBatch | str:
     try:
         return CrystalBatch.from_structures([structure])

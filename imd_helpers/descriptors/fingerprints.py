@@ -18,11 +18,10 @@ import numpy as np
 
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals import compositions as comps
-from ..crystals.rules import GeometryRule, geometry_verdict
+from ..crystals.rules import GeometryRule, geometry_verdict, safe_counts
 from ..crystals.samples import digest
 from ..runtime import need, progress_bar, reals
 from ..work import Pieces, Workers
-from .base import read_counts
 
 SHELF = 2  # letters of a key: fingerprints are kept in 256 pieces
 SYMPREC = 1e-3  # Å, within which sites of one orbit share a CrystalNN fingerprint
@@ -155,7 +154,7 @@ def _magpie_scale() -> tuple[np.ndarray, np.ndarray]:
 
 def _counts(compositions: CrystalBatch | Sequence[str] | np.ndarray) -> np.ndarray:
     if isinstance(compositions, CrystalBatch):
-        return read_counts(compositions)[0].astype(np.float64)
+        return safe_counts(compositions).astype(np.float64)
     if isinstance(compositions, np.ndarray):
         return reals("counts", compositions, "n", elements.N_COLUMNS, finite=False)
     return comps.amounts(compositions)

@@ -380,9 +380,7 @@ def reinforce_loss(log_probability: Tensor, reward: Tensor) -> Tensor:
     _pairs(log_probability=log_probability, reward=reward)
     reward = reward.detach()
     if len(reward) < 2:
-        raise InputError(
-            f"{len(reward)} reward: the mean of the others needs at least 2 in a batch"
-        )
+        raise InputError(f"{len(reward)} reward: the mean of the others needs at least 2 of them")
     baseline = (reward.sum() - reward) / (len(reward) - 1)
     return -((reward - baseline) * log_probability).mean()
 
