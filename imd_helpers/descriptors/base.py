@@ -7,7 +7,7 @@ and something harmless takes its place, so that it can neither stop nor change t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,8 +23,7 @@ from ..runtime import InputError
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    Crystals = CrystalBatch | Sequence[Structure]
-
+Crystals: TypeAlias = "CrystalBatch | Sequence[Structure]"
 CLOSEST = 0.5  # Å; atoms nearer than this overlap
 SMALLEST_VOLUME = 1e-3  # Å^3 of a cell, for each Å^3 of the box of the same edges
 LARGEST = 1e4  # Å of an edge; single precision and sums of squares hold out to there

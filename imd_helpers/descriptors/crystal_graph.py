@@ -13,19 +13,16 @@ are equally far, which one is kept depends on the order of the sites. Here ties 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..crystals import elements
-from ..crystals.batch import check_shapes
+from ..crystals.batch import CrystalBatch, check_shapes
 from ..runtime import InputError, number, whole
 from .amd import MOST, measurable_sites
-
-if TYPE_CHECKING:
-    from ..crystals import CrystalBatch
 
 CUTOFF, NEIGHBOURS = 8.0, 12  # Å and sites, as published
 STEP = 0.2  # Å, between the centres of the Gaussians, as published

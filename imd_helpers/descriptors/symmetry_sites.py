@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,10 +21,7 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.samples import Samples
 from ..runtime import InputError, number
-from .base import NOT_FINITE, Descriptor, atomic_numbers, mark, mark_long, read_crystals
-
-if TYPE_CHECKING:
-    from .base import Crystals
+from .base import NOT_FINITE, Crystals, Descriptor, atomic_numbers, mark, mark_long, read_crystals
 
 SPACE_GROUPS = (225, 216, 221)  # Fm-3m, F-43m, Pm-3m: the order of the published one-hot
 N_ROWS, N_COLUMNS = 3, 28

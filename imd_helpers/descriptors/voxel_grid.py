@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from ..crystals.samples import Samples, in_places
 from ..runtime import InputError, number, whole
 from ._grids import Peaks, add_gaussians, find_peaks, separate_peaks
 from .base import (
+    Crystals,
     Descriptor,
     atomic_numbers,
     check_batch,
@@ -35,9 +35,6 @@ from .base import (
     read_crystals,
     without,
 )
-
-if TYPE_CHECKING:
-    from .base import Crystals
 
 SIGMA = 0.26  # Å, as published
 CUT = 0.02  # a Gaussian ends where it falls below this, as published
