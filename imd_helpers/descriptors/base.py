@@ -18,7 +18,7 @@ from ..crystals.batch import check_shapes
 from ..crystals.geometry import closest_contact
 from ..crystals.rules import broken_crystals, why_broken
 from ..crystals.samples import Samples, assembled, in_places
-from ..runtime import InputError
+from ..runtime import InputError, whole
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -156,16 +156,16 @@ def read_crystals(given: Crystals) -> tuple[CrystalBatch, list[str]]:
     Raises:
         InputError: nothing given, or something else than crystals.
     """
-    whole = isinstance(given, CrystalBatch)
+    one_batch = isinstance(given, CrystalBatch)
     several = isinstance(given, list | tuple) and all(hasattr(one, "frac_coords") for one in given)
-    if not whole and not several:
+    if not one_batch and not several:
         raise InputError(
             f"cannot encode {type(given).__name__}: give a CrystalBatch or a list of pymatgen "
             "structures"
         )
     if len(given) == 0:
         raise InputError("no crystals given: give at least one")
-    if whole:
+    if one_batch:
         batch, reasons = check_shapes(given), [""] * len(given)
     else:
         read = assembled([_one_structure(structure) for structure in given])
@@ -240,11 +240,7 @@ def atomic_numbers(name: str, given: Any) -> tuple[int, ...]:
     Raises:
         InputError: none, one twice, or something else than atomic numbers from 1 to 118.
     """
-    try:
-        numbers = tuple(int(z) for z in given)
-        good = numbers == tuple(given) and len(set(numbers)) == len(numbers) > 0
-    except (TypeError, ValueError, OverflowError):
-        good = False
-    if not good or not all(1 <= z < elements.N_COLUMNS for z in numbers):
-        raise InputError(f"{name}={given!r}: give atomic numbers of 1 to 118, each of them once")
+    numbers = tuple(whole(name, z, least=1, most=elements.N_COLUMNS - 1) for z in given)
+    if not len(set(numbers)) == len(numbers) > 0:
+        raise InputError(f"{name}={given!r}: give one element or more, each of them once")
     return numbers

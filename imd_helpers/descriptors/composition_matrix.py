@@ -75,11 +75,6 @@ class CompositionMatrix(Descriptor):
     def _read(self, things: Any) -> tuple[np.ndarray, list[str]]:
         if isinstance(things, str):
             raise InputError(f"{things!r} is one formula: give a list, [{things!r}]")
-        if isinstance(things, dict) or not hasattr(things, "__getitem__"):
-            raise InputError(
-                f"{type(things).__name__} given: give a list of formulas, (n, 119) counts or a "
-                "CrystalBatch"
-            )
         if len(things) == 0:
             raise InputError("no compositions given: give at least one formula")
         reasons = [""] * len(things)
