@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..crystals import elements
 from ..crystals.batch import rows_of
-from ..runtime import InputError
+from ..runtime import InputError, reals, whole
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -51,19 +51,13 @@ class MoleculeBatch:
         places = torch.zeros(len(numbers), width, 3, dtype=torch.float64)
         charges = torch.zeros(len(numbers), width, dtype=torch.long)
         for i, (xyz, z) in enumerate(zip(positions, numbers, strict=True)):
-            xyz_, z_ = np.asarray(xyz, float), np.asarray(z)
-            if z_.ndim != 1 or len(z_) == 0 or xyz_.shape != (len(z_), 3):
-                raise InputError(
-                    f"molecule {i}: positions {xyz_.shape} and numbers {z_.shape}; expected "
-                    "(atoms, 3) and (atoms,) with at least one atom"
-                )
-            if z_.dtype.kind not in "iuf" or (z_ != np.floor(z_)).any():
-                raise InputError(f"molecule {i}: atomic numbers {z_[:9]} must be whole numbers")
-            reason = _broken(xyz_, z_) if z_.all() else "atomic number 0, must be from 1 to 118"
+            heaviest = elements.N_COLUMNS - 1
+            z_ = [whole(f"an atomic number of molecule {i}", k, least=1, most=heaviest) for k in z]
+            xyz_ = reals(f"positions of molecule {i}", xyz, len(z_), 3, finite=False)
+            reason = _broken(xyz_, np.array(z_, dtype=int))
             if reason:
                 raise InputError(f"molecule {i}: {reason}; repair or drop it")
-            places[i, : len(z_)] = torch.as_tensor(xyz_)
-            charges[i, : len(z_)] = torch.as_tensor(z_.astype(np.int64))
+            places[i, : len(z_)], charges[i, : len(z_)] = torch.as_tensor(xyz_), torch.tensor(z_)
         return cls(places, charges)
 
     def __len__(self) -> int:
@@ -199,12 +193,14 @@ def _broken(xyz: np.ndarray, numbers: np.ndarray) -> str:
     """What is wrong with one molecule (atoms, 3) Å and (atoms,), padding at its end."""
     if not np.isfinite(xyz).all():
         return "NaN or infinity among its positions"
+    if not numbers.any():
+        return "no atoms"
     if numbers.min() < 0 or numbers.max() >= elements.N_COLUMNS:
         bad = numbers.min() if numbers.min() < 0 else numbers.max()
         return f"atomic number {bad}, must be from 1 to 118"
     n = int((numbers > 0).sum())
-    if n == 0 or not (numbers[:n] > 0).all():
-        return "no atoms, or padding (number 0) before one"
+    if not (numbers[:n] > 0).all():
+        return "padding (number 0) before an atom"
     distance = np.linalg.norm(xyz[:n, None] - xyz[None, :n], axis=-1) + 1e3 * np.eye(n)
     if distance.min() < SMALLEST_DISTANCE:
         i, j = np.unravel_index(distance.argmin(), distance.shape)
