@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Bag = tuple[str, ...]
     Bags = dict[Bag, list[float]]
+    Term = tuple[tuple[Any, ...], float]  # kind and atoms, kcal/mol
 
 STRETCHES = ("morse", "harmonic")
 DEPTH = 70.0  # kcal/mol for each bond order: depth of UFF's Morse potential
@@ -97,8 +98,7 @@ class BondBags(_Padded):
         Hansen et al., J. Phys. Chem. Lett. 6 (2015) 2326.
     """
 
-    def _read(self, things: MoleculeBatch) -> tuple[MoleculeBatch, list[str]]:
-        return read_molecules(things)
+    _read = staticmethod(read_molecules)
 
     def _bags(self, molecule: MoleculeBatch) -> Bags:
         bags: Bags = defaultdict(list)
@@ -175,12 +175,9 @@ def uff_terms(molecule: Mol, *, stretch: str = "morse") -> dict[tuple[Any, ...],
     with need("rdkit.rdBase").BlockLogs():  # UFF's atom types warn at every call
         if not field.UFFHasAllMoleculeParams(molecule):
             raise InputError("UFF lacks parameters for an atom of this molecule: drop the molecule")
-        return {
-            **_bond_terms(molecule, xyz, field, stretch),
-            **_pair_terms(molecule, xyz, field),
-            **_angle_terms(molecule, xyz, field),
-            **_torsion_terms(molecule, xyz, field),
-        }
+        parts = (_pair_terms, _angle_terms, _torsion_terms)
+        bonds = _bond_terms(molecule, xyz, field, stretch)
+        return dict(itertools.chain(bonds, *(part(molecule, xyz, field) for part in parts)))
 
 
 def to_rdkit(molecules: MoleculeBatch) -> tuple[list[Mol | None], tuple[str, ...]]:
@@ -216,16 +213,14 @@ def to_rdkit(molecules: MoleculeBatch) -> tuple[list[Mol | None], tuple[str, ...
 # ---- the terms of UFF
 
 
-def _bond_terms(molecule: Mol, xyz: np.ndarray, field: Any, stretch: str) -> dict:
-    terms = {}
+def _bond_terms(molecule: Mol, xyz: np.ndarray, field: Any, stretch: str) -> Iterator[Term]:
     for bond in molecule.GetBonds():
         i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         k, r0 = field.GetUFFBondStretchParams(molecule, i, j)
         r = np.linalg.norm(xyz[i] - xyz[j])
         spring = float(0.5 * k * (r - r0) ** 2)
         depth = DEPTH * bond.GetBondTypeAsDouble()
-        terms["bond", i, j] = spring if stretch == "harmonic" else morse(r, r0, k, depth)
-    return terms
+        yield ("bond", i, j), spring if stretch == "harmonic" else morse(r, r0, k, depth)
 
 
 def morse(r: float, r0: float, k: float, depth: float) -> float:
@@ -236,20 +231,17 @@ def morse(r: float, r0: float, k: float, depth: float) -> float:
     return float(depth * ((1 - math.exp(-math.sqrt(k / (2 * depth)) * (r - r0))) ** 2 - 1))
 
 
-def _pair_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
+def _pair_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> Iterator[Term]:
     steps = need("rdkit.Chem").GetDistanceMatrix(molecule)  # (atoms, atoms) bonds on the way
-    terms = {}
     for i, j in itertools.combinations(range(len(xyz)), 2):
         if steps[i, j] < 3:
             continue  # bonds and angles have their own terms
         r0, depth = field.GetUFFVdWParams(molecule, i, j)
         sixth = (r0 / np.linalg.norm(xyz[i] - xyz[j])) ** 6
-        terms["pair", i, j] = float(depth * (sixth**2 - 2 * sixth))
-    return terms
+        yield ("pair", i, j), float(depth * (sixth**2 - 2 * sixth))
 
 
-def _angle_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
-    terms = {}
+def _angle_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> Iterator[Term]:
     for atom in molecule.GetAtoms():
         j = atom.GetIdx()
         for i, k in itertools.combinations(sorted(n.GetIdx() for n in atom.GetNeighbors()), 2):
@@ -259,8 +251,7 @@ def _angle_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
             one, other = xyz[i] - xyz[j], xyz[k] - xyz[j]
             cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
             fold = FOLDS.get(str(atom.GetHybridization()), 0)
-            terms["angle", i, j, k] = bend(float(np.clip(cosine, -1, 1)), *parameters, fold=fold)
-    return terms
+            yield ("angle", i, j, k), bend(float(np.clip(cosine, -1, 1)), *parameters, fold=fold)
 
 
 def bend(cosine: float, stiffness: float, natural: float, *, fold: int = 0) -> float:
@@ -279,8 +270,7 @@ def bend(cosine: float, stiffness: float, natural: float, *, fold: int = 0) -> f
     return stiffness * (c0 + c1 * cosine + c2 * (2 * cosine**2 - 1))
 
 
-def _torsion_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
-    terms = {}
+def _torsion_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> Iterator[Term]:
     for bond in molecule.GetBonds():
         j, k = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         ends = [
@@ -297,8 +287,7 @@ def _torsion_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
             phase, fold = _torsion_form(molecule, i, j, k, m)
             angle = math.acos(cos_dihedral(*xyz[[i, j, k, m]]))
             share = barrier / len(found)  # the barrier belongs to the bond
-            terms["torsion", i, j, k, m] = 0.5 * share * (1 - phase * math.cos(fold * angle))
-    return terms
+            yield ("torsion", i, j, k, m), 0.5 * share * (1 - phase * math.cos(fold * angle))
 
 
 def _torsion_form(molecule: Mol, i: int, j: int, k: int, m: int) -> tuple[float, int]:
