@@ -17,19 +17,3 @@ from . import (
     voxel_grid,
 )
 from .base import Descriptor
-
-__all__ = [
-    "Descriptor",
-    "bags",
-    "composition_matrix",
-    "coordinate_matrix",
-    "coulomb",
-    "crystal_image",
-    "hydride_blocks",
-    "methane_grid",
-    "molecules",
-    "smiles",
-    "soap",
-    "symmetry_sites",
-    "voxel_grid",
-]

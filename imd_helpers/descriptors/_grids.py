@@ -83,17 +83,11 @@ def _window(
 
 @dataclass(frozen=True)
 class Peaks:
-    """Local maxima of grids.
+    """Local maxima of grids."""
 
-    Attributes:
-        row: (peaks,) which grid, ascending.
-        place: (peaks, 3) in voxels, between them too.
-        height: (peaks,) height of the Gaussian.
-    """
-
-    row: Tensor
-    place: Tensor
-    height: Tensor
+    row: Tensor  # (peaks,) which grid, ascending
+    place: Tensor  # (peaks, 3) in voxels, between them too
+    height: Tensor  # (peaks,) height of the Gaussian
 
 
 def find_peaks(

@@ -19,14 +19,10 @@ class SlotMatrix(Descriptor):
 
     A crystal does not fit when it is disordered, holds an element without rows or more atoms of one
     than there are rows, or has too large or too flat a cell, or overlapping atoms.
-
-    Attributes:
-        numbers: atomic numbers of the elements, in the order of their rows.
-        slots: how many rows each has.
     """
 
-    numbers: tuple[int, ...]
-    slots: tuple[int, ...]
+    numbers: tuple[int, ...]  # atomic numbers of the elements, in the order of their rows
+    slots: tuple[int, ...]  # how many rows each has
 
     def _mark_misfits(self, batch: CrystalBatch, reasons: list[str]) -> None:
         room = np.zeros(elements.N_COLUMNS, dtype=np.int64)

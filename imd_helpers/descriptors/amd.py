@@ -10,16 +10,11 @@ Source: Widdowson, Mosca, Pulido, Cooper & Kurlin, MATCH 87 (2022) 529.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from ..crystals.batch import check_shapes
+from ..crystals.batch import CrystalBatch, check_shapes
 from ..crystals.rules import broken_crystals
 from ..runtime import whole
-
-if TYPE_CHECKING:
-    from ..crystals import CrystalBatch
 
 K = 100  # neighbours, as in the source
 MOST = 100_000  # neighbours, whose distances fit into memory

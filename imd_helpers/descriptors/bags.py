@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..crystals import elements
+from ..crystals.samples import Samples
 from ..runtime import InputError, lookup, need
 from .base import Descriptor
 from .coulomb import POWER
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     Bag = tuple[str, ...]
     Bags = dict[Bag, list[float]]
+    Term = tuple[tuple[Any, ...], float]  # kind and atoms, kcal/mol
 
 STRETCHES = ("morse", "harmonic")
 DEPTH = 70.0  # kcal/mol for each bond order: depth of UFF's Morse potential
@@ -42,15 +44,20 @@ class _Padded(Descriptor):
     def __init__(self) -> None:
         self.sizes: dict[Bag, int] = {}
 
-    def bags(self, molecules: Any) -> list[Bags]:
-        """The bags of each molecule."""
+    def _bags(self, molecule: Any) -> Bags:
+        """The bags of one molecule."""
         raise NotImplementedError
 
     def fit(self, molecules: Any) -> Self:
-        """Find how long each bag must be."""
+        """Find how long each bag must be.
+
+        Raises:
+            InputError: a molecule is broken, or has no bags.
+        """
+        batch = Samples.from_reasons(*self._read(molecules)).checked()
         sizes: dict[Bag, int] = defaultdict(int)
-        for bags in self.bags(molecules):
-            for bag, values in bags.items():
+        for i in range(len(batch)):
+            for bag, values in self._bags(batch[i]).items():
                 sizes[bag] = max(sizes[bag], len(values))
         self.sizes = dict(sorted(sizes.items()))
         return self
@@ -60,7 +67,7 @@ class _Padded(Descriptor):
             raise InputError("the bags have no sizes yet: call fit with all molecules first")
         starts = dict(zip(self.sizes, np.cumsum([0, *self.sizes.values()]).tolist(), strict=False))
         out = torch.zeros(1, *self.shape, dtype=torch.float64)
-        for bag, values in self.bags(batch)[0].items():
+        for bag, values in self._bags(batch[0]).items():
             room = self.sizes.get(bag, 0)
             if len(values) > room:
                 raise InputError(
@@ -91,31 +98,18 @@ class BondBags(_Padded):
         Hansen et al., J. Phys. Chem. Lett. 6 (2015) 2326.
     """
 
-    def _read(self, things: MoleculeBatch) -> tuple[MoleculeBatch, list[str]]:
-        return read_molecules(things)
+    _read = staticmethod(read_molecules)
 
-    def bags(self, molecules: MoleculeBatch) -> list[Bags]:
-        """Entries of each Coulomb matrix, by element and by pair of elements.
-
-        Raises:
-            InputError: a molecule is broken.
-        """
-        molecules, reasons = read_molecules(molecules)
-        for i, reason in enumerate(reasons):
-            if reason:
-                raise InputError(f"molecule {i}: {reason}; repair or drop it")
-        distances = molecules.distances().numpy()
-        out = []
-        for i, n in enumerate(molecules.n_atoms.tolist()):
-            z = molecules.numbers[i, :n].tolist()
-            bags: Bags = defaultdict(list)
-            for a, charge in enumerate(z):
-                bags["atom", elements.SYMBOLS[charge]].append(0.5 * charge**POWER)
-                for b in range(a):
-                    pair = sorted((elements.SYMBOLS[charge], elements.SYMBOLS[z[b]]))
-                    bags["pair", *pair].append(charge * z[b] / distances[i, a, b])
-            out.append(bags)
-        return out
+    def _bags(self, molecule: MoleculeBatch) -> Bags:
+        bags: Bags = defaultdict(list)
+        distance = molecule.distances()[0].tolist()
+        z = molecule.numbers[molecule.mask].tolist()
+        for a, charge in enumerate(z):
+            bags["atom", elements.SYMBOLS[charge]].append(0.5 * charge**POWER)
+            for b in range(a):
+                pair = sorted((elements.SYMBOLS[charge], elements.SYMBOLS[z[b]]))
+                bags["pair", *pair].append(charge * z[b] / distance[a][b])
+        return bags
 
 
 class ForceFieldBags(_Padded):
@@ -123,7 +117,8 @@ class ForceFieldBags(_Padded):
 
     An atom enters as 1, so that a linear model gives it its own energy; a bond as a Morse
     potential; a pair further apart than an angle as Lennard-Jones; angles and torsions, which may
-    be left out, as UFF's cosine series. All in kcal/mol.
+    be left out, as UFF's cosine series. All in kcal/mol. Molecules are RDKit's, with all hydrogens
+    and one conformer (see `to_rdkit`).
 
     Source:
         Huang & von Lilienfeld, J. Chem. Phys. 145 (2016) 161102 (BAML); the terms from Rappé et
@@ -143,23 +138,15 @@ class ForceFieldBags(_Padded):
         missing = "no RDKit molecule: to_rdkit says why"
         return batch, ["" if hasattr(one, "GetAtoms") else missing for one in things]
 
-    def bags(self, molecules: Sequence[Mol]) -> list[Bags]:
-        """The terms of RDKit molecules with all hydrogens and one conformer (see `to_rdkit`).
-
-        Raises:
-            InputError: as `uff_terms`.
-        """
-        out = []
-        for molecule in molecules:
-            bags: Bags = defaultdict(list)
-            for atom in molecule.GetAtoms():
-                bags["atom", atom.GetSymbol()].append(1.0)
-            for (kind, *atoms), value in uff_terms(molecule).items():
-                symbols = [molecule.GetAtomWithIdx(i).GetSymbol() for i in atoms]
-                if kind in self.kinds:  # names are read from either end
-                    bags[kind, *min(symbols, symbols[::-1])].append(value)
-            out.append(bags)
-        return out
+    def _bags(self, molecule: Mol) -> Bags:
+        bags: Bags = defaultdict(list)
+        for atom in molecule.GetAtoms():
+            bags["atom", atom.GetSymbol()].append(1.0)
+        for (kind, *atoms), value in uff_terms(molecule).items():
+            symbols = [molecule.GetAtomWithIdx(i).GetSymbol() for i in atoms]
+            if kind in self.kinds:  # names are read from either end
+                bags[kind, *min(symbols, symbols[::-1])].append(value)
+        return bags
 
 
 def uff_terms(molecule: Mol, *, stretch: str = "morse") -> dict[tuple[Any, ...], float]:
@@ -188,12 +175,9 @@ def uff_terms(molecule: Mol, *, stretch: str = "morse") -> dict[tuple[Any, ...],
     with need("rdkit.rdBase").BlockLogs():  # UFF's atom types warn at every call
         if not field.UFFHasAllMoleculeParams(molecule):
             raise InputError("UFF lacks parameters for an atom of this molecule: drop the molecule")
-        return {
-            **_bond_terms(molecule, xyz, field, stretch),
-            **_pair_terms(molecule, xyz, field),
-            **_angle_terms(molecule, xyz, field),
-            **_torsion_terms(molecule, xyz, field),
-        }
+        parts = (_pair_terms, _angle_terms, _torsion_terms)
+        bonds = _bond_terms(molecule, xyz, field, stretch)
+        return dict(itertools.chain(bonds, *(part(molecule, xyz, field) for part in parts)))
 
 
 def to_rdkit(molecules: MoleculeBatch) -> tuple[list[Mol | None], tuple[str, ...]]:
@@ -229,16 +213,14 @@ def to_rdkit(molecules: MoleculeBatch) -> tuple[list[Mol | None], tuple[str, ...
 # ---- the terms of UFF
 
 
-def _bond_terms(molecule: Mol, xyz: np.ndarray, field: Any, stretch: str) -> dict:
-    terms = {}
+def _bond_terms(molecule: Mol, xyz: np.ndarray, field: Any, stretch: str) -> Iterator[Term]:
     for bond in molecule.GetBonds():
         i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         k, r0 = field.GetUFFBondStretchParams(molecule, i, j)
         r = np.linalg.norm(xyz[i] - xyz[j])
         spring = float(0.5 * k * (r - r0) ** 2)
         depth = DEPTH * bond.GetBondTypeAsDouble()
-        terms["bond", i, j] = spring if stretch == "harmonic" else morse(r, r0, k, depth)
-    return terms
+        yield ("bond", i, j), spring if stretch == "harmonic" else morse(r, r0, k, depth)
 
 
 def morse(r: float, r0: float, k: float, depth: float) -> float:
@@ -249,20 +231,17 @@ def morse(r: float, r0: float, k: float, depth: float) -> float:
     return float(depth * ((1 - math.exp(-math.sqrt(k / (2 * depth)) * (r - r0))) ** 2 - 1))
 
 
-def _pair_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
+def _pair_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> Iterator[Term]:
     steps = need("rdkit.Chem").GetDistanceMatrix(molecule)  # (atoms, atoms) bonds on the way
-    terms = {}
     for i, j in itertools.combinations(range(len(xyz)), 2):
         if steps[i, j] < 3:
             continue  # bonds and angles have their own terms
         r0, depth = field.GetUFFVdWParams(molecule, i, j)
         sixth = (r0 / np.linalg.norm(xyz[i] - xyz[j])) ** 6
-        terms["pair", i, j] = float(depth * (sixth**2 - 2 * sixth))
-    return terms
+        yield ("pair", i, j), float(depth * (sixth**2 - 2 * sixth))
 
 
-def _angle_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
-    terms = {}
+def _angle_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> Iterator[Term]:
     for atom in molecule.GetAtoms():
         j = atom.GetIdx()
         for i, k in itertools.combinations(sorted(n.GetIdx() for n in atom.GetNeighbors()), 2):
@@ -272,8 +251,7 @@ def _angle_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
             one, other = xyz[i] - xyz[j], xyz[k] - xyz[j]
             cosine = one @ other / np.linalg.norm(one) / np.linalg.norm(other)
             fold = FOLDS.get(str(atom.GetHybridization()), 0)
-            terms["angle", i, j, k] = bend(float(np.clip(cosine, -1, 1)), *parameters, fold=fold)
-    return terms
+            yield ("angle", i, j, k), bend(float(np.clip(cosine, -1, 1)), *parameters, fold=fold)
 
 
 def bend(cosine: float, stiffness: float, natural: float, *, fold: int = 0) -> float:
@@ -292,8 +270,7 @@ def bend(cosine: float, stiffness: float, natural: float, *, fold: int = 0) -> f
     return stiffness * (c0 + c1 * cosine + c2 * (2 * cosine**2 - 1))
 
 
-def _torsion_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
-    terms = {}
+def _torsion_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> Iterator[Term]:
     for bond in molecule.GetBonds():
         j, k = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         ends = [
@@ -310,8 +287,7 @@ def _torsion_terms(molecule: Mol, xyz: np.ndarray, field: Any) -> dict:
             phase, fold = _torsion_form(molecule, i, j, k, m)
             angle = math.acos(cos_dihedral(*xyz[[i, j, k, m]]))
             share = barrier / len(found)  # the barrier belongs to the bond
-            terms["torsion", i, j, k, m] = 0.5 * share * (1 - phase * math.cos(fold * angle))
-    return terms
+            yield ("torsion", i, j, k, m), 0.5 * share * (1 - phase * math.cos(fold * angle))
 
 
 def _torsion_form(molecule: Mol, i: int, j: int, k: int, m: int) -> tuple[float, int]:

@@ -7,7 +7,7 @@ and something harmless takes its place, so that it can neither stop nor change t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -18,13 +18,12 @@ from ..crystals.batch import check_shapes
 from ..crystals.geometry import closest_contact
 from ..crystals.rules import broken_crystals, why_broken
 from ..crystals.samples import Samples, assembled, in_places
-from ..runtime import InputError
+from ..runtime import InputError, whole
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
-    Crystals = CrystalBatch | Sequence[Structure]
-
+Crystals: TypeAlias = "CrystalBatch | Sequence[Structure]"
 CLOSEST = 0.5  # Å; atoms nearer than this overlap
 SMALLEST_VOLUME = 1e-3  # Å^3 of a cell, for each Å^3 of the box of the same edges
 LARGEST = 1e4  # Å of an edge; single precision and sums of squares hold out to there
@@ -157,16 +156,16 @@ def read_crystals(given: Crystals) -> tuple[CrystalBatch, list[str]]:
     Raises:
         InputError: nothing given, or something else than crystals.
     """
-    whole = isinstance(given, CrystalBatch)
+    one_batch = isinstance(given, CrystalBatch)
     several = isinstance(given, list | tuple) and all(hasattr(one, "frac_coords") for one in given)
-    if not whole and not several:
+    if not one_batch and not several:
         raise InputError(
             f"cannot encode {type(given).__name__}: give a CrystalBatch or a list of pymatgen "
             "structures"
         )
     if len(given) == 0:
         raise InputError("no crystals given: give at least one")
-    if whole:
+    if one_batch:
         batch, reasons = check_shapes(given), [""] * len(given)
     else:
         read = assembled([_one_structure(structure) for structure in given])
@@ -177,22 +176,6 @@ def read_crystals(given: Crystals) -> tuple[CrystalBatch, list[str]]:
     if good.all():
         return batch, reasons
     return in_places(batch[good] if good.any() else None, good), reasons
-
-
-def read_counts(crystals: CrystalBatch) -> tuple[np.ndarray, list[str]]:
-    """(n, 119) atoms of each element, whatever their cells; zeros where one is no element."""
-    numbers = check_shapes(crystals).numbers.cpu().numpy()
-    known = ((numbers >= 0) & (numbers < elements.N_COLUMNS)).all(1)
-    reasons = [""] * len(numbers)
-    mark(reasons, known, lambda i: f"no element has the atomic number {_farthest(numbers[i])}")
-    counts = np.zeros((len(numbers), elements.N_COLUMNS), dtype=np.int64)
-    if known.any():
-        counts[known] = crystals[known].counts().numpy()
-    return counts, reasons
-
-
-def _farthest(numbers: np.ndarray) -> int:
-    return int(numbers.min() if numbers.min() < 0 else numbers.max())
 
 
 def _one_structure(structure: Structure) -> CrystalBatch | str:
@@ -257,11 +240,7 @@ def atomic_numbers(name: str, given: Any) -> tuple[int, ...]:
     Raises:
         InputError: none, one twice, or something else than atomic numbers from 1 to 118.
     """
-    try:
-        numbers = tuple(int(z) for z in given)
-        good = numbers == tuple(given) and len(set(numbers)) == len(numbers) > 0
-    except (TypeError, ValueError, OverflowError):
-        good = False
-    if not good or not all(1 <= z < elements.N_COLUMNS for z in numbers):
-        raise InputError(f"{name}={given!r}: give atomic numbers of 1 to 118, each of them once")
+    numbers = tuple(whole(name, z, least=1, most=elements.N_COLUMNS - 1) for z in given)
+    if not len(set(numbers)) == len(numbers) > 0:
+        raise InputError(f"{name}={given!r}: give one element or more, each of them once")
     return numbers

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
 from ..crystals import compositions as comps
+from ..crystals.rules import broken_crystals, safe_counts, why_broken
 from ..crystals.samples import Samples
 from ..runtime import InputError, lookup
-from .base import Descriptor, mark, read_counts
+from .base import Descriptor, mark
 
 _LEFT_OUT = {2, 10, 18, 36, 84, 85, 86, 87, 88}  # He Ne Ar Kr Po At Rn Fr Ra
 ELEMENTS: tuple[int, ...] = tuple(z for z in range(1, 95) if z not in _LEFT_OUT)  # H … Pu
@@ -74,17 +75,12 @@ class CompositionMatrix(Descriptor):
     def _read(self, things: Any) -> tuple[np.ndarray, list[str]]:
         if isinstance(things, str):
             raise InputError(f"{things!r} is one formula: give a list, [{things!r}]")
-        if isinstance(things, dict) or not hasattr(things, "__getitem__"):
-            raise InputError(
-                f"{type(things).__name__} given: give a list of formulas, (n, 119) counts or a "
-                "CrystalBatch"
-            )
         if len(things) == 0:
             raise InputError("no compositions given: give at least one formula")
         reasons = [""] * len(things)
         if isinstance(things, CrystalBatch):
-            counts, reasons = read_counts(things)
-            counts = comps.reduced(counts)
+            counts = comps.reduced(safe_counts(things))
+            mark(reasons, ~broken_crystals(things), lambda i: why_broken(things, i))
         elif isinstance(things[0], str):
             counts, unread = comps.parse(things)
             for i, reason in unread.items():

@@ -86,8 +86,7 @@ class CoulombMatrix(_Matrix):
         Rupp, Tkatchenko, Müller & von Lilienfeld, Phys. Rev. Lett. 108 (2012) 058301.
     """
 
-    def _read(self, things: MoleculeBatch) -> tuple[MoleculeBatch, list[str]]:
-        return read_molecules(things)
+    _read = staticmethod(read_molecules)
 
     def _matrices(self, batch: MoleculeBatch) -> Tensor:
         return coulomb(batch.numbers, batch.distances() * self.scale)

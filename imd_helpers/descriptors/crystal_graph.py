@@ -13,19 +13,16 @@ are equally far, which one is kept depends on the order of the sites. Here ties 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..crystals import elements
-from ..crystals.batch import check_shapes
+from ..crystals.batch import CrystalBatch, check_shapes
 from ..runtime import InputError, number, whole
 from .amd import MOST, measurable_sites
-
-if TYPE_CHECKING:
-    from ..crystals import CrystalBatch
 
 CUTOFF, NEIGHBOURS = 8.0, 12  # Å and sites, as published
 STEP = 0.2  # Å, between the centres of the Gaussians, as published
@@ -41,25 +38,15 @@ REASONS = (
 
 @dataclass(frozen=True, eq=False)
 class CrystalGraph:
-    """The graphs of many crystals in one: no edge joins two crystals.
+    """The graphs of many crystals in one: no edge joins two crystals."""
 
-    Attributes:
-        edge_index: (2, edges) int64, centre and neighbour, counted over all sites.
-        image: (edges, 3) int64, the neighbour's cell along a, b, c.
-        distance: (edges,) float32 Å.
-        site_crystal: (sites,) int64, the crystal of each site.
-        numbers: (sites,) int64 atomic numbers.
-        ok: (crystals,) bool; a crystal that failed has sites and no edges.
-        reasons: one string a crystal, empty where ``ok``.
-    """
-
-    edge_index: Tensor
-    image: Tensor
-    distance: Tensor
-    site_crystal: Tensor
-    numbers: Tensor
-    ok: np.ndarray
-    reasons: tuple[str, ...]
+    edge_index: Tensor  # (2, edges) int64, centre and neighbour, counted over all sites
+    image: Tensor  # (edges, 3) int64, the neighbour's cell along a, b, c
+    distance: Tensor  # (edges,) float32 Å
+    site_crystal: Tensor  # (sites,) int64, the crystal of each site
+    numbers: Tensor  # (sites,) int64 atomic numbers
+    ok: np.ndarray  # (crystals,) bool; a crystal that failed has sites and no edges
+    reasons: tuple[str, ...]  # one a crystal, empty where ``ok``
 
     @property
     def n_sites(self) -> Tensor:

@@ -12,7 +12,7 @@ CCDCGAN-for-single-system at cec17bd, CCDCGAN-for-multicomponent-systems at 49b7
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +20,8 @@ from torch import Tensor
 
 from ..crystals.samples import Samples
 from ..runtime import InputError, whole
-from .base import Descriptor, atomic_numbers, check_batch
+from .base import Crystals, Descriptor, atomic_numbers, check_batch
 from .voxel_grid import VoxelGrid
-
-if TYPE_CHECKING:
-    from .base import Crystals
 
 PRESENT = 1e-3  # an element is there if some number of its code is at least this large
 

@@ -9,21 +9,19 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals import compositions as comps
-from ..crystals.rules import GeometryRule, geometry_verdict
+from ..crystals.rules import GeometryRule, geometry_verdict, safe_counts
 from ..crystals.samples import digest
-from ..runtime import InputError, need, progress_bar
+from ..runtime import need, progress_bar, reals
 from ..work import Pieces, Workers
-from .base import read_counts
 
 SHELF = 2  # letters of a key: fingerprints are kept in 256 pieces
 SYMPREC = 1e-3  # Å, within which sites of one orbit share a CrystalNN fingerprint
@@ -38,46 +36,15 @@ MEASURABLE = GeometryRule(
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """n crystals as points of a named space.
+    """n crystals as points of a named space."""
 
-    Attributes:
-        space: name of the space.
-        values: (n, d) float64; NaN in the rows that failed.
-        definition: how the points were made.
-        failed: index -> why there is no point.
-    """
-
-    space: str
-    values: np.ndarray
-    definition: Mapping[str, Any]
-    failed: Mapping[int, str] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, space: str, values: ArrayLike) -> Features:
-        """Points of a space of your own; rows that are not finite count as failed.
-
-        Raises:
-            InputError: not (n, d) numbers with n and d at least 1.
-        """
-        values = np.array(values, dtype=np.float64)
-        if values.ndim != 2 or 0 in values.shape:
-            raise InputError(
-                f"features have shape {values.shape}: expected (n, d), one row a crystal; give a "
-                "single number for each crystal as values[:, None]"
-            )
-        bad = np.flatnonzero(~np.isfinite(values).all(1))
-        values[bad] = np.nan
-        reasons = dict.fromkeys(bad.tolist(), "not finite")
-        return cls(space, values, {"space": space, "dimensions": values.shape[1]}, reasons)
+    space: str  # its name
+    values: np.ndarray  # (n, d) float64; NaN in the rows that failed
+    definition: Mapping[str, Any]  # how the points were made
+    failed: Mapping[int, str]  # index -> why there is no point
 
     def __len__(self) -> int:
         return len(self.values)
-
-    def __getitem__(self, rows: Any) -> Features:
-        """Select crystals by a slice, integer indices or a boolean mask."""
-        places = np.arange(len(self))[rows]
-        kept = {k: self.failed[i] for k, i in enumerate(places.tolist()) if i in self.failed}
-        return Features(self.space, self.values[places], self.definition, kept)
 
     @property
     def ok(self) -> np.ndarray:
@@ -187,14 +154,9 @@ def _magpie_scale() -> tuple[np.ndarray, np.ndarray]:
 
 def _counts(compositions: CrystalBatch | Sequence[str] | np.ndarray) -> np.ndarray:
     if isinstance(compositions, CrystalBatch):
-        return read_counts(compositions)[0].astype(np.float64)
+        return safe_counts(compositions).astype(np.float64)
     if isinstance(compositions, np.ndarray):
-        if compositions.ndim != 2 or compositions.shape[1] != elements.N_COLUMNS:
-            raise InputError(
-                f"counts have shape {compositions.shape}: expected (n, {elements.N_COLUMNS}), one "
-                "column for each atomic number"
-            )
-        return compositions.astype(np.float64)
+        return reals("counts", compositions, "n", elements.N_COLUMNS, finite=False)
     return comps.amounts(compositions)
 
 

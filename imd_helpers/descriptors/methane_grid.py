@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..crystals import CrystalBatch, elements
+from ..crystals import CrystalBatch
 from ..crystals.samples import Samples
 from ..runtime import InputError, number, whole
 from ._grids import find_peaks, separate_peaks
-from .base import Descriptor, first_of, mark_cells, mark_overlaps, read_crystals, read_tensor
+from .base import Descriptor, first_of, mark, mark_cells, mark_overlaps, read_tensor
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
@@ -52,7 +52,7 @@ class MethaneGrid(Descriptor):
         """(3, points, points, points): energy, O, Si."""
         return (3, self.points, self.points, self.points)
 
-    piece = 1  # what is no framework is told by the error of `energy`
+    piece = 1
 
     def __post_init__(self) -> None:
         whole("points", self.points, least=2)
@@ -65,7 +65,7 @@ class MethaneGrid(Descriptor):
         Raises:
             InputError: no framework of Si and O, a disordered one, or overlapping atoms.
         """
-        return self._sum(_one(structure), OXYGEN, lennard_jones=True)
+        return self._sum(self._one(structure), OXYGEN, lennard_jones=True)
 
     def density(self, structure: Structure | CrystalBatch) -> np.ndarray:
         """(2, points, points, points) sums of exp(-r^2) over O and over Si.
@@ -73,13 +73,32 @@ class MethaneGrid(Descriptor):
         Raises:
             InputError: as `energy`.
         """
-        crystal = _one(structure)
+        return self._densities(self._one(structure))
+
+    def _one(self, structure: Structure | CrystalBatch) -> CrystalBatch:
+        given = structure if isinstance(structure, CrystalBatch) else [structure]
+        if len(given) != 1:
+            raise InputError(f"{len(given)} crystals at once: use encode for more than one")
+        batch, reasons = self._read(given)
+        self._mark_misfits(batch, reasons)
+        return Samples.from_reasons(batch, reasons).checked()
+
+    def _mark_misfits(self, batch: CrystalBatch, reasons: list[str]) -> None:
+        held = batch.counts() > 0
+        only = held.sum(1) == held[:, CHANNELS].sum(1)
+        text = "{}: the methane grid is defined for frameworks of Si and O alone; write Al and "
+        text += "other T atoms as Si, and take cations and water out"
+        names = batch.formulas()
+        mark(reasons, held[:, CHANNELS].all(1) & only, lambda i: text.format(names[i]))
+        mark_overlaps(reasons, batch)
+
+    def _densities(self, crystal: CrystalBatch) -> np.ndarray:
         return np.stack([self._sum(crystal, z, lennard_jones=False) for z in CHANNELS])
 
     def _write(self, batch: CrystalBatch) -> Tensor:
         """O, Si, and before them the energy from 1 to 0 (`scale_energy`)."""
-        energy = scale_energy(self.energy(batch))
-        return torch.as_tensor(np.concatenate([energy[None], self.density(batch)]))[None]
+        energy = scale_energy(self._sum(batch, OXYGEN, lennard_jones=True))
+        return torch.as_tensor(np.concatenate([energy[None], self._densities(batch)]))[None]
 
     def _sum(self, crystal: CrystalBatch, number: int, *, lennard_jones: bool) -> np.ndarray:
         from ..kernels.grids import GAUSSIAN, LENNARD_JONES, add_pairs
@@ -165,26 +184,3 @@ def heat_of_adsorption(energy: np.ndarray, *, temperature: float = 298.0) -> flo
     weight = np.exp(-shifted / temperature)
     mean = (np.where(weight > 0, energy, 0.0) * weight).sum() / weight.sum()
     return float((temperature - mean) * GAS_CONSTANT)
-
-
-def _one(structure: Structure | CrystalBatch) -> CrystalBatch:
-    """One framework of Si and O as a batch of one, or an error."""
-    crystal, reasons = read_crystals(
-        structure if isinstance(structure, CrystalBatch) else [structure]
-    )
-    if len(crystal) != 1:
-        raise InputError(f"{len(crystal)} crystals at once: use encode for more than one")
-    numbers = set(crystal.numbers[crystal.mask].tolist())
-    if numbers != set(CHANNELS) and not reasons[0]:
-        found = " ".join(elements.SYMBOLS[z] for z in sorted(numbers))
-        raise InputError(
-            f"{found}: the methane grid is defined for frameworks of Si and O alone; write Al and "
-            "other T atoms as Si, and take cations and water out"
-        )
-    mark_overlaps(reasons, crystal)
-    if reasons[0]:
-        raise InputError(
-            f"{reasons[0]}; is an atom near a special position there twice? "
-            'imd.datasets.load("iza_zeolites").structures() reads zeolites without such twins'
-        )
-    return crystal.to("cpu")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..crystals import elements
 from ..crystals.batch import rows_of
-from ..runtime import InputError
+from ..runtime import InputError, reals, whole
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -27,15 +27,10 @@ BOND_SCALE = 1.25  # a bond is at most this many times the sum of the covalent r
 
 @dataclass(frozen=True, eq=False)
 class MoleculeBatch:
-    """Molecules of different sizes in two tensors; number 0 marks padding, always at the end.
+    """Molecules of different sizes in two tensors; number 0 marks padding, always at the end."""
 
-    Attributes:
-        positions: (batch, atoms, 3) float64, Å; padding at the origin.
-        numbers: (batch, atoms) int64, atomic numbers; 0 is padding.
-    """
-
-    positions: Tensor
-    numbers: Tensor
+    positions: Tensor  # (batch, atoms, 3) float64, Å; padding at the origin
+    numbers: Tensor  # (batch, atoms) int64, atomic numbers; 0 is padding
 
     @classmethod
     def from_lists(
@@ -56,19 +51,13 @@ class MoleculeBatch:
         places = torch.zeros(len(numbers), width, 3, dtype=torch.float64)
         charges = torch.zeros(len(numbers), width, dtype=torch.long)
         for i, (xyz, z) in enumerate(zip(positions, numbers, strict=True)):
-            xyz_, z_ = np.asarray(xyz, float), np.asarray(z)
-            if z_.ndim != 1 or len(z_) == 0 or xyz_.shape != (len(z_), 3):
-                raise InputError(
-                    f"molecule {i}: positions {xyz_.shape} and numbers {z_.shape}; expected "
-                    "(atoms, 3) and (atoms,) with at least one atom"
-                )
-            if z_.dtype.kind not in "iuf" or (z_ != np.floor(z_)).any():
-                raise InputError(f"molecule {i}: atomic numbers {z_[:9]} must be whole numbers")
-            reason = _broken(xyz_, z_) if z_.all() else "atomic number 0, must be from 1 to 118"
+            heaviest = elements.N_COLUMNS - 1
+            z_ = [whole(f"an atomic number of molecule {i}", k, least=1, most=heaviest) for k in z]
+            xyz_ = reals(f"positions of molecule {i}", xyz, len(z_), 3, finite=False)
+            reason = _broken(xyz_, np.array(z_, dtype=int))
             if reason:
                 raise InputError(f"molecule {i}: {reason}; repair or drop it")
-            places[i, : len(z_)] = torch.as_tensor(xyz_)
-            charges[i, : len(z_)] = torch.as_tensor(z_.astype(np.int64))
+            places[i, : len(z_)], charges[i, : len(z_)] = torch.as_tensor(xyz_), torch.tensor(z_)
         return cls(places, charges)
 
     def __len__(self) -> int:
@@ -95,7 +84,7 @@ class MoleculeBatch:
 
     def formulas(self) -> list[str]:
         """Formulas in Hill's order, not reduced: benzene is C6H6."""
-        return [_hill(row[row > 0]) for row in self.numbers.cpu().numpy()]
+        return [one.get_chemical_formula(mode="hill") for one in self.atoms()]
 
     def distances(self) -> Tensor:
         """(batch, atoms, atoms) Å; 0 on the diagonal, infinity where either is padding."""
@@ -108,7 +97,7 @@ class MoleculeBatch:
         from ase import Atoms
 
         return [
-            Atoms(self.numbers[i, :n].numpy(), self.positions[i, :n].numpy())
+            Atoms(self.numbers[i, :n].cpu().numpy(), self.positions[i, :n].cpu().numpy())
             for i, n in enumerate(self.n_atoms.tolist())
         ]
 
@@ -181,13 +170,6 @@ def g2_molecules() -> tuple[list[str], MoleculeBatch, np.ndarray]:
     return names, MoleculeBatch.from_lists(positions, numbers), np.array(energy)
 
 
-def _hill(numbers: np.ndarray) -> str:
-    counts = {elements.SYMBOLS[int(z)]: int((numbers == z).sum()) for z in np.unique(numbers)}
-    first = [s for s in ("C", "H") if s in counts] if "C" in counts else []
-    order = first + sorted(symbol for symbol in counts if symbol not in first)
-    return "".join(f"{s}{counts[s] if counts[s] > 1 else ''}" for s in order)
-
-
 def read_molecules(given: MoleculeBatch) -> tuple[MoleculeBatch, list[str]]:
     """Molecules, and why some are broken; in their places is a hydrogen atom.
 
@@ -211,12 +193,14 @@ def _broken(xyz: np.ndarray, numbers: np.ndarray) -> str:
     """What is wrong with one molecule (atoms, 3) Å and (atoms,), padding at its end."""
     if not np.isfinite(xyz).all():
         return "NaN or infinity among its positions"
+    if not numbers.any():
+        return "no atoms"
     if numbers.min() < 0 or numbers.max() >= elements.N_COLUMNS:
         bad = numbers.min() if numbers.min() < 0 else numbers.max()
         return f"atomic number {bad}, must be from 1 to 118"
     n = int((numbers > 0).sum())
-    if n == 0 or not (numbers[:n] > 0).all():
-        return "no atoms, or padding (number 0) before one"
+    if not (numbers[:n] > 0).all():
+        return "padding (number 0) before an atom"
     distance = np.linalg.norm(xyz[:n, None] - xyz[None, :n], axis=-1) + 1e3 * np.eye(n)
     if distance.min() < SMALLEST_DISTANCE:
         i, j = np.unravel_index(distance.argmin(), distance.shape)

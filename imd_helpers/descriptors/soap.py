@@ -60,18 +60,15 @@ class Soap(Descriptor):
         if isinstance(species, str) or len(species) == 0:
             raise InputError(f'species={species!r}: give a list of symbols, such as ["H", "C"]')
         self.numbers = np.array(sorted({elements.number(symbol) for symbol in species}))
-        self.r_cut = number("r_cut", r_cut, above=0, why="such as 5 Å")
+        self.r_cut = number("r_cut", r_cut, above=1, why="such as 5 Å")
         self.n_max, self.l_max = whole("n_max", n_max, least=1), whole("l_max", l_max)
         self.sigma = number("sigma", sigma, above=0, why="such as 0.5 Å")
-        if self.r_cut <= 1:
-            raise InputError(f"r_cut={r_cut}: an environment needs a radius above 1 Å, such as 5 Å")
         for degree in range(self.l_max + 1):
             radial_mixing(degree, radial_exponents(degree, self.r_cut, self.n_max))
         channels = len(self.numbers) * n_max
         self.shape = (channels * (channels + 1) // 2 * (l_max + 1),)
 
-    def _read(self, things: MoleculeBatch) -> tuple[MoleculeBatch, list[str]]:
-        return read_molecules(things)
+    _read = staticmethod(read_molecules)
 
     def _write(self, batch: MoleculeBatch) -> Tensor:
         (one,) = batch.atoms()

@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,10 +21,7 @@ from torch import Tensor
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.samples import Samples
 from ..runtime import InputError, number
-from .base import NOT_FINITE, Descriptor, atomic_numbers, mark, mark_long, read_crystals
-
-if TYPE_CHECKING:
-    from .base import Crystals
+from .base import NOT_FINITE, Crystals, Descriptor, atomic_numbers, mark, mark_long, read_crystals
 
 SPACE_GROUPS = (225, 216, 221)  # Fm-3m, F-43m, Pm-3m: the order of the published one-hot
 N_ROWS, N_COLUMNS = 3, 28
@@ -40,19 +36,12 @@ Site = tuple[int, ...]  # three coordinates in quarters
 
 @dataclass(frozen=True, eq=False)
 class Sites:
-    """Symmetry-distinct sites of cubic ternaries.
+    """Symmetry-distinct sites of cubic ternaries."""
 
-    Attributes:
-        space_group: (batch,) ITA numbers.
-        numbers: (batch, 3) atomic numbers.
-        grid: (batch, 3, 3) positions in units of 1/4, integers 0..3.
-        length: (batch,) lattice length a, Å.
-    """
-
-    space_group: np.ndarray
-    numbers: np.ndarray
-    grid: np.ndarray
-    length: np.ndarray
+    space_group: np.ndarray  # (batch,) ITA numbers
+    numbers: np.ndarray  # (batch, 3) atomic numbers
+    grid: np.ndarray  # (batch, 3, 3) positions in units of 1/4, integers 0..3
+    length: np.ndarray  # (batch,) lattice length a, Å
 
     @classmethod
     def cat(cls, parts: Sequence[Sites]) -> Sites:
@@ -146,13 +135,9 @@ def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[Site, ...]]:
 
 @dataclass(frozen=True, eq=False)
 class ElementRows:
-    """Elements of a training set as rows of a table of features.
+    """Elements of a training set as rows of a table of features."""
 
-    Attributes:
-        element_numbers: atomic numbers that the table of features holds, ascending.
-    """
-
-    element_numbers: tuple[int, ...]
+    element_numbers: tuple[int, ...]  # atomic numbers that the table holds, ascending
 
     @property
     def feature_table(self) -> Tensor:
@@ -210,25 +195,18 @@ class SymmetrySites(ElementRows, Descriptor):
             raise InputError(f"coord_max={scales.tolist()}: give (3, 3) numbers between 0 and 1")
 
     @classmethod
-    def fit(
-        cls, sites: Sites, *, canonical: bool = True, published_scaling: bool = False
-    ) -> SymmetrySites:
-        """Take elements and scales from data.
+    def fit(cls, sites: Sites, *, canonical: bool = True) -> SymmetrySites:
+        """Take elements and scales from training crystals.
 
         Args:
             sites: the training crystals.
-            canonical: see the class.
-            published_scaling: scale each coordinate of each site by its own maximum, as the
-                published code does (3/4 where that maximum is 0, which it divides by).
+            canonical: see the class; without it each coordinate of each site is scaled by its own
+                maximum, as the published code does (3/4 where that is 0, which it divides by).
         """
         largest = sites.grid.max(0) / GRID
-        scaled = (largest > 0) & published_scaling
-        return cls(
-            element_numbers=tuple(np.unique(sites.numbers).tolist()),
-            length_max=float(sites.length.max()),
-            coord_max=np.where(scaled, largest, 0.75),
-            canonical=canonical,
-        )
+        scale = np.where((largest == 0) | canonical, 0.75, largest)
+        chosen = tuple(np.unique(sites.numbers).tolist())
+        return cls(chosen, float(sites.length.max()), scale, canonical)
 
     # ---- crystal -> tensor
 

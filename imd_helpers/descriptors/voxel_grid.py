@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from ..crystals.samples import Samples, in_places
 from ..runtime import InputError, number, whole
 from ._grids import Peaks, add_gaussians, find_peaks, separate_peaks
 from .base import (
+    Crystals,
     Descriptor,
     atomic_numbers,
     check_batch,
@@ -33,11 +33,7 @@ from .base import (
     mark,
     mark_overlaps,
     read_crystals,
-    without,
 )
-
-if TYPE_CHECKING:
-    from .base import Crystals
 
 SIGMA = 0.26  # Å, as published
 CUT = 0.02  # a Gaussian ends where it falls below this, as published
@@ -122,9 +118,27 @@ class VoxelGrid(Descriptor):
     # ---- crystal -> tensor
 
     def verdict(self, crystals: Crystals) -> Samples:
-        """Which crystals can be written, and why not the others, without drawing their grids."""
-        prepared, _, reasons = self._prepare(crystals)
-        return Samples.from_reasons(prepared, reasons)
+        """Crystals as `written`, and which cannot be, without drawing their grids."""
+        given, reasons = read_crystals(crystals)
+        self._mark_faults(given, reasons)
+        bad = torch.tensor([reason != "" for reason in reasons], device=given.lattice.device)
+        bad = bad[:, None, None]
+        lattice = torch.where(bad, CUBE.to(bad.device), given.lattice)
+        frac = given.frac.masked_fill(bad, 0.0)
+        if self.reduce:
+            lattice, change = geometry.reduce_lattice(lattice)
+            frac = frac @ torch.linalg.inv(change).round()
+        hand = torch.linalg.det(lattice).sign()[:, None, None]
+        frac = wrap(frac * hand)  # turning both signs of a left-handed cell changes nothing
+        lattice = torch.linalg.cholesky(lattice @ lattice.mT)
+        mask = given.mask[:, :, None]
+        if self.box is not None:
+            cart = frac @ lattice
+            centroid = (cart * mask).sum(1) / mask.sum(1).clamp_min(1)
+            frac = (cart - centroid[:, None]) @ torch.linalg.inv(lattice)
+        written = CrystalBatch(lattice, frac * mask, given.numbers)
+        self._mark_misfits(written, reasons)
+        return Samples.from_reasons(written, reasons)
 
     def written(self, crystals: Crystals) -> CrystalBatch:
         """The same crystals with the cell, orientation and origin that the grids hold.
@@ -132,18 +146,18 @@ class VoxelGrid(Descriptor):
         The first lattice vector lies along x and the second in the xy plane; with a box, the
         centroid of the sites is the origin. A crystal that cannot be written is a placeholder.
         """
-        return self._prepare(crystals)[0]
+        return self.verdict(crystals).crystals
 
     def encode_all(self, crystals: Crystals) -> Samples:
         """(batch, *shape): crystals that do not fit are zeros, with a reason."""
-        prepared, cart, reasons = self._prepare(crystals)
-        out = torch.zeros(len(prepared), *self.shape, device=prepared.lattice.device)
+        verdict = self.verdict(crystals)
+        written = verdict.crystals
+        out = torch.zeros(len(written), *self.shape, device=written.lattice.device)
         cell, sites = self.split(out)
-        for rows in torch.as_tensor(without(reasons)).split(CHUNK):
-            some = prepared[rows]
-            cell[rows, 0] = self.cell_grids(some.lattice)
-            sites[rows] = self._site_grids(some, cart[rows])
-        return Samples.from_reasons(out, reasons)
+        for rows in torch.as_tensor(np.flatnonzero(verdict.ok)).split(CHUNK):
+            cell[rows, 0] = self.cell_grids(written.lattice[rows])
+            sites[rows] = self._site_grids(written[rows])
+        return Samples(out, verdict.ok, verdict.reasons)
 
     def cell_grids(self, lattice: Tensor) -> Tensor:
         """(batch, cell points^3): one Gaussian in the middle of each cell (batch, 3, 3)."""
@@ -155,7 +169,7 @@ class VoxelGrid(Descriptor):
         self._add(grids, row, middle, _metric(lattice, n), height, periodic=True)
         return grids
 
-    def _site_grids(self, crystals: CrystalBatch, cart: Tensor) -> Tensor:
+    def _site_grids(self, crystals: CrystalBatch) -> Tensor:
         """(batch, channels, site points^3) from crystals as written."""
         n, mask = self.site_points, crystals.mask
         crystal = torch.arange(len(crystals), device=mask.device)[:, None].expand_as(mask)[mask]
@@ -166,7 +180,10 @@ class VoxelGrid(Descriptor):
         if self.elements is not None:
             row = row + self._channel[numbers.cpu()].to(row.device)
             height = torch.ones_like(height)
-        place = crystals.frac[mask] * n if self.box is None else cart[mask] / (self.box / n) + n / 2
+        if self.box is None:
+            place = crystals.frac[mask] * n
+        else:
+            place = crystals.cart[mask] / (self.box / n) + n / 2
         metric = self._site_metric(crystals.lattice)[crystal]
         self._add(grids, row, place, metric, height, periodic=self.box is None)
         return grids.view(len(crystals), self.channels, n, n, n)
@@ -189,30 +206,6 @@ class VoxelGrid(Descriptor):
             table[z] = channel
         return table
 
-    def _prepare(self, given: Crystals) -> tuple[CrystalBatch, Tensor, list[str]]:
-        """Crystals as written, where their sites are (Å), and what stands against writing them."""
-        crystals, reasons = read_crystals(given)
-        self._mark_faults(crystals, reasons)
-        bad = torch.tensor([reason != "" for reason in reasons], device=crystals.lattice.device)
-        bad = bad[:, None, None]
-        lattice = torch.where(bad, CUBE.to(bad.device), crystals.lattice)
-        frac = crystals.frac.masked_fill(bad, 0.0)
-        if self.reduce:
-            lattice, change = geometry.reduce_lattice(lattice)
-            frac = frac @ torch.linalg.inv(change).round()
-        hand = torch.linalg.det(lattice).sign()[:, None, None]
-        frac = wrap(frac * hand)  # turning both signs of a left-handed cell changes nothing
-        lattice = torch.linalg.cholesky(lattice @ lattice.mT)
-        mask = crystals.mask[:, :, None]
-        cart = frac @ lattice
-        if self.box is not None:
-            centroid = (cart * mask).sum(1) / mask.sum(1).clamp_min(1)
-            cart = cart - centroid[:, None]
-            frac = cart @ torch.linalg.inv(lattice)
-        prepared = CrystalBatch(lattice, wrap(frac) * mask, crystals.numbers)
-        self._mark_misfits(prepared, cart * mask, reasons)
-        return prepared, cart, reasons
-
     def _mark_faults(self, crystals: CrystalBatch, reasons: list[str]) -> None:
         """Write what is wrong with each crystal as it comes."""
         if self.elements is not None:
@@ -229,11 +222,11 @@ class VoxelGrid(Descriptor):
         mark(reasons, n <= MAX_SITES, lambda i: many.format(int(n[i])))
         mark_overlaps(reasons, crystals)
 
-    def _mark_misfits(self, written: CrystalBatch, cart: Tensor, reasons: list[str]) -> None:
+    def _mark_misfits(self, written: CrystalBatch, reasons: list[str]) -> None:
         """Write what does not fit into the grids, of crystals as written."""
         edge = written.lattice.norm(dim=-1).amax(1)
         apart = (1 / torch.linalg.inv(written.lattice).norm(dim=1)).amin(1)
-        out = cart.abs().flatten(1).amax(1)
+        out = written.cart.abs().flatten(1).amax(1)
         long = f"an edge of {{:.2f}} Å, at most {self.max_edge} Å (max_edge)"
         mark(reasons, edge <= self.max_edge, lambda i: long.format(edge[i]))
         flat = "lattice planes are {:.2f} Å apart, so that the blob of the cell would touch its "

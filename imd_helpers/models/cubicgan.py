@@ -222,9 +222,7 @@ class CubicGan(Gan):
     @classmethod
     def learn(cls, data: Sites, config: CubicGanConfig) -> dict[str, Any]:
         """Scales and labels of the training crystals."""
-        descriptor = SymmetrySites.fit(
-            data, canonical=config.canonical, published_scaling=not config.canonical
-        )
+        descriptor = SymmetrySites.fit(data, canonical=config.canonical)
         written = symmetry_sites.canonical(data) if config.canonical else data
         return {
             "elements": list(descriptor.element_numbers),

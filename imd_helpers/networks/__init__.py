@@ -6,19 +6,3 @@ from ..intervals import seed_interval
 from . import checkpoint, distances, layers, losses, seeds
 from .fit import Game, History, TrainConfig, fit
 from .seeds import SeedConfig, SeedRuns, train_seeds
-
-__all__ = [
-    "Game",
-    "History",
-    "SeedConfig",
-    "SeedRuns",
-    "TrainConfig",
-    "checkpoint",
-    "distances",
-    "fit",
-    "layers",
-    "losses",
-    "seed_interval",
-    "seeds",
-    "train_seeds",
-]

@@ -64,10 +64,10 @@ def transport(
     from scipy.optimize import linprog
     from scipy.sparse import coo_array
 
-    x, y = _two(a, b)
+    x, y = _two(a, b, p)
     n, m = len(x), len(y)
     wa, wb = _weights(weights_a, n), _weights(weights_b, m)
-    cost = _cost(x, y, p).numpy()
+    cost = _apart(x, y).pow(p).numpy()
     # one variable a pair, row-major: n sums over rows, then m sums over columns
     pair = np.arange(n * m)
     rows = np.concatenate([pair // m, n + pair % m])
@@ -86,12 +86,12 @@ def wasserstein(a: Points, b: Points, *, p: float = 1.0) -> float:
     """
     from scipy.optimize import linear_sum_assignment
 
-    x, y = _two(a, b)
+    x, y = _two(a, b, p)
     if x.shape[1] == 1:
         return wasserstein_1d(x, y, p=p)
     if len(x) != len(y):
         return transport(x, y, p=p).cost ** (1.0 / p)
-    cost = _cost(x, y, p).numpy()
+    cost = _apart(x, y).pow(p).numpy()
     rows, columns = linear_sum_assignment(cost)
     return float(cost[rows, columns].mean() ** (1.0 / p))
 
@@ -101,10 +101,9 @@ def wasserstein_1d(a: Points, b: Points, *, p: float = 1.0) -> float:
 
     Source: Peyré and Cuturi (2019), remark 2.30.
     """
-    x, y = _two(a, b)
+    x, y = _two(a, b, p)
     if x.shape[1] != 1:
         raise InputError(f"points of width {x.shape[1]}: sorting works in one dimension only")
-    number("p", p, least=1, most=100)
     return float(_sorted_cost(x, y, p)[0] ** (1.0 / p))
 
 
@@ -115,8 +114,7 @@ def sliced_wasserstein(
 
     Source: Bonneel et al., Sliced and Radon Wasserstein Barycenters of Measures (2015).
     """
-    x, y = _two(a, b)
-    number("p", p, least=1, most=100)
+    x, y = _two(a, b, p)
     rng = torch.Generator().manual_seed(whole("seed", seed))
     wide = whole("directions", directions, least=1, most=MOST_DIRECTIONS)
     axes = torch.randn(x.shape[1], wide, generator=rng, dtype=torch.float64)
@@ -230,8 +228,9 @@ def vendi_score(points: Points, *, bandwidth: float) -> float:
 # ---- parts
 
 
-def _two(a: Points, b: Points) -> tuple[Tensor, Tensor]:
-    """Both sets as (n, d) float64 on the CPU."""
+def _two(a: Points, b: Points, p: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Both sets as (n, d) float64 on the CPU; a power of their distances must be one."""
+    number("p", p, least=1, most=100)
     arrays = [reals("points", points) for points in (a, b)]
     x, y = (torch.from_numpy(each) for each in arrays)
     if not (x.numel() and y.numel()) or 0 in (x.ndim, y.ndim) or x[0].numel() != y[0].numel():
@@ -251,11 +250,6 @@ def _weights(weights: ArrayLike | None, n: int) -> np.ndarray:
     if (array < 0).any() or not array.sum() > 0:
         raise InputError(f"weights={shown(array)}: none may be negative, and not all zero")
     return array / array.sum()
-
-
-def _cost(x: Tensor, y: Tensor, p: float) -> Tensor:
-    number("p", p, least=1, most=100)
-    return _apart(x, y).pow(p)
 
 
 def _apart(x: Tensor, y: Tensor) -> Tensor:

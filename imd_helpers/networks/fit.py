@@ -258,10 +258,10 @@ class _Run:
         config, parameters = self.config, self._parameters(turn)
         if not turn.criticises:
             return torch.optim.Adam(parameters, config.lr_generator, config.betas_generator)
-        rate, betas, decay = config.lr_critic, config.betas_critic, config.weight_decay_critic
-        if decay:
-            return torch.optim.AdamW(parameters, rate, betas, weight_decay=decay)
-        return torch.optim.Adam(parameters, rate, betas)
+        decay = config.weight_decay_critic  # without it AdamW is Adam
+        return torch.optim.AdamW(
+            parameters, config.lr_critic, config.betas_critic, weight_decay=decay
+        )
 
     def _parameters(self, turn: Turn) -> list[nn.Parameter]:
         return [p for name in turn.networks for p in self.networks[name].parameters()]

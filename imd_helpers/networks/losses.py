@@ -144,13 +144,7 @@ PAIRS = {
 # ---- what keeps a critic smooth
 
 
-def mix(
-    real: Tensor,
-    fake: Tensor,
-    *,
-    mixing: str = "uniform",
-    generator: torch.Generator | None = None,
-) -> Tensor:
+def mix(real: Tensor, fake: Tensor, *, mixing: str = "uniform") -> Tensor:
     """Points on the lines between (batch, ...) real and generated samples, one a pair.
 
     Args:
@@ -158,11 +152,9 @@ def mix(
         fake: samples at weight 1.
         mixing: ``uniform`` draws the weight from U(0, 1), as in the paper; ``normal`` from
             N(0, 1), as CubicGAN's code does, so that most points lie outside the segment.
-        generator: source of random numbers; torch's global one unless given.
     """
     shape = (len(real), *([1] * (real.ndim - 1)))
-    weight = mixing_weight(shape, mixing=mixing, generator=generator, like=real)
-    return between(real, fake, weight)
+    return between(real, fake, mixing_weight(shape, mixing=mixing, like=real))
 
 
 def mixing_weight(
@@ -371,16 +363,15 @@ def sequence_log_probability(logits: Tensor, tokens: Tensor, *, padding: int = 0
     return chosen.masked_fill(tokens == padding, 0.0).sum(-1)
 
 
-def reinforce_loss(
-    log_probability: Tensor, reward: Tensor, *, baseline: Tensor | float | None = None
-) -> Tensor:
+def reinforce_loss(log_probability: Tensor, reward: Tensor) -> Tensor:
     """-E (R - b) log pi: its gradient is minus the policy gradient of the mean reward.
+
+    The baseline b is the mean of the other rewards of the batch, which leaves the gradient
+    unbiased.
 
     Args:
         log_probability: (batch,) log probability of each sampled sequence, with gradients.
-        reward: (batch,); no gradient passes through it.
-        baseline: what a reward is compared with; unless given, the mean of the other rewards of
-            the batch, which leaves the gradient unbiased.
+        reward: (batch,), two at least; no gradient passes through it.
 
     Source:
         Williams, Simple Statistical Gradient-Following Algorithms (1992), theorem 1; the mean of
@@ -388,14 +379,9 @@ def reinforce_loss(
     """
     _pairs(log_probability=log_probability, reward=reward)
     reward = reward.detach()
-    if baseline is None:
-        if len(reward) < 2:
-            raise InputError(
-                f"{len(reward)} reward: the mean of the others needs at least 2; give baseline="
-            )
-        baseline = (reward.sum() - reward) / (len(reward) - 1)
-    elif isinstance(baseline, Tensor):
-        baseline = baseline.detach()
+    if len(reward) < 2:
+        raise InputError(f"{len(reward)} reward: the mean of the others needs at least 2 of them")
+    baseline = (reward.sum() - reward) / (len(reward) - 1)
     return -((reward - baseline) * log_probability).mean()
 
 

@@ -10,12 +10,3 @@ from .formulas import FormulaPredictor
 from .graphs import GraphPredictor
 from .pu import PuConfig, PuEnsemble
 from .sites import SitePredictor
-
-__all__ = [
-    "BoostedEnsemble",
-    "FormulaPredictor",
-    "GraphPredictor",
-    "PuConfig",
-    "PuEnsemble",
-    "SitePredictor",
-]

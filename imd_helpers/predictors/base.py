@@ -1,13 +1,13 @@
-"""What the predictors share: properties of the elements, and a look at the values to fit."""
+"""What the predictors share: properties of the elements, and a look at what is given."""
 
 from __future__ import annotations
 
 from functools import cache
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from ..crystals import elements
+from ..crystals.compositions import checked
 from ..runtime import InputError
 
 ELEMENT_COLUMNS = (
@@ -32,16 +32,13 @@ def element_table() -> np.ndarray:
     return elements.filled(ELEMENT_COLUMNS)
 
 
-def checked_values(values: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
-    """Values to fit as float64.
+def with_elements(counts: np.ndarray) -> np.ndarray:
+    """(n, 119) counts, if each row holds some element.
 
     Raises:
-        InputError: another shape, no row, or values that are not finite.
+        InputError: a row of zeros, or no counts.
     """
-    values = np.asarray(values, dtype=float)
-    if shape[0] == 0 or values.shape != shape or not np.isfinite(values).all():
-        raise InputError(
-            f"values of shape {values.shape} for {shape[0]} rows: expected finite values of shape "
-            f"{shape}, and at least one row"
-        )
-    return values
+    counts = checked(counts)
+    if not counts.any(1).all():
+        raise InputError("a row of zeros has no features: keep the rows with counts.any(1)")
+    return counts

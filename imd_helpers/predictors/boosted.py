@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..crystals.compositions import blocks, checked
-from ..runtime import InputError, number, settle, whole
-from .base import UNFITTED, checked_values
+from ..runtime import InputError, number, reals, settle, whole
+from .base import UNFITTED, with_elements
 
 HELD_BACK = 0.1  # of the groups calibrate, and no member sees them
 SEEN = 0.8  # of the other groups, by each member
@@ -36,14 +36,14 @@ def conformal_radius(scores: ArrayLike, level: float = 0.9) -> float:
         level: probability that the next one is no larger.
 
     Raises:
-        InputError: no scores, or a level outside (0, 1).
+        InputError: scores that are not finite, or a level outside (0, 1).
 
     Source:
         Vovk, Gammerman & Shafer, Algorithmic Learning in a Random World (2005); Lei et al.,
         J. Am. Stat. Assoc. 113 (2018) 1094.
     """
     number("level", level, above=0, below=1)
-    scores = checked_values(scores, np.shape(scores))
+    scores = reals("scores", scores, "n")
     place = math.ceil((len(scores) + 1) * level)
     return math.inf if place > len(scores) else float(np.sort(scores)[place - 1])
 
@@ -100,7 +100,9 @@ class BoostedEnsemble:
         Raises:
             InputError: fewer than 20 groups, a row of zeros, or values that are not finite.
         """
-        values = checked_values(values, (len(counts),))
+        from sklearn.ensemble import HistGradientBoostingRegressor
+
+        values = reals("values", values, len(counts))
         labels = np.arange(len(values)) if groups is None else np.asarray(groups)
         _, label = np.unique(labels, return_inverse=True)
         n = int(label.max()) + 1
@@ -113,7 +115,14 @@ class BoostedEnsemble:
         self._models = []
         for k in range(self.members):
             some = np.isin(label, rng.permutation(mine)[: math.ceil(SEEN * len(mine))])
-            self._models.append(self._member(k).fit(features[some], values[some]))
+            member = HistGradientBoostingRegressor(
+                max_iter=self.trees,
+                learning_rate=LEARNING_RATE,
+                max_leaf_nodes=self.leaves,
+                early_stopping=False,
+                random_state=self.seed + k,
+            )
+            self._models.append(member.fit(features[some], values[some]))
         held = np.isin(label, back)
         mean, spread = self._asked(features[held])
         self._floor = max(float(np.median(spread)), 1e-9)
@@ -136,17 +145,6 @@ class BoostedEnsemble:
             mean[some], spread[some] = self._asked(composition_statistics(counts[some]))
         return Prediction(mean, spread, spread + self._floor, self._residuals)
 
-    def _member(self, k: int) -> Any:
-        from sklearn.ensemble import HistGradientBoostingRegressor
-
-        return HistGradientBoostingRegressor(
-            max_iter=self.trees,
-            learning_rate=LEARNING_RATE,
-            max_leaf_nodes=self.leaves,
-            early_stopping=False,
-            random_state=self.seed + k,
-        )
-
     def _asked(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         said = np.stack([model.predict(features) for model in self._models])  # (members, n)
         return said.mean(0), said.std(0)
@@ -160,10 +158,4 @@ def composition_statistics(counts: np.ndarray) -> np.ndarray:
     """
     from ..descriptors.fingerprints import magpie_statistics
 
-    counts = checked(counts)
-    if not counts.any(1).all():
-        raise InputError("a row of zeros has no features: keep the rows with counts.any(1)")
-    return np.concatenate([
-        magpie_statistics(counts[part].astype(np.float64)).astype(np.float32)
-        for part in blocks(len(counts), FEATURE_ROWS)
-    ])  # fmt: skip
+    return magpie_statistics(with_elements(counts).astype(np.float64)).astype(np.float32)

@@ -13,8 +13,8 @@ from ..crystals.compositions import checked
 from ..descriptors.composition_matrix import ELEMENTS
 from ..networks import layers
 from ..networks.epochs import fit_epochs, seeded, shuffled
-from ..runtime import InputError, lookup, whole
-from .base import UNFITTED, checked_values, element_table
+from ..runtime import InputError, lookup, reals, whole
+from .base import UNFITTED, element_table, with_elements
 
 KINDS = ("network", "trees")
 EPOCHS, BATCH, RATE = 20, 256, 2e-3  # of the network
@@ -39,7 +39,7 @@ class FormulaPredictor:
         Raises:
             InputError: no rows, a row of zeros, or values that are not finite.
         """
-        values = checked_values(values, (len(counts),))
+        values = reals("values", values, len(counts))
         x = self._features(counts)
         self._scale = (x.mean(0), np.maximum(x.std(0), 0.05))  # rare elements: no huge numbers
         if self.kind == "trees":
@@ -86,9 +86,7 @@ def composition_features(counts: np.ndarray, *, shares: bool = False) -> np.ndar
     Raises:
         InputError: a row of zeros.
     """
-    counts = checked(counts)
-    if not counts.any(1).all():
-        raise InputError("a row of zeros has no features: keep the rows with counts.any(1)")
+    counts = with_elements(counts)
     table = element_table()
     weight = counts / counts.sum(1, keepdims=True)  # (n, 119)
     mean = weight @ table

@@ -19,8 +19,8 @@ from ..crystals.compositions import checked
 from ..descriptors.crystal_graph import CrystalGraph, gaussians
 from ..networks.epochs import fit_epochs, seeded
 from ..networks.graphs import GraphNetwork
-from ..runtime import InputError, device, number, settle, whole
-from .base import UNFITTED, checked_values
+from ..runtime import InputError, device, number, reals, settle, whole
+from .base import UNFITTED
 
 EDGE_STOP = 8.0  # Å, the last centre of the Gaussians of an edge
 PUBLISHED = ("group", "row", "electronegativity", "covalent_radius", "molar_volume")
@@ -34,12 +34,9 @@ class GraphReader(GraphNetwork):
         self, *, width: int, convolutions: int, stop: float, step: float, dropout: float = 0.0
     ) -> None:
         """Hidden width and depth; last centre of the Gaussians of an edge, and their step, Å."""
-        n_site, n_edge = (
-            atom_features().shape[1],
-            len(gaussians(torch.zeros(()), stop=stop, step=step)),
-        )
+        widths = atom_features().shape[1], len(gaussians(torch.zeros(()), stop=stop, step=step))
         depth = {"width": width, "convolutions": convolutions}
-        super().__init__(n_site, n_edge, **depth, published=True, dropout=dropout)
+        super().__init__(*widths, **depth, published=True, dropout=dropout)
         self.stop, self.step = stop, step
 
     def read(self, graph: CrystalGraph, *, noise: float = 0.0) -> Tensor:
@@ -77,7 +74,7 @@ class GraphPredictor:
             InputError: a graph that failed, too few of them, or values that are not finite.
         """
         graph = graph.checked()
-        values = checked_values(values, (len(graph),))
+        values = reals("values", values, len(graph))
         if len(graph) < self.batch:
             raise InputError(f"{len(graph)} graphs: at least one batch of {self.batch} is needed")
         mean, spread = self._scale = float(values.mean()), float(values.std() + 1e-6)

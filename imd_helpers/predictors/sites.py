@@ -13,8 +13,8 @@ import numpy as np
 
 from ..crystals import geometry, symmetry
 from ..descriptors.symmetry_sites import GRID, N_ROWS, Sites, canonical
-from ..runtime import InputError, lookup, whole
-from .base import UNFITTED, checked_values, element_table
+from ..runtime import InputError, lookup, reals, whole
+from .base import UNFITTED, element_table
 
 KINDS = ("contacts", "chemistry")
 PAIRS = tuple((i, j) for i in range(N_ROWS) for j in range(i, N_ROWS))
@@ -41,7 +41,7 @@ class SitePredictor:
         Raises:
             InputError: no crystals, values of another shape, or values that are not finite.
         """
-        values = checked_values(values, (len(sites), 2))
+        values = reals("values", values, len(sites), 2)
         self.prototypes = sorted(set(_prototypes(canonical(sites))))
         self.n_train = len(sites)
         self._model.fit(self.features(sites), values)

@@ -267,5 +267,5 @@ def test_broken_crystals_have_no_edges_and_no_distances():
 def test_bags_refuse_broken_molecules_by_their_number():
     for fault in MOLECULE_FAULTS.values():
         batch = _joined(WATER, _edited(WATER, **fault))
-        with pytest.raises(InputError, match="molecule 1"):
+        with pytest.raises(InputError, match="number 1 of 2"):
             bags.BondBags().fit(batch)

@@ -10,7 +10,6 @@ import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, elements
 from imd_helpers.crystals.compositions import amounts
 from imd_helpers.descriptors import fingerprints as prints
-from imd_helpers.descriptors.fingerprints import Features
 from imd_helpers.runtime import InputError
 
 
@@ -200,8 +199,3 @@ def test_a_damaged_cache_is_made_again_and_an_impossible_one_named(tmp_path):
     with pytest.raises(InputError, match="cannot be written"):
         prints.crystalnn(rocksalt((11, 17)))
     assert not prints.crystalnn(rocksalt((11, 17)), cached=False).failed
-
-
-def test_features_of_your_own_are_n_by_d():
-    with pytest.raises(InputError, match=r"\(n, d\)"):
-        Features.of("x", [1.0, 2.0])

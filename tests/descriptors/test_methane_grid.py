@@ -135,7 +135,7 @@ def broken(zeolites):
     salt = Structure(Lattice.cubic(5.6), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
     mixed = quartz.copy()
     mixed.replace(0, {"Si": 0.5, "Al": 0.5})
-    return {"Na Cl: the methane grid": salt, "apart: atoms overlap": twin, "ordered": mixed}
+    return {"NaCl: the methane grid": salt, "apart: atoms overlap": twin, "ordered": mixed}
 
 
 def test_single_ones_raise_and_batches_say_why(zeolites):

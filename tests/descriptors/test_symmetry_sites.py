@@ -47,7 +47,7 @@ def test_encode_decode_gives_the_same_crystals(cubic, found, published):
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     sites, kept = found
-    descriptor = SymmetrySites.fit(sites, canonical=not published, published_scaling=published)
+    descriptor = SymmetrySites.fit(sites, canonical=not published)
     crystals = cubic[kept].crystals
     decoded = descriptor.decode(descriptor.encode(crystals))
     assert decoded.ok.all()

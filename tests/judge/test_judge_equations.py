@@ -93,7 +93,8 @@ def test_the_distance_of_two_crystals_is_their_largest_difference(agrees):
 
 
 def points(values):
-    return Features.of("test", np.asarray(values, dtype=float).reshape(len(values), -1))
+    rows = np.asarray(values, dtype=float).reshape(len(values), -1)
+    return Features("test", rows, {"space": "test"}, {})
 
 
 @verifies("eq-metrics-wasserstein", "judge.distributions.of_values")

@@ -115,7 +115,7 @@ def test_input_is_checked(training, values):
         BoostedEnsemble().predict(training[:2])
     with pytest.raises(InputError, match="19 groups"):
         BoostedEnsemble().fit(training[:19], values[:19])
-    with pytest.raises(InputError, match="finite values"):
+    with pytest.raises(InputError, match="NaN or infinity"):
         BoostedEnsemble().fit(training[:30], np.full(30, np.nan))
     with pytest.raises(InputError, match="members=1"):
         BoostedEnsemble(members=1)

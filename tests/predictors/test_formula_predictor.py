@@ -30,7 +30,7 @@ def test_predictors_learn_a_smooth_property(training, kind):
 def test_predictors_check_their_input(training):
     with pytest.raises(InputError, match="knows nothing yet"):
         FormulaPredictor("trees").predict(training[:2])
-    with pytest.raises(InputError, match="finite values"):
+    with pytest.raises(InputError, match="NaN or infinity"):
         FormulaPredictor("trees").fit(training[:2], np.array([1.0, np.nan]))
     with pytest.raises(UnknownNameError, match="trees"):
         FormulaPredictor("tree")

@@ -65,7 +65,7 @@ def test_wrong_input_is_explained(binaries):
     graph, energy = binaries
     with pytest.raises(InputError, match="knows nothing"):
         GraphPredictor().predict(graph)
-    with pytest.raises(InputError, match="finite values"):
+    with pytest.raises(InputError, match="NaN or infinity"):
         GraphPredictor().fit(graph, np.full(len(energy), np.nan))
     with pytest.raises(InputError, match="at least one batch"):
         GraphPredictor().fit(graph[:5], energy[:5])
