@@ -12,7 +12,6 @@ switch of `CrystalGanConfig`.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -54,7 +53,6 @@ class CrystalGanConfig(GanConfig):
 
     fewest_channels: ClassVar[int] = 8
     CHOICES: ClassVar = {"data": METALS, "constraint": CONSTRAINTS}
-    layers: int = 10  # hidden layers of each network; 5 in the published third step
     whole: bool = False  # networks see the whole crystal, over its periodic images
     latent: int = 0  # numbers of noise
     both_learn: bool = False  # the second discriminator is updated too
@@ -67,18 +65,13 @@ class CrystalGanConfig(GanConfig):
     third: bool = True  # train the third step, and not only the first
     data: str = "mg_ti_h"
     batch: int = 35
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(
-            steps=100,
-            critic_steps=1,
-            betas_generator=(0.5, 0.999),
-            betas_critic=(0.5, 0.999),
-        )
+    train: TrainConfig = TrainConfig(
+        steps=100, critic_steps=1, betas_generator=(0.5, 0.999), betas_critic=(0.5, 0.999)
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        settle(self, whole, "layers", "generator_steps", least=1)
+        settle(self, whole, "generator_steps", least=1)
 
 
 PAPER = CrystalGanConfig()
@@ -135,6 +128,7 @@ class CrystalGan(Gan):
     VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
     PROFILES: ClassVar = {"": SIZES, "paper": PUBLISHED}
     LEARNT = ("ternary.first", "ternary.second", "shortest")
+    DROPPED: ClassVar = {"layers": 10}
     averaged = "to_first"
 
     def build(self) -> dict[str, nn.Module]:
@@ -193,9 +187,8 @@ class CrystalGan(Gan):
 
     def batches(self) -> tuple[Tensor, Tensor]:
         """(batch, 4, 18, 3) crystals of each domain."""
-        sizes, n = (len(self.first), len(self.second)), self.config.batch
-        rows = [torch.randint(size, (n,), device=self.device) for size in sizes]
-        return self.first[rows[0]], self.second[rows[1]]
+        first, second = (self.some(len(each)) for each in (self.first, self.second))
+        return self.first[first], self.second[second]
 
     def map(self, network: nn.Module, blocks: Tensor) -> Tensor:
         """(n, 4, 18, 3) crystals of the other domain, with gradients."""

@@ -10,7 +10,6 @@ symmetry constraints, npj Comput. Mater. 9 (2023) 38, and MilesZhao/PGCGM at com
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -38,8 +37,9 @@ from .pgcgm_networks import (
 from .pgcgm_sites import (
     MERGED,
     N_ROWS,
-    PAIRS,
+    ONE,
     SPACE_GROUPS,
+    TWO,
     BaseSites,
     Distances,
     Rows,
@@ -81,9 +81,7 @@ class PgcgmConfig(GanConfig):
     mixing: str = "normal"
     batch: int = 64
     data: str = "oqmd_icsd"
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(steps=5_000, lr_generator=1e-4, lr_critic=1e-4)
-    )
+    train: TrainConfig = TrainConfig(steps=5_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,10 +120,6 @@ class Batch(NamedTuple):
     lengths: Tensor  # (n, 3) Å
     labels: Labels
 
-    def part(self, rows: Tensor) -> Batch:
-        """Some of them."""
-        return Batch(self.sites[rows], self.lengths[rows], self.labels[rows])
-
 
 class Pgcgm(Gan):
     """Generator and critic of ternary crystals in 20 space groups."""
@@ -140,19 +134,15 @@ class Pgcgm(Gan):
 
     def build(self) -> dict[str, nn.Module]:
         """Generator and critic, with the tables of the elements that were learnt."""
-        rows = Rows(tuple(self.learnt["elements"]))
-        known = Labels(self.learnt["labels.group"], self.learnt["labels.element"])
-        known.check(len(SPACE_GROUPS), len(rows.element_numbers))
-        self.rows = rows
+        self.rows = rows = Rows(tuple(self.learnt["elements"]))
+        self.labels.known.check(len(SPACE_GROUPS), len(rows.element_numbers))
         self.features = 2 * rows.feature_table - 1  # (elements, 23) in [-1, 1]
         self.radii = torch.as_tensor(radius_of(rows.element_numbers), dtype=torch.float32)
-        parts = (
-            (PublishedGenerator, PublishedCritic)
-            if self.config.blind
-            else (WholeGenerator, WholeCritic)
-        )
-        names = ("generator", "critic")
-        return {name: part(self.config) for name, part in zip(names, parts, strict=True)}
+        if self.config.blind:
+            generator, critic = PublishedGenerator, PublishedCritic
+        else:
+            generator, critic = WholeGenerator, WholeCritic
+        return {"generator": generator(self.config), "critic": critic(self.config)}
 
     def to(self, where: torch.device | str) -> Pgcgm:
         """Move networks and tables, and return self."""
@@ -197,8 +187,8 @@ class Pgcgm(Gan):
 
     def real(self) -> tuple[Tensor, Labels]:
         """A batch of real crystals as the critic sees them, and their labels."""
-        rows = torch.randint(len(self.data.sites), (self.config.batch,), device=self.device)
-        some = self.data.part(rows)
+        rows = self.some(len(self.data.sites))
+        some = Batch(*(part[rows] for part in self.data))
         if not self.config.blind:
             return self.seen[rows], some.labels
         moved, there = images(some.sites[:, 0], some.labels.group)
@@ -254,8 +244,8 @@ class Pgcgm(Gan):
 
     def generate(self, labels: Labels) -> Batch:
         """Crystals from noise, with gradients."""
-        noise = torch.randn(len(labels), self.config.latent, device=self.device)
-        sites, code = self.generator(noise, labels.group, self.features[labels.element])
+        noise, features = self.noise(len(labels)), self.features[labels.element]
+        sites, code = self.generator(noise, labels.group, features)
         lengths = averaged(uncoded(code), labels.group)
         if self.config.blind:
             return Batch((sites + 1) / 2, lengths, labels)
@@ -280,8 +270,7 @@ class Pgcgm(Gan):
         onto, many = projected(frac, group, lattice, 2 * self.config.merged * radius)
         frac = frac + (onto - frac).detach()
         apart = contacts(frac, group, lattice)  # (n, 6)
-        one, two = (list(side) for side in zip(*PAIRS, strict=True))
-        sums = radius[:, one] + radius[:, two]
+        sums = radius[:, ONE] + radius[:, TWO]
         turn = 2 * torch.pi * frac.flatten(1)
         size = (many * radius**3).sum(1, keepdim=True)
         filling = (some.lengths.prod(1, keepdim=True) / size).log()

@@ -58,11 +58,7 @@ class ZeoConfig(GanConfig):
     low: float = 0.0  # kJ/mol, least heat of adsorption that is asked for
     high: float = 0.0  # kJ/mol, most; both zero: nothing is asked for
     wish: float = 100.0  # factor of the target
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(
-            steps=30_000, lr_generator=1e-4, lr_critic=1e-4, critic_steps=5
-        )
-    )
+    train: TrainConfig = TrainConfig(steps=30_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -190,15 +186,6 @@ class ZeoGan(Gan):
         pairs = [augmented(*each, turns_only=only) for each in zip(grids, lengths, strict=True)]
         return torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
 
-    def batch_of_data(self) -> tuple[Tensor, Tensor]:
-        """Moved grids and their lengths (batch, 3)."""
-        rows = torch.randint(len(self.grids), (self.config.batch,), device=self.device)
-        return self.moved(self.grids[rows], self.lengths[rows])
-
-    def noise(self, n: int) -> Tensor:
-        """(n, latent) of N(0, 1)."""
-        return torch.randn(n, self.config.latent, device=self.device)
-
     def made(self) -> tuple[Tensor, Tensor]:
         """A batch of grids and lengths as the critic sees them, with gradients."""
         grids, lengths = self.generator(self.noise(self.config.batch))
@@ -208,7 +195,8 @@ class ZeoGan(Gan):
         """Wasserstein loss, penalty, and how well the lengths are read from real grids."""
         for network in self.networks.values():
             network.train()
-        real, lengths = self.batch_of_data()
+        rows = self.some(len(self.grids))
+        real, lengths = self.moved(self.grids[rows], self.lengths[rows])
         with torch.no_grad():
             fake, _ = self.made()
         features = self.critic.read(real)
