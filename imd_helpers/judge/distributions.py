@@ -17,9 +17,9 @@ from ..crystals import CrystalBatch, geometry
 from ..crystals.compositions import blocks
 from ..crystals.rules import GeometryRule, geometry_verdict
 from ..descriptors.fingerprints import Features, crystalnn, magpie, magpie_statistics
-from ..intervals import bootstrap_distance, wilson
+from ..intervals import bootstrap_distance
 from ..runtime import InputError, lookup, read_toml
-from .report import LEVEL, SHARE, DefinitionError, Number
+from .report import LEVEL, DefinitionError, Number
 
 CDVAE = read_toml("protocols", "cdvae.toml")  # its cutoffs, and its scale of Magpie's statistics
 CUTOFFS: dict[str, tuple[float, float]] = CDVAE["cutoffs"]  # of structure and composition
@@ -129,9 +129,10 @@ def coverage(
     )
     note = _lost(made.failed, known.failed)
     sampled = {**definition, "samples": len(made)}  # more samples recall more
+    of = int(known.ok.sum())
     return {
-        "recall": _share("coverage recall", recalled, int(known.ok.sum()), sampled, note),
-        "precision": _share("coverage precision", precise, len(made), definition, note),
+        "recall": Number.share("coverage recall", recalled, of, sampled, note=note),
+        "precision": Number.share("coverage precision", precise, len(made), definition, note=note),
     }
 
 
@@ -259,8 +260,3 @@ def _lost(samples: Mapping[int, str], reference: Mapping[int, str]) -> str:
         if lost
     )
     return "; ".join(told)
-
-
-def _share(name: str, hits: int, n: int, definition: dict[str, Any], note: str) -> Number:
-    low, high = (float(end) for end in wilson(hits, n, level=LEVEL))
-    return Number(name, hits / n, n, low, high, "Wilson", SHARE, definition, 0.0, note)

@@ -186,29 +186,17 @@ def unlike_known(
     match: MatchSettings,
     known: tuple[CrystalBatch, np.ndarray] | None,
     called: str = "known crystal",
+    names: np.ndarray | None = None,
 ) -> Answer:
-    """Is it unlike all known crystals?"""
+    """Is it unlike all known crystals? These are called by their places, or have names."""
     if known is None:  # nobody knows a crystal of such a composition
         broken = np.flatnonzero(broken_crystals(content)).tolist()
         nowhere = np.full(len(rows), same.NONE)
         return _unlike(same.Matches(nowhere, dict.fromkeys(broken, "broken crystal")), str)
     crystals, places = known
+    names = places if names is None else names[places]
     found = same.same_as_reference(content, crystals, settings=match)
-    return _unlike(found, lambda i: f"same as {called} {places[found.first[i]]}")
-
-
-def unlike_first(
-    content: CrystalBatch,
-    rows: np.ndarray,
-    *,
-    match: MatchSettings,
-    known: tuple[CrystalBatch, np.ndarray] | None,
-    samples: np.ndarray,
-) -> Answer:
-    """Is it unlike the samples that were found to be unlike all before them?"""
-    if known is not None:
-        known = known[0], samples[known[1]]
-    return unlike_known(content, rows, match=match, known=known, called="sample")
+    return _unlike(found, lambda i: f"same as {called} {names[found.first[i]]}")
 
 
 def _unlike(found: same.Matches, why: Callable[[int], str]) -> Answer:
@@ -237,11 +225,11 @@ class Unique(Fact):
                 run.take(self, rows, answer)
             first = some[run.yes(name)[some]]
             if len(left) and len(first):
-                settings = {**match, "samples": first}
+                settings = {**match, "called": "sample", "names": first}
                 known = [Known(run.content[first])]
                 apart, label = replace(self, together=False), f"{name} {number} behind"
                 for rows, answer in run.answers(
-                    apart, unlike_first, left, settings, label=label, known=known
+                    apart, unlike_known, left, settings, label=label, known=known
                 ):
                     run.take(self, rows, answer)
                 left = left[run.yes(name)[left]]
@@ -602,8 +590,7 @@ def _charges_mean(run: Run, **more: Any) -> dict[str, Any]:
 
 
 def _groups_mean(run: Run) -> dict[str, Any]:
-    versions = {"moyopy": metadata.version("moyopy")}
-    return {"rule": "found = requested", "symprec": SYMPREC, **versions}
+    return {"rule": "found = requested", "symprec": SYMPREC, "moyopy": metadata.version("moyopy")}
 
 
 def _match(run: Run) -> dict[str, Any]:

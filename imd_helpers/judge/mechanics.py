@@ -8,7 +8,6 @@ yes and no, tensors and bands, travels as the details of the answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -100,9 +99,9 @@ def _moduli(found: Elastic) -> dict[str, Any]:
 def as_data(found: Phonons) -> dict[str, Any]:
     """Phonons as plain data; `from_data` reads it."""
     out: dict[str, Any] = {}
-    for each in fields(found):
-        value = getattr(found, each.name)
-        out[each.name] = np.round(value, DIGITS).tolist() if _is_numeric(value) else value
+    for name, value in vars(found).items():
+        numeric = isinstance(value, np.ndarray | float)
+        out[name] = np.round(value, DIGITS).tolist() if numeric else value
     return out | {"ticks": [list(tick) for tick in found.ticks]}
 
 
@@ -114,10 +113,6 @@ def from_data(data: Mapping[str, Any]) -> Phonons:
     pairs = {"ticks": tuple(map(tuple, data["ticks"])), "lowest_at": tuple(data["lowest_at"])}
     pairs["optical"] = tuple(data["optical"])
     return Phonons(**{**data, **{k: np.array(data[k], dtype=float) for k in arrays}, **pairs})
-
-
-def _is_numeric(value: Any) -> bool:
-    return isinstance(value, np.ndarray | float)
 
 
 def _number(value: float) -> float | None:

@@ -57,6 +57,21 @@ class Number:
     seconds: float  # computing time of the steps it needs, summed over processes
     note: str = ""  # what to know before quoting it
 
+    @classmethod
+    def share(
+        cls,
+        name: str,
+        hits: int,
+        n: int,
+        definition: Mapping[str, Any],
+        seconds: float = 0.0,
+        note: str = "",
+    ) -> Number:
+        """Hits of n with Wilson's interval; NaN where n is 0."""
+        low, high = (float(end) for end in wilson(hits, n, level=LEVEL))
+        value = hits / n if n else float("nan")
+        return cls(name, value, n, low, high, "Wilson", SHARE, definition, seconds, note)
+
     def __str__(self) -> str:
         if np.isnan(self.value):
             return "–"

@@ -7,10 +7,9 @@ same crystals give the same cards, however often the work was interrupted.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Sequence
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +40,8 @@ SYMPREC = 0.05  # Å, of the groups on the cards
 CIF_SYMPREC = 0.01  # Å
 FEW = 3  # compounds in the chemical system of a candidate: with fewer the hull says little
 NO_SEARCH = "none was looked for"
+# of phonons, whose bands are not for the cards
+KEPT = ("lowest", "lowest_at", "lowest_exact", "optical", "sum_rule", "supercell")
 # elements with open d and f shells, which may order
 MAGNETIC = {"V", "Cr", "Mn", "Fe", "Co", "Ni", "U", "Np", "Pu", *SYMBOLS[58:70]}
 Row = dict[str, Any]
@@ -151,22 +152,13 @@ def _numbers(report: Report, i: int, names: Sequence[str]) -> Row:
         "probability_within_0.1": value.get("probability within 0.1"),
         "unseen_elements": bool(value.get("unseen elements")),
     }
-    for fact in ("elastic", "phonons"):
-        found = report.details.get(fact, {}).get(i, {})
-        if fact == "phonons":
-            found = {k: _short(v) if isinstance(v, dict) else v for k, v in found.items()}
-        out[fact] = found
-    return out
+    elastic, phonons = (report.details.get(fact, {}).get(i, {}) for fact in ("elastic", "phonons"))
+    without_bands = {name: {k: one[k] for k in KEPT} for name, one in _of_witnesses(phonons)}
+    return out | {"elastic": elastic, "phonons": {**phonons, **without_bands}}
 
 
 def _plain(value: float) -> float | None:
     return round(float(value), 4) if np.isfinite(value) else None
-
-
-def _short(bands: Row) -> Row:
-    """Phonons without their bands."""
-    keys = ("lowest", "lowest_at", "lowest_exact", "optical", "sum_rule", "supercell")
-    return {key: bands[key] for key in keys}
 
 
 def _usual_error(name: str) -> float | None:
@@ -183,12 +175,9 @@ def _relatives(
     some = np.flatnonzero(report.passed)
     if reference is None or not len(some):
         return {}
-    known = as_known(reference, "crystals").crystals
-    found = novelty_kinds(rest[some], known)
-    said = {}
-    for i, kind, detail in zip(some.tolist(), found.kind, found.details, strict=True):
-        said[i] = f"{kind}: {detail}" if detail else str(kind)
-    return said
+    found = novelty_kinds(rest[some], as_known(reference, "crystals").crystals)
+    said = zip(some.tolist(), found.kind, found.details, strict=True)
+    return {i: f"{kind}: {detail}" if detail else str(kind) for i, kind, detail in said}
 
 
 def _open_questions(row: Row, crystal: CrystalBatch) -> list[str]:
@@ -293,10 +282,8 @@ def _said(value: float | None, digits: int = 3) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     """The short numbers of all crystals as CSV."""
+    import pandas as pd
+
     keys = ["number", "formula", "given_as", "space_group", "survives", "stopped"]
     keys += ["formation_energy", "energy_above_hull", "probability_within_0.1", "relative"]
-    text = StringIO()
-    writer = csv.DictWriter(text, keys, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return pd.DataFrame(rows, columns=keys, dtype=object).to_csv(index=False)

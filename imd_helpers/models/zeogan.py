@@ -15,6 +15,7 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import update_bn
 
 from .. import datasets
 from ..crystals import CrystalBatch
@@ -239,19 +240,12 @@ class ZeoGan(Gan):
         Their running means lag behind the weights, and the grids would not be those that training
         saw. The random numbers are not those of the samples.
         """
-        if getattr(self, "calibrated", False):
-            return
-        norms = [m for m in self.generator.modules() if hasattr(m, "reset_running_stats")]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean
-        self.generator.train()
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            for _ in range(CALIBRATION):
-                self.generator(self.noise(self.config.batch))
-        self.generator.eval()
-        self.calibrated = True
+        if not getattr(self, "calibrated", False):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                some = [self.noise(self.config.batch) for _ in range(CALIBRATION)]
+            update_bn(some, self.generator)
+            self.calibrated = True
 
     def decode(self, raw: tuple[Tensor, Tensor]) -> Samples:
         """Frameworks after the clean-up; heats of adsorption of the grids stay beside them."""

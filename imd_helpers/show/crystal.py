@@ -77,25 +77,17 @@ def one_each(titles: Sequence[str] | None, default: list[str], what: str) -> lis
     return names
 
 
-def as_batch(given: object) -> CrystalBatch:
+def as_batch(given: CrystalBatch | Structure | Sequence[Structure]) -> CrystalBatch:
     """A batch of at least one crystal.
 
     Raises:
-        InputError: something else.
+        InputError: none.
     """
-    several = [given] if hasattr(given, "frac_coords") else given
-    if isinstance(given, CrystalBatch):
-        batch = given
-    elif isinstance(several, list | tuple) and several and hasattr(several[0], "frac_coords"):
-        batch = CrystalBatch.from_structures(several)
-    else:
-        raise InputError(
-            f"cannot show {type(given).__name__}: give a CrystalBatch or a pymatgen Structure, "
-            'for example imd.datasets.load("oqmd_icsd").crystals'
-        )
-    if len(batch) == 0:
+    if isinstance(given, CrystalBatch) and len(given) == 0:
         raise InputError("the batch holds no crystal to show: did a filter remove them all?")
-    return batch
+    if isinstance(given, CrystalBatch):
+        return given
+    return CrystalBatch.from_structures([given] if hasattr(given, "frac_coords") else given)
 
 
 def _publish(

@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..descriptors.methane_grid import ENERGY_RANGE
-from ..runtime import InputError, number
+from ..runtime import InputError
 from .crystal import MOST_VIEWS, SMALL, add_cell, one_each, publish
 
 ATTRACTS = -1_000.0  # K, the energy of methane on its surface
@@ -26,7 +26,6 @@ def grids(
     *,
     titles: Sequence[str] | None = None,
     columns: int = 2,
-    attracts: float = ATTRACTS,
 ) -> None:
     """Show frameworks as surfaces: where methane is attracted, and around O and Si.
 
@@ -37,7 +36,6 @@ def grids(
         lengths: (batch, 3) edges of the cells, at right angles, Å.
         titles: one a grid.
         columns: grids in a row.
-        attracts: energy of methane, K, on the surface that is drawn.
 
     Raises:
         InputError: grids of another shape, too many, or not one cell and title for each.
@@ -52,8 +50,6 @@ def grids(
         )
     if shape[0] > MOST_VIEWS:
         raise InputError(f"{shape[0]} views slow a page down: show at most {MOST_VIEWS}")
-    low, high = ENERGY_RANGE
-    level = 1 - (number("attracts", attracts, above=low, below=high) - low) / (high - low)
     names = one_each(titles, [f"grid {i}" for i in range(shape[0])], "grids")
     columns = min(columns, shape[0])
     rows = -(-shape[0] // columns)
@@ -64,16 +60,16 @@ def grids(
     for k, (grid, edges) in enumerate(zip(values, lengths, strict=True)):
         place = {"viewer": divmod(k, columns)}
         view.setProjection("orthographic", **place)
-        _surfaces(view, grid.numpy(), edges.numpy(), level, place)
+        _surfaces(view, grid.numpy(), edges.numpy(), place)
         add_cell(view, np.diag(edges.numpy()), place)
     words = [_words(*each) for each in zip(names, values, lengths, strict=True)]
     publish(view, INKS, words, names, columns=columns, rows=rows, width=size[0])
 
 
-def _surfaces(
-    view: Any, grid: np.ndarray, edges: np.ndarray, level: float, place: dict[str, Any]
-) -> None:
-    for channel, ink, at in zip(grid, INKS.values(), (level, HALF, HALF), strict=True):
+def _surfaces(view: Any, grid: np.ndarray, edges: np.ndarray, place: dict[str, Any]) -> None:
+    low, high = ENERGY_RANGE
+    levels = 1 - (ATTRACTS - low) / (high - low), HALF, HALF
+    for channel, ink, at in zip(grid, INKS.values(), levels, strict=True):
         look = {"isoval": round(STEPS * at, 2), "color": ink, "smoothness": 0}
         if channel.max() > at > channel.min():
             view.addVolumetricData(cube(channel, edges), "cube", look, **place)
