@@ -163,7 +163,7 @@ class Report:
             "failed_at": self.failed_at.tolist(),
             "reasons": list(self.reasons),
             "facts": {k: "".join(CODES[c + 1] for c in v) for k, v in self.facts.items()},
-            "values": {k: [_rounded(x) for x in v] for k, v in self.values.items()},
+            "values": {k: [rounded(x) for x in v] for k, v in self.values.items()},
         }
         return json.dumps(data, ensure_ascii=False, allow_nan=False)
 
@@ -302,7 +302,7 @@ def _shares(table: pd.DataFrame) -> pd.Series:
 def _plain(part: Stage | Number) -> dict[str, Any]:
     """A stage or a number as JSON can hold it: NaN becomes null."""
     fields = {key: getattr(part, key) for key in part.__dataclass_fields__}
-    plain = {k: _rounded(v) if isinstance(v, float) else v for k, v in fields.items()}
+    plain = {k: rounded(v) if isinstance(v, float) else v for k, v in fields.items()}
     return {**plain, "definition": _jsonable(part.definition)}
 
 
@@ -315,8 +315,9 @@ def _jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _rounded(value: float) -> float | None:
-    return round(float(value), 6) if np.isfinite(value) else None
+def rounded(value: float, digits: int = 6) -> float | None:
+    """A number as JSON can hold it: none where it is not finite."""
+    return round(float(value), digits) if np.isfinite(value) else None
 
 
 def _number(data: dict[str, Any]) -> Number:

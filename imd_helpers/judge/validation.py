@@ -25,9 +25,9 @@ from ..runtime import data_path
 from ..work import locked, write_atomic
 from .engine import judge
 from .facts import potential_name
-from .mechanics import from_data
+from .mechanics import DIGITS, from_data
 from .protocols import PROTOCOLS, Protocol
-from .report import Report
+from .report import Report, rounded
 from .samples import Known, as_known
 
 if TYPE_CHECKING:
@@ -95,7 +95,8 @@ def validate(
         rows = cards(report, reference, potentials)
         for row in rows:
             if "space_group" in row:
-                _write_card(out / folder_of(row), row, report, draw)
+                folder = out / f"{row['number']:05d}-{row['formula']}"
+                _write_card(folder, row, report, draw)
         write_atomic(out / "table.csv", _table(rows).encode())
         write_atomic(out / "report.json", report.to_json().encode())
     return report
@@ -132,14 +133,9 @@ def cards(
     return rows
 
 
-def folder_of(row: Row) -> str:
-    """Name of a crystal's folder."""
-    return f"{row['number']:05d}-{row['formula']}"
-
-
 def _numbers(report: Report, i: int, names: Sequence[str]) -> Row:
     """Energies with what they are worth, and what the witnesses found."""
-    value = {k: _plain(v[i]) for k, v in report.values.items()}
+    value = {k: rounded(v[i], DIGITS) for k, v in report.values.items()}
     above = {name: value.get(f"energy_above_hull {name}") for name in names}
     out: Row = {
         "formation_energy": value.get("formation_energy"),
@@ -155,10 +151,6 @@ def _numbers(report: Report, i: int, names: Sequence[str]) -> Row:
     elastic, phonons = (report.details.get(fact, {}).get(i, {}) for fact in ("elastic", "phonons"))
     without_bands = {name: {k: one[k] for k in KEPT} for name, one in _of_witnesses(phonons)}
     return out | {"elastic": elastic, "phonons": {**phonons, **without_bands}}
-
-
-def _plain(value: float) -> float | None:
-    return round(float(value), 4) if np.isfinite(value) else None
 
 
 def _usual_error(name: str) -> float | None:

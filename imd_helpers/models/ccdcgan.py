@@ -33,24 +33,8 @@ from ..descriptors.crystal_image import CrystalImage
 from ..matching.same import novel
 from ..networks import TrainConfig, fit, losses
 from ..networks.fit import Game, Turn
-from .ccdcgan_config import (
-    CELL_CODE,
-    FIXED,
-    PAPER,
-    PROFILES,
-    CcdcganConfig,
-    cell_numbers,
-    lattice_of,
-)
-from .ccdcgan_networks import (
-    dense_critic,
-    dense_generator,
-    patch_decoder,
-    patch_encoder,
-    picture_constraint,
-    picture_critic,
-    picture_generator,
-)
+from . import ccdcgan_config, ccdcgan_networks
+from .ccdcgan_config import CELL_CODE, FIXED, PAPER, PROFILES, CcdcganConfig
 from .gan import Gan
 from .imatgen_crystals import relative
 from .imatgen_networks import grid_decoder, grid_encoder
@@ -80,7 +64,8 @@ class Ccdcgan(Gan):
         wide = max(c.fewest_channels, round(64 * c.coder_width))
         cell, sites = (c.cell_points, wide, CELL_CODE), (c.site_points, wide, c.site_code)
         parts = [coder(*cell) for coder in coders] if c.cell == "grid" else []
-        coders = (patch_encoder, patch_decoder) if c.patches else coders
+        if c.patches:
+            coders = ccdcgan_networks.patch_encoder, ccdcgan_networks.patch_decoder
         parts += [coder(*sites) for coder in coders]
         return dict(zip(CODERS[-len(parts) :], parts, strict=True)) | self.players()
 
@@ -89,15 +74,15 @@ class Ccdcgan(Gan):
         c, side = self.config, self.config.layout().side
         if c.picture:
             return {
-                "constraint": picture_constraint(c.channels),
-                "generator": picture_generator(c.latent, c.channels),
-                "critic": picture_critic(c.channels),
+                "constraint": ccdcgan_networks.picture_constraint(c.channels),
+                "generator": ccdcgan_networks.picture_generator(c.latent, c.channels),
+                "critic": ccdcgan_networks.picture_critic(c.channels),
             }
         wide = c.channels(512)
         return {
-            "constraint": dense_critic(wide, side, dropout=0.3),
-            "generator": dense_generator(c.latent, wide, side),
-            "critic": dense_critic(wide, side),
+            "constraint": ccdcgan_networks.dense_critic(wide, side, dropout=0.3),
+            "generator": ccdcgan_networks.dense_generator(c.latent, wide, side),
+            "critic": ccdcgan_networks.dense_critic(wide, side),
         }
 
     # ---- data
@@ -185,13 +170,13 @@ class Ccdcgan(Gan):
         if self.config.cell == "grid":
             return self.cell_encoder(cell)
         lattice = self.config.voxels().read_cells(cell[:, 0])[0]
-        return cell_numbers(lattice).to(cell)
+        return ccdcgan_config.cell_numbers(lattice).to(cell)
 
     def decode_cells(self, code: Tensor) -> Tensor:
         """(batch, 1, points^3) of codes (batch, cell code)."""
         if self.config.cell == "grid":
             return self.cell_decoder(code)
-        return self.config.voxels().cell_grids(lattice_of(code))[:, None]
+        return self.config.voxels().cell_grids(ccdcgan_config.lattice_of(code))[:, None]
 
     def encode_sites(self, sites: Tensor) -> Tensor:
         """(batch, site code) of grids (batch, 1, points^3)."""

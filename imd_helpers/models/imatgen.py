@@ -33,16 +33,9 @@ from ..networks import TrainConfig, losses
 from ..networks.fit import Turn
 from ..networks.layers import mlp
 from ..runtime import number, settle, whole
+from . import imatgen_networks
 from .gan import Condition, Gan, GanConfig
 from .imatgen_crystals import answers, cell_grids, relative, turned, varied
-from .imatgen_networks import (
-    cell_numbers,
-    code_networks,
-    grid_decoder,
-    grid_encoder,
-    slerp,
-    start_from_components,
-)
 
 ELEMENTS = (8, 23)  # O and V, one grid of sites and one code each
 CELL_POINTS = 32
@@ -160,13 +153,14 @@ class IMatGen(Gan):
 
         def coders(name: str, points: int, code: int, periodic: bool) -> dict[str, nn.Module]:
             size, how = (points, c.channels(64), code), {"periodic": periodic, "bias": c.biased}
-            decoder = grid_decoder(*size, **how, sharp=c.sharpened)
-            return {f"{name}_encoder": grid_encoder(*size, **how), f"{name}_decoder": decoder}
+            decoder = imatgen_networks.grid_decoder(*size, **how, sharp=c.sharpened)
+            encoder = imatgen_networks.grid_encoder(*size, **how)
+            return {f"{name}_encoder": encoder, f"{name}_decoder": decoder}
 
         return {
             **({} if c.numbers else coders("cell", CELL_POINTS, CELL_CODE, periodic=False)),
             **coders("site", c.site_points, c.site_code, periodic=c.repeats),
-            **code_networks(c.rows, c.site_code, c.latent, c.channels, c.dense),
+            **imatgen_networks.code_networks(c.rows, c.site_code, c.latent, c.channels, c.dense),
             "classifier": mlp([c.latent, c.channels(500), 1], activation=nn.Tanh()),
         }
 
@@ -235,8 +229,8 @@ class IMatGen(Gan):
         if self.pictures is None:
             self.pictures = self.all_pictures()
             if self.config.dense:
-                coders = self.code_encoder, self.code_decoder
-                start_from_components(*coders, self.pictures, first=CELL_WEIGHT**0.5)
+                coders, first = (self.code_encoder, self.code_decoder), CELL_WEIGHT**0.5
+                imatgen_networks.start_from_components(*coders, self.pictures, first=first)
         rows = torch.randint(len(self.pictures), (CODE_BATCH,), device=self.device)
         picture = self.pictures[rows]
         mean, log_variance = self.code_encoder(picture)
@@ -271,7 +265,7 @@ class IMatGen(Gan):
         cell, sites = voxels.split(tensor)
         if self.config.numbers:
             lattice, _ = voxels.read_cells(cell[:, 0])
-            return cell_numbers(lattice, voxels.max_edge).float(), sites
+            return imatgen_networks.cell_numbers(lattice, voxels.max_edge).float(), sites
         return cell, sites
 
     def picture(self, cell: Tensor, sites: Tensor) -> Tensor:
@@ -319,7 +313,7 @@ class IMatGen(Gan):
         """Crystals on the way from the first of two to the second, ends included."""
         mean, _, _ = self.encode(ends)
         share = torch.linspace(0, 1, whole("frames", frames, least=2), device=self.device)
-        return self.decode(slerp(*mean[:, None].expand(-1, frames, -1), share))
+        return self.decode(imatgen_networks.slerp(*mean[:, None].expand(-1, frames, -1), share))
 
     # ---- sampling
 
@@ -329,7 +323,7 @@ class IMatGen(Gan):
         one, spread, _ = self.encode(self.known[parents[0].numpy()])
         if self.config.sampling == "between":
             two = self.encode(self.known[parents[1].numpy()])[0]
-            return slerp(one, two, torch.rand(n, device=self.device))
+            return imatgen_networks.slerp(one, two, torch.rand(n, device=self.device))
         return one + self.config.spread * spread * torch.randn_like(one)
 
     @torch.no_grad()
