@@ -30,13 +30,13 @@ from ..runtime import InputError, data_path, lookup, number
 from ..work import locked, write_atomic
 from .engine import judge
 from .report import Number, Report, check_comparable
-from .samples import Known, as_known
+from .samples import Known
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CARD, SAMPLES, REPORT, WORK = "card.toml", "samples.zip", "report.json", "work"
-PROTOCOL = "imd"
+PROTOCOL, REFERENCE = "imd", "oqmd_icsd"  # of which the training split is known
 MADE_BY = ("network", "rung", "search", "published")
 KIND, GROUP = "kind of novelty", "space group"  # values that are added to a report
 RANKED_BY = "S.U.N. within 0.1, expected by DFT"
@@ -223,7 +223,6 @@ def _features(report: Report) -> np.ndarray:
 def leaderboard(
     *folders: Path | str,
     built_in: bool = True,
-    reference: Known | str = "oqmd_icsd",
     again: bool = False,
     workers: int = 1,
     progress: bool = False,
@@ -236,7 +235,6 @@ def leaderboard(
     Args:
         folders: an entry each (with a ``card.toml``), or folders of entries.
         built_in: with the entries that travel in the package.
-        reference: what is known: crystals, or a data set whose training split is taken.
         again: judge again what has a report.
         workers: processes on this machine.
         progress: show a bar for each step.
@@ -255,9 +253,7 @@ def leaderboard(
 
     @cache
     def known() -> Known:
-        if isinstance(reference, str):
-            return Known(datasets.load(reference, split="train"), reference)
-        return as_known(reference)
+        return Known(datasets.load(REFERENCE, split="train"), REFERENCE)
 
     entries, refused, how = [], {}, {"workers": workers, "progress": progress}
     for folder in found:

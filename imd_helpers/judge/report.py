@@ -176,11 +176,8 @@ class Report:
         """
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"not a report: not JSON ({error}); write it with to_json") from None
-        if not isinstance(data, dict) or data.pop("format", "") != FORMAT:
-            raise InputError(f"not a report: its format is not {FORMAT!r}; write it with to_json")
-        try:
+            if data.pop("format") != FORMAT:
+                raise ValueError(f"its format is not {FORMAT!r}")
             data.pop("level")
             data |= {key: tuple(data[key]) for key in ("reasons", "notes")}
             data["stages"] = tuple(Stage(**stage) for stage in data["stages"])
@@ -192,7 +189,7 @@ class Report:
             }
             data["values"] = {k: np.array(v, dtype=float) for k, v in data["values"].items()}
             return cls(**data)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"not a report: {type(error).__name__}: {error}; the file was changed or cut off, "
                 "write it again with to_json"

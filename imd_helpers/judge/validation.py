@@ -26,7 +26,6 @@ from ..work import locked, write_atomic
 from .engine import judge
 from .facts import potential_name
 from .mechanics import DIGITS, from_data
-from .protocols import PROTOCOLS, Protocol
 from .report import Report, rounded
 from .samples import Known, as_known
 
@@ -52,13 +51,9 @@ def validate(
     out: Path | str,
     *,
     reference: Known | CrystalBatch | str | None = "oqmd_icsd",
-    protocol: Protocol | None = None,
     potentials: Sequence[str | Potential] = JUDGES,
     draw: Callable[..., Figure] | None = None,
-    workers: int = 1,
-    scheduler: str | None = None,
-    name: str = "candidates",
-    progress: bool = False,
+    **how: Any,
 ) -> Report:
     """Send crystals through all gates and write a card for each that came to rest.
 
@@ -69,29 +64,17 @@ def validate(
             Finished pieces lie in ``work`` below it: a run that was stopped goes on from there.
         reference: known crystals, among which the nearest relative of each survivor is looked for;
             None for no search.
-        protocol: default: ``validation``.
         potentials: the first relaxes, both say how far above the hull.
         draw: of phonons, makes the plot, e.g. `imd_helpers.show.bands`; None for no plots.
-        workers: processes on this machine.
-        scheduler: address of a Dask scheduler instead.
-        name: what to call the candidates.
-        progress: show a bar for each gate.
+        how: further arguments of `judge`, e.g. ``workers``, ``name``, or a protocol of your own.
 
     Raises:
         InputError: another process writes to the folder, or `judge` refuses the crystals.
     """
     out = Path(out)
     with locked(out):
-        report = judge(
-            samples,
-            protocol=protocol or PROTOCOLS["validation"],
-            potentials=potentials,
-            workers=workers,
-            scheduler=scheduler,
-            cache=out / "work",
-            name=name,
-            progress=progress,
-        )
+        how = {"protocol": "validation", "name": "candidates", "cache": out / "work", **how}
+        report = judge(samples, potentials=potentials, **how)
         rows = cards(report, reference, potentials)
         for row in rows:
             if "space_group" in row:

@@ -36,7 +36,6 @@ from .hydride_networks import RowNetwork, WholeDiscriminator, WholeMap
 from .hydride_rows import in_cell, is_atom, limits, out_of_bounds, published_squares, with_cell
 
 METALS = {"mg_ti_h": (12, 22), "pd_ni_h": (46, 28)}  # first and second metal
-CONSTRAINTS = ("none", "published", "bounds")
 HYDROGEN, FIRST, SECOND = 1, 2, 3  # blocks; the cell is block 0
 MOLECULE = 1.2  # Å; hydrogen atoms that are nearer are a molecule, of 0.75 Å as a rule
 MOST_METALS = 8  # atoms of a metal in a training crystal; the authors' data have at most 6
@@ -52,7 +51,7 @@ class CrystalGanConfig(GanConfig):
     """
 
     fewest_channels: ClassVar[int] = 8
-    CHOICES: ClassVar = {"data": METALS, "constraint": CONSTRAINTS}
+    CHOICES: ClassVar = {"data": METALS, "constraint": ("none", "published", "bounds")}
     whole: bool = False  # networks see the whole crystal, over its periodic images
     latent: int = 0  # numbers of noise
     both_learn: bool = False  # the second discriminator is updated too

@@ -28,8 +28,6 @@ from .coordinate_networks import Classifier, Critic, Generator
 from .coordinate_rows import DESCRIPTOR, NUMBERS, SLOTS, augmented, doubled, n_atoms
 from .gan import Condition, Gan, GanConfig
 
-SUPERCELLS = ("none", "scrambled", "right")
-ROWS = ("row sum", "classifier", "asked")
 COMPOSITION_WEIGHT = 0.3  # of the composition in the losses of generator and classifier
 EMPTY = 0.01  # smaller values are those of empty rows
 
@@ -40,8 +38,8 @@ class MgMnOConfig(GanConfig):
 
     fewest_channels: ClassVar[int] = 8
     CHOICES: ClassVar = {
-        "supercells": SUPERCELLS,
-        "rows": ROWS,
+        "supercells": ("none", "scrambled", "right"),
+        "rows": ("row sum", "classifier", "asked"),
         "sees": ("rows", "distances"),
         "penalised": ("sum", "mean"),
     }

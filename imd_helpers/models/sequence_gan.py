@@ -22,8 +22,6 @@ from ..runtime import InputError
 from .gan import Condition, GanConfig
 from .matgan import CompositionGan
 
-LOSSES = ("penalty", "logistic")
-GRADIENTS = ("path", "score")
 CELLS = len(ELEMENTS) * MAX_COUNT
 
 
@@ -37,8 +35,8 @@ class SequenceGanConfig(GanConfig):
     """
 
     CHOICES: ClassVar = {
-        "loss": LOSSES,
-        "gradient": GRADIENTS,
+        "loss": ("penalty", "logistic"),
+        "gradient": ("path", "score"),
         "condition": ("", *formula_sets.PROPERTIES),
         "data": formula_sets.ROLES,
     }

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -156,28 +156,18 @@ class ZeoGan(Gan):
         fits = list(zeolites.structures(codes).values())
         return CrystalBatch.from_structures(fits)
 
-    @classmethod
-    def from_data(
-        cls,
-        data: CrystalBatch,
-        config: ZeoConfig,
-        *,
-        seed: int = 0,
-        where: torch.device | str = "cpu",
-    ) -> Self:
-        """As `Gan.from_data`; with ``start`` the weights are those of that trained variant."""
-        model = super().from_data(data, config, seed=seed, where=where)
-        if config.start:
-            trained = load(cls.name, variant=config.start)
-            for name, network in model.networks.items():
-                network.load_state_dict(trained.networks[name].state_dict())
-        return model
-
     def prepare(self, data: CrystalBatch, *, seed: int = 0) -> None:
-        """(n, 3, points, points, points) grids, and (n, 3) lengths in [0, 1]."""
+        """(n, 3, points, points, points) grids, and (n, 3) lengths in [0, 1].
+
+        With ``start`` the weights are those of that trained variant.
+        """
         self.grids = MethaneGrid(points=self.config.points).encode(data).float().to(self.device)
         self.lengths = (data.lattice.norm(dim=2) / self.config.scale).float().to(self.device)
         self.statistics = statistics(self.grids)  # of every framework, wherever its origin
+        if self.config.start:
+            trained = load(self.name, variant=self.config.start).networks
+            for name, network in self.networks.items():
+                network.load_state_dict(trained[name].state_dict())
 
     # ---- training
 
@@ -305,12 +295,12 @@ def statistics_loss(real: Tensor, fake: Tensor) -> Tensor:
     return (means + spreads).sum()
 
 
-def heats(scaled: Tensor, *, temperature: float = 298.0) -> Tensor:
-    """(batch,) heats of adsorption, kJ/mol, of (batch, n, n, n) energies from 1 to 0.
+def heats(scaled: Tensor) -> Tensor:
+    """(batch,) heats of adsorption at 298 K, kJ/mol, of (batch, n, n, n) energies from 1 to 0.
 
     `descriptors.methane_grid.heat_of_adsorption` of each, with gradients.
     """
-    energy = in_kelvin(scaled).flatten(1)
+    temperature, energy = TEMPERATURES[0], in_kelvin(scaled).flatten(1)
     weight = torch.softmax(-energy / temperature, dim=1)
     return (temperature - (energy * weight).sum(1)) * GAS_CONSTANT
 
