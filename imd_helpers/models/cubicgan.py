@@ -199,11 +199,6 @@ class CubicGan(Gan):
         self.labels.known.check(N_GROUPS, len(self.table))
         return {"generator": Generator(self.config), "critic": Critic(self.config)}
 
-    def to(self, where: torch.device | str) -> CubicGan:
-        """Move networks, labels and feature table, and return self."""
-        self.table = self.table.to(where)
-        return super().to(where)
-
     @property
     def labels(self) -> LabelSource:
         """Draws space groups and elements after those of the training crystals."""

@@ -171,10 +171,11 @@ class Gan(Game):
         return {name: getattr(self, name) for name in self._names}
 
     def to(self, where: torch.device | str) -> Self:
-        """Move networks and what was learnt, and return self; training data stay where they are."""
+        """Move networks and tensors, also what was learnt, and return self."""
         for network in self.networks.values():
             network.to(where)
-        self.learnt |= {k: v.to(where) for k, v in self.learnt.items() if isinstance(v, Tensor)}
+        for held in (self.learnt, vars(self)):
+            held.update({k: v.to(where) for k, v in held.items() if isinstance(v, Tensor)})
         return self
 
     # ---- training

@@ -245,7 +245,7 @@ class MatGan(CompositionGan):
         self.hard = self.config.hard
         networks = {"generator": Generator(self.config), "critic": Critic(self.config)}
         if self.config.normal_weights:
-            _draw_normal_weights(nn.ModuleDict(networks))
+            layers.draw_weights(nn.ModuleDict(networks), nn.init.normal_)
         return networks
 
     @classmethod
@@ -267,12 +267,3 @@ def dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
     """
     a, b = found.flatten(1), wanted.flatten(1)
     return -(2 * (a * b).sum(1) / (a.sum(1) + b.sum(1)).clamp(min=1e-6)).mean()
-
-
-@torch.no_grad()
-def _draw_normal_weights(networks: nn.Module) -> None:
-    """N(0, 1) for every weight of a dense layer or convolution, zeros for biases."""
-    for layer in networks.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight)
-            nn.init.zeros_(layer.bias)

@@ -118,11 +118,6 @@ class Pgcgm(Gan):
             generator, critic = pgcgm_networks.WholeGenerator, pgcgm_networks.WholeCritic
         return {"generator": generator(self.config), "critic": critic(self.config)}
 
-    def to(self, where: torch.device | str) -> Pgcgm:
-        """Move networks and tables, and return self."""
-        self.features, self.radii = self.features.to(where), self.radii.to(where)
-        return super().to(where)
-
     @property
     def labels(self) -> LabelSource:
         """Draws space groups and elements after those of the training crystals."""
