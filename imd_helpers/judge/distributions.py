@@ -70,13 +70,11 @@ def fingerprints(
 
 
 def coverage(
-    samples: CrystalBatch | Fingerprints,
-    reference: CrystalBatch | Fingerprints,
+    samples: Fingerprints,
+    reference: Fingerprints,
     *,
     cutoffs: tuple[float, float] = CUTOFFS["mp_20"],
     same_crystal: bool = False,
-    processes: int = 1,
-    progress: bool = False,
 ) -> dict[str, Number]:
     """CDVAE's coverage: ``recall`` (COV-R) and ``precision`` (COV-P).
 
@@ -91,13 +89,11 @@ def coverage(
     Wilson's over the crystals of which the share is taken; the other set is held fixed.
 
     Args:
-        samples: n crystals, or their fingerprints; one without fingerprint is not precise.
+        samples: of n crystals; one without fingerprint is not precise.
         reference: what they should look like; one without fingerprint is left out of recall.
         cutoffs: largest distances of CrystalNN fingerprints and of Magpie fingerprints, see
             `CUTOFFS`.
         same_crystal: close the hole.
-        processes: for fingerprints of crystals.
-        progress: show a progress bar for them.
 
     Raises:
         DefinitionError: the fingerprints of the two sets were made differently.
@@ -106,12 +102,7 @@ def coverage(
     Source:
         Xie et al., ICLR 2022 (arXiv 2110.06197); ``compute_cov`` in scripts/eval_utils.py.
     """
-    made, known = (
-        each
-        if isinstance(each, Fingerprints)
-        else fingerprints(each, processes=processes, progress=progress)
-        for each in (samples, reference)
-    )
+    made, known = samples, reference
     _comparable(made.structure, known.structure)
     _comparable(made.composition, known.composition)
     _not_empty(known.ok, known.failed, "reference")

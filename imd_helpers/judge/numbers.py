@@ -137,17 +137,13 @@ def _too_few(rows: np.ndarray, distance: Distance) -> str:
 
 
 def _measured(run: Run, distance: Distance, rows: np.ndarray) -> dict[str, Number]:
-    from .distributions import CUTOFFS, coverage, wasserstein
+    from .distributions import CUTOFFS, coverage, fingerprints, wasserstein
 
     crystals, reference = run.samples.crystals, run.reference.crystals
     if distance.measure in COVERAGE:
-        return coverage(
-            crystals[rows],
-            reference,
-            cutoffs=CUTOFFS.get(run.reference.name, CUTOFFS["mp_20"]),
-            processes=run.workers.workers,
-            progress=run.progress,
-        )
+        how = {"processes": run.workers.workers, "progress": run.progress}
+        points = (fingerprints(each, **how) for each in (crystals[rows], reference))
+        return coverage(*points, cutoffs=CUTOFFS.get(run.reference.name, CUTOFFS["mp_20"]))
     if distance.draw:
         rng = np.random.default_rng(DRAW_SEED)
         rows = np.sort(rng.choice(rows, size=distance.draw, replace=False))

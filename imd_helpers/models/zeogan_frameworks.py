@@ -68,13 +68,7 @@ def frameworks(grids: Any, lattice: Tensor) -> Mended:
     Raises:
         InputError: grids of another shape, or not one cell for each.
     """
-    shape = tuple(getattr(grids, "shape", ()))
-    if len(shape) != 5 or shape[1] != 3 or len(set(shape[2:])) != 1:
-        raise InputError(
-            f"grids of shape {shape}: expected (batch, 3, n, n, n), the energy, O and Si on as "
-            "many points along each edge, as MethaneGrid(points=n) writes them"
-        )
-    return mend(MethaneGrid(points=shape[2]).decode(grids, lattice))
+    return mend(MethaneGrid(points=grids.shape[2]).decode(grids, lattice))
 
 
 def mend(found: Samples) -> Mended:
