@@ -55,7 +55,7 @@ SEED = 0
 SORT = (
     "<script>for(const t of document.querySelectorAll('table.imd-board'))"
     "t.querySelectorAll('th').forEach((h,k)=>{let up=false;h.style.cursor='pointer';"
-    "h.onclick=()=>{up=!up;const v=r=>{const d=r.cells[k].textContent.replace(',','');"
+    "h.onclick=()=>{up=!up;const v=r=>{const d=r.cells[k].textContent.replace(/,/g,'');"
     "const x=parseFloat(d);return d=='–'?-1:isNaN(x)?d:x};"
     "[...t.tBodies[0].rows].sort((a,b)=>(v(a)>v(b)?1:v(a)<v(b)?-1:0)*(up?1:-1))"
     ".forEach(r=>t.tBodies[0].append(r))}})</script>"
