@@ -102,28 +102,30 @@ def coverage(
     Source:
         Xie et al., ICLR 2022 (arXiv 2110.06197); ``compute_cov`` in scripts/eval_utils.py.
     """
-    made, known = samples, reference
-    _comparable(made.structure, known.structure)
-    _comparable(made.composition, known.composition)
-    _not_empty(known.ok, known.failed, "reference")
+    _comparable(samples.structure, reference.structure)
+    _comparable(samples.composition, reference.composition)
+    _not_empty(reference.ok, reference.failed, "reference")
     definition = {
         "metric": "coverage",
-        "structure": dict(made.structure.definition),
-        "composition": dict(made.composition.definition),
+        "structure": dict(samples.structure.definition),
+        "composition": dict(samples.composition.definition),
         "cutoffs": list(cutoffs),
         "near": "one crystal in both" if same_crystal else "nearest structure, nearest composition",
-        "reference": [known.structure.digest, known.composition.digest],
+        "reference": [reference.structure.digest, reference.composition.digest],
         "interval": OTHER_SET_FIXED,
     }
     recalled, precise = (
-        int(_covered(*pair, cutoffs, same_crystal).sum()) for pair in ((known, made), (made, known))
+        int(_covered(*pair, cutoffs, same_crystal).sum())
+        for pair in ((reference, samples), (samples, reference))
     )
-    note = _lost(made.failed, known.failed)
-    sampled = {**definition, "samples": len(made)}  # more samples recall more
-    of = int(known.ok.sum())
+    note = _lost(samples.failed, reference.failed)
+    sampled = {**definition, "samples": len(samples)}  # more samples recall more
+    of = int(reference.ok.sum())
     return {
         "recall": Number.share("coverage recall", recalled, of, sampled, note=note),
-        "precision": Number.share("coverage precision", precise, len(made), definition, note=note),
+        "precision": Number.share(
+            "coverage precision", precise, len(samples), definition, note=note
+        ),
     }
 
 
