@@ -17,9 +17,9 @@ from ..crystals import CrystalBatch, geometry
 from ..crystals.compositions import blocks
 from ..crystals.rules import GeometryRule, geometry_verdict
 from ..descriptors.fingerprints import Features, crystalnn, magpie, magpie_statistics
-from ..intervals import bootstrap_distance, wilson
+from ..intervals import bootstrap_distance
 from ..runtime import InputError, lookup, read_toml
-from .report import LEVEL, SHARE, DefinitionError, Number
+from .report import LEVEL, DefinitionError, Number
 
 CDVAE = read_toml("protocols", "cdvae.toml")  # its cutoffs, and its scale of Magpie's statistics
 CUTOFFS: dict[str, tuple[float, float]] = CDVAE["cutoffs"]  # of structure and composition
@@ -70,13 +70,11 @@ def fingerprints(
 
 
 def coverage(
-    samples: CrystalBatch | Fingerprints,
-    reference: CrystalBatch | Fingerprints,
+    samples: Fingerprints,
+    reference: Fingerprints,
     *,
     cutoffs: tuple[float, float] = CUTOFFS["mp_20"],
     same_crystal: bool = False,
-    processes: int = 1,
-    progress: bool = False,
 ) -> dict[str, Number]:
     """CDVAE's coverage: ``recall`` (COV-R) and ``precision`` (COV-P).
 
@@ -91,13 +89,11 @@ def coverage(
     Wilson's over the crystals of which the share is taken; the other set is held fixed.
 
     Args:
-        samples: n crystals, or their fingerprints; one without fingerprint is not precise.
+        samples: of n crystals; one without fingerprint is not precise.
         reference: what they should look like; one without fingerprint is left out of recall.
         cutoffs: largest distances of CrystalNN fingerprints and of Magpie fingerprints, see
             `CUTOFFS`.
         same_crystal: close the hole.
-        processes: for fingerprints of crystals.
-        progress: show a progress bar for them.
 
     Raises:
         DefinitionError: the fingerprints of the two sets were made differently.
@@ -106,32 +102,30 @@ def coverage(
     Source:
         Xie et al., ICLR 2022 (arXiv 2110.06197); ``compute_cov`` in scripts/eval_utils.py.
     """
-    made, known = (
-        each
-        if isinstance(each, Fingerprints)
-        else fingerprints(each, processes=processes, progress=progress)
-        for each in (samples, reference)
-    )
-    _comparable(made.structure, known.structure)
-    _comparable(made.composition, known.composition)
-    _not_empty(known.ok, known.failed, "reference")
+    _comparable(samples.structure, reference.structure)
+    _comparable(samples.composition, reference.composition)
+    _not_empty(reference.ok, reference.failed, "reference")
     definition = {
         "metric": "coverage",
-        "structure": dict(made.structure.definition),
-        "composition": dict(made.composition.definition),
+        "structure": dict(samples.structure.definition),
+        "composition": dict(samples.composition.definition),
         "cutoffs": list(cutoffs),
         "near": "one crystal in both" if same_crystal else "nearest structure, nearest composition",
-        "reference": [known.structure.digest, known.composition.digest],
+        "reference": [reference.structure.digest, reference.composition.digest],
         "interval": OTHER_SET_FIXED,
     }
     recalled, precise = (
-        int(_covered(*pair, cutoffs, same_crystal).sum()) for pair in ((known, made), (made, known))
+        int(_covered(*pair, cutoffs, same_crystal).sum())
+        for pair in ((reference, samples), (samples, reference))
     )
-    note = _lost(made.failed, known.failed)
-    sampled = {**definition, "samples": len(made)}  # more samples recall more
+    note = _lost(samples.failed, reference.failed)
+    sampled = {**definition, "samples": len(samples)}  # more samples recall more
+    of = int(reference.ok.sum())
     return {
-        "recall": _share("coverage recall", recalled, int(known.ok.sum()), sampled, note),
-        "precision": _share("coverage precision", precise, len(made), definition, note),
+        "recall": Number.share("coverage recall", recalled, of, sampled, note=note),
+        "precision": Number.share(
+            "coverage precision", precise, len(samples), definition, note=note
+        ),
     }
 
 
@@ -259,8 +253,3 @@ def _lost(samples: Mapping[int, str], reference: Mapping[int, str]) -> str:
         if lost
     )
     return "; ".join(told)
-
-
-def _share(name: str, hits: int, n: int, definition: dict[str, Any], note: str) -> Number:
-    low, high = (float(end) for end in wilson(hits, n, level=LEVEL))
-    return Number(name, hits / n, n, low, high, "Wilson", SHARE, definition, 0.0, note)

@@ -211,7 +211,8 @@ class Run:
         label = label or fact.name
         keys = self.keys(rows) if fact.together or known is not None else []
         plan = _plan(len(rows), keys, piece or fact.piece, together=fact.together)
-        if isinstance(self.content, CrystalBatch) and not fact.together:
+        crystals = isinstance(self.content, CrystalBatch)
+        if crystals and not fact.together:
             plan = _alone(plan, (self.content.numbers[rows] != 0).sum(1).numpy() > WIDE)
 
         def task(number: int) -> Task:
@@ -220,7 +221,9 @@ class Run:
             if known is not None:
                 own["known"] = _alike([keys[k] for k in plan[number]], known)
             of_rows = {name: values[some] for name, values in (each or {}).items()}
-            return Task(function, _cut(self.content, some), some, own, of_rows)
+            # crystals with no more padding than they need
+            content = self.content.narrow(some) if crystals else self.content[some]
+            return Task(function, content, some, own, of_rows)
 
         rows_of = [rows[places] for places in plan]
         found = _in_pieces(
@@ -420,11 +423,6 @@ def _blame_the_machine(error: Exception) -> None:
     if compiler or said or isinstance(error, ImportError | MemoryError | OSError):
         why = f"{type(error).__name__}: {error}"
         raise InputError(f"a question could not be asked, {MACHINE}: {why}") from error
-
-
-def _cut(content: Any, rows: np.ndarray) -> Any:
-    """Some samples; crystals with no more padding than they need."""
-    return content.narrow(rows) if isinstance(content, CrystalBatch) else content[rows]
 
 
 def _alike(keys: list[bytes], sets: Sequence[Known]) -> tuple[CrystalBatch, np.ndarray] | None:

@@ -48,6 +48,11 @@ class Answer:
     seconds: float = 0.0  # of a processor
     details: dict[int, Any] = field(default_factory=dict)  # place in the piece -> what else
 
+    @classmethod
+    def of(cls, ok: np.ndarray, why: Callable[[int], str], **values: np.ndarray) -> Answer:
+        """A yes or a no for each, with a reason for each no."""
+        return cls(ok, {i: why(i) for i in np.flatnonzero(~ok).tolist()}, values)
+
 
 def nothing(run: Run) -> dict[str, Any]:
     """No settings."""
@@ -125,8 +130,7 @@ def decodes(run: Run) -> tuple[np.ndarray, dict[int, str]]:
 def distances(content: CrystalBatch, rows: np.ndarray, *, rule: GeometryRule) -> Answer:
     """Does the geometry rule hold?"""
     verdict = geometry_verdict(content, rule)
-    failed = np.flatnonzero(~verdict.ok).tolist()
-    return Answer(verdict.ok, {i: verdict.reason(i) for i in failed})
+    return Answer.of(verdict.ok, verdict.reason)
 
 
 def neutral(content: CrystalBatch, rows: np.ndarray, **settings: Any) -> Answer:
@@ -138,13 +142,8 @@ def neutral(content: CrystalBatch, rows: np.ndarray, **settings: Any) -> Answer:
     if len(known):
         ok[known] = charge.charge_neutral(content[known].counts().numpy(), **settings)
     wrong = f"no {settings['oxidation_states']} oxidation states balance"
-    reasons = {
-        i: f"{wrong} {content[i].formulas()[0]}"
-        if atoms[i]
-        else "no atoms, or numbers that are no elements"
-        for i in np.flatnonzero(~ok).tolist()
-    }
-    return Answer(ok, reasons)
+    empty = "no atoms, or numbers that are no elements"
+    return Answer.of(ok, lambda i: f"{wrong} {content[i].formulas()[0]}" if atoms[i] else empty)
 
 
 def bonds_balance(content: CrystalBatch, rows: np.ndarray) -> Answer:
@@ -153,24 +152,20 @@ def bonds_balance(content: CrystalBatch, rows: np.ndarray) -> Answer:
     whole = np.flatnonzero(~broken_crystals(content))
     if len(whole):
         ok[whole] = bond_valence.balanced(content[whole])
-    why = "neither a metal, nor balanced by composition or bonds"
-    return Answer(ok, dict.fromkeys(np.flatnonzero(~ok).tolist(), why))
+    return Answer.of(ok, lambda _: "neither a metal, nor balanced by composition or bonds")
 
 
 def group_kept(content: CrystalBatch, rows: np.ndarray, *, requested: np.ndarray) -> Answer:
     """Is the space group that was asked for the one found?"""
     ok, found = same.space_group_kept(content, requested, symprec=SYMPREC)
-    reasons = {
-        int(i): f"space group {found[i]} found, {requested[i]} requested"
-        for i in np.flatnonzero(~ok)
-    }
-    return Answer(ok, reasons, {"space_group": found.astype(float)})
+    told = "space group {} found, {} requested".format
+    return Answer.of(ok, lambda i: told(found[i], requested[i]), space_group=found.astype(float))
 
 
 def compound(content: CrystalBatch, rows: np.ndarray) -> Answer:
     """Are there two elements or more?"""
     ok = (safe_counts(content) > 0).sum(1) > 1
-    return Answer(ok, dict.fromkeys(np.flatnonzero(~ok).tolist(), "a single element"))
+    return Answer.of(ok, lambda _: "a single element")
 
 
 def unlike_earlier(content: CrystalBatch, rows: np.ndarray, *, match: MatchSettings) -> Answer:
@@ -186,36 +181,23 @@ def unlike_known(
     match: MatchSettings,
     known: tuple[CrystalBatch, np.ndarray] | None,
     called: str = "known crystal",
+    names: np.ndarray | None = None,
 ) -> Answer:
-    """Is it unlike all known crystals?"""
+    """Is it unlike all known crystals? These are called by their places, or have names."""
     if known is None:  # nobody knows a crystal of such a composition
         broken = np.flatnonzero(broken_crystals(content)).tolist()
         nowhere = np.full(len(rows), same.NONE)
         return _unlike(same.Matches(nowhere, dict.fromkeys(broken, "broken crystal")), str)
     crystals, places = known
+    names = places if names is None else names[places]
     found = same.same_as_reference(content, crystals, settings=match)
-    return _unlike(found, lambda i: f"same as {called} {places[found.first[i]]}")
-
-
-def unlike_first(
-    content: CrystalBatch,
-    rows: np.ndarray,
-    *,
-    match: MatchSettings,
-    known: tuple[CrystalBatch, np.ndarray] | None,
-    samples: np.ndarray,
-) -> Answer:
-    """Is it unlike the samples that were found to be unlike all before them?"""
-    if known is not None:
-        known = known[0], samples[known[1]]
-    return unlike_known(content, rows, match=match, known=known, called="sample")
+    return _unlike(found, lambda i: f"same as {called} {names[found.first[i]]}")
 
 
 def _unlike(found: same.Matches, why: Callable[[int], str]) -> Answer:
     ok = found.first == same.NONE
     ok[list(found.failed)] = False
-    failed = np.flatnonzero(~ok).tolist()
-    return Answer(ok, {i: found.failed.get(i) or why(i) for i in failed})
+    return Answer.of(ok, lambda i: found.failed.get(i) or why(i))
 
 
 class Unique(Fact):
@@ -237,11 +219,11 @@ class Unique(Fact):
                 run.take(self, rows, answer)
             first = some[run.yes(name)[some]]
             if len(left) and len(first):
-                settings = {**match, "samples": first}
+                settings = {**match, "called": "sample", "names": first}
                 known = [Known(run.content[first])]
                 apart, label = replace(self, together=False), f"{name} {number} behind"
                 for rows, answer in run.answers(
-                    apart, unlike_first, left, settings, label=label, known=known
+                    apart, unlike_known, left, settings, label=label, known=known
                 ):
                     run.take(self, rows, answer)
                 left = left[run.yes(name)[left]]
@@ -507,16 +489,14 @@ def above_hull(
     verdict = hull.above_hull(content.counts().numpy(), energy, potential)
     few = np.asarray(verdict.n_competitors) < competitors
     ok = np.asarray(verdict.ok) & ~few
-    reasons = {
-        int(i): verdict.reasons[i] or f"only {verdict.n_competitors[i]} known compounds compete"
-        for i in np.flatnonzero(~ok)
-    }
-    values = {
-        "energy_above_hull": np.where(ok, verdict.energy_above_hull, np.nan),
-        "formation_energy": np.asarray(verdict.formation_energy, dtype=float),
-        "competitors": np.asarray(verdict.n_competitors, dtype=float),
-    }
-    return Answer(ok, reasons, values)
+    told = "only {} known compounds compete".format
+    return Answer.of(
+        ok,
+        lambda i: verdict.reasons[i] or told(verdict.n_competitors[i]),
+        energy_above_hull=np.where(ok, verdict.energy_above_hull, np.nan),
+        formation_energy=np.asarray(verdict.formation_energy, dtype=float),
+        competitors=np.asarray(verdict.n_competitors, dtype=float),
+    )
 
 
 def plausible(run: Run) -> tuple[np.ndarray, dict[int, str]]:
@@ -602,8 +582,7 @@ def _charges_mean(run: Run, **more: Any) -> dict[str, Any]:
 
 
 def _groups_mean(run: Run) -> dict[str, Any]:
-    versions = {"moyopy": metadata.version("moyopy")}
-    return {"rule": "found = requested", "symprec": SYMPREC, **versions}
+    return {"rule": "found = requested", "symprec": SYMPREC, "moyopy": metadata.version("moyopy")}
 
 
 def _match(run: Run) -> dict[str, Any]:

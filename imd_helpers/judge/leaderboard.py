@@ -13,7 +13,7 @@ from __future__ import annotations
 import html
 import shutil
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -21,22 +21,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import datasets
 from ..crystals import files, symmetry
 from ..crystals.samples import Samples
 from ..energies import calibration
-from ..intervals import wilson
 from ..matching.novelty import KINDS, novelty_kinds
 from ..runtime import InputError, data_path, lookup, number
 from ..work import locked, write_atomic
 from .engine import judge
-from .report import SHARE, Number, Report, check_comparable
-from .samples import Known, as_known
+from .report import Number, Report, check_comparable
+from .samples import Known
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CARD, SAMPLES, REPORT, WORK = "card.toml", "samples.zip", "report.json", "work"
-PROTOCOL = "imd"
+PROTOCOL, REFERENCE = "imd", "oqmd_icsd"  # of which the training split is known
 MADE_BY = ("network", "rung", "search", "published")
 KIND, GROUP = "kind of novelty", "space group"  # values that are added to a report
 RANKED_BY = "S.U.N. within 0.1, expected by DFT"
@@ -55,7 +55,8 @@ SEED = 0
 SORT = (
     "<script>for(const t of document.querySelectorAll('table.imd-board'))"
     "t.querySelectorAll('th').forEach((h,k)=>{let up=false;h.style.cursor='pointer';"
-    "h.onclick=()=>{up=!up;const v=r=>{const d=r.cells[k].dataset.v;return isNaN(d)?d:+d};"
+    "h.onclick=()=>{up=!up;const v=r=>{const d=r.cells[k].textContent.replace(/,/g,'');"
+    "const x=parseFloat(d);return d=='–'?-1:isNaN(x)?d:x};"
     "[...t.tBodies[0].rows].sort((a,b)=>(v(a)>v(b)?1:v(a)<v(b)?-1:0)*(up?1:-1))"
     ".forEach(r=>t.tBodies[0].append(r))}})</script>"
 )
@@ -72,8 +73,6 @@ class Card:
     learned_from: str = ""  # the crystals that were known to whoever made them
     training_seconds: float = 0.0  # of one core
     sampling_seconds: float = 0.0  # for these samples
-    seeds: int = 1  # trainings that the samples come from
-    notes: str = ""  # what to know before quoting it
 
     def __post_init__(self) -> None:
         for name in ("training_seconds", "sampling_seconds"):
@@ -104,15 +103,17 @@ class Entry:
         return out | {P1: self._counted(P1, groups == 1)}
 
     def _counted(self, name: str, hits: np.ndarray) -> Number:
-        low, high = (float(end) for end in wilson(int(hits.sum()), self.report.n))
-        share, n = float(hits.sum()) / self.report.n, self.report.n
-        return Number(name, share, n, low, high, "Wilson", SHARE, {}, 0.0)
+        return Number.share(name, int(hits.sum()), self.report.n, {})
+
+    def rank(self) -> float:
+        """Share that DFT is expected to call stable within 0.1 eV/atom; -1 where none is known."""
+        share = self.shares().get("S.U.N. ≤ 0.1, by DFT")
+        return -1.0 if share is None or np.isnan(share.value) else share.value
 
     def per_hour(self) -> float:
         """Crystals that DFT is expected to call stable within 0.1 eV/atom, in an hour of a core."""
-        share = self.shares().get("S.U.N. ≤ 0.1, by DFT")
-        value = float("nan") if share is None else share.value
-        return value * self.report.n * HOUR / max(self.cpu_seconds, 1e-9)
+        share = self.rank() if self.rank() >= 0 else float("nan")
+        return share * self.report.n * HOUR / max(self.cpu_seconds, 1e-9)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -132,17 +133,11 @@ class Board:
         import pandas as pd
 
         out = {}
-        for title, entries in self._by_table().items():
-            rows = [
-                {column: text for column, (text, _) in cells(entry).items()} for entry in entries
-            ]
+        for title in dict.fromkeys(entry.card.table for entry in self.entries):
+            entries = [entry for entry in self.entries if entry.card.table == title]
             names = pd.Index([entry.card.name for entry in entries], name="entry")
-            out[title] = pd.DataFrame(rows, names)
+            out[title] = pd.DataFrame(map(cells, entries), names).fillna("–")
         return out
-
-    def _by_table(self) -> dict[str, list[Entry]]:
-        titles = dict.fromkeys(entry.card.table for entry in self.entries)
-        return {t: [entry for entry in self.entries if entry.card.table == t] for t in titles}
 
     def __str__(self) -> str:
         lines = [f"{title}\n{table.to_string()}\n" for title, table in self.tables().items()]
@@ -153,7 +148,12 @@ class Board:
     __repr__ = __str__  # reports are long
 
     def _repr_html_(self) -> str:
-        parts = [_html(title, entries) for title, entries in self._by_table().items()]
+        parts = [
+            f"<p><b>{html.escape(title)}</b>: click a heading to sort</p>"
+            "<div style='overflow-x:auto;white-space:nowrap'>"
+            f"{table.reset_index().to_html(index=False, border=0, classes='imd-board')}</div>"
+            for title, table in self.tables().items()
+        ]
         refused = [f"<p>{html.escape(f'refused {n}: {w}')}</p>" for n, w in self.refused.items()]
         return "".join([*parts, *refused, SORT])
 
@@ -168,37 +168,13 @@ class Board:
         )
 
 
-def cells(entry: Entry) -> dict[str, tuple[str, float | str]]:
-    """Column -> what is shown, and what the column is sorted by."""
-    rate, hours = entry.per_hour(), entry.cpu_seconds / HOUR
-    out: dict[str, tuple[str, float | str]] = {
-        "made by": (entry.card.made_by, entry.card.made_by),
-        "n": (f"{entry.report.n:,}", entry.report.n),
-    }
-    out |= {column: (str(share), share.value) for column, share in entry.shares().items()}
-    out["CPU hours"] = (f"{hours:.2f}", hours)
-    return out | {PER_HOUR: ("–" if np.isnan(rate) else f"{rate:.1f}", rate)}
-
-
-def _html(title: str, entries: Sequence[Entry]) -> str:
-    rows = [{"entry": (e.card.name, e.card.name), **cells(e)} for e in entries]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    head = "".join(f"<th scope='col'>{html.escape(column)}</th>" for column in columns)
-    body = "".join(
-        "<tr>" + "".join(_cell(*row.get(column, ("–", "nan"))) for column in columns) + "</tr>"
-        for row in rows
-    )
-    return (
-        f"<p><b>{html.escape(title)}</b>: click a heading to sort</p><div style='overflow-x:auto'>"
-        "<table class='dataframe imd-board' style='white-space:nowrap'>"
-        f"<thead><tr>{head}</tr></thead>"
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def _cell(text: str, value: float | str) -> str:
-    number_or_word = -1.0 if isinstance(value, float) and np.isnan(value) else value
-    return f"<td data-v='{html.escape(str(number_or_word))}'>{html.escape(text)}</td>"
+def cells(entry: Entry) -> dict[str, str]:
+    """Column -> what is shown; the page sorts by the first number in it."""
+    rate = entry.per_hour()
+    out = {"made by": entry.card.made_by, "n": f"{entry.report.n:,}"}
+    out |= {column: str(share) for column, share in entry.shares().items()}
+    out["CPU hours"] = f"{entry.cpu_seconds / HOUR:.2f}"
+    return out | {PER_HOUR: "–" if np.isnan(rate) else f"{rate:.1f}"}
 
 
 def better(one: Entry, other: Entry) -> float:
@@ -247,7 +223,6 @@ def _features(report: Report) -> np.ndarray:
 def leaderboard(
     *folders: Path | str,
     built_in: bool = True,
-    reference: Known | str = "oqmd_icsd",
     again: bool = False,
     workers: int = 1,
     progress: bool = False,
@@ -260,7 +235,6 @@ def leaderboard(
     Args:
         folders: an entry each (with a ``card.toml``), or folders of entries.
         built_in: with the entries that travel in the package.
-        reference: what is known: crystals, or a data set whose training split is taken.
         again: judge again what has a report.
         workers: processes on this machine.
         progress: show a bar for each step.
@@ -279,29 +253,18 @@ def leaderboard(
 
     @cache
     def known() -> Known:
-        return as_known(reference if isinstance(reference, Known) else _train(reference))
+        return Known(datasets.load(REFERENCE, split="train"), REFERENCE)
 
-    entries, refused = [], {}
+    entries, refused, how = [], {}, {"workers": workers, "progress": progress}
     for folder in found:
         try:
-            entries.append(entry(folder, known, again=again, workers=workers, progress=progress))
+            entries.append(entry(folder, known, again=again, **how))
         except (InputError, OSError) as error:
             refused[str(folder.name)] = str(error)
     for title in dict.fromkeys(each.card.table for each in entries):
         check_comparable([each.report for each in entries if each.card.table == title])
-    ranked = sorted(entries, key=lambda each: (each.card.table, -_rank(each), each.card.name))
+    ranked = sorted(entries, key=lambda each: (each.card.table, -each.rank(), each.card.name))
     return Board(tuple(ranked), refused)
-
-
-def _train(name: str) -> Known:
-    from .. import datasets
-
-    return Known(datasets.load(name, split="train"), name)
-
-
-def _rank(entry: Entry) -> float:
-    share = entry.shares().get("S.U.N. ≤ 0.1, by DFT")
-    return -1.0 if share is None or np.isnan(share.value) else share.value
 
 
 def _entries(place: Path) -> list[Path]:
@@ -311,14 +274,7 @@ def _entries(place: Path) -> list[Path]:
     return sorted(file.parent for file in place.glob(f"*/{CARD}"))
 
 
-def entry(
-    folder: Path,
-    known: Callable[[], Known],
-    *,
-    again: bool = False,
-    workers: int = 1,
-    progress: bool = False,
-) -> Entry:
+def entry(folder: Path, known: Callable[[], Known], *, again: bool, **how: Any) -> Entry:
     """One entry, judged if it has no report.
 
     Raises:
@@ -330,20 +286,16 @@ def entry(
         report = Report.from_json(file.read_text(encoding="utf-8"))
         return Entry(folder, card, replace(report, name=card.name))
     with locked(folder, file=REPORT):
-        report = judged(_samples(folder), known(), folder, card, workers, progress)
+        how = {"cache": folder / WORK, "name": card.name, **how}
+        report = judged(_samples(folder), known(), **how)
         write_atomic(file, report.to_json().encode())
         shutil.rmtree(folder / WORK, ignore_errors=True)  # its pieces are in the report now
     return Entry(folder, card, report)
 
 
-def judged(
-    samples: Samples, known: Known, folder: Path, card: Card, workers: int, progress: bool
-) -> Report:
+def judged(samples: Samples, known: Known, **how: Any) -> Report:
     """The judge's report, with the kind of novelty and the space group of each sample."""
-    report = judge(
-        samples, reference=known, protocol=PROTOCOL, workers=workers, cache=folder / WORK,
-        name=card.name, progress=progress,
-    )  # fmt: skip
+    report = judge(samples, reference=known, protocol=PROTOCOL, **how)
     kinds, groups = (np.full(report.n, np.nan) for _ in range(2))
     good = np.flatnonzero(report.facts["distances"] == 1)
     if len(good):

@@ -8,7 +8,6 @@ yes and no, tensors and bands, travels as the details of the answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from ..crystals import CrystalBatch
 from ..energies import calibration
 from . import facts
 from .facts import Answer, AtOnce, Fact, potential_name
+from .report import rounded
 from .samples import safe_counts
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 EVEN = 0.5  # probability from which a crystal is likely metastable
 THRESHOLDS = {"probability on the hull": 0.0, "probability within 0.1": 0.1}  # eV/atom
-DIGITS = 4  # of bands, THz, and elastic constants, GPa
+DIGITS = 4  # of energies, eV/atom, bands, THz, and elastic constants, GPa
 
 
 def likely(run: Run) -> tuple[np.ndarray, dict[int, str]]:
@@ -91,18 +91,18 @@ def _each(
 def _moduli(found: Elastic) -> dict[str, Any]:
     return {
         "constants": np.round(found.constants, DIGITS).tolist(),
-        "bulk": _number(found.bulk),
-        "shear": _number(found.shear),
-        "lowest": _number(found.eigenvalues[0]),
+        "bulk": rounded(found.bulk, DIGITS),
+        "shear": rounded(found.shear, DIGITS),
+        "lowest": rounded(found.eigenvalues[0], DIGITS),
     }
 
 
 def as_data(found: Phonons) -> dict[str, Any]:
     """Phonons as plain data; `from_data` reads it."""
     out: dict[str, Any] = {}
-    for each in fields(found):
-        value = getattr(found, each.name)
-        out[each.name] = np.round(value, DIGITS).tolist() if _is_numeric(value) else value
+    for name, value in vars(found).items():
+        numeric = isinstance(value, np.ndarray | float)
+        out[name] = np.round(value, DIGITS).tolist() if numeric else value
     return out | {"ticks": [list(tick) for tick in found.ticks]}
 
 
@@ -114,14 +114,6 @@ def from_data(data: Mapping[str, Any]) -> Phonons:
     pairs = {"ticks": tuple(map(tuple, data["ticks"])), "lowest_at": tuple(data["lowest_at"])}
     pairs["optical"] = tuple(data["optical"])
     return Phonons(**{**data, **{k: np.array(data[k], dtype=float) for k in arrays}, **pairs})
-
-
-def _is_numeric(value: Any) -> bool:
-    return isinstance(value, np.ndarray | float)
-
-
-def _number(value: float) -> float | None:
-    return round(float(value), DIGITS) if np.isfinite(value) else None
 
 
 def _witnesses(run: Run) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..intervals import bootstrap, wilson
+from ..intervals import bootstrap
 from .facts import potential_name
 from .protocols import Distance, Mean, Share
 from .report import SHARE, Number
@@ -51,14 +51,12 @@ def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
 def _share(run: Run, share: Share) -> Number:
     hits = int(run.holds([*share.where, *share.of], share.but_not).sum())
     n = int(run.holds(share.of).sum())
-    ends = (float(end) for end in wilson(hits, n))
     used = [*share.where, *share.but_not, *share.of]
     terms = {"where": list(share.where), "but_not": list(share.but_not)}
     terms["of"] = list(share.of) or ALL
     meaning, seconds = _meaning(run, used, **terms), _seconds(run, used)
     note = "" if n else "no sample in the denominator"
-    value = hits / n if n else NAN
-    return Number(share.name, value, n, *ends, "Wilson", SHARE, meaning, seconds, note)
+    return Number.share(share.name, hits, n, meaning, seconds, note)
 
 
 def _calibrated(run: Run, share: Share) -> list[Number]:
@@ -139,17 +137,13 @@ def _too_few(rows: np.ndarray, distance: Distance) -> str:
 
 
 def _measured(run: Run, distance: Distance, rows: np.ndarray) -> dict[str, Number]:
-    from .distributions import CUTOFFS, coverage, wasserstein
+    from .distributions import CUTOFFS, coverage, fingerprints, wasserstein
 
     crystals, reference = run.samples.crystals, run.reference.crystals
     if distance.measure in COVERAGE:
-        return coverage(
-            crystals[rows],
-            reference,
-            cutoffs=CUTOFFS.get(run.reference.name, CUTOFFS["mp_20"]),
-            processes=run.workers.workers,
-            progress=run.progress,
-        )
+        how = {"processes": run.workers.workers, "progress": run.progress}
+        points = (fingerprints(each, **how) for each in (crystals[rows], reference))
+        return coverage(*points, cutoffs=CUTOFFS.get(run.reference.name, CUTOFFS["mp_20"]))
     if distance.draw:
         rng = np.random.default_rng(DRAW_SEED)
         rows = np.sort(rng.choice(rows, size=distance.draw, replace=False))
@@ -161,11 +155,10 @@ def _of_all(number: Number, measure: str, n: int) -> Number:
     number = replace(number, definition={**number.definition, "samples": n})
     if measure != "precision" or number.n == n:
         return number
-    hits = round(number.value * number.n)
-    low, high = (float(end) for end in wilson(hits, n))
     undecoded = f"{n - number.n} samples do not decode"
     note = "; ".join(filter(None, (undecoded, number.note)))
-    return replace(number, value=hits / n, n=n, low=low, high=high, note=note)
+    hits = round(number.value * number.n)
+    return Number.share(number.name, hits, n, number.definition, number.seconds, note)
 
 
 # ---- what they share

@@ -57,6 +57,21 @@ class Number:
     seconds: float  # computing time of the steps it needs, summed over processes
     note: str = ""  # what to know before quoting it
 
+    @classmethod
+    def share(
+        cls,
+        name: str,
+        hits: int,
+        n: int,
+        definition: Mapping[str, Any],
+        seconds: float = 0.0,
+        note: str = "",
+    ) -> Number:
+        """Hits of n with Wilson's interval; NaN where n is 0."""
+        low, high = (float(end) for end in wilson(hits, n, level=LEVEL))
+        value = hits / n if n else float("nan")
+        return cls(name, value, n, low, high, "Wilson", SHARE, definition, seconds, note)
+
     def __str__(self) -> str:
         if np.isnan(self.value):
             return "–"
@@ -148,7 +163,7 @@ class Report:
             "failed_at": self.failed_at.tolist(),
             "reasons": list(self.reasons),
             "facts": {k: "".join(CODES[c + 1] for c in v) for k, v in self.facts.items()},
-            "values": {k: [_rounded(x) for x in v] for k, v in self.values.items()},
+            "values": {k: [rounded(x) for x in v] for k, v in self.values.items()},
         }
         return json.dumps(data, ensure_ascii=False, allow_nan=False)
 
@@ -161,11 +176,8 @@ class Report:
         """
         try:
             data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(f"not a report: not JSON ({error}); write it with to_json") from None
-        if not isinstance(data, dict) or data.pop("format", "") != FORMAT:
-            raise InputError(f"not a report: its format is not {FORMAT!r}; write it with to_json")
-        try:
+            if data.pop("format") != FORMAT:
+                raise ValueError(f"its format is not {FORMAT!r}")
             data.pop("level")
             data |= {key: tuple(data[key]) for key in ("reasons", "notes")}
             data["stages"] = tuple(Stage(**stage) for stage in data["stages"])
@@ -177,7 +189,7 @@ class Report:
             }
             data["values"] = {k: np.array(v, dtype=float) for k, v in data["values"].items()}
             return cls(**data)
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(
                 f"not a report: {type(error).__name__}: {error}; the file was changed or cut off, "
                 "write it again with to_json"
@@ -287,7 +299,7 @@ def _shares(table: pd.DataFrame) -> pd.Series:
 def _plain(part: Stage | Number) -> dict[str, Any]:
     """A stage or a number as JSON can hold it: NaN becomes null."""
     fields = {key: getattr(part, key) for key in part.__dataclass_fields__}
-    plain = {k: _rounded(v) if isinstance(v, float) else v for k, v in fields.items()}
+    plain = {k: rounded(v) if isinstance(v, float) else v for k, v in fields.items()}
     return {**plain, "definition": _jsonable(part.definition)}
 
 
@@ -300,8 +312,9 @@ def _jsonable(value: Any) -> Any:
     return str(value) if isinstance(value, float) and not np.isfinite(value) else value
 
 
-def _rounded(value: float) -> float | None:
-    return round(float(value), 6) if np.isfinite(value) else None
+def rounded(value: float, digits: int = 6) -> float | None:
+    """A number as JSON can hold it: none where it is not finite."""
+    return round(float(value), digits) if np.isfinite(value) else None
 
 
 def _number(data: dict[str, Any]) -> Number:

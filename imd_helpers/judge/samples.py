@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .. import datasets
 from ..crystals import CrystalBatch, compositions
 from ..crystals.batch import check_shapes, wrap
 from ..crystals.rules import broken_crystals, safe_counts
@@ -212,8 +213,6 @@ def as_known(source: Any, content: str = "crystals") -> Known | KnownFormulas:
         return source
     name = ""
     if isinstance(source, str):
-        from .. import datasets
-
         source, name = datasets.load(source), source
     if content == "crystals":
         return Known(source, name)

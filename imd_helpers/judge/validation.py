@@ -7,10 +7,9 @@ same crystals give the same cards, however often the work was interrupted.
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable, Sequence
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +25,8 @@ from ..runtime import data_path
 from ..work import locked, write_atomic
 from .engine import judge
 from .facts import potential_name
-from .mechanics import from_data
-from .protocols import PROTOCOLS, Protocol
-from .report import Report
+from .mechanics import DIGITS, from_data
+from .report import Report, rounded
 from .samples import Known, as_known
 
 if TYPE_CHECKING:
@@ -41,6 +39,8 @@ SYMPREC = 0.05  # Å, of the groups on the cards
 CIF_SYMPREC = 0.01  # Å
 FEW = 3  # compounds in the chemical system of a candidate: with fewer the hull says little
 NO_SEARCH = "none was looked for"
+# of phonons, whose bands are not for the cards
+KEPT = ("lowest", "lowest_at", "lowest_exact", "optical", "sum_rule", "supercell")
 # elements with open d and f shells, which may order
 MAGNETIC = {"V", "Cr", "Mn", "Fe", "Co", "Ni", "U", "Np", "Pu", *SYMBOLS[58:70]}
 Row = dict[str, Any]
@@ -51,13 +51,9 @@ def validate(
     out: Path | str,
     *,
     reference: Known | CrystalBatch | str | None = "oqmd_icsd",
-    protocol: Protocol | None = None,
     potentials: Sequence[str | Potential] = JUDGES,
     draw: Callable[..., Figure] | None = None,
-    workers: int = 1,
-    scheduler: str | None = None,
-    name: str = "candidates",
-    progress: bool = False,
+    **how: Any,
 ) -> Report:
     """Send crystals through all gates and write a card for each that came to rest.
 
@@ -68,33 +64,22 @@ def validate(
             Finished pieces lie in ``work`` below it: a run that was stopped goes on from there.
         reference: known crystals, among which the nearest relative of each survivor is looked for;
             None for no search.
-        protocol: default: ``validation``.
         potentials: the first relaxes, both say how far above the hull.
         draw: of phonons, makes the plot, e.g. `imd_helpers.show.bands`; None for no plots.
-        workers: processes on this machine.
-        scheduler: address of a Dask scheduler instead.
-        name: what to call the candidates.
-        progress: show a bar for each gate.
+        how: further arguments of `judge`, e.g. ``workers``, ``name``, or a protocol of your own.
 
     Raises:
         InputError: another process writes to the folder, or `judge` refuses the crystals.
     """
     out = Path(out)
     with locked(out):
-        report = judge(
-            samples,
-            protocol=protocol or PROTOCOLS["validation"],
-            potentials=potentials,
-            workers=workers,
-            scheduler=scheduler,
-            cache=out / "work",
-            name=name,
-            progress=progress,
-        )
+        how = {"protocol": "validation", "name": "candidates", "cache": out / "work", **how}
+        report = judge(samples, potentials=potentials, **how)
         rows = cards(report, reference, potentials)
         for row in rows:
             if "space_group" in row:
-                _write_card(out / folder_of(row), row, report, draw)
+                folder = out / f"{row['number']:05d}-{row['formula']}"
+                _write_card(folder, row, report, draw)
         write_atomic(out / "table.csv", _table(rows).encode())
         write_atomic(out / "report.json", report.to_json().encode())
     return report
@@ -131,14 +116,9 @@ def cards(
     return rows
 
 
-def folder_of(row: Row) -> str:
-    """Name of a crystal's folder."""
-    return f"{row['number']:05d}-{row['formula']}"
-
-
 def _numbers(report: Report, i: int, names: Sequence[str]) -> Row:
     """Energies with what they are worth, and what the witnesses found."""
-    value = {k: _plain(v[i]) for k, v in report.values.items()}
+    value = {k: rounded(v[i], DIGITS) for k, v in report.values.items()}
     above = {name: value.get(f"energy_above_hull {name}") for name in names}
     out: Row = {
         "formation_energy": value.get("formation_energy"),
@@ -151,22 +131,9 @@ def _numbers(report: Report, i: int, names: Sequence[str]) -> Row:
         "probability_within_0.1": value.get("probability within 0.1"),
         "unseen_elements": bool(value.get("unseen elements")),
     }
-    for fact in ("elastic", "phonons"):
-        found = report.details.get(fact, {}).get(i, {})
-        if fact == "phonons":
-            found = {k: _short(v) if isinstance(v, dict) else v for k, v in found.items()}
-        out[fact] = found
-    return out
-
-
-def _plain(value: float) -> float | None:
-    return round(float(value), 4) if np.isfinite(value) else None
-
-
-def _short(bands: Row) -> Row:
-    """Phonons without their bands."""
-    keys = ("lowest", "lowest_at", "lowest_exact", "optical", "sum_rule", "supercell")
-    return {key: bands[key] for key in keys}
+    elastic, phonons = (report.details.get(fact, {}).get(i, {}) for fact in ("elastic", "phonons"))
+    without_bands = {name: {k: one[k] for k in KEPT} for name, one in _of_witnesses(phonons)}
+    return out | {"elastic": elastic, "phonons": {**phonons, **without_bands}}
 
 
 def _usual_error(name: str) -> float | None:
@@ -183,12 +150,9 @@ def _relatives(
     some = np.flatnonzero(report.passed)
     if reference is None or not len(some):
         return {}
-    known = as_known(reference, "crystals").crystals
-    found = novelty_kinds(rest[some], known)
-    said = {}
-    for i, kind, detail in zip(some.tolist(), found.kind, found.details, strict=True):
-        said[i] = f"{kind}: {detail}" if detail else str(kind)
-    return said
+    found = novelty_kinds(rest[some], as_known(reference, "crystals").crystals)
+    said = zip(some.tolist(), found.kind, found.details, strict=True)
+    return {i: f"{kind}: {detail}" if detail else str(kind) for i, kind, detail in said}
 
 
 def _open_questions(row: Row, crystal: CrystalBatch) -> list[str]:
@@ -293,10 +257,8 @@ def _said(value: float | None, digits: int = 3) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     """The short numbers of all crystals as CSV."""
+    import pandas as pd
+
     keys = ["number", "formula", "given_as", "space_group", "survives", "stopped"]
     keys += ["formation_energy", "energy_above_hull", "probability_within_0.1", "relative"]
-    text = StringIO()
-    writer = csv.DictWriter(text, keys, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return pd.DataFrame(rows, columns=keys, dtype=object).to_csv(index=False)

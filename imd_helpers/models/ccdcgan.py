@@ -18,7 +18,7 @@ both variants:
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -33,27 +33,11 @@ from ..descriptors.crystal_image import CrystalImage
 from ..matching.same import novel
 from ..networks import TrainConfig, fit, losses
 from ..networks.fit import Game, Turn
-from .ccdcgan_config import (
-    CELL_CODE,
-    FIXED,
-    PAPER,
-    PROFILES,
-    CcdcganConfig,
-    cell_numbers,
-    lattice_of,
-)
-from .ccdcgan_networks import (
-    dense_critic,
-    dense_generator,
-    patch_decoder,
-    patch_encoder,
-    picture_constraint,
-    picture_critic,
-    picture_generator,
-)
-from .gan import Condition, Gan
+from . import ccdcgan_config, ccdcgan_networks
+from .ccdcgan_config import CELL_CODE, FIXED, PAPER, PROFILES, CcdcganConfig
+from .gan import Gan
 from .imatgen_crystals import relative
-from .imatgen_networks import Sharpened, grid_decoder, grid_encoder
+from .imatgen_networks import grid_decoder, grid_encoder
 
 HIGHEST = 1.0  # eV/atom; a crystal above did not relax
 CODERS = ("cell_encoder", "cell_decoder", "site_encoder", "site_decoder")
@@ -73,40 +57,32 @@ class Ccdcgan(Gan):
     def build(self) -> dict[str, nn.Module]:
         """Autoencoders of cells, where cells are grids, and of sites; constraint; the players."""
         c = self.config
-        parts = {}
-        last = Sharpened() if c.sharpened else None
         # without biases an empty voxel starts inside the window of the re-mapping
         plain = {"periodic": False, "bias": not c.sharpened}
+        encoder, decoder = partial(grid_encoder, **plain), partial(grid_decoder, **plain)
+        coders = encoder, partial(decoder, sharp=c.sharpened)
         wide = max(c.fewest_channels, round(64 * c.coder_width))
-        if c.cell == "grid":
-            cell = (c.cell_points, wide, CELL_CODE)
-            parts["cell_encoder"] = grid_encoder(*cell, **plain)
-            parts["cell_decoder"] = grid_decoder(*cell, **plain, last=last)
-        sites = (c.site_points, wide, c.site_code)
+        cell, sites = (c.cell_points, wide, CELL_CODE), (c.site_points, wide, c.site_code)
+        parts = [coder(*cell) for coder in coders] if c.cell == "grid" else []
         if c.patches:
-            parts["site_encoder"], parts["site_decoder"] = (
-                patch_encoder(*sites),
-                patch_decoder(*sites),
-            )
-        else:
-            parts["site_encoder"] = grid_encoder(*sites, **plain)
-            parts["site_decoder"] = grid_decoder(*sites, **plain, last=last)
-        return parts | self.players()
+            coders = ccdcgan_networks.patch_encoder, ccdcgan_networks.patch_decoder
+        parts += [coder(*sites) for coder in coders]
+        return dict(zip(CODERS[-len(parts) :], parts, strict=True)) | self.players()
 
     def players(self) -> dict[str, nn.Module]:
         """Constraint, generator and critic."""
         c, side = self.config, self.config.layout().side
         if c.picture:
             return {
-                "constraint": picture_constraint(c.channels),
-                "generator": picture_generator(c.latent, c.channels),
-                "critic": picture_critic(c.channels),
+                "constraint": ccdcgan_networks.picture_constraint(c.channels),
+                "generator": ccdcgan_networks.picture_generator(c.latent, c.channels),
+                "critic": ccdcgan_networks.picture_critic(c.channels),
             }
         wide = c.channels(512)
         return {
-            "constraint": dense_critic(wide, side, dropout=0.3),
-            "generator": dense_generator(c.latent, wide, side),
-            "critic": dense_critic(wide, side),
+            "constraint": ccdcgan_networks.dense_critic(wide, side, dropout=0.3),
+            "generator": ccdcgan_networks.dense_generator(c.latent, wide, side),
+            "critic": ccdcgan_networks.dense_critic(wide, side),
         }
 
     # ---- data
@@ -194,13 +170,13 @@ class Ccdcgan(Gan):
         if self.config.cell == "grid":
             return self.cell_encoder(cell)
         lattice = self.config.voxels().read_cells(cell[:, 0])[0]
-        return cell_numbers(lattice).to(cell)
+        return ccdcgan_config.cell_numbers(lattice).to(cell)
 
     def decode_cells(self, code: Tensor) -> Tensor:
         """(batch, 1, points^3) of codes (batch, cell code)."""
         if self.config.cell == "grid":
             return self.cell_decoder(code)
-        return self.config.voxels().cell_grids(lattice_of(code))[:, None]
+        return self.config.voxels().cell_grids(ccdcgan_config.lattice_of(code))[:, None]
 
     def encode_sites(self, sites: Tensor) -> Tensor:
         """(batch, site code) of grids (batch, 1, points^3)."""
@@ -265,8 +241,7 @@ class Ccdcgan(Gan):
 
     def real(self) -> tuple[Tensor, None]:
         """A batch of pictures of training crystals."""
-        rows = torch.randint(len(self.images), (self.config.batch,), device=self.device)
-        return self.images[rows], None
+        return self.images[self.some(len(self.images))], None
 
     def fake(self, condition: Tensor | None = None) -> Tensor:
         """A batch of drawn pictures, with gradients."""
@@ -292,10 +267,6 @@ class Ccdcgan(Gan):
         return {"loss": loss, "score": score, "energy": energy.mean()}
 
     # ---- sampling
-
-    def draw(self, n: int, condition: Condition) -> Tensor:
-        """(n, 1, side, side) pictures of noise."""
-        return self.generator(torch.randn(n, self.config.latent, device=self.device))
 
     @torch.no_grad()
     def decode(self, raw: Tensor) -> Samples:

@@ -6,7 +6,6 @@ cec17bd.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -76,15 +75,13 @@ class CcdcganConfig(GanConfig):
     coder_steps: int = 83_000  # 101 times 823 crystals
     coder_rate: float = 3e-4
     constraint_steps: int = 20_001
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(
-            steps=1_000_000,
-            critic_steps=1,
-            lr_generator=2e-4,
-            lr_critic=2e-4,
-            betas_generator=(0.5, 0.999),
-            betas_critic=(0.5, 0.999),
-        )
+    train: TrainConfig = TrainConfig(
+        steps=1_000_000,
+        critic_steps=1,
+        lr_generator=2e-4,
+        lr_critic=2e-4,
+        betas_generator=(0.5, 0.999),
+        betas_critic=(0.5, 0.999),
     )
 
     def __post_init__(self) -> None:

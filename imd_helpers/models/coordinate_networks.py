@@ -47,7 +47,7 @@ class Generator(nn.Module):
         self.rows = nn.Sequential(Pointwise(c[1], c[2], **norm), Pointwise(c[2], c[3], **norm))
         self.last = nn.Linear(c[3], 1)
         self.cell = nn.Sequential(Pointwise(3 * N_ATOMS, 30, **norm), nn.Linear(30, 6))
-        xavier(self)
+        layers.draw_weights(self, nn.init.xavier_uniform_)  # as published
 
     def forward(self, noise: Tensor, counts: Tensor) -> Tensor:
         """(batch, latent) and (batch, 3) numbers of atoms to (batch, 30, 3) in [0, 1]."""
@@ -76,7 +76,7 @@ class Critic(nn.Module):
         self.rows = layers.mlp([inputs, *c], last=nn.LeakyReLU(0.2))
         towers = [config.channels(n) for n in (1000, 200)]
         self.scores = layers.mlp([(CELL_ROWS + len(SLOTS)) * c[2], *towers, N_SCORES])
-        xavier(self)
+        layers.draw_weights(self, nn.init.xavier_uniform_)  # as published
 
     def see(self, matrix: Tensor) -> Tensor:
         """(batch, 30, 3) as it is, or (batch, 30, 33): the cell, and distances for coordinates.
@@ -115,7 +115,7 @@ class Classifier(nn.Module):
             self.states.append(nn.Sequential(*steps, nn.Linear(c[-1], 2)))
             tower = [Pointwise(2 * most, 300, **norm), Pointwise(300, 100, **norm)]
             self.counts.append(nn.Sequential(*tower, nn.Linear(100, most)))
-        xavier(self)
+        layers.draw_weights(self, nn.init.xavier_uniform_)  # as published
 
     def forward(self, matrix: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(batch, 28, 2) logits of empty and atom, and (batch, most) logits of each count."""
@@ -123,11 +123,3 @@ class Classifier(nn.Module):
         states = [branch(part) for branch, part in zip(self.states, parts, strict=True)]
         counts = [f(s.flatten(1)) for f, s in zip(self.counts, states, strict=True)]
         return torch.cat(states, dim=1), counts
-
-
-def xavier(network: nn.Module) -> None:
-    """Uniform weights of Glorot and Bengio, biases of zero, as published."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)

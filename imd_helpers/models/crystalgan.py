@@ -12,7 +12,6 @@ switch of `CrystalGanConfig`.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple
@@ -37,7 +36,6 @@ from .hydride_networks import RowNetwork, WholeDiscriminator, WholeMap
 from .hydride_rows import in_cell, is_atom, limits, out_of_bounds, published_squares, with_cell
 
 METALS = {"mg_ti_h": (12, 22), "pd_ni_h": (46, 28)}  # first and second metal
-CONSTRAINTS = ("none", "published", "bounds")
 HYDROGEN, FIRST, SECOND = 1, 2, 3  # blocks; the cell is block 0
 MOLECULE = 1.2  # Å; hydrogen atoms that are nearer are a molecule, of 0.75 Å as a rule
 MOST_METALS = 8  # atoms of a metal in a training crystal; the authors' data have at most 6
@@ -53,8 +51,7 @@ class CrystalGanConfig(GanConfig):
     """
 
     fewest_channels: ClassVar[int] = 8
-    CHOICES: ClassVar = {"data": METALS, "constraint": CONSTRAINTS}
-    layers: int = 10  # hidden layers of each network; 5 in the published third step
+    CHOICES: ClassVar = {"data": METALS, "constraint": ("none", "published", "bounds")}
     whole: bool = False  # networks see the whole crystal, over its periodic images
     latent: int = 0  # numbers of noise
     both_learn: bool = False  # the second discriminator is updated too
@@ -67,18 +64,13 @@ class CrystalGanConfig(GanConfig):
     third: bool = True  # train the third step, and not only the first
     data: str = "mg_ti_h"
     batch: int = 35
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(
-            steps=100,
-            critic_steps=1,
-            betas_generator=(0.5, 0.999),
-            betas_critic=(0.5, 0.999),
-        )
+    train: TrainConfig = TrainConfig(
+        steps=100, critic_steps=1, betas_generator=(0.5, 0.999), betas_critic=(0.5, 0.999)
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        settle(self, whole, "layers", "generator_steps", least=1)
+        settle(self, whole, "generator_steps", least=1)
 
 
 PAPER = CrystalGanConfig()
@@ -135,6 +127,7 @@ class CrystalGan(Gan):
     VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
     PROFILES: ClassVar = {"": SIZES, "paper": PUBLISHED}
     LEARNT = ("ternary.first", "ternary.second", "shortest")
+    DROPPED: ClassVar = {"layers": 10}
     averaged = "to_first"
 
     def build(self) -> dict[str, nn.Module]:
@@ -193,9 +186,8 @@ class CrystalGan(Gan):
 
     def batches(self) -> tuple[Tensor, Tensor]:
         """(batch, 4, 18, 3) crystals of each domain."""
-        sizes, n = (len(self.first), len(self.second)), self.config.batch
-        rows = [torch.randint(size, (n,), device=self.device) for size in sizes]
-        return self.first[rows[0]], self.second[rows[1]]
+        first, second = (self.some(len(each)) for each in (self.first, self.second))
+        return self.first[first], self.second[second]
 
     def map(self, network: nn.Module, blocks: Tensor) -> Tensor:
         """(n, 4, 18, 3) crystals of the other domain, with gradients."""

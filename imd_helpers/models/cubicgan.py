@@ -52,10 +52,8 @@ class CubicGanConfig(GanConfig):
     one_real_batch: bool = True  # one batch of real crystals for all critic steps of an iteration
     batch: int = 256
     data: str = "oqmd_icsd"  # real crystals; ``cubic_prototypes`` are enumerated
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(
-            steps=146_700, lr_generator=1e-5, lr_critic=1e-5, betas_generator=(0.9, 0.999)
-        )
+    train: TrainConfig = TrainConfig(
+        steps=146_700, lr_generator=1e-5, lr_critic=1e-5, betas_generator=(0.9, 0.999)
     )
 
 
@@ -201,11 +199,6 @@ class CubicGan(Gan):
         self.labels.known.check(N_GROUPS, len(self.table))
         return {"generator": Generator(self.config), "critic": Critic(self.config)}
 
-    def to(self, where: torch.device | str) -> CubicGan:
-        """Move networks, labels and feature table, and return self."""
-        self.table = self.table.to(where)
-        return super().to(where)
-
     @property
     def labels(self) -> LabelSource:
         """Draws space groups and elements after those of the training crystals."""
@@ -247,8 +240,7 @@ class CubicGan(Gan):
     def real(self) -> tuple[Tensor, None]:
         """(batch, 3, 28) real crystals."""
         if self.batch is None or not self.config.one_real_batch:
-            index = torch.randint(len(self.data), (self.config.batch,), device=self.device)
-            self.batch = self.data[index]
+            self.batch = self.data[self.some(len(self.data))]
         return self.batch, None
 
     def fake(self, condition: Tensor | None = None) -> Tensor:
@@ -284,9 +276,8 @@ class CubicGan(Gan):
 
     def generate(self, labels: Labels) -> Tensor:
         """(batch, 3, 28) descriptors from noise, with gradients."""
-        noise = torch.randn(len(labels), self.config.latent, device=self.device)
         features = self.table[labels.element]  # (batch, 3, 23)
-        position, length = self.generator(noise, labels.group, features)
+        position, length = self.generator(self.noise(len(labels)), labels.group, features)
         if self.config.snap:
             position = self.descriptor.snap_position(position)
         return self.descriptor.assemble(position, features, length, labels.group)

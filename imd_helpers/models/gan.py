@@ -41,7 +41,7 @@ class GanConfig:
     penalty: float = 10.0  # factor of the gradient penalty
     mixing: str = "uniform"  # points of the gradient penalty, see `losses.mix`
     data: str = ""  # name of the training set
-    train: TrainConfig = dataclasses.field(default_factory=lambda: TrainConfig(steps=1_000))
+    train: TrainConfig = TrainConfig(steps=1_000)
 
     def __post_init__(self) -> None:
         for switch, known in {"mixing": losses.MIXINGS, **self.CHOICES}.items():
@@ -68,8 +68,8 @@ class GanConfig:
 class Gan(Game):
     """Networks that make samples, with what they learnt of their data.
 
-    A model defines the class attributes and at least `build`, `read`, `prepare`, `real`, `fake`,
-    `draw` and `decode`. Load a trained one with ``imd.models.load(name)``.
+    A model defines the class attributes and at least `build`, `read`, `prepare` and `decode`. Load
+    a trained one with ``imd.models.load(name)``.
 
     Args:
         config: sizes and switches.
@@ -99,8 +99,7 @@ class Gan(Game):
             torch.manual_seed(seed)
             networks = self.build()
         self._names = tuple(networks)
-        for name, network in networks.items():
-            setattr(self, name, network)
+        vars(self).update(networks)
 
     # ---- what a model says of itself
 
@@ -119,12 +118,16 @@ class Gan(Game):
         return {}
 
     def prepare(self, data: Any, *, seed: int = 0) -> None:
-        """Put training data on the device, in the form that `real` draws from."""
+        """Put training data on the device, as ``self.data``, or in the form that `real` takes."""
         raise NotImplementedError
+
+    def real(self) -> tuple[Tensor, Any]:
+        """A batch of training data, and the condition that goes with it."""
+        return self.data[self.some(len(self.data))], None
 
     def draw(self, n: int, condition: Condition) -> Any:
         """What the networks make of torch's global random numbers, n times, to be decoded."""
-        raise NotImplementedError
+        return self.generator(self.noise(n))
 
     def decode(self, raw: Any) -> Samples:
         """What `draw` gave as samples."""
@@ -168,15 +171,22 @@ class Gan(Game):
         return {name: getattr(self, name) for name in self._names}
 
     def to(self, where: torch.device | str) -> Self:
-        """Move networks and what was learnt, and return self; training data stay where they are."""
+        """Move networks and tensors, also what was learnt, and return self."""
         for network in self.networks.values():
             network.to(where)
-        self.learnt = {
-            k: v.to(where) if isinstance(v, Tensor) else v for k, v in self.learnt.items()
-        }
+        for held in (self.learnt, vars(self)):
+            held.update({k: v.to(where) for k, v in held.items() if isinstance(v, Tensor)})
         return self
 
     # ---- training
+
+    def some(self, known: int) -> Tensor:
+        """(batch,) places among what is known, drawn with repetition."""
+        return torch.randint(known, (self.config.batch,), device=self.device)
+
+    def noise(self, n: int) -> Tensor:
+        """(n, latent) of N(0, 1)."""
+        return torch.randn(n, self.config.latent, device=self.device)
 
     @classmethod
     def train(
@@ -315,11 +325,9 @@ class Gan(Game):
         """
         tensors, header = checkpoint.read(path, expect=cls.format)
         try:
-            config = cls._config_of(dict(header["config"]), source=str(path))
+            config = cls._config_of(dict(header["config"]))
             learnt = {name: (header | tensors)[name] for name in cls.LEARNT}
             model = cls(config, learnt)
-        except checkpoint.CheckpointError:
-            raise
         except Exception as error:  # whatever a header from elsewhere may hold
             raise checkpoint.CheckpointError(
                 f"{path}: its header is none that {cls.name} writes ({type(error).__name__}: "
@@ -331,16 +339,12 @@ class Gan(Game):
         return model
 
     @classmethod
-    def _config_of(cls, values: dict[str, Any], *, source: str) -> Any:
+    def _config_of(cls, values: dict[str, Any]) -> Any:
         """The configuration in a file, in which older files may have keys that are gone."""
-        train = {k: tuple(v) if isinstance(v, list) else v for k, v in values["train"].items()}
-        train.pop("capture", None)  # how it was trained, not what
+        train = {k: v for k, v in values["train"].items() if k != "capture"}  # how, not what
         known = {f.name for f in dataclasses.fields(cls.Config)}
         for name in values.keys() - known:
             if values[name] != cls.DROPPED.get(name, values):  # no value equals them all
-                raise checkpoint.CheckpointError(
-                    f"{source} was made with {name}={values[name]!r}, which {cls.name} of this "
-                    "version does not know: load it with the version that wrote it"
-                )
+                raise InputError(f"{name}={values[name]!r} is of another version")
             del values[name]
         return cls.Config(**{**values, "train": TrainConfig(**train)})

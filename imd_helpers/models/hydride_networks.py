@@ -15,6 +15,7 @@ from .periodic import NEAREST, features
 if TYPE_CHECKING:
     from .crystalgan import CrystalGanConfig
 
+LAYERS = 10  # hidden ones of a network of rows; 5 in the published third step
 STRETCH = 0.1  # largest logarithm of the factor by which a step of a map scales an edge
 ROUNDS = 3  # steps of a map
 CENTRES, BELL = (1.0, 2.0, 3.0, 4.0), 0.7  # Å
@@ -25,7 +26,7 @@ class RowNetwork(nn.Module):
 
     def __init__(self, config: CrystalGanConfig, outputs: int) -> None:
         super().__init__()
-        hidden = [config.channels(100)] * config.layers
+        hidden = [config.channels(100)] * LAYERS
         self.body = mlp([3, *hidden, outputs], activation=nn.ReLU())
 
     def forward(self, blocks: Tensor) -> Tensor:

@@ -31,23 +31,16 @@ from ..descriptors.voxel_grid import SIGMA, VoxelGrid
 from ..matching.same import novel
 from ..networks import TrainConfig, losses
 from ..networks.fit import Turn
+from ..networks.layers import mlp
 from ..runtime import number, settle, whole
+from . import imatgen_networks
 from .gan import Condition, Gan, GanConfig
 from .imatgen_crystals import answers, cell_grids, relative, turned, varied
-from .imatgen_networks import (
-    Sharpened,
-    cell_numbers,
-    code_networks,
-    grid_decoder,
-    grid_encoder,
-    slerp,
-    stability_classifier,
-    start_from_components,
-)
 
 ELEMENTS = (8, 23)  # O and V, one grid of sites and one code each
 CELL_POINTS = 32
 CELL_CODE, CELL_NUMBERS = 20, 6
+STABLE = -0.5  # eV/atom; a crystal with this formation energy, or a lower one, is stable
 CODE_BATCH = 64
 CELL_WEIGHT = 100.0  # of the error of six numbers beside that of the codes of sites
 KL_WEIGHT = 1e-6  # of the divergence beside the mean squared error
@@ -70,8 +63,6 @@ class IMatGenConfig(GanConfig):
         dense: width of the dense layers of codes; 0: the published convolutions over their order.
         copies: how many varied ones stand for each crystal; 0: the crystal as it comes.
         grids: share of the steps in which grids are learnt; in the rest it is their codes.
-        stability: factor of the classifier's loss.
-        gain: eV/atom; a crystal whose formation energy is minus this, or lower, is stable.
         sampling: where samples are drawn: around training crystals, or between two of them.
         spread: of the samples around a crystal, in standard deviations of its code.
     """
@@ -91,15 +82,9 @@ class IMatGenConfig(GanConfig):
     dense: int = 0
     copies: int = 0
     grids: float = 0.5
-    stability: float = 1.0
-    gain: float = 0.5
     sampling: str = "around"
     spread: float = 1.0
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(
-            steps=30_000, lr_generator=3e-4, betas_generator=(0.9, 0.999)
-        )
-    )
+    train: TrainConfig = TrainConfig(steps=30_000, lr_generator=3e-4, betas_generator=(0.9, 0.999))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -158,24 +143,25 @@ class IMatGen(Gan):
         },
     }
     LEARNT = ("lattice", "frac", "numbers")
+    DROPPED: ClassVar = {"gain": 0.5, "stability": 1.0}
     PIECE = 256
     averaged = "code_decoder"
 
     def build(self) -> dict[str, nn.Module]:
         """Encoder and decoder of cells, of sites and of codes, and the classifier."""
         c = self.config
-        last = Sharpened() if c.sharpened else None
 
         def coders(name: str, points: int, code: int, periodic: bool) -> dict[str, nn.Module]:
             size, how = (points, c.channels(64), code), {"periodic": periodic, "bias": c.biased}
-            decoder = grid_decoder(*size, **how, last=last)
-            return {f"{name}_encoder": grid_encoder(*size, **how), f"{name}_decoder": decoder}
+            decoder = imatgen_networks.grid_decoder(*size, **how, sharp=c.sharpened)
+            encoder = imatgen_networks.grid_encoder(*size, **how)
+            return {f"{name}_encoder": encoder, f"{name}_decoder": decoder}
 
         return {
             **({} if c.numbers else coders("cell", CELL_POINTS, CELL_CODE, periodic=False)),
             **coders("site", c.site_points, c.site_code, periodic=c.repeats),
-            **code_networks(c.rows, c.site_code, c.latent, c.channels, c.dense),
-            "classifier": stability_classifier(c.latent, c.channels(500)),
+            **imatgen_networks.code_networks(c.rows, c.site_code, c.latent, c.channels, c.dense),
+            "classifier": mlp([c.latent, c.channels(500), 1], activation=nn.Tanh()),
         }
 
     # ---- data
@@ -197,7 +183,7 @@ class IMatGen(Gan):
     def prepare(self, data: datasets.CrystalSet, *, seed: int = 0) -> None:
         """The pool: its cells, grids of sites (pool, elements, points^3), and which are stable."""
         energy = torch.as_tensor(data.table["formation_energy"].to_numpy())
-        stable = (energy <= -self.config.gain).float()
+        stable = (energy <= STABLE).float()
         parts: list[tuple[Tensor, ...]] = []
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -228,7 +214,7 @@ class IMatGen(Gan):
 
     def grid_terms(self) -> dict[str, Tensor]:
         """Squared errors of the autoencoders of grids, relative to drawing nothing."""
-        rows = torch.randint(len(self.sites), (self.config.batch,), device=self.device)
+        rows = self.some(len(self.sites))
         sites = self.sites[rows].flatten(0, 1)[:, None]
         if self.config.copies:
             sites = turned(sites)
@@ -243,8 +229,8 @@ class IMatGen(Gan):
         if self.pictures is None:
             self.pictures = self.all_pictures()
             if self.config.dense:
-                coders = self.code_encoder, self.code_decoder
-                start_from_components(*coders, self.pictures, first=CELL_WEIGHT**0.5)
+                coders, first = (self.code_encoder, self.code_decoder), CELL_WEIGHT**0.5
+                imatgen_networks.start_from_components(*coders, self.pictures, first=first)
         rows = torch.randint(len(self.pictures), (CODE_BATCH,), device=self.device)
         picture = self.pictures[rows]
         mean, log_variance = self.code_encoder(picture)
@@ -257,7 +243,7 @@ class IMatGen(Gan):
         logit = self.classifier(latent)[:, 0]
         known = self.stable[rows % len(self.stable)]
         wrong = nn.functional.binary_cross_entropy_with_logits(logit, known)
-        loss = error + KL_WEIGHT * divergence + self.config.stability * wrong
+        loss = error + KL_WEIGHT * divergence + wrong
         return {"loss": loss, "error": error, "divergence": divergence, "stability": wrong}
 
     @torch.no_grad()
@@ -279,7 +265,7 @@ class IMatGen(Gan):
         cell, sites = voxels.split(tensor)
         if self.config.numbers:
             lattice, _ = voxels.read_cells(cell[:, 0])
-            return cell_numbers(lattice, voxels.max_edge).float(), sites
+            return imatgen_networks.cell_numbers(lattice, voxels.max_edge).float(), sites
         return cell, sites
 
     def picture(self, cell: Tensor, sites: Tensor) -> Tensor:
@@ -327,7 +313,7 @@ class IMatGen(Gan):
         """Crystals on the way from the first of two to the second, ends included."""
         mean, _, _ = self.encode(ends)
         share = torch.linspace(0, 1, whole("frames", frames, least=2), device=self.device)
-        return self.decode(slerp(*mean[:, None].expand(-1, frames, -1), share))
+        return self.decode(imatgen_networks.slerp(*mean[:, None].expand(-1, frames, -1), share))
 
     # ---- sampling
 
@@ -337,7 +323,7 @@ class IMatGen(Gan):
         one, spread, _ = self.encode(self.known[parents[0].numpy()])
         if self.config.sampling == "between":
             two = self.encode(self.known[parents[1].numpy()])[0]
-            return slerp(one, two, torch.rand(n, device=self.device))
+            return imatgen_networks.slerp(one, two, torch.rand(n, device=self.device))
         return one + self.config.spread * spread * torch.randn_like(one)
 
     @torch.no_grad()

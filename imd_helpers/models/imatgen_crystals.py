@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,6 +9,7 @@ from torch import Tensor
 from .. import datasets
 from ..crystals import CrystalBatch
 from ..crystals.samples import Samples
+from ..descriptors.coordinate_matrix import cell_parameters
 from ..descriptors.voxel_grid import CUBE, VoxelGrid, largest_site_error
 from .imatgen_networks import cell_of
 
@@ -64,16 +63,10 @@ def within_tolerances(written: CrystalBatch, back: Samples) -> np.ndarray:
 
     Source: Noh et al. (2019); the tolerances by which 10,079 of 10,981 came back.
     """
-    (edges, angles), (edges_back, angles_back) = map(shape, (written, back.crystals))
+    (edges, angles), (edges_back, angles_back) = (
+        cell_parameters(each.lattice) for each in (written, back.crystals)
+    )
     right = (edges - edges_back).abs().amax(1) <= TOLERANCES[0]
     right &= (angles - angles_back).abs().amax(1) <= TOLERANCES[1]
     near = torch.as_tensor(largest_site_error(written, back) <= TOLERANCES[2])
     return (right.cpu() & near & torch.as_tensor(back.ok)).numpy()
-
-
-def shape(crystals: CrystalBatch) -> tuple[Tensor, Tensor]:
-    """Edges (n, 3) Å and angles (n, 3) degrees."""
-    edges = crystals.lattice.norm(dim=-1)
-    unit = crystals.lattice / edges[..., None]
-    cosines = [(unit[:, i] * unit[:, j]).sum(-1) for i, j in itertools.combinations(range(3), 2)]
-    return edges, torch.stack(cosines, 1).clamp(-1, 1).arccos().rad2deg()

@@ -13,7 +13,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from ..networks import layers
 from ..runtime import InputError
 
 SMALLEST = 4  # points along each edge of the innermost grid
@@ -79,24 +78,9 @@ def grid_encoder(
 
 
 def grid_decoder(
-    points: int,
-    width: int,
-    code: int,
-    *,
-    periodic: bool,
-    bias: bool = True,
-    last: nn.Module | None = None,
+    points: int, width: int, code: int, *, periodic: bool, bias: bool = True, sharp: bool = False
 ) -> nn.Sequential:
-    """Codes (batch, code) to (batch, 1, points^3); the mirror of `grid_encoder`.
-
-    Args:
-        points: see there, as the next four.
-        width: see there.
-        code: see there.
-        periodic: see there.
-        bias: see there.
-        last: what follows the last layer.
-    """
+    """Codes to (batch, 1, points^3), `Sharpened` or not; the mirror of `grid_encoder`."""
     parts = [nn.Unflatten(1, (code, 1, 1, 1)), nn.ConvTranspose3d(code, width, SMALLEST, bias=bias)]
     times = halvings(points)
     for k in range(times):
@@ -105,22 +89,16 @@ def grid_decoder(
         pad = 3 if periodic else 1
         grow = nn.ConvTranspose3d(width, exits, 4, stride=2, padding=pad, bias=bias)
         parts += [nn.LeakyReLU(0.2), *around, grow]
-    return nn.Sequential(*parts, *([last] if last else []))
+    return nn.Sequential(*parts, *([Sharpened()] if sharp else []))
 
 
 class CodeEncoder(nn.Module):
     """(batch, rows, row) codes to mean and logarithm of the variance, (batch, latent) each."""
 
-    def __init__(self, rows: int, row: int, latent: int, channels: Callable[[int], int]) -> None:
+    def __init__(self, body: nn.Sequential, features: int, latent: int) -> None:
         super().__init__()
-        wide, narrow = channels(100), channels(50)
-        parts: list[nn.Module] = []
-        for k in range(3):  # 200 -> 100 -> 50 -> 25
-            parts += [nn.Conv1d(wide if k else rows, wide, 4, 2, 1), nn.LeakyReLU(0.2)]
-        parts += [nn.Conv1d(wide, narrow, 1), nn.LeakyReLU(0.2), nn.Flatten()]
-        self.body = nn.Sequential(*parts)
-        self.mean = nn.Linear(narrow * (row // 8), latent)
-        self.log_variance = nn.Linear(narrow * (row // 8), latent)
+        self.body = body
+        self.mean, self.log_variance = nn.Linear(features, latent), nn.Linear(features, latent)
 
     def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance."""
@@ -128,8 +106,18 @@ class CodeEncoder(nn.Module):
         return self.mean(features), self.log_variance(features)
 
 
+def code_encoder(rows: int, row: int, latent: int, channels: Callable[[int], int]) -> CodeEncoder:
+    """The published encoder: convolutions along a row."""
+    wide, narrow = channels(100), channels(50)
+    parts: list[nn.Module] = []
+    for k in range(3):  # 200 -> 100 -> 50 -> 25
+        parts += [nn.Conv1d(wide if k else rows, wide, 4, 2, 1), nn.LeakyReLU(0.2)]
+    parts += [nn.Conv1d(wide, narrow, 1), nn.LeakyReLU(0.2), nn.Flatten()]
+    return CodeEncoder(nn.Sequential(*parts), narrow * (row // 8), latent)
+
+
 def code_decoder(rows: int, row: int, latent: int, channels: Callable[[int], int]) -> nn.Sequential:
-    """(batch, latent) to (batch, rows, row) between -1 and 1; the mirror of `CodeEncoder`."""
+    """(batch, latent) to (batch, rows, row) between -1 and 1; the mirror of `code_encoder`."""
     wide, narrow, short = channels(100), channels(50), row // 8
     parts: list[nn.Module] = [
         nn.Linear(latent, narrow * short),
@@ -155,27 +143,18 @@ class Beside(nn.Module):
         return torch.cat([x, self.network(x)], -1)
 
 
-class DenseCodeEncoder(nn.Module):
-    """As `CodeEncoder`, for numbers without an order: all of them see all, and a straight way."""
-
-    def __init__(self, rows: int, row: int, latent: int, wide: int) -> None:
-        super().__init__()
-        n = rows * row
-        hidden = nn.Sequential(nn.Linear(n, wide), nn.LeakyReLU(0.2))
-        self.body = nn.Sequential(nn.Flatten(), Beside(hidden))
-        self.mean = nn.Linear(n + wide, latent)
-        self.log_variance = nn.Linear(n + wide, latent)
-        nn.init.zeros_(self.mean.weight)  # until `start_from_components`
-
-    def forward(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance."""
-        features = self.body(codes)
-        return self.mean(features), self.log_variance(features)
+def dense_code_encoder(rows: int, row: int, latent: int, wide: int) -> CodeEncoder:
+    """As `code_encoder`, for numbers without an order: all of them see all, and a straight way."""
+    n = rows * row
+    hidden = nn.Sequential(nn.Linear(n, wide), nn.LeakyReLU(0.2))
+    encoder = CodeEncoder(nn.Sequential(nn.Flatten(), Beside(hidden)), n + wide, latent)
+    nn.init.zeros_(encoder.mean.weight)  # until `start_from_components`
+    return encoder
 
 
 @torch.no_grad()
 def start_from_components(
-    encoder: DenseCodeEncoder, decoder: nn.Sequential, codes: Tensor, *, first: float
+    encoder: CodeEncoder, decoder: nn.Sequential, codes: Tensor, *, first: float
 ) -> None:
     """Let the straight ways be the principal components of codes (n, rows, row).
 
@@ -202,7 +181,7 @@ def start_from_components(
 
 
 def dense_code_decoder(rows: int, row: int, latent: int, wide: int) -> nn.Sequential:
-    """(batch, latent) to (batch, rows, row); the mirror of `DenseCodeEncoder`."""
+    """(batch, latent) to (batch, rows, row); the mirror of `dense_code_encoder`."""
     hidden = nn.Sequential(nn.Linear(latent, wide), nn.LeakyReLU(0.2))
     return nn.Sequential(
         Beside(hidden), nn.Linear(latent + wide, rows * row), nn.Unflatten(1, (rows, row))
@@ -213,13 +192,12 @@ def code_networks(
     rows: int, row: int, latent: int, channels: Callable[[int], int], dense: int
 ) -> dict[str, nn.Module]:
     """Encoder and decoder of codes, by convolutions or, unless ``dense`` is 0, that wide."""
-    if dense:
-        made = (
-            DenseCodeEncoder(rows, row, latent, dense),
-            dense_code_decoder(rows, row, latent, dense),
-        )
-    else:
-        made = CodeEncoder(rows, row, latent, channels), code_decoder(rows, row, latent, channels)
+    size = rows, row, latent
+    made = (
+        (dense_code_encoder(*size, dense), dense_code_decoder(*size, dense))
+        if dense
+        else (code_encoder(*size, channels), code_decoder(*size, channels))
+    )
     return dict(zip(("code_encoder", "code_decoder"), made, strict=True))
 
 
@@ -240,11 +218,6 @@ def cell_of(numbers: Tensor, longest: float) -> Tensor:
     unit, info = torch.linalg.cholesky_ex(cosines)
     no_cell = (info != 0) | (edges <= 0).any(1)
     return (unit.tril() * edges[:, :, None]).masked_fill(no_cell[:, None, None], torch.nan)
-
-
-def stability_classifier(latent: int, width: int) -> nn.Sequential:
-    """(batch, latent) to one logit: is the formation energy low enough?"""
-    return layers.mlp([latent, width, 1], activation=nn.Tanh())
 
 
 def slerp(one: Tensor, two: Tensor, share: Tensor) -> Tensor:

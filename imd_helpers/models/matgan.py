@@ -9,7 +9,6 @@ loss is a switch of `MatGanConfig`.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import ClassVar
@@ -44,10 +43,8 @@ class MatGanConfig(GanConfig):
     loss: str = "penalty"  # of the critic: as in the code; ``plain``, as in the text; ``clipped``
     batch: int = 32
     data: str = "icsd"
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(
-            steps=571_900, critic_steps=1, lr_generator=1e-3, lr_critic=1e-2, save_every=100
-        )
+    train: TrainConfig = TrainConfig(
+        steps=571_900, critic_steps=1, lr_generator=1e-3, lr_critic=1e-2, save_every=100
     )
 
 
@@ -181,7 +178,7 @@ class CompositionGan(Gan):
 
     def real(self) -> tuple[Tensor, Tensor | None]:
         """(batch, 85, 8) zeros and ones, and (batch, 1) properties where there are any."""
-        index = torch.randint(len(self.counts), (self.config.batch,), device=self.device)
+        index = self.some(len(self.counts))
         matrix = (self.counts[index][:, :, None] == self.levels).float()
         return matrix, None if self.values is None else self.values[index]
 
@@ -204,7 +201,7 @@ class CompositionGan(Gan):
 
     def noise(self, n: int, condition: Tensor | None = None) -> Tensor:
         """(n, latent [+ 1]), a condition beside the noise if there is one."""
-        noise = torch.randn(n, self.config.latent, device=self.device)
+        noise = super().noise(n)
         return noise if condition is None else torch.cat([noise, condition], dim=1)
 
     def draw(self, n: int, condition: Condition) -> Tensor:
@@ -248,7 +245,7 @@ class MatGan(CompositionGan):
         self.hard = self.config.hard
         networks = {"generator": Generator(self.config), "critic": Critic(self.config)}
         if self.config.normal_weights:
-            _draw_normal_weights(nn.ModuleDict(networks))
+            layers.draw_weights(nn.ModuleDict(networks), nn.init.normal_)
         return networks
 
     @classmethod
@@ -270,12 +267,3 @@ def dice_loss(found: Tensor, wanted: Tensor) -> Tensor:
     """
     a, b = found.flatten(1), wanted.flatten(1)
     return -(2 * (a * b).sum(1) / (a.sum(1) + b.sum(1)).clamp(min=1e-6)).mean()
-
-
-@torch.no_grad()
-def _draw_normal_weights(networks: nn.Module) -> None:
-    """N(0, 1) for every weight of a dense layer or convolution, zeros for biases."""
-    for layer in networks.modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(layer.weight)
-            nn.init.zeros_(layer.bias)

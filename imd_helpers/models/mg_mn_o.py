@@ -28,8 +28,6 @@ from .coordinate_networks import Classifier, Critic, Generator
 from .coordinate_rows import DESCRIPTOR, NUMBERS, SLOTS, augmented, doubled, n_atoms
 from .gan import Condition, Gan, GanConfig
 
-SUPERCELLS = ("none", "scrambled", "right")
-ROWS = ("row sum", "classifier", "asked")
 COMPOSITION_WEIGHT = 0.3  # of the composition in the losses of generator and classifier
 EMPTY = 0.01  # smaller values are those of empty rows
 
@@ -40,8 +38,8 @@ class MgMnOConfig(GanConfig):
 
     fewest_channels: ClassVar[int] = 8
     CHOICES: ClassVar = {
-        "supercells": SUPERCELLS,
-        "rows": ROWS,
+        "supercells": ("none", "scrambled", "right"),
+        "rows": ("row sum", "classifier", "asked"),
         "sees": ("rows", "distances"),
         "penalised": ("sum", "mean"),
     }
@@ -59,14 +57,12 @@ class MgMnOConfig(GanConfig):
     supercells: str = "scrambled"  # doubled cells with the elements of their atoms mixed up
     rows: str = "row sum"  # what tells an atom from an empty row; "asked": as many as asked for
     sees: str = "rows"  # what the critic knows of an atom: its row, or its distances
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(
-            steps=32_565,
-            lr_generator=5e-5,
-            lr_critic=5e-5,
-            betas_generator=(0.5, 0.999),
-            betas_critic=(0.5, 0.999),
-        )
+    train: TrainConfig = TrainConfig(
+        steps=32_565,
+        lr_generator=5e-5,
+        lr_critic=5e-5,
+        betas_generator=(0.5, 0.999),
+        betas_critic=(0.5, 0.999),
     )
 
 
@@ -157,11 +153,6 @@ class MgMnOGan(Gan):
         learns = self.config.classifier_learns_fakes
         return [critic, classifier, generator, *([fakes] if learns else [])]
 
-    def real(self) -> tuple[Tensor, None]:
-        """(batch, 30, 3) matrices."""
-        rows = torch.randint(len(self.data), (self.config.batch,), device=self.device)
-        return self.data[rows], None
-
     def fake(self, condition: Tensor | None = None) -> Tensor:
         """(batch, 30, 3) for compositions that are drawn here."""
         return self.generate(self.compositions(self.config.batch))
@@ -229,8 +220,7 @@ class MgMnOGan(Gan):
 
     def generate(self, counts: Tensor) -> Tensor:
         """(n, 30, 3) from noise, with gradients."""
-        noise = torch.randn(len(counts), self.config.latent, device=self.device)
-        matrix = self.generator(noise, counts)
+        matrix = self.generator(self.noise(len(counts)), counts)
         if self.config.rows == "asked":
             matrix = torch.cat([matrix[:, :CELL_ROWS], squeeze(matrix[:, CELL_ROWS:])], dim=1)
             matrix = kept(matrix, filled(counts))

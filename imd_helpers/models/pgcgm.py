@@ -10,7 +10,6 @@ symmetry constraints, npj Comput. Mater. 9 (2023) 38, and MilesZhao/PGCGM at com
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -24,38 +23,12 @@ from ..crystals.samples import Samples, in_places
 from ..descriptors.base import without
 from ..networks import TrainConfig, losses
 from ..runtime import number, settle, whole
+from . import pgcgm_networks, pgcgm_sites
 from .cubic_sites import Labels, LabelSource
 from .gan import Condition, Gan, GanConfig
 from .pgcgm_crystals import expanded, mark_cells, mark_misfits
-from .pgcgm_networks import (
-    N_SETS,
-    PublishedCritic,
-    PublishedGenerator,
-    WholeCritic,
-    WholeGenerator,
-    picture,
-)
-from .pgcgm_sites import (
-    MERGED,
-    N_ROWS,
-    PAIRS,
-    SPACE_GROUPS,
-    BaseSites,
-    Distances,
-    Rows,
-    affine,
-    averaged,
-    coded,
-    contacts,
-    find_base_sites,
-    group_index,
-    images,
-    lattice_of,
-    projected,
-    radius_of,
-    too_near,
-    uncoded,
-)
+from .pgcgm_networks import N_SETS
+from .pgcgm_sites import N_ROWS, ONE, SPACE_GROUPS, TWO, BaseSites, Distances, affine
 
 FAR = 3.0  # sums of two radii; the critic sees no contact beyond
 
@@ -76,14 +49,13 @@ class PgcgmConfig(GanConfig):
     apart: float = 0.75  # of the sum of two radii: what the losses ask for
     strength: float = 1.0  # factor of both losses
     decimals: int | None = 2  # of generated coordinates
-    merged: float = MERGED  # of the sum of two radii; images of an atom that are nearer are one
+    # of the sum of two radii; images of an atom that are nearer are one
+    merged: float = pgcgm_sites.MERGED
     most_sites: int = 20  # in the primitive cell of a training crystal
     mixing: str = "normal"
     batch: int = 64
     data: str = "oqmd_icsd"
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(steps=5_000, lr_generator=1e-4, lr_critic=1e-4)
-    )
+    train: TrainConfig = TrainConfig(steps=5_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -122,10 +94,6 @@ class Batch(NamedTuple):
     lengths: Tensor  # (n, 3) Å
     labels: Labels
 
-    def part(self, rows: Tensor) -> Batch:
-        """Some of them."""
-        return Batch(self.sites[rows], self.lengths[rows], self.labels[rows])
-
 
 class Pgcgm(Gan):
     """Generator and critic of ternary crystals in 20 space groups."""
@@ -140,24 +108,15 @@ class Pgcgm(Gan):
 
     def build(self) -> dict[str, nn.Module]:
         """Generator and critic, with the tables of the elements that were learnt."""
-        rows = Rows(tuple(self.learnt["elements"]))
-        known = Labels(self.learnt["labels.group"], self.learnt["labels.element"])
-        known.check(len(SPACE_GROUPS), len(rows.element_numbers))
-        self.rows = rows
+        self.rows = rows = pgcgm_sites.Rows(tuple(self.learnt["elements"]))
+        self.labels.known.check(len(SPACE_GROUPS), len(rows.element_numbers))
         self.features = 2 * rows.feature_table - 1  # (elements, 23) in [-1, 1]
-        self.radii = torch.as_tensor(radius_of(rows.element_numbers), dtype=torch.float32)
-        parts = (
-            (PublishedGenerator, PublishedCritic)
-            if self.config.blind
-            else (WholeGenerator, WholeCritic)
-        )
-        names = ("generator", "critic")
-        return {name: part(self.config) for name, part in zip(names, parts, strict=True)}
-
-    def to(self, where: torch.device | str) -> Pgcgm:
-        """Move networks and tables, and return self."""
-        self.features, self.radii = self.features.to(where), self.radii.to(where)
-        return super().to(where)
+        self.radii = torch.as_tensor(pgcgm_sites.radius_of(rows.element_numbers)).float()
+        if self.config.blind:
+            generator, critic = pgcgm_networks.PublishedGenerator, pgcgm_networks.PublishedCritic
+        else:
+            generator, critic = pgcgm_networks.WholeGenerator, pgcgm_networks.WholeCritic
+        return {"generator": generator(self.config), "critic": critic(self.config)}
 
     @property
     def labels(self) -> LabelSource:
@@ -172,7 +131,8 @@ class Pgcgm(Gan):
         """Real ternaries of one split, or of all, with one orbit an element."""
         which = {"nelements": 3, "space_groups": list(SPACE_GROUPS)}
         known = datasets.load(config.data, split=split)
-        return find_base_sites(known.select(max_sites=config.most_sites, **which).crystals)[0]
+        known = known.select(max_sites=config.most_sites, **which)
+        return pgcgm_sites.find_base_sites(known.crystals)[0]
 
     @classmethod
     def learn(cls, data: BaseSites, config: PgcgmConfig) -> dict[str, Any]:
@@ -180,7 +140,7 @@ class Pgcgm(Gan):
         known = np.unique(data.numbers)
         return {
             "elements": known.tolist(),
-            "labels.group": torch.as_tensor(group_index(data.space_group)),
+            "labels.group": torch.as_tensor(pgcgm_sites.group_index(data.space_group)),
             "labels.element": torch.as_tensor(np.searchsorted(known, data.numbers)),
         }
 
@@ -197,11 +157,11 @@ class Pgcgm(Gan):
 
     def real(self) -> tuple[Tensor, Labels]:
         """A batch of real crystals as the critic sees them, and their labels."""
-        rows = torch.randint(len(self.data.sites), (self.config.batch,), device=self.device)
-        some = self.data.part(rows)
+        rows = self.some(len(self.data.sites))
+        some = Batch(*(part[rows] for part in self.data))
         if not self.config.blind:
             return self.seen[rows], some.labels
-        moved, there = images(some.sites[:, 0], some.labels.group)
+        moved, there = pgcgm_sites.images(some.sites[:, 0], some.labels.group)
         chance = there.float()[:, None].expand(-1, N_ROWS, -1).flatten(0, 1)
         drawn = torch.multinomial(chance, N_SETS, replacement=True)  # "self-augmentation"
         drawn = drawn.view(-1, N_ROWS, N_SETS, 1).expand(-1, -1, -1, 3)
@@ -247,16 +207,16 @@ class Pgcgm(Gan):
         loss = losses.generator_loss(self.scorer(labels)(seen))
         terms = {}
         for name, (distance, sum_of_radii) in (("inter", inter), ("intra", intra)):
-            terms[name] = too_near(distance, self.config.apart * sum_of_radii)
+            terms[name] = pgcgm_sites.too_near(distance, self.config.apart * sum_of_radii)
             if getattr(self.config, name):
                 loss = loss + self.config.strength * terms[name]
         return {"loss": loss, **terms}
 
     def generate(self, labels: Labels) -> Batch:
         """Crystals from noise, with gradients."""
-        noise = torch.randn(len(labels), self.config.latent, device=self.device)
-        sites, code = self.generator(noise, labels.group, self.features[labels.element])
-        lengths = averaged(uncoded(code), labels.group)
+        noise, features = self.noise(len(labels)), self.features[labels.element]
+        sites, code = self.generator(noise, labels.group, features)
+        lengths = pgcgm_sites.averaged(pgcgm_sites.uncoded(code), labels.group)
         if self.config.blind:
             return Batch((sites + 1) / 2, lengths, labels)
         return Batch(sites[:, None], lengths, labels)
@@ -264,9 +224,10 @@ class Pgcgm(Gan):
     def described(self, some: Batch) -> tuple[Tensor, Distances, Distances]:
         """What the critic sees, with the distances between elements and within one."""
         radius = self.radii[some.labels.element]  # (n, 3)
-        lattice = lattice_of(some.lengths, some.labels.group)
+        lattice = pgcgm_sites.lattice_of(some.lengths, some.labels.group)
         if self.config.blind:
-            return picture(*some[:2], lattice, radius, self.features[some.labels.element])
+            features = self.features[some.labels.element]
+            return pgcgm_networks.picture(*some[:2], lattice, radius, features)
         return self.whole(some, lattice, radius)
 
     def whole(
@@ -277,16 +238,16 @@ class Pgcgm(Gan):
         The gradient passes through the projection as if it were not there.
         """
         frac, group = some.sites[:, 0], some.labels.group
-        onto, many = projected(frac, group, lattice, 2 * self.config.merged * radius)
+        onto, many = pgcgm_sites.projected(frac, group, lattice, 2 * self.config.merged * radius)
         frac = frac + (onto - frac).detach()
-        apart = contacts(frac, group, lattice)  # (n, 6)
-        one, two = (list(side) for side in zip(*PAIRS, strict=True))
-        sums = radius[:, one] + radius[:, two]
+        apart = pgcgm_sites.contacts(frac, group, lattice)  # (n, 6)
+        sums = radius[:, ONE] + radius[:, TWO]
         turn = 2 * torch.pi * frac.flatten(1)
         size = (many * radius**3).sum(1, keepdim=True)
         filling = (some.lengths.prod(1, keepdim=True) / size).log()
         near = (apart / sums).clamp(max=FAR)
-        seen = [turn.cos(), turn.sin(), coded(some.lengths), near, many.log() / 2, filling]
+        edges = pgcgm_sites.coded(some.lengths)
+        seen = [turn.cos(), turn.sin(), edges, near, many.log() / 2, filling]
         k = N_ROWS
         return torch.cat(seen, 1), (apart[:, :k], sums[:, :k]), (apart[:, k:], sums[:, k:])
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from ..crystals import CrystalBatch
 from ..crystals.geometry import min_image_distances
 from ..networks.layers import mlp
-from .pgcgm_sites import N_ROWS, PAIRS, Distances, affine, coded
+from .pgcgm_sites import N_ROWS, ONE, PAIRS, TWO, Distances, affine, coded
 
 if TYPE_CHECKING:
     from .pgcgm import PgcgmConfig
@@ -160,8 +160,8 @@ def base_distances(sites: Tensor, lattice: Tensor) -> tuple[Tensor, Tensor]:
     apart = min_image_distances(CrystalBatch(lattice, flat, torch.ones_like(flat[..., 0]).long()))
     sets = sites.shape[1]
     apart = apart.view(-1, sets, N_ROWS, sets, N_ROWS)
-    one, two = (list(side) for side in zip(*PAIRS[:N_ROWS], strict=True))
     in_set, of_element = apart.diagonal(dim1=1, dim2=3), apart.diagonal(dim1=2, dim2=4)
+    one, two = ONE[:N_ROWS], TWO[:N_ROWS]
     return in_set[:, one, two], of_element[:, one, two]
 
 
@@ -193,10 +193,6 @@ def picture(
     ]  # fmt: skip
     numbers = torch.cat([part.flatten(1) for part in parts], dim=1)  # (n, 175)
     seen = functional.pad(numbers, (0, math.prod(PICTURE) - numbers.shape[1]))
-    one, two = (list(side) for side in zip(*PAIRS[:N_ROWS], strict=True))
-    between = (radius[:, one] + radius[:, two])[..., None].expand_as(inter)
-    return (
-        seen.unflatten(1, PICTURE),
-        (inter, between),
-        (intra, 2 * radius[:, None].expand_as(intra)),
-    )
+    sums = (radius[:, ONE] + radius[:, TWO])[:, :N_ROWS, None].expand_as(inter)
+    of_element = 2 * radius[:, None].expand_as(intra)
+    return seen.unflatten(1, PICTURE), (inter, sums), (intra, of_element)

@@ -31,6 +31,7 @@ POLAR = (186,)  # the origin may lie anywhere along c
 GRID = 12  # parts of an edge, among which other origins of the same group are looked for
 MEAN_LOG = torch.tensor([1.5237, 1.5237, 1.9051], dtype=torch.float64)  # of the edges, ln Å
 PAIRS = ((0, 1), (0, 2), (1, 2), (0, 0), (1, 1), (2, 2))  # of elements
+ONE, TWO = (list(side) for side in zip(*PAIRS, strict=True))
 SAME = 0.05  # Å; images that are nearer are one site
 MERGED = 0.6  # of the sum of two radii; images of an atom that are nearer are merged
 EPS = 1e-6  # of an edge; a smaller move ends the projection
@@ -238,9 +239,8 @@ def contacts(frac: Tensor, group: Tensor, lattice: Tensor) -> Tensor:
         group: (n,) places in `SPACE_GROUPS`.
         lattice: (n, 3, 3) Å.
     """
-    one, two = (list(side) for side in zip(*PAIRS, strict=True))
     moved, there = images(frac, group)
-    step = moved[:, two] - frac[:, one, None]  # (n, 6, g, 3)
+    step = moved[:, TWO] - frac[:, ONE, None]  # (n, 6, g, 3)
     step = step - step.detach().round()
     with torch.no_grad():  # which is nearest; the distances below have gradients
         shifts = flat_shifts().to(frac)
@@ -286,10 +286,15 @@ def find_base_sites(crystals: CrystalBatch) -> tuple[BaseSites, np.ndarray]:
     Returns:
         Their sites, rows by electronegativity, and which of the crystals they are.
     """
-    found = symmetry.orbits(crystals)
-    kept = [i for i, orbit in enumerate(found) if orbit is not None and _fits(orbit)]
+    found = [
+        (i, orbit)
+        for i, orbit in enumerate(symmetry.orbits(crystals))
+        if orbit is not None
+        and orbit.space_group in SPACE_GROUPS
+        and len(orbit.numbers) == N_ROWS == len(set(orbit.numbers.tolist()))
+    ]
     order = elements.by_electronegativity()
-    rows = [(found[i], order[found[i].numbers].argsort()) for i in kept]
+    rows = [(orbit, order[orbit.numbers].argsort()) for _, orbit in found]
     return BaseSites(
         np.array([orbit.space_group for orbit, _ in rows], dtype=np.int64),
         np.array([orbit.numbers[by] for orbit, by in rows], dtype=np.int64).reshape(-1, N_ROWS),
@@ -297,12 +302,7 @@ def find_base_sites(crystals: CrystalBatch) -> tuple[BaseSites, np.ndarray]:
         np.array(
             [smallest(orbit.space_group, orbit.frac[by]) for orbit, by in rows]
         ).reshape(-1, N_ROWS, 3),
-    ), np.array(kept, dtype=np.int64)  # fmt: skip
-
-
-def _fits(orbit: symmetry.Orbits) -> bool:
-    one_each = len(orbit.numbers) == N_ROWS == len(set(orbit.numbers.tolist()))
-    return one_each and orbit.space_group in SPACE_GROUPS
+    ), np.array([i for i, _ in found], dtype=np.int64)  # fmt: skip
 
 
 def smallest(group: int, frac: np.ndarray) -> np.ndarray:

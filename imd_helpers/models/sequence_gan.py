@@ -6,7 +6,6 @@ training sets with `matgan`, and no layer.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -23,8 +22,6 @@ from ..runtime import InputError
 from .gan import Condition, GanConfig
 from .matgan import CompositionGan
 
-LOSSES = ("penalty", "logistic")
-GRADIENTS = ("path", "score")
 CELLS = len(ELEMENTS) * MAX_COUNT
 
 
@@ -38,8 +35,8 @@ class SequenceGanConfig(GanConfig):
     """
 
     CHOICES: ClassVar = {
-        "loss": LOSSES,
-        "gradient": GRADIENTS,
+        "loss": ("penalty", "logistic"),
+        "gradient": ("path", "score"),
         "condition": ("", *formula_sets.PROPERTIES),
         "data": formula_sets.ROLES,
     }
@@ -52,18 +49,15 @@ class SequenceGanConfig(GanConfig):
     condition: str = ""  # property that generator and critic are given
     batch: int = 128
     data: str = "icsd"
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(
-            steps=8_000,
-            critic_steps=5,
-            lr_generator=5e-4,
-            lr_critic=5e-4,
-            fall=0.25,
-            betas_generator=(0.0, 0.9),
-            weight_decay_critic=1.0,
-            ema=0.998,
-            log_every=100,
-        )
+    train: TrainConfig = TrainConfig(
+        steps=8_000,
+        lr_generator=5e-4,
+        lr_critic=5e-4,
+        fall=0.25,
+        betas_generator=(0.0, 0.9),
+        weight_decay_critic=1.0,
+        ema=0.998,
+        log_every=100,
     )
 
     def __post_init__(self) -> None:

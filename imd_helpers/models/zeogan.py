@@ -10,11 +10,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import update_bn
 
 from .. import datasets
 from ..crystals import CrystalBatch
@@ -58,11 +59,7 @@ class ZeoConfig(GanConfig):
     low: float = 0.0  # kJ/mol, least heat of adsorption that is asked for
     high: float = 0.0  # kJ/mol, most; both zero: nothing is asked for
     wish: float = 100.0  # factor of the target
-    train: TrainConfig = dataclasses.field(
-        default_factory=lambda: TrainConfig(
-            steps=30_000, lr_generator=1e-4, lr_critic=1e-4, critic_steps=5
-        )
-    )
+    train: TrainConfig = TrainConfig(steps=30_000)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -159,28 +156,18 @@ class ZeoGan(Gan):
         fits = list(zeolites.structures(codes).values())
         return CrystalBatch.from_structures(fits)
 
-    @classmethod
-    def from_data(
-        cls,
-        data: CrystalBatch,
-        config: ZeoConfig,
-        *,
-        seed: int = 0,
-        where: torch.device | str = "cpu",
-    ) -> Self:
-        """As `Gan.from_data`; with ``start`` the weights are those of that trained variant."""
-        model = super().from_data(data, config, seed=seed, where=where)
-        if config.start:
-            trained = load(cls.name, variant=config.start)
-            for name, network in model.networks.items():
-                network.load_state_dict(trained.networks[name].state_dict())
-        return model
-
     def prepare(self, data: CrystalBatch, *, seed: int = 0) -> None:
-        """(n, 3, points, points, points) grids, and (n, 3) lengths in [0, 1]."""
+        """(n, 3, points, points, points) grids, and (n, 3) lengths in [0, 1].
+
+        With ``start`` the weights are those of that trained variant.
+        """
         self.grids = MethaneGrid(points=self.config.points).encode(data).float().to(self.device)
         self.lengths = (data.lattice.norm(dim=2) / self.config.scale).float().to(self.device)
         self.statistics = statistics(self.grids)  # of every framework, wherever its origin
+        if self.config.start:
+            trained = load(self.name, variant=self.config.start).networks
+            for name, network in self.networks.items():
+                network.load_state_dict(trained[name].state_dict())
 
     # ---- training
 
@@ -189,15 +176,6 @@ class ZeoGan(Gan):
         only = self.config.one_axis_order
         pairs = [augmented(*each, turns_only=only) for each in zip(grids, lengths, strict=True)]
         return torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
-
-    def batch_of_data(self) -> tuple[Tensor, Tensor]:
-        """Moved grids and their lengths (batch, 3)."""
-        rows = torch.randint(len(self.grids), (self.config.batch,), device=self.device)
-        return self.moved(self.grids[rows], self.lengths[rows])
-
-    def noise(self, n: int) -> Tensor:
-        """(n, latent) of N(0, 1)."""
-        return torch.randn(n, self.config.latent, device=self.device)
 
     def made(self) -> tuple[Tensor, Tensor]:
         """A batch of grids and lengths as the critic sees them, with gradients."""
@@ -208,7 +186,8 @@ class ZeoGan(Gan):
         """Wasserstein loss, penalty, and how well the lengths are read from real grids."""
         for network in self.networks.values():
             network.train()
-        real, lengths = self.batch_of_data()
+        rows = self.some(len(self.grids))
+        real, lengths = self.moved(self.grids[rows], self.lengths[rows])
         with torch.no_grad():
             fake, _ = self.made()
         features = self.critic.read(real)
@@ -251,19 +230,12 @@ class ZeoGan(Gan):
         Their running means lag behind the weights, and the grids would not be those that training
         saw. The random numbers are not those of the samples.
         """
-        if getattr(self, "calibrated", False):
-            return
-        norms = [m for m in self.generator.modules() if hasattr(m, "reset_running_stats")]
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain mean
-        self.generator.train()
-        with torch.random.fork_rng(devices=[]), torch.no_grad():
-            torch.manual_seed(0)
-            for _ in range(CALIBRATION):
-                self.generator(self.noise(self.config.batch))
-        self.generator.eval()
-        self.calibrated = True
+        if not getattr(self, "calibrated", False):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(0)
+                some = [self.noise(self.config.batch) for _ in range(CALIBRATION)]
+            update_bn(some, self.generator)
+            self.calibrated = True
 
     def decode(self, raw: tuple[Tensor, Tensor]) -> Samples:
         """Frameworks after the clean-up; heats of adsorption of the grids stay beside them."""
@@ -323,12 +295,12 @@ def statistics_loss(real: Tensor, fake: Tensor) -> Tensor:
     return (means + spreads).sum()
 
 
-def heats(scaled: Tensor, *, temperature: float = 298.0) -> Tensor:
-    """(batch,) heats of adsorption, kJ/mol, of (batch, n, n, n) energies from 1 to 0.
+def heats(scaled: Tensor) -> Tensor:
+    """(batch,) heats of adsorption at 298 K, kJ/mol, of (batch, n, n, n) energies from 1 to 0.
 
     `descriptors.methane_grid.heat_of_adsorption` of each, with gradients.
     """
-    energy = in_kelvin(scaled).flatten(1)
+    temperature, energy = TEMPERATURES[0], in_kelvin(scaled).flatten(1)
     weight = torch.softmax(-energy / temperature, dim=1)
     return (temperature - (energy * weight).sum(1)) * GAS_CONSTANT
 

@@ -24,7 +24,7 @@ from ..crystals.batch import wrap
 from ..crystals.samples import Samples
 from ..descriptors.base import mark_overlaps
 from ..descriptors.methane_grid import OXYGEN, SILICON, MethaneGrid
-from ..runtime import InputError, whole
+from ..runtime import InputError
 
 FOUR = 4  # bridges of each Si
 BOND = 1.61  # Å, of Si and O in silica
@@ -68,13 +68,7 @@ def frameworks(grids: Any, lattice: Tensor) -> Mended:
     Raises:
         InputError: grids of another shape, or not one cell for each.
     """
-    shape = tuple(getattr(grids, "shape", ()))
-    if len(shape) != 5 or shape[1] != 3 or len(set(shape[2:])) != 1:
-        raise InputError(
-            f"grids of shape {shape}: expected (batch, 3, n, n, n), the energy, O and Si on as "
-            "many points along each edge, as MethaneGrid(points=n) writes them"
-        )
-    return mend(MethaneGrid(points=shape[2]).decode(grids, lattice))
+    return mend(MethaneGrid(points=grids.shape[2]).decode(grids, lattice))
 
 
 def mend(found: Samples) -> Mended:
@@ -203,15 +197,14 @@ def _degree(found: Bridges, n: int) -> np.ndarray:
 # ---- which framework it is
 
 
-def coordination_sequences(crystal: CrystalBatch, *, shells: int = SHELLS) -> np.ndarray:
-    """(Si, shells) how many Si lie 1, 2, … bridges away from each Si of one framework.
+def coordination_sequences(crystal: CrystalBatch) -> np.ndarray:
+    """(Si, 10) how many Si lie 1, 2, … bridges away from each Si of one framework.
 
     Raises:
-        InputError: not one whole framework of SiO2, or no shell.
+        InputError: not one whole framework of SiO2.
 
     Source: Meier and Moeck (1979).
     """
-    whole("shells", shells, least=1)
     if len(crystal) != 1:
         raise InputError(f"{len(crystal)} crystals at once: give one, as batch[i : i + 1]")
     lattice, silicon, oxygen = _parts(crystal)
@@ -227,24 +220,24 @@ def coordination_sequences(crystal: CrystalBatch, *, shells: int = SHELLS) -> np
         a, b, c = image.tolist()
         steps[i].append((int(j), a, b, c))
         steps[j].append((int(i), -a, -b, -c))
-    return np.array([_sequence(steps, start, shells) for start in range(len(silicon))])
+    return np.array([_sequence(steps, start) for start in range(len(silicon))])
 
 
-def _sequence(steps: list[list[tuple]], start: int, shells: int) -> list[int]:
+def _sequence(steps: list[list[tuple]], start: int) -> list[int]:
     before, now, sizes = set(), {(start, 0, 0, 0)}, []
-    for _ in range(shells):
+    for _ in range(SHELLS):
         ring = {(j, x + a, y + b, z + c) for i, x, y, z in now for j, a, b, c in steps[i]}
         before, now = now, ring - now - before
         sizes.append(len(now))
     return sizes
 
 
-def framework_key(crystal: CrystalBatch, *, shells: int = SHELLS) -> tuple:
+def framework_key(crystal: CrystalBatch) -> tuple:
     """The different coordination sequences of one framework and their shares, in order.
 
     Equal for all cells of one framework type, whatever its shape; two types can share it.
     """
-    sequences = coordination_sequences(crystal, shells=shells)
+    sequences = coordination_sequences(crystal)
     rows, count = np.unique(sequences, axis=0, return_counts=True)
     shares = count // np.gcd.reduce(count)
     return tuple(map(tuple, np.column_stack([rows, shares]).tolist()))

@@ -6,11 +6,14 @@ Source: Kim, Lee & Kim, Sci. Adv. 6 (2020) eaax9324, and its code Sangwon91/ZeoG
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ..networks.layers import draw_weights
 
 if TYPE_CHECKING:
     from .zeogan import ZeoConfig
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 KERNEL = 5
 CHANNELS = 3  # energy, O, Si
 AXES = 3
+PUBLISHED = partial(nn.init.normal_, std=0.02)  # first weights
 
 
 class PeriodicConv(nn.Conv3d):
@@ -90,7 +94,7 @@ class Generator(nn.Module):
         self.cell = nn.Sequential(
             dense, nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, AXES), nn.Sigmoid()
         )
-        normal(self)
+        draw_weights(self, PUBLISHED)
 
     def forward(self, noise: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, latent) to (batch, 3, n, n, n) and (batch, 3)."""
@@ -119,7 +123,7 @@ class Critic(nn.Module):
         self.cell = nn.Sequential(
             nn.Linear(width, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, AXES)
         )
-        normal(self)
+        draw_weights(self, PUBLISHED)
 
     def read(self, grids: Tensor) -> Tensor:
         """(batch, 3, n, n, n) to (batch, features), of which `score` and `cell` make the rest.
@@ -131,12 +135,3 @@ class Critic(nn.Module):
     def forward(self, grids: Tensor) -> Tensor:
         """(batch, 3, n, n, n) to (batch, 1) scores."""
         return self.score(self.read(grids))
-
-
-def normal(network: nn.Module) -> None:
-    """Weights of N(0, 0.02) and biases of zero, as published."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Linear | nn.Conv3d | nn.ConvTranspose3d):
-            nn.init.normal_(layer.weight, std=0.02)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)

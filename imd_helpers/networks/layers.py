@@ -158,6 +158,15 @@ def glorot(network: nn.Module, *, normal: bool) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def draw_weights(network: nn.Module, draw: Callable[[Tensor], Tensor]) -> None:
+    """Draw the weights of every dense layer and convolution inside; biases become zero."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.modules.conv._ConvNd):
+            draw(layer.weight)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+
+
 class SameConv(nn.Conv2d):
     """A convolution that pads as TensorFlow's ``SAME`` does: the odd zero at the end."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from string import Template
 from typing import TYPE_CHECKING, Any
 
@@ -56,13 +57,11 @@ def crystals(
         InputError: no crystals or too many, or not one title a crystal.
     """
     shown = as_batch(batch)
-    if len(shown) > MOST_VIEWS:
-        raise InputError(f"{len(shown)} views slow a page down: show at most {MOST_VIEWS}")
     if columns < 1:
         raise InputError(f"columns={columns} must be at least 1")
     names = one_each(titles, shown.formulas(), "crystals")
     drawings = [draw(shown, i) for i in range(len(shown))]
-    _publish(drawings, names, min(columns, len(drawings)), SMALL)
+    _publish(drawings, names, columns, SMALL)
 
 
 def one_each(titles: Sequence[str] | None, default: list[str], what: str) -> list[str]:
@@ -77,74 +76,72 @@ def one_each(titles: Sequence[str] | None, default: list[str], what: str) -> lis
     return names
 
 
-def as_batch(given: object) -> CrystalBatch:
+def as_batch(given: CrystalBatch | Structure | Sequence[Structure]) -> CrystalBatch:
     """A batch of at least one crystal.
 
     Raises:
-        InputError: something else.
+        InputError: none.
     """
-    several = [given] if hasattr(given, "frac_coords") else given
-    if isinstance(given, CrystalBatch):
-        batch = given
-    elif isinstance(several, list | tuple) and several and hasattr(several[0], "frac_coords"):
-        batch = CrystalBatch.from_structures(several)
-    else:
-        raise InputError(
-            f"cannot show {type(given).__name__}: give a CrystalBatch or a pymatgen Structure, "
-            'for example imd.datasets.load("oqmd_icsd").crystals'
-        )
-    if len(batch) == 0:
+    if isinstance(given, CrystalBatch) and len(given) == 0:
         raise InputError("the batch holds no crystal to show: did a filter remove them all?")
-    return batch
+    if isinstance(given, CrystalBatch):
+        return given
+    return CrystalBatch.from_structures([given] if hasattr(given, "frac_coords") else given)
 
 
 def _publish(
     drawings: list[Drawing], titles: list[str], columns: int, size: tuple[int, int]
 ) -> None:
     """Display crystals, their titles and their legend, or words where there is no browser."""
-    import py3Dmol
-
-    rows = -(-len(drawings) // columns)
     colours = element_colours(kinds(drawings))
-    grid = (rows, columns) if len(drawings) > 1 else None
-    view = py3Dmol.view(width="100%", height=size[1] * rows, viewergrid=grid, linked=False)
-    for index, drawing in enumerate(drawings):
-        place = {"viewer": divmod(index, columns)} if grid else {}
-        _fill(view, drawing, colours, place)
+    pictures = [partial(_fill, drawing=drawing, colours=colours) for drawing in drawings]
     legend = {SYMBOLS[z]: colour for z, colour in colours.items()}
     words = [drawing.words() for drawing in drawings]
-    publish(view, legend, words, titles, columns=columns, rows=rows, width=size[0])
+    publish(pictures, legend, words, titles, columns=columns, size=size)
 
 
 def publish(
-    view: Any,
+    pictures: Sequence[Callable[..., None]],
     legend: dict[str, str],
     words: list[str],
     titles: Sequence[str],
     *,
     columns: int,
-    rows: int,
-    width: int,
+    size: tuple[int, int],
 ) -> None:
-    """Display a py3Dmol view as HTML, with titles and a legend, or words where there is no browser.
+    """Display pictures in one view, with titles and a legend, or words where there is no browser.
 
     Args:
-        view: of ``rows`` times ``columns`` pictures.
+        pictures: each fills its place, ``picture(view, place=place)``.
         legend: colours by what they stand for.
         words: each picture, for readers who cannot see it.
         titles: one a picture, or none.
         columns: pictures in a row.
-        rows: rows of pictures.
-        width: of one picture, pixels.
+        size: width and height of one picture, pixels.
+
+    Raises:
+        InputError: too many pictures.
     """
+    import py3Dmol
     from IPython.display import display
 
+    n = len(pictures)
+    if n > MOST_VIEWS:
+        raise InputError(f"{n} views slow a page down: show at most {MOST_VIEWS}")
+    columns = min(columns, n)
+    rows = -(-n // columns)
+    grid = (rows, columns) if n > 1 else None
+    view = py3Dmol.view(width="100%", height=size[1] * rows, viewergrid=grid, linked=False)
+    for index, picture in enumerate(pictures):
+        place = {"viewer": divmod(index, columns)} if grid else {}
+        view.setProjection("orthographic", **place)
+        picture(view, place=place)
     view.setBackgroundColor("white", 0)  # transparent: the page's own colour shows, light or dark
     dot = '<span><span style="background:{}"></span> {}</span>'
     page = Template(data_path("figures", "view.html").read_text(encoding="utf-8")).substitute(
         view=view._make_html(),
         id=view.uniqueid,
-        width=width * columns,
+        width=size[0] * columns,
         rows=rows,
         columns=columns,
         grey=GREY,
@@ -159,7 +156,6 @@ def publish(
 def _fill(
     view: Any, drawing: Drawing, colours: dict[int, str], place: dict[str, tuple[int, int]]
 ) -> None:
-    view.setProjection("orthographic", **place)
     view.addModel(**place)
     view.getModel(**place).addAtoms(_atoms(drawing))
     radii = np.nan_to_num(column("covalent_radius"), nan=1.5)

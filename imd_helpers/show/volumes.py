@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ..descriptors.methane_grid import ENERGY_RANGE
-from ..runtime import InputError, number
-from .crystal import MOST_VIEWS, SMALL, add_cell, one_each, publish
+from ..runtime import InputError
+from .crystal import SMALL, add_cell, one_each, publish
 
 ATTRACTS = -1_000.0  # K, the energy of methane on its surface
 HALF = 0.5  # the density on the surface of an atom, 0.83 Å from its centre
@@ -20,14 +21,7 @@ FINE = 26  # points along an edge that a browser gets
 STEPS = 100  # whole numbers from 0 to 1, which are shorter
 
 
-def grids(
-    values: Tensor,
-    lengths: Tensor,
-    *,
-    titles: Sequence[str] | None = None,
-    columns: int = 2,
-    attracts: float = ATTRACTS,
-) -> None:
+def grids(values: Tensor, lengths: Tensor, *, titles: Sequence[str] | None = None) -> None:
     """Show frameworks as surfaces: where methane is attracted, and around O and Si.
 
     In Jupyter and Colab this is a 3-D view; elsewhere the grids are told in words.
@@ -36,47 +30,32 @@ def grids(
         values: (batch, 3, n, n, n) as `MethaneGrid` writes them, at most 24.
         lengths: (batch, 3) edges of the cells, at right angles, Å.
         titles: one a grid.
-        columns: grids in a row.
-        attracts: energy of methane, K, on the surface that is drawn.
 
     Raises:
         InputError: grids of another shape, too many, or not one cell and title for each.
     """
-    import py3Dmol
-
     shape = tuple(values.shape)
     if len(shape) != 5 or shape[1] != 3 or tuple(lengths.shape) != (shape[0], 3) or not shape[0]:
         raise InputError(
             f"grids {shape} with lengths {tuple(lengths.shape)}: give (batch, 3, n, n, n) as "
             "MethaneGrid writes them, and (batch, 3) in Å"
         )
-    if shape[0] > MOST_VIEWS:
-        raise InputError(f"{shape[0]} views slow a page down: show at most {MOST_VIEWS}")
-    low, high = ENERGY_RANGE
-    level = 1 - (number("attracts", attracts, above=low, below=high) - low) / (high - low)
     names = one_each(titles, [f"grid {i}" for i in range(shape[0])], "grids")
-    columns = min(columns, shape[0])
-    rows = -(-shape[0] // columns)
-    size = (SMALL[0] * 3 // 2, SMALL[1] * 3 // 2)
-    view = py3Dmol.view(
-        width="100%", height=size[1] * rows, viewergrid=(rows, columns), linked=False
-    )
-    for k, (grid, edges) in enumerate(zip(values, lengths, strict=True)):
-        place = {"viewer": divmod(k, columns)}
-        view.setProjection("orthographic", **place)
-        _surfaces(view, grid.numpy(), edges.numpy(), level, place)
-        add_cell(view, np.diag(edges.numpy()), place)
+    pairs = list(zip(values.numpy(), lengths.numpy(), strict=True))
+    pictures = [partial(_surfaces, grid=grid, edges=edges) for grid, edges in pairs]
     words = [_words(*each) for each in zip(names, values, lengths, strict=True)]
-    publish(view, INKS, words, names, columns=columns, rows=rows, width=size[0])
+    size = (SMALL[0] * 3 // 2, SMALL[1] * 3 // 2)
+    publish(pictures, INKS, words, names, columns=2, size=size)
 
 
-def _surfaces(
-    view: Any, grid: np.ndarray, edges: np.ndarray, level: float, place: dict[str, Any]
-) -> None:
-    for channel, ink, at in zip(grid, INKS.values(), (level, HALF, HALF), strict=True):
+def _surfaces(view: Any, grid: np.ndarray, edges: np.ndarray, place: dict[str, Any]) -> None:
+    low, high = ENERGY_RANGE
+    levels = 1 - (ATTRACTS - low) / (high - low), HALF, HALF
+    for channel, ink, at in zip(grid, INKS.values(), levels, strict=True):
         look = {"isoval": round(STEPS * at, 2), "color": ink, "smoothness": 0}
         if channel.max() > at > channel.min():
             view.addVolumetricData(cube(channel, edges), "cube", look, **place)
+    add_cell(view, np.diag(edges), place)
 
 
 def cube(values: np.ndarray, edges: np.ndarray) -> str:

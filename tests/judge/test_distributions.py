@@ -119,7 +119,7 @@ def test_coverage_of_nothing():
 def test_coverage_of_broken_crystals(cubic):
     broken = cubic[:2].to("cpu")
     broken = CrystalBatch(broken.lattice * 0.01, broken.frac, broken.numbers)
-    found = dist.coverage(broken, cubic[:2])
+    found = dist.coverage(dist.fingerprints(broken), dist.fingerprints(cubic[:2]))
     assert [found[name].value for name in ("recall", "precision")] == [0.0, 0.0]
     assert found["precision"].note.startswith("2 samples could not be measured")
 
@@ -128,14 +128,13 @@ def test_coverage_of_real_crystals(cubic):
     prints = dist.fingerprints(cubic)
     itself = dist.coverage(prints, prints)
     assert itself["recall"].value == itself["precision"].value == 1.0
-    mixed = dist.coverage(permuted(cubic), prints)  # crystals are taken too, in any order
+    mixed = dist.coverage(dist.fingerprints(permuted(cubic)), prints)  # in any order
     assert mixed["recall"].value == mixed["precision"].value == 1.0
     # rock salt whose reference holds its structure and its composition, but in two crystals
-    hole = dist.coverage(rocksalt((55, 53), a=7.6), _cscl_and_rocksalt())
+    points = [dist.fingerprints(each) for each in (rocksalt((55, 53), a=7.6), _cscl_and_rocksalt())]
+    hole = dist.coverage(*points)
     assert hole["precision"].value == 1.0
-    strict = dist.coverage(
-        rocksalt((55, 53), a=7.6), _cscl_and_rocksalt(), same_crystal=True, cutoffs=(0.4, 5)
-    )
+    strict = dist.coverage(*points, same_crystal=True, cutoffs=(0.4, 5))
     assert strict["precision"].value == 0.0
 
 
@@ -226,7 +225,8 @@ def test_wasserstein_lists_failures_and_takes_tiny_sets():
 
 
 def measures(samples, reference):
-    found = {f"coverage {name}": each for name, each in dist.coverage(samples, reference).items()}
+    points = map(dist.fingerprints, (samples, reference))
+    found = {f"coverage {name}": each for name, each in dist.coverage(*points).items()}
     for name in dist.PROPERTIES:
         found[name] = dist.wasserstein(samples, reference, name, resamples=FEW)
     return found

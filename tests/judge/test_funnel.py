@@ -177,7 +177,7 @@ def test_bad_options(known, options, error, message):
 def test_bad_input(known):
     with pytest.raises(InputError, match="at least one"):
         funnel(known.crystals[:0])
-    with pytest.raises(InputError, match="not JSON"):
+    with pytest.raises(InputError, match="JSONDecodeError"):
         Report.from_json("no")
     with pytest.raises(InputError, match="format"):
         Report.from_json("{}")

@@ -167,7 +167,7 @@ def test_the_critic_is_shown_training_compositions(data):
     assert all(row.tobytes() in known for row in decoded.counts)
 
 
-@pytest.mark.parametrize("loss", sequence_gan.LOSSES)
+@pytest.mark.parametrize("loss", ["penalty", "logistic"])
 def test_each_loss_is_what_its_name_says(data, loss):
     model = SequenceGan.from_data(data, ICSD.but(**SMALL, loss=loss))
     torch.manual_seed(0)

@@ -46,7 +46,7 @@ def test_the_chance_to_leave_the_segment_is_that_of_the_drawn_weights():
     torch.manual_seed(0)
     weights = losses.mix(real, fake, mixing="normal")[:, 0]
     outside = ((weights < 0) | (weights > 1)).double().mean()
-    assert float(outside) == pytest.approx(checks.outside_the_segment(), abs=0.005)
+    assert float(outside) == pytest.approx(CHECKS["gan_pathologies.4"].truth(), abs=0.005)
 
 
 def test_batch_norm_makes_the_slope_of_a_sample_depend_on_the_others():

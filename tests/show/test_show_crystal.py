@@ -163,7 +163,7 @@ def test_a_pymatgen_structure_is_welcome(published):
     [
         (lambda b: imd.show.crystal("NaCl"), "must be CrystalBatch"),
         (lambda b: imd.show.crystal(b[:0]), "no crystal to show"),
-        (lambda b: imd.show.crystals([]), "cannot show list"),
+        (lambda b: imd.show.crystals([]), "no structures given"),
         (lambda b: imd.show.crystal(batch(np.eye(3), np.zeros((2001, 3)), [1] * 2001)), "too many"),
         (lambda b: imd.show.crystals(b, titles=["x", "y"]), "2 titles for 1 crystals"),
         (lambda b: imd.show.crystals(b, columns=0), "columns=0 must be at least 1"),
