@@ -89,6 +89,7 @@ def test_search_writes_structures_and_goes_on_from_its_log(imd, tmp_path):
         (["Mgg"], "Mgg"),
         (["MgO", "--potential", "chgnett"], "unknown potential"),
         (["SrTiO3", "--units", "9"], "at most 40, take fewer units"),
+        (["MgO", "--seed", "-1"], "seed=-1"),
     ],
 )
 def test_search_says_what_is_wrong(imd, tmp_path, given, message):
@@ -96,6 +97,7 @@ def test_search_says_what_is_wrong(imd, tmp_path, given, message):
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert not (tmp_path / "found.jsonl").exists()  # no log that the next try would stumble over
 
 
 def test_train_sample_judge_one_after_the_other(imd, tmp_path):

@@ -312,7 +312,7 @@ def predict(
         raise InputError(f"calls={calls}: one relaxation may take steps={steps}, allow more calls")
     lookup("method", method, METHODS)
     space = Structures(formula, units=units)
-    about = {"method": method, "seed": seed}
+    about = {"method": method, "seed": whole("seed", seed)}
     energy = Energy(space, lookup("potential", potential, POTENTIALS), steps=steps)
     ask = energy.oracle(calls, about=about, **oracle)
     minimise(method, ask, space, seed=seed, **SETTINGS[method])

@@ -1,0 +1,82 @@
+"""Cubic ternaries as points of a `Space`: a prototype, and what stands on its three sites.
+
+The lattice constant is no part of a point: for given elements and sites it is a property, which
+the oracle predicts.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..crystals import elements
+from ..descriptors.symmetry_sites import N_ROWS, Sites, canonical, prototype
+from ..runtime import InputError, whole
+from .optimisers import Space
+
+
+class GenePool(Space):
+    """Prototypes filled with three different elements.
+
+    The first number of a point chooses the prototype, the others the elements, in the order of
+    their Mendeleev numbers: near in number is near in chemistry.
+
+    Args:
+        space_group: (prototypes,) ITA numbers.
+        grid: (prototypes, 3, 3) sites in units of 1/4.
+        numbers: (elements,) atomic numbers.
+    """
+
+    def __init__(self, space_group: np.ndarray, grid: np.ndarray, numbers: np.ndarray) -> None:
+        super().__init__(1 + N_ROWS)
+        place = np.nan_to_num(elements.column("mendeleev_number"))[numbers]
+        self.space_group, self.grid = space_group, grid
+        self.elements = numbers[np.argsort(place, kind="stable")]
+
+    @classmethod
+    def from_sites(cls, sites: Sites, *, min_count: int = 1) -> GenePool:
+        """Prototypes that at least ``min_count`` crystals have, and all elements of ``sites``.
+
+        Raises:
+            InputError: no prototype is that frequent.
+        """
+        rows, which = np.unique(sites.patterns(), axis=0, return_inverse=True)
+        named = [prototype(int(row[0]), row[1:].reshape(N_ROWS, 3)) for row in rows]
+        one = np.array([[group, *np.ravel(orbits)] for group, orbits in named])[which.ravel()]
+        patterns, counts = np.unique(one, axis=0, return_counts=True)
+        patterns = patterns[counts >= whole("min_count", min_count, least=1)]
+        if len(patterns) == 0:
+            raise InputError(
+                f"no prototype occurs {min_count} times: the most frequent occurs {counts.max()} "
+                "times, lower min_count"
+            )
+        return cls(patterns[:, 0], patterns[:, 1:].reshape(-1, N_ROWS, 3), np.unique(sites.numbers))
+
+    @property
+    def size(self) -> int:
+        """Ways to fill all prototypes; crystals are fewer where two sites are alike."""
+        k = len(self.elements)
+        return len(self.space_group) * k * (k - 1) * (k - 2)
+
+    def decode(self, points: np.ndarray) -> Sites:
+        """The crystals of (n, 4) points; their length is NaN, because it is not known."""
+        sizes = np.array([len(self.space_group), *(len(self.elements) - np.arange(N_ROWS))])
+        genes = np.minimum((points * sizes).astype(np.int64), sizes - 1)
+        for j in range(2, 1 + N_ROWS):  # the second and third element skip what is taken
+            for taken in np.sort(genes[:, 1:j], axis=1).T:
+                genes[:, j] += genes[:, j] >= taken
+        kind, unknown = genes[:, 0], np.full(len(points), np.nan)
+        return Sites(self.space_group[kind], self.elements[genes[:, 1:]], self.grid[kind], unknown)
+
+
+def crystal_keys(sites: Sites) -> list[bytes]:
+    """One key a crystal, equal for all ways to write the same sites; the length plays no part."""
+    one = canonical(sites)
+    rows = np.concatenate([one.patterns(), one.numbers], axis=1)
+    return [row.tobytes() for row in rows.astype(np.int64)]
+
+
+def keyed_sites(keys: list[bytes]) -> Sites:
+    """The crystals of `crystal_keys`, without their lengths."""
+    rows = np.frombuffer(b"".join(keys), dtype=np.int64).reshape(len(keys), 1 + 4 * N_ROWS)
+    grid = rows[:, 1:-N_ROWS].reshape(-1, N_ROWS, 3)
+    return Sites(rows[:, 0], rows[:, -N_ROWS:], grid, np.full(len(keys), np.nan))
