@@ -9,7 +9,7 @@ from .boosted import BoostedEnsemble
 from .formulas import FormulaPredictor
 from .graphs import GraphPredictor
 from .pu import PuConfig, PuEnsemble
-from .sites import SitePredictor
+from .sites import SitePredictor, SitesEnsemble
 
 __all__ = [
     "BoostedEnsemble",
@@ -18,4 +18,5 @@ __all__ = [
     "PuConfig",
     "PuEnsemble",
     "SitePredictor",
+    "SitesEnsemble",
 ]
