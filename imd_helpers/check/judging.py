@@ -14,6 +14,7 @@ from ..energies.elastic import KELVIN
 from ..energies.hull import hull_energy
 from ..intervals import difference
 from ..judge import geometry_valid, wilson
+from ..search.loop import winners_optimism
 
 # ---- metrics
 
@@ -100,7 +101,20 @@ def samples_to_pay(share: float, each: float, training: float, rate: float) -> i
     return math.ceil(training * rate / 3600 / (share - each * rate / 3600))
 
 
+# ---- closed loop
+
+
+def gain_by_hand(
+    mean: float, scale: float, residuals: tuple[float, ...], target: float, window: float
+) -> float:
+    """Expected gain, in windows, over a best distance of three of them."""
+    off = np.abs(mean + scale * np.array(residuals) - target) / window
+    return float(np.maximum(3.0 - off, 0.0).mean())
+
+
 TRUTHS = {
+    "closed_loop.1": lambda: gain_by_hand(-1.9, 0.1, (-2, -0.5, 0, 0.5, 2), -2.0, 0.05),
+    "closed_loop.2": lambda: winners_optimism(10_000, 0.2, 0.5),
     "leaderboard.1": lambda: hits_an_hour(0.08, 1_000, 1_200, 1, 3_000),
     "leaderboard.2": lambda: samples_to_pay(0.08, 3, 1_200, 60),
     "from_candidates_to_materials.1": lambda: lowest_eigenvalue(120, 90, 130, 150, 30),
