@@ -118,6 +118,12 @@ class Wanted(GenePool):
         cross = super().crossed
         return self._until(lambda: cross(mothers, fathers, rng), len(mothers), rng)
 
+    def features(self, points: np.ndarray) -> np.ndarray:
+        """(n, prototypes + 3): which prototype, whose order means nothing, and the elements."""
+        n = len(self.space_group)
+        kind = np.minimum((points[:, 0] * n).astype(np.int64), n - 1)
+        return np.concatenate([np.eye(n)[kind], points[:, 1:]], axis=1)
+
     def _until(
         self, draw: Callable[[], np.ndarray], n: int, rng: np.random.Generator
     ) -> np.ndarray:

@@ -18,7 +18,7 @@ from imd_helpers.models.cubicgan import CubicGanConfig
 from imd_helpers.networks import losses
 from imd_helpers.predictors.pu import PuConfig
 from imd_helpers.runtime import InputError, shown
-from imd_helpers.search import oracle
+from imd_helpers.search import optimisers
 
 CUBE = CrystalBatch.from_ragged(4.0 * torch.eye(3)[None], np.zeros((1, 3)), [12], [1])
 SQUARE = np.zeros((2, 2))
@@ -64,7 +64,7 @@ UNUSABLE = {
     ),
     "what NumPy refuses": (lambda: methane_grid.scale_energy([[1], [2, 3]]), r"ValueError.*: give"),
     "a number of cells": (lambda: placeholder(-1), r"n=-1, must be int \(RuntimeError"),
-    "a share": (lambda: oracle.predictive_value(1.5, 0.5, 0.5), r"prevalence=1.5.*at most 1"),
+    "a temperature": (lambda: optimisers.metropolis(0.1, 0.0), r"temperature=0.0.*above 0"),
     "a setting of bags": (lambda: PuConfig(batch=-1), r"batch=-1: must be a whole number"),
     "a setting of a model": (lambda: CubicGanConfig(dropout_critic=1.0), r"below 1"),
 }

@@ -14,7 +14,7 @@ from ..crystals import symmetry
 from ..crystals.compositions import amounts
 from ..descriptors.symmetry_sites import SPACE_GROUPS, find_sites
 from ..predictors.boosted import conformal_radius
-from ..search.optimisers import calls_for, expected_improvement
+from ..search.optimisers import expected_improvement
 from ..search.oracle import Target
 
 # ---- inverse_design
@@ -115,7 +115,7 @@ TRUTHS = {
     ),
     "screening.1": lambda: cheapest_order((1.0, 5.0, 40.0), (0.9, 0.2, 0.1)),
     "screening.2": radius_of_a_database,
-    "global_optimisation.1": lambda: calls_for(0.95, 0.05),
+    "global_optimisation.1": lambda: math.ceil(math.log(0.05) / math.log(0.95)),
     "global_optimisation.2": lambda: improvement(mean=-8.39, deviation=0.03, best=-8.40),
     "databases.1": alkali_oxides,
     "databases.2": opposite_signs,

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from .evolution import GenePool, evolve
+from .genes import GenePool
 from .optimisers import Space, minimise
-from .oracle import CountedOracle, Oracle, Target
-from .screening import Filter, Screened, screen, screened, substitutions
+from .oracle import Oracle, Target
+from .screening import Filter, Screened, screened
 
 __all__ = [
-    "CountedOracle",
     "Filter",
     "GenePool",
     "Oracle",
     "Screened",
     "Space",
     "Target",
-    "evolve",
     "minimise",
-    "screen",
     "screened",
-    "substitutions",
 ]

@@ -103,12 +103,6 @@ class GenePool(Space):
     def _sizes(self) -> np.ndarray:
         return np.array([len(self.space_group), *(len(self.elements) - np.arange(N_ROWS))])
 
-    def features(self, points: np.ndarray) -> np.ndarray:
-        """(n, prototypes + 3): which prototype, whose order means nothing, and the elements."""
-        n = len(self.space_group)
-        kind = np.minimum((points[:, 0] * n).astype(np.int64), n - 1)
-        return np.concatenate([np.eye(n)[kind], points[:, 1:]], axis=1)
-
 
 def crystal_keys(sites: Sites) -> list[bytes]:
     """One key a crystal, equal for all ways to write the same sites; the length plays no part."""
@@ -119,6 +113,6 @@ def crystal_keys(sites: Sites) -> list[bytes]:
 
 def keyed_sites(keys: list[bytes]) -> Sites:
     """The crystals of `crystal_keys`, without their lengths."""
-    rows = np.frombuffer(b"".join(keys), dtype=np.int64).reshape(len(keys), -1)
+    rows = np.frombuffer(b"".join(keys), dtype=np.int64).reshape(len(keys), 1 + 4 * N_ROWS)
     grid = rows[:, 1:-N_ROWS].reshape(-1, N_ROWS, 3)
     return Sites(rows[:, 0], rows[:, -N_ROWS:], grid, np.full(len(keys), np.nan))

@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 
 from ..runtime import InputError, lookup, number, whole
-from .evolution import tournament
 from .oracle import BudgetError, Oracle
 
 WORST = 1e99  # the value of a point without an answer
 MOVED = 0.25  # share of the dimensions in which a move is one
 OVERSHOOT = 0.25  # how far a child may lie beyond its parents, in units of their distance
+INERTIA, PULL = 0.73, 1.5  # of a particle, for which a swarm neither explodes nor freezes
+TOURNAMENT = 3  # who compete to become a parent
 RIDGE = 1e-6  # smallest variance of noise in a Gaussian process, of standardised values
 MOST_FITTED = 200  # answers that a Gaussian process learns from: the best half, and the last ones
 
@@ -152,8 +153,6 @@ def particle_swarm(
     rng: np.random.Generator,
     *,
     particles: int = 20,
-    inertia: float = 0.73,
-    pull: float = 1.5,
 ) -> None:
     """Particles fly on, drawn to the best places that they and the swarm have seen.
 
@@ -166,7 +165,7 @@ def particle_swarm(
     while True:
         own_way, swarm_way = space.way(points, own), space.way(points, own[[least.argmin()]])
         draws = rng.random((2, *points.shape))
-        speed = velocity(speed, own_way, swarm_way, draws, inertia=inertia, pull=pull)
+        speed = velocity(speed, own_way, swarm_way, draws, inertia=INERTIA, pull=PULL)
         points, values = asked(oracle, space.inside(points + speed))
         better = values < least
         own[better], least[better] = points[better], values[better]
@@ -191,7 +190,7 @@ def genetic(
     """
     points, values = asked(oracle, space.random(population, rng))
     while True:
-        mothers, fathers = (points[tournament(-values, population, rng)] for _ in range(2))
+        mothers, fathers = (points[tournament(values, population, rng)] for _ in range(2))
         children = space.crossed(mothers, fathers, rng)
         changed = rng.random(population) < mutated
         if changed.any():
@@ -295,6 +294,12 @@ def _settled(
     return point, value
 
 
+def tournament(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """(n,) places of winners: the smallest of `TOURNAMENT` drawn at random with replacement."""
+    drawn = rng.integers(len(values), size=(n, TOURNAMENT))
+    return drawn[np.arange(n), values[drawn].argmin(1)]
+
+
 def metropolis(change: float, temperature: float) -> float:
     """Probability to accept a change of the value: ``min(1, exp(-change / T))``.
 
@@ -359,23 +364,3 @@ def predicted(
         warnings.simplefilter("ignore", ConvergenceWarning)
         process.fit((features[rows] - centre) / scale, values[rows])
     return process.predict((wanted - centre) / scale, return_std=True)
-
-
-def regret(values: np.ndarray, truth: float) -> np.ndarray:
-    """(calls,) how far the best answer so far is above the truth: equation (eq-globalopt-regret).
-
-    NaN counts as no answer; infinite before the first answer.
-    """
-    seen = np.where(np.isnan(values), np.inf, np.asarray(values, dtype=float))
-    return np.minimum.accumulate(seen) - truth
-
-
-def calls_for(chance: float, share: float) -> float:
-    """Independent draws that find something with this chance, where each does with probability p.
-
-    ``log(1 - chance) / log(1 - p)``, equation (eq-globalopt-draws), rounded up; infinite for 0.
-    """
-    number("chance", chance, least=0, below=1)
-    if number("share", share, least=0, most=1) == 0:
-        return np.inf
-    return 1.0 if share == 1 else float(np.ceil(np.log1p(-chance) / np.log1p(-share)))

@@ -18,6 +18,7 @@ COORDINATES, SYMMETRY = "2_descriptors/coordinates", "2_descriptors/symmetry"
 COMPARISON = "2_descriptors/comparison"
 PROPERTIES = "4_models/stability_synthesizability_properties"
 SCREENING = "1_foundations/screening"
+INVERSE, SEARCH = "1_foundations/inverse_design", "1_foundations/global_optimisation"
 
 
 def verifies(label, page, name):
@@ -229,6 +230,52 @@ def test_the_truth_behind_a_prediction_by_integration(agrees):
     for predicted in (-0.8, 0.1):
         weight = norm.pdf(truth, 0.3, 0.4) * norm.pdf(predicted, truth, 0.2)
         agrees(shrunk(predicted, 0.3, 0.4, 0.2), (truth * weight).sum() / weight.sum(), within=1e-9)
+
+
+@verifies("eq-inverse-enrichment", INVERSE, "enrichment")
+def test_enrichment_is_the_ratio_of_calls_a_hit_costs(agrees):
+    """Calls that a hit costs at random, over those that it costs the search."""
+    enrichment = page_functions(INVERSE, "enrichment")["enrichment"]
+    agrees(enrichment(20, 100, 10, 500), (500 / 10) / (100 / 20), within=1e-12)
+
+
+@verifies("eq-inverse-tournament", INVERSE, "tournament_probability")
+@pytest.mark.parametrize(("population", "size"), [(4, 2), (5, 3), (3, 4)])
+def test_tournament_against_all_draws(agrees, population, size):
+    """All draws with replacement, listed and counted."""
+    space = page_functions(INVERSE, "tournament_probability")
+    draws = list(itertools.product(range(population), repeat=size))
+    counted = np.bincount([min(draw) for draw in draws], minlength=population) / len(draws)
+    agrees(space["tournament_probability"](population, size), counted, within=1e-12)
+
+
+@verifies("eq-inverse-precision", INVERSE, "predictive_value")
+def test_predicted_hits_against_a_table_of_counts(agrees):
+    """A population of 10,000 with 200 hits, of which 160 are called, and 294 false alarms."""
+    predictive_value = page_functions(INVERSE, "predictive_value")["predictive_value"]
+    agrees(predictive_value(0.02, 160 / 200, 294 / 9800), 160 / (160 + 294), within=1e-12)
+
+
+@verifies("eq-globalopt-regret", SEARCH, "regret")
+def test_regret_in_a_plain_loop(agrees):
+    """The smallest of all answers so far, one call after the other."""
+    regret = page_functions(SEARCH, "regret")["regret"]
+    values = np.random.default_rng(0).normal(size=40)
+    expected = [min(values[: k + 1]) + 3.0 for k in range(40)]
+    agrees(regret(values, -3.0), expected, within=1e-12)
+    assert regret(np.array([np.nan, 1.0, np.nan]), 0.5).tolist() == [np.inf, 0.5, 0.5]
+
+
+@verifies("eq-globalopt-draws", SEARCH, "calls_for")
+def test_draws_until_found_against_a_sum(agrees):
+    """Chances to find it first in draw 1, 2, … added until they reach what is asked."""
+    calls_for = page_functions(SEARCH, "calls_for")["calls_for"]
+    for chance, share in ((0.5, 0.3), (0.95, 0.07), (0.99, 0.5), (0.9, 1.0)):
+        found, n = 0.0, 0
+        while found < chance:
+            found += share * (1 - share) ** n
+            n += 1
+        agrees(calls_for(chance, share), float(n), within=1e-9)
 
 
 def test_a_chapter_that_lacks_the_function_is_refused():

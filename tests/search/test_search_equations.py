@@ -1,20 +1,17 @@
 """The numbered equations of two chapters on search, against what is known without them."""
 
-import itertools
-
 import numpy as np
 import pytest
 
 from imd_helpers.search import optimisers
-from imd_helpers.search.evolution import tournament_probability
-from imd_helpers.search.oracle import Target, enrichment, predictive_value, target_distance
+from imd_helpers.search.oracle import Target
 
 
 def verifies(label, function):
     return pytest.mark.equation(label, function=f"imd_helpers.search.{function}")
 
 
-@verifies("eq-inverse-distance", "oracle.target_distance")
+@verifies("eq-inverse-distance", "oracle.Target.distance")
 def test_the_distance_is_the_factor_by_which_both_windows_must_grow(agrees):
     """The smallest factor on both windows that lets the crystal in, found by bisection."""
     values = np.random.default_rng(0).normal((6.2, -0.3), (0.4, 0.5), (50, 2))
@@ -25,28 +22,7 @@ def test_the_distance_is_the_factor_by_which_both_windows_must_grow(agrees):
         inside = wide.all(1)
         low, high = np.where(inside, low, middle), np.where(inside, middle, high)
     target = Target(length=6.2, energy=-0.3, length_window=0.1, energy_window=0.2)
-    agrees(target_distance(values, target), high, within=1e-9)
-
-
-@verifies("eq-inverse-enrichment", "oracle.enrichment")
-def test_enrichment_is_the_ratio_of_calls_a_hit_costs(agrees):
-    """Calls that a hit costs at random, over those that it costs the search."""
-    agrees(enrichment(20, 100, 10, 500), (500 / 10) / (100 / 20), within=1e-12)
-
-
-@verifies("eq-inverse-tournament", "evolution.tournament_probability")
-@pytest.mark.parametrize(("population", "size"), [(4, 2), (5, 3), (3, 4)])
-def test_tournament_against_all_draws(agrees, population, size):
-    """All draws with replacement, listed and counted."""
-    draws = list(itertools.product(range(population), repeat=size))
-    counted = np.bincount([min(draw) for draw in draws], minlength=population) / len(draws)
-    agrees(tournament_probability(population, size), counted, within=1e-12)
-
-
-@verifies("eq-inverse-precision", "oracle.predictive_value")
-def test_predicted_hits_against_a_table_of_counts(agrees):
-    """A population of 10,000 with 200 hits, of which 160 are called, and 294 false alarms."""
-    agrees(predictive_value(0.02, 160 / 200, 294 / 9800), 160 / (160 + 294), within=1e-12)
+    agrees(target.distance(values), high, within=1e-9)
 
 
 @verifies("eq-globalopt-metropolis", "optimisers.metropolis")
@@ -90,22 +66,3 @@ def test_expected_improvement_is_an_integral(agrees):
     density /= deviation[:, None] * np.sqrt(2 * np.pi)
     area = (np.maximum(best - y, 0) * density).sum(1) * (y[1] - y[0])
     agrees(optimisers.expected_improvement(mean, deviation, best), area, within=1e-7)
-
-
-@verifies("eq-globalopt-regret", "optimisers.regret")
-def test_regret_in_a_plain_loop(agrees):
-    """The smallest of all answers so far, one call after the other."""
-    values = np.random.default_rng(0).normal(size=40)
-    expected = [min(values[: k + 1]) + 3.0 for k in range(40)]
-    agrees(optimisers.regret(values, -3.0), expected, within=1e-12)
-
-
-@verifies("eq-globalopt-draws", "optimisers.calls_for")
-def test_draws_until_found_against_a_sum(agrees):
-    """Chances to find it first in draw 1, 2, … added until they reach what is asked."""
-    for chance, share in ((0.5, 0.3), (0.95, 0.07), (0.99, 0.5)):
-        found, n = 0.0, 0
-        while found < chance:
-            found += share * (1 - share) ** n
-            n += 1
-        agrees(optimisers.calls_for(chance, share), float(n), within=1e-9)
