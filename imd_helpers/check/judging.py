@@ -15,6 +15,7 @@ from ..energies.hull import hull_energy
 from ..intervals import difference
 from ..judge import geometry_valid, wilson
 from ..search.optimisers import calls_for
+from ..search.loop import winners_optimism
 
 # ---- metrics
 
@@ -88,6 +89,35 @@ TRUTHS = {
     "leaderboard.1": lambda: 0.08 * 1_000 * 3600 / (1_200 + 1 + 3_000),
     # fewest samples, of 3 s each, with which 1,200 s of training have brought 60 hits an hour
     "leaderboard.2": lambda: math.ceil(1_200 * 60 / 3600 / (0.08 - 3 * 60 / 3600)),
+# ---- leaderboard
+
+
+def hits_an_hour(share: float, n: int, *seconds: float) -> float:
+    """Confirmed crystals an hour, when these times were spent on n samples."""
+    return share * n * 3600 / sum(seconds)
+
+
+def samples_to_pay(share: float, each: float, training: float, rate: float) -> int:
+    """Fewest samples, of some seconds each, with which a training has brought ``rate`` an hour."""
+    return math.ceil(training * rate / 3600 / (share - each * rate / 3600))
+
+
+# ---- closed loop
+
+
+def gain_by_hand(
+    mean: float, scale: float, residuals: tuple[float, ...], target: float, window: float
+) -> float:
+    """Expected gain, in windows, over a best distance of three of them."""
+    off = np.abs(mean + scale * np.array(residuals) - target) / window
+    return float(np.maximum(3.0 - off, 0.0).mean())
+
+
+TRUTHS = {
+    "closed_loop.1": lambda: gain_by_hand(-1.9, 0.1, (-2, -0.5, 0, 0.5, 2), -2.0, 0.05),
+    "closed_loop.2": lambda: winners_optimism(10_000, 0.2, 0.5),
+    "leaderboard.1": lambda: hits_an_hour(0.08, 1_000, 1_200, 1, 3_000),
+    "leaderboard.2": lambda: samples_to_pay(0.08, 3, 1_200, 60),
     "from_candidates_to_materials.1": lambda: lowest_eigenvalue(120, 90, 130, 150, 30),
     "from_candidates_to_materials.2": lambda: calls_for(0.95, 0.55 / 60),
     "open_problems.1": lambda: least_to_beat(12, 60),

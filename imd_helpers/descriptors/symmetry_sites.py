@@ -10,6 +10,7 @@ wgan-v2.py at commit 7034d84).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
@@ -130,7 +131,15 @@ def prototype(group: int, grid: np.ndarray) -> tuple[int, tuple[Site, ...]]:
     The space group and, from one site of each orbit (3, 3) in quarters, their smallest sites in the
     smallest of their descriptions.
     """
-    return group, tuple(min(sorted(sites) for sites in _descriptions(group, grid)))
+    return arranged(group, grid)[0]
+
+
+def arranged(group: int, grid: np.ndarray) -> tuple[tuple[int, tuple[Site, ...]], tuple[int, ...]]:
+    """`prototype`, and which row of ``grid`` (3, 3) stands at each of its places."""
+    order = itertools.permutations(range(N_ROWS))
+    ways = itertools.product(_descriptions(group, grid), order)
+    sites, rows = min((tuple(each[i] for i in rows), rows) for each, rows in ways)
+    return (group, sites), rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,4 +9,4 @@ from .boosted import BoostedEnsemble
 from .formulas import FormulaPredictor
 from .graphs import GraphPredictor
 from .pu import PuConfig, PuEnsemble
-from .sites import SitePredictor
+from .sites import SitePredictor, SitesEnsemble

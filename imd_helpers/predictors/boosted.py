@@ -87,7 +87,7 @@ class BoostedEnsemble:
         settle(self, whole, "seed")
 
     def fit(
-        self, counts: np.ndarray, values: np.ndarray, *, groups: ArrayLike | None = None
+        self, counts: Any, values: np.ndarray, *, groups: ArrayLike | None = None
     ) -> BoostedEnsemble:
         """Fit to (n,) values of (n, 119) counts, calibrate, and return self.
 
@@ -111,7 +111,7 @@ class BoostedEnsemble:
         rng = np.random.default_rng(self.seed)
         order = rng.permutation(n)
         back, mine = np.split(order, [math.ceil(HELD_BACK * n)])
-        features = composition_statistics(counts)
+        features = self.features(counts)
         self._models = []
         for k in range(self.members):
             some = np.isin(label, rng.permutation(mine)[: math.ceil(SEEN * len(mine))])
@@ -129,7 +129,7 @@ class BoostedEnsemble:
         self._residuals = np.sort((values[held] - mean) / (spread + self._floor))
         return self
 
-    def predict(self, counts: np.ndarray) -> Prediction:
+    def predict(self, counts: Any) -> Prediction:
         """Mean, disagreement and calibrated intervals of (n, 119) counts.
 
         Raises:
@@ -137,13 +137,20 @@ class BoostedEnsemble:
         """
         if not self._models:
             raise InputError(UNFITTED)
-        good = checked(counts).any(1)
         mean, spread = (np.full(len(counts), np.nan) for _ in range(2))
-        rows = np.flatnonzero(good)
+        rows = np.flatnonzero(self.sound(counts))
         for part in blocks(len(rows), FEATURE_ROWS):
             some = rows[part]
-            mean[some], spread[some] = self._asked(composition_statistics(counts[some]))
+            mean[some], spread[some] = self._asked(self.features(counts[some]))
         return Prediction(mean, spread, spread + self._floor, self._residuals)
+
+    def features(self, counts: Any) -> np.ndarray:
+        """(n, features) by which the trees tell n questions apart."""
+        return composition_statistics(counts)
+
+    def sound(self, counts: Any) -> np.ndarray:
+        """(n,) bool: questions that have an answer."""
+        return checked(counts).any(1)
 
     def _asked(self, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         said = np.stack([model.predict(features) for model in self._models])  # (members, n)

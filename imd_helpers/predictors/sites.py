@@ -15,6 +15,7 @@ from ..crystals import geometry, symmetry
 from ..descriptors.symmetry_sites import GRID, N_ROWS, Sites, canonical
 from ..runtime import InputError, lookup, reals, whole
 from .base import UNFITTED, element_table
+from .boosted import BoostedEnsemble
 
 KINDS = ("contacts", "chemistry")
 PAIRS = tuple((i, j) for i in range(N_ROWS) for j in range(i, N_ROWS))
@@ -67,6 +68,21 @@ class SitePredictor:
             return contact_features(one)
         seen = [[name == known for known in self.prototypes] for name in _prototypes(one)]
         return np.concatenate([chemistry_features(one), np.array(seen, dtype=float)], axis=1)
+
+
+class SitesEnsemble(BoostedEnsemble):
+    """Boosted trees that say how far they may be off, on the features of ``contacts``.
+
+    `fit` and `predict` take n `Sites` in place of compositions; a property may be any number.
+    """
+
+    def features(self, counts: Sites) -> np.ndarray:
+        """(n, 65), the same for all ways to write one crystal."""
+        return contact_features(canonical(counts))
+
+    def sound(self, counts: Sites) -> np.ndarray:
+        """(n,) bool: all of them."""
+        return np.ones(len(counts), dtype=bool)
 
 
 def contact_features(sites: Sites) -> np.ndarray:

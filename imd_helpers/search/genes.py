@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..crystals import elements
-from ..descriptors.symmetry_sites import N_ROWS, Sites, canonical, prototype
+from ..descriptors.symmetry_sites import N_ROWS, Sites, arranged, canonical, prototype
 from ..runtime import InputError, whole
 from .optimisers import Space
 
@@ -59,13 +59,49 @@ class GenePool(Space):
 
     def decode(self, points: np.ndarray) -> Sites:
         """The crystals of (n, 4) points; their length is NaN, because it is not known."""
-        sizes = np.array([len(self.space_group), *(len(self.elements) - np.arange(N_ROWS))])
+        sizes = self._sizes
         genes = np.minimum((points * sizes).astype(np.int64), sizes - 1)
         for j in range(2, 1 + N_ROWS):  # the second and third element skip what is taken
             for taken in np.sort(genes[:, 1:j], axis=1).T:
                 genes[:, j] += genes[:, j] >= taken
-        kind, unknown = genes[:, 0], np.full(len(points), np.nan)
+        return self.sites(genes)
+
+    def genes(self, sites: Sites) -> np.ndarray:
+        """(n, 4) whole numbers of crystals: a prototype, and elements by their place.
+
+        All are -1 where the prototype or an element is not of this space.
+        """
+        kinds = zip(self.space_group.tolist(), self.grid, strict=True)
+        kind_of = {prototype(group, grid): k for k, (group, grid) in enumerate(kinds)}
+        place = np.full(elements.N_COLUMNS, -1)
+        place[self.elements] = np.arange(len(self.elements))
+        patterns, which = np.unique(sites.patterns(), axis=0, return_inverse=True)
+        ways = [arranged(int(row[0]), row[1:].reshape(N_ROWS, 3)) for row in patterns]
+        kind = np.array([kind_of.get(name, -1) for name, _ in ways])[which.ravel()]
+        order = np.array([rows for _, rows in ways])[which.ravel()]
+        filled = place[np.take_along_axis(sites.numbers, order, axis=1)]
+        genes = np.concatenate([kind[:, None], filled], axis=1)
+        genes[(genes < 0).any(1)] = -1
+        return genes
+
+    def sites(self, genes: np.ndarray) -> Sites:
+        """The crystals of (n, 4) genes."""
+        kind, unknown = genes[:, 0], np.full(len(genes), np.nan)
         return Sites(self.space_group[kind], self.elements[genes[:, 1:]], self.grid[kind], unknown)
+
+    def encode(self, sites: Sites) -> np.ndarray:
+        """(n, 4) points that `decode` to the crystals; NaN where they are not of this space."""
+        genes = self.genes(sites)
+        taken = genes[:, None, 1:] < genes[:, 1:, None]  # (n, site, an other)
+        ranks = genes.astype(float)
+        ranks[:, 1:] -= np.tril(taken, -1).sum(2)
+        points = (ranks + 0.5) / self._sizes
+        points[(genes < 0).any(1)] = np.nan
+        return points
+
+    @property
+    def _sizes(self) -> np.ndarray:
+        return np.array([len(self.space_group), *(len(self.elements) - np.arange(N_ROWS))])
 
 
 def crystal_keys(sites: Sites) -> list[bytes]:
