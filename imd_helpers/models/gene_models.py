@@ -12,8 +12,9 @@ Source:
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -40,18 +41,17 @@ class GeneConfig(GanConfig):
     layers: int = 3
     heads: int = 4
     dropout: float = 0.1
-    passes: int = 32  # of the network, for one batch of samples by diffusion
     batch: int = 64
     data: str = "oqmd_icsd"
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(
-            steps=2_000, lr_generator=2e-3, fall=0.8, betas_generator=(0.9, 0.98), log_every=50
+            steps=1_500, lr_generator=2e-3, fall=0.8, betas_generator=(0.9, 0.98), log_every=50
         )
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        settle(self, whole, "orbits", "layers", "heads", "passes", least=1)
+        settle(self, whole, "orbits", "layers", "heads", least=1)
 
     @property
     def length(self) -> int:
@@ -97,7 +97,7 @@ class GeneNetwork(nn.Module):
         return self.norm(hidden)
 
     def logits(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(batch, 231), (batch, orbits, 28) and (batch, orbits, 95) of each token.
+        """(batch, 1, 231), (batch, orbits, 28) and (batch, orbits, 95) of each token.
 
         In order, an element knows the letter that it stands on.
         """
@@ -105,13 +105,12 @@ class GeneNetwork(nn.Module):
         orbit = seen = hidden[:, 1:]
         if self.causal:
             seen = orbit + self.letter(tokens[:, 1::2])
-        return self.to_group(hidden[:, 0]), self.to_letter(orbit), self.to_element(seen)
+        return self.to_group(hidden[:, :1]), self.to_letter(orbit), self.to_element(seen)
 
     def log_likelihood(self, tokens: Tensor, wanted: Tensor) -> Tensor:
         """(batch, 1 + 2 orbits) logarithms of the probability of each ``wanted`` token."""
         said = torch.zeros(wanted.shape, dtype=torch.float32, device=wanted.device)
         for places, logits in zip(PLACES, self.logits(tokens), strict=True):
-            logits = logits if logits.ndim == 3 else logits[:, None]
             said[:, places] = -functional.cross_entropy(
                 logits.transpose(1, 2), wanted[:, places], reduction="none"
             )
@@ -242,6 +241,8 @@ class GeneDiffusion(GeneModel):
 
     name, format = "gene_diffusion", "imd-gene-diffusion-1"
     causal = False
+    PASSES: ClassVar[int] = 16  # of the network, for one batch of samples
+    conditions = ("space_group", "passes")
 
     def hide(self, tokens: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens at a (batch,) time, each hidden with that probability, and which are."""
@@ -257,15 +258,16 @@ class GeneDiffusion(GeneModel):
         said = self.network.log_likelihood(seen, tokens) * hidden
         return losses.masked_diffusion_bound(said, time)
 
-    def draw(self, n: int, condition: Condition, *, passes: int | None = None) -> Tensor:
-        """(n, 1 + 2 orbits) genes, uncovered in so many ``passes`` of the network."""
+    def draw(self, n: int, condition: Condition) -> Tensor:
+        """(n, 1 + 2 orbits) genes, uncovered in the ``passes`` that are asked for, or PASSES."""
         tokens = self.begun(n, condition)
-        times = np.linspace(1.0, 0.0, 1 + (passes or self.config.passes))
-        for now, then in zip(times[:-1], times[1:], strict=True):
+        passes = whole("passes", condition.get("passes", self.PASSES), least=1)
+        times = np.linspace(1.0, 0.0, 1 + passes)
+        for now, then in itertools.pairwise(times):
             shown = torch.rand(tokens.shape, device=tokens.device) < losses.uncovered(now, then)
             hidden, logits = self.begun(n, {}), self.network.logits(tokens)
             for places, each in zip(PLACES, logits, strict=True):
-                found = drawn(each if each.ndim == 3 else each[:, None])
+                found = drawn(each)
                 new = shown[:, places] & (tokens[:, places] == hidden[:, places])
                 tokens[:, places] = torch.where(new, found, tokens[:, places])
         return tokens
