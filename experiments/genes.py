@@ -36,6 +36,7 @@ from imd_helpers.models.gene_models import GeneDiffusion, GeneTransformer
 FOLDER = CHECKPOINTS / "genes"
 MODELS = {kind.name: kind for kind in (GeneTransformer, GeneDiffusion)}
 RUNGS = ("ion exchange", "site marginals", "substitution")
+MAKERS = (*MODELS, *(f"{name}, elements only" for name in MODELS), *RUNGS)
 SEEDS, N, MOST = (0, 1, 2), 10_000, GeneTransformer.Config().orbits
 RELAXED, BACK = 24, 1_000  # held-out crystals to relax, and to bring back
 
@@ -211,22 +212,35 @@ def one_nats(name: str, seed: int) -> Row:
 def samples(*seeds: str) -> None:
     """What models and rungs make of 10,000 tries, at three seeds or those named."""
     wanted = [int(seed) for seed in seeds or map(str, SEEDS)]
-    jobs = [(name, seed) for seed in wanted for name in (*MODELS, *RUNGS)]
+    jobs = [(name, seed) for seed in wanted for name in MAKERS]
     record.fill(FOLDER / "samples.json", ("maker", "seed"), jobs, counted)
 
 
 def counted(name: str, seed: int) -> Row:
     """Genes that are none, unknown prototypes, copies, repetitions, and hidden crystals found."""
-    if name in MODELS:
-        model = trained(name, seed)
-        written = torch.nn.functional.pad(
-            model.sample_genes(N, seed=seed), (0, genes.WIDTH - model.config.length)
-        ).numpy()
+    kind, _, only = name.partition(", ")
+    if kind in MODELS:
+        model = trained(kind, seed)
+        tokens = elements_only(model, seed) if only else model.sample_genes(N, seed=seed)
+        written = torch.nn.functional.pad(tokens, (0, genes.WIDTH - model.config.length)).numpy()
         made = genes.training_transfer().decode(written)
     else:
         made = rungs()[name].sample(N, seed=seed)
         written = rungs()[name].training.written()
     return counts(written, made)
+
+
+def elements_only(model: Any, seed: int) -> torch.Tensor:
+    """Genes with group and letters of training crystals, and elements of the model's."""
+    known = model.read(model.config)
+    rows = np.random.default_rng(seed).integers(len(known), size=N)
+    given = torch.as_tensor(known[rows])
+    given[:, 2::2] = torch.where(given[:, 1::2] > 0, -1, 0)
+    parts = given.split(model.PIECE)
+    return torch.cat([
+        model.raw(i, len(part), condition={"given": part}, seed=seed)
+        for i, part in enumerate(parts)
+    ])  # fmt: skip
 
 
 class Noted(baselines.Templates):

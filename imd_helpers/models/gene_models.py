@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -45,7 +46,7 @@ class GeneConfig(GanConfig):
     data: str = "oqmd_icsd"
     train: TrainConfig = dataclasses.field(
         default_factory=lambda: TrainConfig(
-            steps=1_500, lr_generator=2e-3, fall=0.8, betas_generator=(0.9, 0.98), log_every=50
+            steps=2_000, lr_generator=2e-3, fall=0.8, betas_generator=(0.9, 0.98), log_every=50
         )
     )
 
@@ -109,7 +110,7 @@ class GeneNetwork(nn.Module):
 
     def log_likelihood(self, tokens: Tensor, wanted: Tensor) -> Tensor:
         """(batch, 1 + 2 orbits) logarithms of the probability of each ``wanted`` token."""
-        said = torch.zeros(wanted.shape, dtype=torch.float32, device=wanted.device)
+        said = self.place.new_zeros(wanted.shape)
         for places, logits in zip(PLACES, self.logits(tokens), strict=True):
             said[:, places] = -functional.cross_entropy(
                 logits.transpose(1, 2), wanted[:, places], reduction="none"
@@ -130,13 +131,15 @@ class GeneModel(Gan):
     VARIANTS: ClassVar = {"icsd": GeneConfig()}
     SMOKE: ClassVar = {"width": 0.25, "layers": 1, "steps": 60, "log_every": 5, "save_every": 60}
     PROFILES: ClassVar = {"": {"smoke": SMOKE, "colab": {}, "full": {}}}
+    LEARNT = ("lengths",)
     HALF = True
     averaged = "network"
     causal: ClassVar[bool]
-    conditions = ("space_group",)
+    conditions = ("space_group", "given")
 
     def build(self) -> dict[str, nn.Module]:
         """The network."""
+        self.learnt.setdefault("lengths", [1] * self.config.orbits)
         return {"network": GeneNetwork(self.config, causal=self.causal)}
 
     @classmethod
@@ -145,14 +148,27 @@ class GeneModel(Gan):
         written = genes.known_genes(split, most=config.orbits)[1]
         return written[written[:, 0] > 0, : config.length]
 
+    @classmethod
+    def learn(cls, data: np.ndarray, config: GeneConfig) -> dict[str, Any]:
+        """How many crystals have one orbit, how many two, and so on."""
+        return {"lengths": np.bincount(n_orbits(data), minlength=config.orbits + 1)[1:].tolist()}
+
     def prepare(self, data: np.ndarray, *, seed: int = 0) -> None:
-        """Keep the genes on the device."""
-        self.data = torch.as_tensor(data, device=self.device)
+        """Keep the genes on the device, sorted by length."""
+        ordered = data[np.argsort(n_orbits(data), kind="stable")]
+        self.data = torch.as_tensor(ordered, device=self.device)
+        self.orbits = torch.as_tensor(n_orbits(ordered), device=self.device)
 
     def real(self) -> tuple[Tensor, None]:
-        """A batch of genes."""
-        rows = torch.randint(len(self.data), (self.config.batch,), device=self.device)
-        return self.data[rows], None
+        """A batch of genes of one length, each length as often as it is there."""
+        n = self.orbits[torch.randint(len(self.data), (1,), device=self.device)]
+        first, end = torch.searchsorted(self.orbits, torch.cat([n, n + 1])).tolist()
+        rows = torch.randint(first, end, (self.config.batch,), device=self.device)
+        return self.data[rows, : self.room(int(n))], None
+
+    def room(self, orbits: int) -> int:
+        """Tokens that the network is shown of a gene of so many orbits: up to the end's."""
+        return 1 + 2 * min(orbits + self.causal, self.config.orbits)
 
     def turns(self, config: TrainConfig) -> list[Turn]:
         """One network, one loss."""
@@ -168,20 +184,36 @@ class GeneModel(Gan):
         raise NotImplementedError
 
     @torch.no_grad()
-    def nats(self, tokens: np.ndarray | Tensor, *, rounds: int = 1, seed: int = 0) -> np.ndarray:
+    def nats(self, tokens: np.ndarray, *, rounds: int = 1, seed: int = 0) -> np.ndarray:
         """(n,) `bound` of genes, without dropout, as a mean over ``rounds`` draws."""
         self.network.eval()
+        lengths, out = n_orbits(tokens), np.zeros(len(tokens))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            parts = torch.as_tensor(tokens, device=self.device).split(1_024)
-            means = [torch.stack([self.bound(p) for _ in range(rounds)]).mean(0) for p in parts]
-        return torch.cat(means).cpu().numpy()
+            for n in np.unique(lengths):
+                rows = np.flatnonzero(lengths == n)
+                part = torch.as_tensor(tokens[rows, : self.room(int(n))], device=self.device)
+                drawn = torch.stack([self.bound(part) for _ in range(rounds)])
+                out[rows] = drawn.mean(0).cpu().numpy()
+        return out
 
     def begun(self, n: int, condition: Condition) -> Tensor:
-        """(n, 1 + 2 orbits) hidden tokens, but for the space group that is asked for."""
+        """(n, 1 + 2 orbits) hidden tokens, but for those that are asked for.
+
+        The condition names a ``space_group``, or tokens that are ``given``: (n, 1 + 2 orbits)
+        genes in which -1 is still to be written; n is a piece at most.
+        """
         tokens = torch.zeros(n, self.config.length, dtype=torch.long, device=self.device)
         for places, hidden in zip(PLACES, KINDS, strict=True):
             tokens[:, places] = hidden
+        if "given" in condition:
+            given = torch.as_tensor(condition["given"], device=self.device)
+            if given.shape != tokens.shape or bool((given > tokens).any()):
+                raise InputError(
+                    f"given of shape {tuple(given.shape)}: expected tokens of {n} genes, "
+                    f"{tuple(tokens.shape)}, with -1 for those to be written"
+                )
+            tokens = torch.where(given < 0, tokens, given)
         if "space_group" in condition:
             group = whole("space_group", condition["space_group"], least=1)
             if group > N_SPACE_GROUPS:
@@ -198,6 +230,11 @@ class GeneModel(Gan):
         """What `sample` decodes: (n, 1 + 2 orbits)."""
         asked = {"condition": condition, "seed": seed}
         return torch.cat([self.raw(index, size, **asked) for index, size in self.pieces(n)])
+
+
+def n_orbits(written: np.ndarray) -> np.ndarray:
+    """(n,) orbits of (n, 1 + 2 orbits) genes."""
+    return (written[:, 1::2] != 0).sum(1)
 
 
 def drawn(logits: Tensor) -> Tensor:
@@ -220,14 +257,16 @@ class GeneTransformer(GeneModel):
         return -said.sum(1)
 
     def draw(self, n: int, condition: Condition) -> Tensor:
-        """(n, 1 + 2 orbits) genes, orbit after orbit."""
+        """(n, 1 + 2 orbits) genes, orbit after orbit; what is given stays."""
         tokens, on = self.begun(n, condition), torch.arange(n, device=self.device)
-        if "space_group" not in condition:
-            tokens[:, 0] = drawn(self.network.to_group(self.network(tokens[:, :1])[:, 0]))
+        group = drawn(self.network.to_group(self.network(tokens[:, :1])[:, 0]))
+        tokens[:, 0] = torch.where(tokens[:, 0] == KINDS[0], group, tokens[:, 0])
         for place in range(1, self.config.length, 2):
             hidden = self.network(tokens[on, : place + 2])[:, -1]
-            letter = drawn(self.network.to_letter(hidden))
-            element = drawn(self.network.to_element(hidden + self.network.letter(letter)))
+            letter, element = tokens[on, place], tokens[on, place + 1]
+            letter = torch.where(letter < KINDS[1], letter, drawn(self.network.to_letter(hidden)))
+            said = self.network.to_element(hidden + self.network.letter(letter))
+            element = torch.where(element < KINDS[2], element, drawn(said))
             tokens[on, place], tokens[on, place + 1] = letter, element * (letter > 0)
             tokens[on[letter == 0], place:] = 0
             on = on[letter > 0]
@@ -237,37 +276,56 @@ class GeneTransformer(GeneModel):
 
 
 class GeneDiffusion(GeneModel):
-    """Uncovers a gene: all tokens are hidden at time 1, none at time 0, each at a random time."""
+    """Uncovers a gene: all tokens are hidden at time 1, none at time 0, each at a random time.
+
+    How many orbits there are is drawn before, as often as in the training crystals.
+    """
 
     name, format = "gene_diffusion", "imd-gene-diffusion-1"
     causal = False
     PASSES: ClassVar[int] = 16  # of the network, for one batch of samples
-    conditions = ("space_group", "passes")
+    conditions = ("space_group", "given", "passes")
 
     def hide(self, tokens: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """The tokens at a (batch,) time, each hidden with that probability, and which are."""
         where = torch.rand(tokens.shape, device=tokens.device) < time[:, None]
-        return torch.where(where, self.begun(len(tokens), {}), tokens), where
+        covered = self.begun(len(tokens), {})[:, : tokens.shape[1]]
+        return torch.where(where, covered, tokens), where
 
     def bound(self, tokens: Tensor) -> Tensor:
-        """(batch,) at a random time each: minus log p of what is hidden, over the time."""
-        n = len(tokens)
+        """(batch,) at a random time each: minus log p of what is hidden, over the time.
+
+        With minus log p of the number of orbits; all genes have as many.
+        """
+        n, counts = len(tokens), self.learnt["lengths"]
         even = torch.arange(n, device=tokens.device) / n  # times spread over [0, 1]
         time = ((torch.rand(1, device=tokens.device) + even) % 1.0).clamp(min=1e-3)
         seen, hidden = self.hide(tokens, time)
         said = self.network.log_likelihood(seen, tokens) * hidden
-        return losses.masked_diffusion_bound(said, time)
+        length = math.log(sum(counts) / counts[tokens.shape[1] // 2 - 1])
+        return losses.masked_diffusion_bound(said, time) + length
 
     def draw(self, n: int, condition: Condition) -> Tensor:
         """(n, 1 + 2 orbits) genes, uncovered in the ``passes`` that are asked for, or PASSES."""
         tokens = self.begun(n, condition)
+        lengths = (tokens[:, 1::2] > 0).sum(1)
+        if "given" not in condition:
+            lengths = 1 + drawn(torch.tensor(self.learnt["lengths"]).log().expand(n, -1))
         passes = whole("passes", condition.get("passes", self.PASSES), least=1)
-        times = np.linspace(1.0, 0.0, 1 + passes)
-        for now, then in itertools.pairwise(times):
+        for length in lengths.unique().tolist():
+            rows, end = (lengths == length).nonzero()[:, 0], self.room(length)
+            tokens[rows, :end] = self.uncover(tokens[rows, :end], passes)
+            tokens[rows, end:] = 0
+        return tokens
+
+    def uncover(self, tokens: Tensor, passes: int) -> Tensor:
+        """Genes of one length without hidden tokens."""
+        hidden = tokens == self.begun(len(tokens), {})[:, : tokens.shape[1]]
+        for now, then in itertools.pairwise(np.linspace(1.0, 0.0, 1 + passes)):
             shown = torch.rand(tokens.shape, device=tokens.device) < losses.uncovered(now, then)
-            hidden, logits = self.begun(n, {}), self.network.logits(tokens)
-            for places, each in zip(PLACES, logits, strict=True):
-                found = drawn(each)
-                new = shown[:, places] & (tokens[:, places] == hidden[:, places])
-                tokens[:, places] = torch.where(new, found, tokens[:, places])
+            found = torch.zeros_like(tokens)
+            for places, logits in zip(PLACES, self.network.logits(tokens), strict=True):
+                found[:, places] = drawn(logits)
+            tokens = torch.where(hidden & shown, found, tokens)
+            hidden &= ~shown
         return tokens

@@ -60,10 +60,10 @@ def test_probabilities_of_all_genes_add_up_to_one(few, agrees):
     written = few[((few[:, 1::2] == 0) <= ended).all(1)]
     written = written[((written[:, 1::2] > 0) | (written[:, 2::2] == 0)).all(1)]
     later = (written[:, 1] == 0) & (written[:, 3] > 0)  # after the end nothing comes
-    model.network.eval()
+    model.network.double().eval()
     with torch.no_grad():
         total = (-model.bound(torch.as_tensor(written[~later]))).exp().sum()
-    agrees(total, 1.0, within=1e-5)
+    agrees(total, 1.0, within=1e-9)
 
 
 @pytest.mark.equation("eq-genes-bound", function=HERE + "masked_diffusion_bound")
@@ -102,7 +102,7 @@ def test_uncovering_undoes_hiding(agrees):
 def test_uncovering_one_by_one_draws_by_the_bound(few):
     """Samples of an untrained network are as frequent as the mean over orders says."""
     model = GeneDiffusion(SMALL.but(orbits=1), seed=2)
-    made = model.raw(0, 20_000, condition={"passes": 200}, seed=1).numpy()
+    made = model.raw(0, 10_000, condition={"passes": 100}, seed=1).numpy()
     model.network.eval()
     assert not (made == np.array([4, 3, 3])).any()  # nothing is hidden any more
     chance = []
@@ -124,8 +124,10 @@ def test_uncovering_one_by_one_draws_by_the_bound(few):
 
 @pytest.mark.parametrize("kind", [GeneTransformer, GeneDiffusion])
 def test_it_trains_resumes_is_kept_and_sampled(kind, tmp_path):
-    whole, history = kind.train(folder=tmp_path / "a", progress=False)
-    assert history.rows[-1]["network_loss"] < history.rows[0]["network_loss"]
+    whole, _ = kind.train(folder=tmp_path / "a", progress=False)
+    data = kind.read(whole.config, "val")[:300]
+    before = kind(whole.config, whole.learnt).nats(data, rounds=4)
+    assert whole.nats(data, rounds=4).mean() < before.mean() - 5
     for steps in (20, 60):
         parted, _ = kind.train(
             folder=tmp_path / "b", changes={"steps": steps, "fall": 0.0}, resume=True,
@@ -137,7 +139,6 @@ def test_it_trains_resumes_is_kept_and_sampled(kind, tmp_path):
     ):
         assert torch.equal(one, two)
     loaded = kind.load(tmp_path / "a" / "model.safetensors")
-    data = kind.read(whole.config, "val")[:300]
     assert loaded.nats(data) == pytest.approx(whole.nats(data), abs=0.05)  # 16 bits
     made = loaded.sample(40, seed=3)
     assert len(made) == 40
@@ -146,10 +147,17 @@ def test_it_trains_resumes_is_kept_and_sampled(kind, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["gene_transformer", "gene_diffusion"])
-def test_a_space_group_can_be_asked_for(name):
+def test_a_space_group_can_be_asked_for_and_a_part_given(name):
     model = imd.models.load(name)
     written = model.sample_genes(50, condition={"space_group": 225}, seed=0)
     assert (written[:, 0] == 225).all()
+    given = written.clone()
+    given[:, 2::2] = torch.where(given[:, 1::2] > 0, -1, 0)
+    kept = model.raw(0, 50, condition={"given": given}, seed=1)
+    assert torch.equal(kept[:, 1::2], written[:, 1::2])  # letters stay
+    assert not torch.equal(kept[:, 2::2], written[:, 2::2])
+    with pytest.raises(InputError, match="given of shape"):
+        model.sample(50, condition={"given": given[:3]})
     for wrong in (0, 231, 2.5):
         with pytest.raises(InputError, match="space_group"):
             model.sample(3, condition={"space_group": wrong})
