@@ -1,6 +1,7 @@
 """Make the entries of the leaderboard: samples and cards; then `imd leaderboard` ranks them.
 
     python experiments/leaderboard.py cubic      CubicGAN and the ladder on cubic ternaries
+    python experiments/leaderboard.py written    two models of genes, asked for the same
     python experiments/leaderboard.py judge      reports of what has none; goes on if stopped
     python experiments/leaderboard.py protocols  one entry by other protocols, into results.json
 
@@ -13,11 +14,14 @@ import json
 import time
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import record
+import torch
 from record import CHECKPOINTS, DATA, Row, rounded
 
 import imd_helpers as imd
@@ -27,6 +31,7 @@ from imd_helpers.crystals.samples import Samples
 from imd_helpers.descriptors.symmetry_sites import decode_sites
 from imd_helpers.judge.leaderboard import CARD, SAMPLES, leaderboard
 from imd_helpers.models import cubicgan
+from imd_helpers.models.gene_models import GeneTransformer
 from imd_helpers.work import write_atomic
 
 FOLDER = DATA / "leaderboard"
@@ -53,6 +58,28 @@ def cubic() -> None:
         )
 
 
+def written() -> None:
+    """The same kind of crystals by the two models that write genes of all crystals."""
+    known = f"{len(GeneTransformer.read(GeneTransformer.Config())):,} crystals of oqmd_icsd"
+    learned = f"{known}, split train, asked for the three groups; what is no ternary is left out"
+    for kind in ("transformer", "diffusion"):
+        name, source = f"gene_{kind}", partial(ternaries, f"gene_{kind}")
+        entry("cubic", f"gene {kind}", CUBIC, "network", learned, source, weights=f"{name}-icsd")
+
+
+def ternaries(name: str) -> Samples:
+    """As many of each group as the training crystals of the other entries have."""
+    model, groups = imd.models.load(name), cubicgan.training_sites("train").space_group
+    drawn = np.random.default_rng(SEED).choice(groups, size=N)
+    parts = []
+    for group in np.unique(drawn):
+        wanted = int((drawn == group).sum())
+        tokens = model.sample_genes(50 * wanted, condition={"space_group": int(group)}, seed=SEED)
+        kinds = [len(set(row[2::2].tolist()) - {0}) for row in tokens]
+        parts.append(tokens[np.flatnonzero(np.array(kinds) == 3)[:wanted]])
+    return model.decode(torch.cat(parts))
+
+
 def network(model: str, variant: str) -> Source:
     """Samples of committed weights."""
     return lambda: imd.models.load(model, variant=variant).sample(N, seed=SEED)
@@ -62,23 +89,30 @@ def network(model: str, variant: str) -> Source:
 
 
 def entry(
-    table: str, name: str, title: str, made_by: str, learned_from: str, source: Source
+    table: str,
+    name: str,
+    title: str,
+    made_by: str,
+    learned_from: str,
+    source: Source,
+    *,
+    weights: str = "",
 ) -> None:
-    """Samples and card of one entry, if it is not there."""
+    """Samples and card of one entry, if it is not there; unless given, its name is its weights'."""
     folder = FOLDER / f"{table}-{name.lower().replace(',', '').replace(' ', '-')}"
     if (folder / CARD).exists():
         return
     start = time.process_time()
     samples = source()
     took = time.process_time() - start
-    weights = CHECKPOINTS / name.lower().replace(" ", "-") / "run.json"
+    run = CHECKPOINTS / (weights or name.lower().replace(" ", "-")) / "run.json"
     card = {
         "name": name,
         "table": title,
         "made_by": made_by,
-        "source": f"python experiments/leaderboard.py {table}",
+        "source": f"python experiments/leaderboard.py {'written' if weights else table}",
         "learned_from": learned_from,
-        "training_seconds": record.read(weights)["seconds"] if made_by == "network" else 0.0,
+        "training_seconds": record.read(run)["seconds"] if made_by == "network" else 0.0,
         "sampling_seconds": round(took, 2),
     }
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in card.items()]
@@ -121,7 +155,7 @@ def by_protocol(protocol: str) -> Row:
     return rounded({"entry": ENTRY, "n": report.n, "numbers": numbers})
 
 
-TASKS = (cubic, judge, protocols)
+TASKS = (cubic, written, judge, protocols)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -10,7 +10,7 @@ from ..crystals import symmetry
 from ..datasets import formula_sets
 from ..descriptors.methane_grid import MethaneGrid
 from ..judge.charge import charge_neutral
-from ..models import ccdcgan, crystalgan, imatgen, mg_mn_o, pgcgm, pgcgm_sites, zeogan
+from ..models import ccdcgan, crystalgan, genes, imatgen, mg_mn_o, pgcgm, pgcgm_sites, zeogan
 from ..models.coordinate_rows import NUMBERS, SLOTS
 from ..models.hydride_rows import closest
 from ..models.imatgen_networks import HIGH
@@ -86,6 +86,17 @@ def manganese_in_usual_charges() -> float:
     return float(((charge >= 2) & (charge <= 4)).double().mean())
 
 
+# ---- genes
+
+
+def templates_without_a_second() -> float:
+    """Share of the test crystals with a gene whose prototype one training crystal alone has."""
+    rows = genes.training_transfer().rows
+    written = genes.known_genes("test")[1]
+    names = [genes.occupation(*genes.read(row)).prototype() for row in written[written[:, 0] > 0]]
+    return float(np.mean([len(rows.get(name, ())) == 1 for name in names]))
+
+
 # ---- pgcgm
 
 
@@ -154,6 +165,9 @@ TRUTHS = {
     "cubicgan.1": lambda: multiplicity(225, (0.0, 0.25, 0.25)),
     "cubicgan.2": lambda: penalty_of_a_linear_critic(2.0),
     "imatgen.1": lambda: np.log(HIGH / (1 - HIGH)),  # its sigmoid is the window's upper end
+    "genes.1": lambda: losses.uncovered(0.75, 0.5),
+    "genes.2": templates_without_a_second,
+    "imatgen.1": window_of_the_remapping,
     "imatgen.2": share_of_an_atom,
     "matgan.1": dice_of_half,
     "matgan.2": neutral_share_of_hypothetical,

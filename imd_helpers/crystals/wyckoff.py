@@ -73,11 +73,14 @@ class Occupation:
         """Equal for crystals with atoms on the same positions, whatever the elements."""
         return self.space_group, min(tuple(sorted(held for held, _ in way)) for way in self.ways)
 
+    def first(self) -> tuple[tuple[Held, int], ...]:
+        """The way that sorts first, by its positions and then its elements."""
+        ordered = (tuple(sorted(way)) for way in self.ways)
+        return min(ordered, key=lambda way: (tuple(held for held, _ in way), way))
+
     def places(self) -> tuple[int, ...]:
         """Atomic numbers in an order of the places that crystals of one prototype share."""
-        ordered = (tuple(sorted(way)) for way in self.ways)
-        way = min(ordered, key=lambda way: (tuple(held for held, _ in way), way))
-        return tuple(z for _, z in way)
+        return tuple(z for _, z in self.first())
 
     def without(self, number: int) -> tuple:
         """Equal for crystals that are the same but for this element of each."""

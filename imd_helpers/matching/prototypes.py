@@ -58,7 +58,7 @@ def _first_name(number: int, occupied: tuple[tuple[int, tuple[str, ...]], ...]) 
         tuple(
             sorted((count, tuple(sorted(names[a] for a in letters))) for count, letters in occupied)
         )
-        for names in _relabellings()[number]
+        for names in relabellings()[number]
     )
     formula = "".join(
         f"{chr(ord('A') + k)}{count if count > 1 else ''}" for k, (count, _) in enumerate(best)
@@ -73,7 +73,7 @@ def _first_name(number: int, occupied: tuple[tuple[int, tuple[str, ...]], ...]) 
 
 
 @cache
-def _relabellings() -> dict[int, list[dict[str, str]]]:
+def relabellings() -> dict[int, list[dict[str, str]]]:
     """Space group -> what its Wyckoff letters become in the other descriptions of a crystal."""
     spec = importlib.util.find_spec("pymatgen.analysis")
     roots = spec.submodule_search_locations if spec else None

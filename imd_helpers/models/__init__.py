@@ -15,6 +15,8 @@ _MODELS = {  # name: (module, class)
     "ccdcgan": ("ccdcgan", "Ccdcgan"),
     "crystalgan": ("crystalgan", "CrystalGan"),
     "cubicgan": ("cubicgan", "CubicGan"),
+    "gene_diffusion": ("gene_models", "GeneDiffusion"),
+    "gene_transformer": ("gene_models", "GeneTransformer"),
     "imatgen": ("imatgen", "IMatGen"),
     "matgan": ("matgan", "MatGan"),
     "mg_mn_o": ("mg_mn_o", "MgMnOGan"),

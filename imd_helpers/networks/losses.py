@@ -343,6 +343,32 @@ def elbo(log_likelihood: Tensor, kl: Tensor, *, beta: float = 1.0) -> Tensor:
     return (log_likelihood - beta * kl).mean()
 
 
+# ---- masked diffusion
+
+
+def uncovered(now: float, then: float) -> float:
+    """Probability that a token that is hidden at time ``now`` is none at an earlier one.
+
+    Tokens are hidden by time t with probability t, independently, and stay so.
+
+    Source: Sahoo et al., MDLM (2024), eq. 7, with alpha_t = 1 - t.
+    """
+    return (now - then) / now
+
+
+def masked_diffusion_bound(log_likelihood: Tensor, time: Tensor) -> Tensor:
+    """(batch,) whose mean over times, uniform in [0, 1], is at least -log p, in nats.
+
+    Args:
+        log_likelihood: (batch, length) log p of each hidden token, given those that are seen; 0 of
+            a token that is seen.
+        time: (batch,) at which each was hidden with that probability.
+
+    Source: Sahoo et al., MDLM (2024), eq. 10, with alpha_t = 1 - t.
+    """
+    return -log_likelihood.sum(1) / time
+
+
 # ---- sequences and rewards
 
 

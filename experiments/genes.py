@@ -1,0 +1,322 @@
+"""Genes of the data, the two models that write them, and what their crystals are worth.
+
+    python experiments/genes.py read          genes of oqmd_icsd, into data/genes
+    python experiments/genes.py train SEED    both models; the weights of seed 0 are kept
+    python experiments/genes.py transfer      held-out crystals from their genes alone
+    python experiments/genes.py relaxed       some of them once more, after relaxation
+    python experiments/genes.py nats [SEED …]    held-out genes by the models and by frequencies
+    python experiments/genes.py samples [SEED …] 10,000 samples of models and rungs, three seeds
+
+Interrupted work goes on where it stopped. Everything learns from the training split only.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from typing import Any
+
+import numpy as np
+import record
+import torch
+from record import CHECKPOINTS, DATA, Row, rounded
+
+import imd_helpers as imd
+from imd_helpers import baselines
+from imd_helpers.baselines.cells import atomic_volumes
+from imd_helpers.crystals import CrystalBatch, geometry
+from imd_helpers.crystals.samples import Samples
+from imd_helpers.crystals.wyckoff import wyckoff_positions
+from imd_helpers.datasets.store import CrystalSet
+from imd_helpers.matching import cells
+from imd_helpers.matching.same import NONE, same_as_reference
+from imd_helpers.models import genes
+from imd_helpers.models.gene_models import GeneDiffusion, GeneTransformer
+
+FOLDER = CHECKPOINTS / "genes"
+MODELS = {kind.name: kind for kind in (GeneTransformer, GeneDiffusion)}
+RUNGS = ("ion exchange", "site marginals", "substitution")
+MAKERS = (*MODELS, *(f"{name}, elements only" for name in MODELS), *RUNGS)
+SEEDS, N, MOST = (0, 1, 2), 10_000, GeneTransformer.Config().orbits
+RELAXED, BACK = 24, 1_000  # held-out crystals to relax, and to bring back
+
+
+def read() -> None:
+    """Genes of every crystal, zeros where it has none; and volumes of the elements."""
+    every = imd.datasets.load("oqmd_icsd")
+    starts = range(0, len(every), 2_000)
+    parts = [genes.genes_of(every[start : start + 2_000].crystals).tensor for start in starts]
+    written = np.concatenate([part.numpy() for part in parts]).astype(np.uint8)
+    volumes, _ = atomic_volumes(every.select(split="train").crystals)
+    path = DATA / "genes" / "genes.npz"
+    path.parent.mkdir(exist_ok=True)
+    np.savez_compressed(path, genes=written, volumes=volumes)
+    print(f"{(written[:, 0] > 0).sum():,} genes, {path.stat().st_size:,} bytes")
+
+
+def train(seed: str) -> None:
+    """Both models, at one budget."""
+    for kind in MODELS.values():
+        record.train(kind, "icsd", seed=int(seed), progress=False)
+
+
+# ---- the way back
+
+
+def transfer() -> None:
+    """Crystals of the test split from their genes, and how many are the same again."""
+    held, written = genes.known_genes("test")
+    drawn = np.random.default_rng(0).permutation(len(held))[:BACK]
+    held, written = held[drawn], written[drawn]
+    ways = {"nearest": genes.training_transfer().decode, "any": any_template}
+    out: Row = {"held_out": len(held), "genes": int((written[:, 0] > 0).sum())}
+    few = (written[:, 0] > 0) & ((written[:, 1::2] > 0).sum(1) <= MOST)
+    small = (held.table["n_sites"] <= 20).to_numpy()
+    free = np.array([free_parameters(gene) for gene in written])
+    groups = {"all": free >= -1, f"at most {MOST} orbits": few, "at most 20 sites": small}
+    groups |= {
+        f"{low} to {high} free": (free >= low) & (free <= high)
+        for low, high in ((0, 0), (1, 2), (3, 5), (6, 10), (11, 999))
+    }
+    for way, decode in ways.items():
+        made = decode(written)
+        same, ratio = compared(made, held)
+        within = np.abs(ratio - 1) < 0.1
+        out[way] = {
+            name: {
+                "n": int(rows.sum()),
+                "known": int(made.ok[rows].sum()),
+                "same": int(same[rows].sum()),
+                "volume within a tenth": int(within[rows].sum()),
+            }
+            for name, rows in groups.items()
+        }
+        if way == "nearest":
+            out["distance"] = by_distance(written, made.ok, same)
+    record.write(FOLDER / "transfer.json", rounded(out))
+
+
+def any_template(written: np.ndarray) -> Samples:
+    """The same with a template drawn from those of the prototype, and elements in any order."""
+    nearest, rng = genes.training_transfer(), np.random.default_rng(0)
+    drawn = genes.Transfer(nearest.known, np.zeros((1, genes.WIDTH), np.int64), nearest.volumes)
+    for name, rows in nearest.rows.items():
+        row = rng.integers(len(rows))
+        drawn.rows[name], drawn.places[name] = rows[[row]], nearest.places[name][[row]]
+    return drawn.decode(written)
+
+
+def compared(made: Samples, truth: CrystalSet) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) bool: the crystal that is meant; and (n,) its volume over the true one, NaN if none."""
+    rows = np.flatnonzero(made.ok)
+    ours, theirs = made[rows].crystals, truth[rows].crystals
+    same, ratio = np.zeros(len(made), bool), np.full(len(made), np.nan)
+    same[rows] = each_same(ours, theirs)
+    ratio[rows] = (geometry.volume(ours) / geometry.volume(theirs)).numpy()
+    return same, ratio
+
+
+def each_same(ours: CrystalBatch, theirs: CrystalBatch) -> np.ndarray:
+    """(n,) bool: does each crystal match the one in its place?"""
+    n = len(ours)
+    reduced = cells.reduce_cells(CrystalBatch.cat([theirs, ours]))
+    pairs = [np.array([i, i + n]) for i in range(n)]
+    first = cells.first_matches(reduced, pairs, n_old=[1] * n)
+    return first[n:] == np.arange(n)
+
+
+def free_parameters(gene: np.ndarray) -> int:
+    """Free coordinates of all orbits; -1 of a row of zeros."""
+    if not gene[0]:
+        return -1
+    group, orbits = genes.read(gene)
+    found = free_by_letter(group)
+    return sum(found[letter] for letter, _ in orbits)
+
+
+@cache
+def free_by_letter(group: int) -> dict[str, int]:
+    """Free parameters of each letter: letters rise with the multiplicity, then the freedom."""
+    ranked = sorted((w.multiplicity, w.free) for w in wyckoff_positions(group))
+    return {genes.LETTERS[i]: free for i, (_, free) in enumerate(ranked)}
+
+
+def by_distance(written: np.ndarray, ok: np.ndarray, same: np.ndarray) -> list[Row]:
+    """Same again, by how far the elements of the nearest template are."""
+    scale, nearest = genes.mendeleev(), genes.training_transfer()
+    apart = np.full(len(ok), np.nan)
+    for i in np.flatnonzero(ok):
+        _, swap = nearest.template(written[i])
+        moved = np.flatnonzero(np.isin(swap, written[i, 2::2]) & (swap != np.arange(len(swap))))
+        held = np.unique(written[i, 2::2][written[i, 2::2] > 0])
+        apart[i] = np.abs(scale[moved] - scale[swap[moved]]).sum() / len(held)
+    bins = ((0, 1), (1, 2), (2, 4), (4, 8), (8, 16), (16, 99))
+    inside = [(low, high, (apart >= low) & (apart < high)) for low, high in bins]
+    return [
+        {"from": low, "to": high, "n": int(rows.sum()), "same": int(same[rows].sum())}
+        for low, high, rows in inside
+    ]
+
+
+def relaxed() -> None:
+    """Crystals of at most 20 sites, drawn from the test split, before and after CHGNet."""
+    held, written = genes.known_genes("test")
+    made = genes.training_transfer().decode(written)
+    small = np.flatnonzero(made.ok & (held.table["n_sites"] <= 20).to_numpy())
+    drawn = np.random.default_rng(0).permutation(small)[:RELAXED].tolist()
+    path = FOLDER / "relaxed.json"
+    record.fill(path, ("row",), [(row,) for row in drawn], lambda row: at_rest(held, made, row))
+
+
+def at_rest(held: CrystalSet, made: Samples, row: int) -> Row:
+    """One crystal: is it the true one before and after, and how far is its volume?"""
+    from imd_helpers.energies.relaxation import relax
+
+    start, truth = made[[row]].crystals, held[[row]].crystals
+    rest = relax(start, steps=100)
+    found = {"formula": truth.formulas()[0], "sites": int(truth.n_sites[0])}
+    for name, crystal in (("before", start), ("after", rest.crystals)):
+        found[name] = bool(each_same(crystal, truth)[0])
+        found[f"volume {name}"] = float(geometry.volume(crystal) / geometry.volume(truth))
+    return rounded(found | {"converged": bool(rest.converged[0])})
+
+
+# ---- the models
+
+
+def trained(name: str, seed: int) -> Any:
+    """A model by its training seed."""
+    if seed == 0:
+        return imd.models.load(name)
+    return MODELS[name].load(record.BUILD / f"{name}-icsd-{seed}" / "model.safetensors")
+
+
+def nats(*seeds: str) -> None:
+    """Minus log p of a held-out gene, in nats, on average; of diffusion a bound on it."""
+    jobs = [(name, int(seed)) for name in MODELS for seed in seeds or map(str, SEEDS)]
+    record.fill(FOLDER / "nats.json", ("model", "seed"), jobs, one_nats)
+
+
+def one_nats(name: str, seed: int) -> Row:
+    """Train and test, and the space group alone."""
+    model = trained(name, seed)
+    out = {}
+    for split in ("train", "test"):
+        data = model.read(model.config, split)
+        data = data if split == "test" else data[:: len(data) // 3_000]
+        out[split] = float(model.nats(data, rounds=1 if model.causal else 16).mean())
+        out[f"n_{split}"] = len(data)
+    return rounded(out)
+
+
+def samples(*seeds: str) -> None:
+    """What models and rungs make of 10,000 tries, at three seeds or those named."""
+    wanted = [int(seed) for seed in seeds or map(str, SEEDS)]
+    jobs = [(name, seed) for seed in wanted for name in MAKERS if not seed or "only" not in name]
+    record.fill(FOLDER / "samples.json", ("maker", "seed"), jobs, counted)
+
+
+def counted(name: str, seed: int) -> Row:
+    """Genes that are none, unknown prototypes, copies, repetitions, and hidden crystals found."""
+    kind, _, only = name.partition(", ")
+    if kind in MODELS:
+        model = trained(kind, seed)
+        tokens = elements_only(model, seed) if only else model.sample_genes(N, seed=seed)
+        written = torch.nn.functional.pad(tokens, (0, genes.WIDTH - model.config.length)).numpy()
+        made = genes.training_transfer().decode(written)
+    else:
+        made = rungs()[name].sample(N, seed=seed)
+        written = rungs()[name].training.written()
+    return counts(written, made)
+
+
+def elements_only(model: Any, seed: int) -> torch.Tensor:
+    """Genes with group and letters of training crystals, and elements of the model's."""
+    known = model.read(model.config)
+    rows = np.random.default_rng(seed).integers(len(known), size=N)
+    given = torch.as_tensor(known[rows])
+    given[:, 2::2] = torch.where(given[:, 1::2] > 0, -1, 0)
+    parts = given.split(model.PIECE)
+    return torch.cat([
+        model.raw(i, len(part), condition={"given": part}, seed=seed)
+        for i, part in enumerate(parts)
+    ])  # fmt: skip
+
+
+class Noted(baselines.Templates):
+    """Known crystals with their genes, and what became of the genes of those drawn last."""
+
+    genes: np.ndarray
+    last: tuple[np.ndarray, np.ndarray]
+
+    def refilled(self, rows: np.ndarray, swap: np.ndarray, *size: Any, **power: Any) -> Samples:
+        """As of any templates, noted."""
+        object.__setattr__(self, "last", (rows, swap))
+        return super().refilled(rows, swap, *size, **power)
+
+    def written(self) -> np.ndarray:
+        """(n, 41) genes of the crystals that were made last."""
+        rows, swap = self.last
+        out = self.genes[rows].copy()
+        out[:, 2::2] = np.take_along_axis(swap, out[:, 2::2], axis=1)
+        return out
+
+
+def counts(written: np.ndarray, made: Samples) -> Row:
+    """What there is in (n, 41) genes, and in the crystals made of them."""
+    known = {row.tobytes() for row in genes.known_genes("train")[1]}
+    keys, unknown, wrong = [], 0, Counter()
+    for gene, ok, why in zip(written, made.ok, made.reasons, strict=True):
+        if ok and gene[0]:
+            keys.append(genes.written(*again(gene)).tobytes())
+        elif why == genes.UNKNOWN:
+            unknown += 1
+        else:
+            wrong[why.split(":")[0].split(" ")[0] or "broken"] += 1
+    new = set(keys) - known
+    hidden, names = hidden_crystals()
+    ours = np.array(made.formulas())
+    there, candidates = np.isin(names, ours), np.flatnonzero(np.isin(ours, names))
+    found = 0
+    if len(candidates):
+        matches = same_as_reference(hidden[there], made[candidates].crystals)
+        found = int((matches.first != NONE).sum())
+    return {
+        "n": len(made), "made": len(keys), "unknown_prototype": unknown, "no_gene": dict(wrong),
+        "copies": sum(key in known for key in keys), "different": len(set(keys)),
+        "new_and_different": len(new), "hidden": found, "of": len(hidden),
+        "seconds": round(made.seconds, 1),
+    }  # fmt: skip
+
+
+def again(gene: np.ndarray) -> tuple[int, tuple]:
+    """The canonical description of a gene as written."""
+    group, orbits = genes.read(gene)
+    return group, genes.canonical(group, orbits)
+
+
+@cache
+def hidden_crystals() -> tuple[CrystalBatch, np.ndarray]:
+    """Held-out crystals of at most ten orbits, and their formulas."""
+    parts = [genes.known_genes(split, most=MOST) for split in ("val", "test")]
+    found = CrystalBatch.cat([held[written[:, 0] > 0].crystals for held, written in parts])
+    return found, np.array(found.formulas())
+
+
+@cache
+def rungs() -> dict[str, Any]:
+    """Samplers without learning, on the crystals that the models learn from."""
+    known, written = genes.known_genes("train", most=MOST)
+    rows = np.flatnonzero(written[:, 0])
+    templates = Noted(known[rows].crystals, written[rows, 0])
+    taken = [genes.occupation(*genes.read(gene)) for gene in written[rows]]
+    # what moyopy would find a minute later
+    templates.__dict__ |= {"genes": written[rows], "occupations": taken}
+    kinds = (baselines.IonExchange, baselines.SiteMarginals, baselines.Substitution)
+    return {name: kind(templates) for name, kind in zip(RUNGS, kinds, strict=True)}
+
+
+TASKS = (read, train, transfer, relaxed, nats, samples)
+
+if __name__ == "__main__":
+    record.command(TASKS, __doc__)
