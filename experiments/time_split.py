@@ -14,13 +14,11 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import record
 from record import BUILD, CHECKPOINTS, Row
 
-import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.descriptors.symmetry_sites import Sites, decode_sites
+from imd_helpers.descriptors.symmetry_sites import Sites, decode_sites, prototype
 from imd_helpers.models.cubicgan import CubicGan
 from imd_helpers.networks import fit
 from imd_helpers.runtime import InputError
@@ -86,7 +84,10 @@ def of_network(split: str, name: str, seed: int) -> Row:
     group = page().GROUP.get(split)
     asked = None if group is None else {"space_group": int(group)}
     made = trained(split, seed).sample_sites(N, condition=asked, seed=seed)
-    return {"n": N, "steps": STEPS, "times": page().times_found(made, hidden).tolist()}
+    names = [prototype(int(g), grid) for g, grid in zip(made.space_group, made.grid, strict=True)]
+    placed = sum(name == page().THREE.get(split) for name in names)  # whatever the elements
+    times = page().times_found(made, hidden).tolist()
+    return {"n": N, "steps": STEPS, "placed": placed, "times": times}
 
 
 def wider() -> None:

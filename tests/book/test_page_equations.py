@@ -17,6 +17,7 @@ MOLECULES, COMPOSITIONS = "2_descriptors/molecules", "2_descriptors/compositions
 COORDINATES, SYMMETRY = "2_descriptors/coordinates", "2_descriptors/symmetry"
 COMPARISON = "2_descriptors/comparison"
 PROPERTIES = "4_models/stability_synthesizability_properties"
+BOARD = "5_judging/leaderboard"
 SCREENING, TIME = "1_foundations/screening", "5_judging/time_split"
 
 
@@ -270,3 +271,14 @@ def test_a_split_by_year_shows_no_formula_of_the_future():
     left_out = data.table["formula"][years >= 2000].isin(before.table["formula"])
     assert len(before) + len(after) + left_out.sum() == len(data)
     assert left_out.any()
+
+
+@verifies("eq-leaderboard-best", BOARD, "best_of")
+def test_the_best_of_every_choice_of_samples(agrees):
+    """All choices of N of 7 samples, one after the other, the best m of each."""
+    best_of = page_functions(BOARD, "best_of")["best_of"]
+    p, score = np.random.default_rng(0).random((2, 7))
+    for of, m in ((7, 3), (5, 2), (4, 4), (6, 1)):
+        choices = (np.array(some) for some in itertools.combinations(range(7), of))
+        hits = [p[some[np.argsort(score[some])[:m]]].sum() for some in choices]
+        agrees(best_of(p, score, m, of), np.mean(hits), within=1e-9)
