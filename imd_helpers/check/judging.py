@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -116,6 +117,22 @@ def gain_by_hand(
 TRUTHS = {
     "closed_loop.1": lambda: gain_by_hand(-1.9, 0.1, (-2, -0.5, 0, 0.5, 2), -2.0, 0.05),
     "closed_loop.2": lambda: winners_optimism(10_000, 0.2, 0.5),
+# ---- time split
+
+
+def expected_share(times: Sequence[int], n: int, k: int) -> float:
+    """Share found among k of n samples, from how often each hidden one came up."""
+    return sum(1 - math.comb(n - c, k) / math.comb(n, k) for c in times) / len(times)
+
+
+def samples_for_half(p: float) -> int:
+    """Fewest samples that find each with one half, at a chance p each time."""
+    return math.ceil(math.log(0.5) / math.log1p(-p))
+
+
+TRUTHS = {
+    "time_split.1": lambda: expected_share((1, 5, 0), 10_000, 1_000),
+    "time_split.2": lambda: samples_for_half(1 / 400_000),
     "leaderboard.1": lambda: hits_an_hour(0.08, 1_000, 1_200, 1, 3_000),
     "leaderboard.2": lambda: samples_to_pay(0.08, 3, 1_200, 60),
     "from_candidates_to_materials.1": lambda: lowest_eigenvalue(120, 90, 130, 150, 30),

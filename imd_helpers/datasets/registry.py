@@ -18,7 +18,7 @@ class RemoteFile:
 
     path: str
     urls: tuple[str, ...]  # tried in turn
-    checksum: str  # sha256:<hex>, or git:<hex>, SHA-1 over "blob <size>" and the content
+    checksum: str  # sha256:<hex>, md5:<hex>, or git:<hex>, SHA-1 over "blob <size>" and the content
     size: int | None = None  # bytes, None where the publisher does not say
     split: str | None = None  # which part of the published split, if the files are the parts
 

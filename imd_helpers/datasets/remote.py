@@ -62,8 +62,8 @@ def cache_dir() -> Path:
 
 
 def checksum(path: Path, kind: str) -> str:
-    """Hex checksum of a file: ``sha256``, or ``git`` for the name that git gives its content."""
-    start = hashlib.sha256()
+    """Hex checksum of a file: ``sha256``, ``md5``, or ``git``, the name that git gives it."""
+    start = hashlib.sha256() if kind == "sha256" else hashlib.md5(usedforsecurity=False)
     if kind == "git":
         start = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as stream:

@@ -17,8 +17,9 @@ MOLECULES, COMPOSITIONS = "2_descriptors/molecules", "2_descriptors/compositions
 COORDINATES, SYMMETRY = "2_descriptors/coordinates", "2_descriptors/symmetry"
 COMPARISON = "2_descriptors/comparison"
 PROPERTIES = "4_models/stability_synthesizability_properties"
-SCREENING = "1_foundations/screening"
+SCREENING, TIME = "1_foundations/screening", "5_judging/time_split"
 INVERSE, SEARCH = "1_foundations/inverse_design", "1_foundations/global_optimisation"
+BOARD = "5_judging/leaderboard"
 
 
 def verifies(label, page, name):
@@ -281,3 +282,50 @@ def test_draws_until_found_against_a_sum(agrees):
 def test_a_chapter_that_lacks_the_function_is_refused():
     with pytest.raises(BookError, match="defines no leave_two_out"):
         page_functions(MOLECULES, "leave_two_out")
+
+
+@verifies("eq-time-estimate", TIME, "recall_at")
+def test_recall_at_k_over_every_choice_of_samples(agrees):
+    """All choices of k of 8 samples, one after the other, for three hidden crystals."""
+    recall_at = page_functions(TIME, "recall_at")["recall_at"]
+    drawn = np.array([0, 2, 1, 0, 7, 0, 7, 7])  # 0, 1, 2 are hidden ones, 7 none of them
+    times = np.array([(drawn == i).sum() for i in range(3)])
+    for k in range(1, len(drawn) + 1):
+        choices = itertools.combinations(drawn, k)
+        share = [len(set(chosen) & {0, 1, 2}) / 3 for chosen in choices]
+        agrees(recall_at(times, len(drawn), k), np.mean(share), within=1e-9)
+
+
+@verifies("eq-time-recall", TIME, "recall_at")
+def test_recall_at_k_is_right_on_average(agrees):
+    """Mean of 20,000 runs of 50 samples, against the closed form for k = 20."""
+    recall_at = page_functions(TIME, "recall_at")["recall_at"]
+    p, k = np.array([0.001, 0.01, 0.05, 0.2]), 20
+    rng = np.random.default_rng(0)
+    times = rng.multinomial(50, [*p, 1 - p.sum()], size=20_000)[:, :-1]
+    agrees(recall_at(times, 50, k).mean(), np.mean(1 - (1 - p) ** k), within=5e-3)
+    plugged_in = np.mean(1 - (1 - times / 50) ** k)
+    assert plugged_in < recall_at(times, 50, k).mean() - 5e-3
+
+
+def test_a_split_by_year_shows_no_formula_of_the_future():
+    data = imd.datasets.load("oqmd_icsd")[np.arange(0, 4_000, 2)]
+    years = np.random.default_rng(0).integers(1950, 2020, len(data))
+    data.table["year"] = years
+    before, after = page_functions(TIME, "by_year")["by_year"](data, 2000)
+    assert before.table["year"].max() < 2000 <= after.table["year"].min()
+    assert not set(before.table["formula"]) & set(after.table["formula"])
+    left_out = data.table["formula"][years >= 2000].isin(before.table["formula"])
+    assert len(before) + len(after) + left_out.sum() == len(data)
+    assert left_out.any()
+
+
+@verifies("eq-leaderboard-best", BOARD, "best_of")
+def test_the_best_of_every_choice_of_samples(agrees):
+    """All choices of N of 7 samples, one after the other, the best m of each."""
+    best_of = page_functions(BOARD, "best_of")["best_of"]
+    p, score = np.random.default_rng(0).random((2, 7))
+    for of, m in ((7, 3), (5, 2), (4, 4), (6, 1)):
+        choices = (np.array(some) for some in itertools.combinations(range(7), of))
+        hits = [p[some[np.argsort(score[some])[:m]]].sum() for some in choices]
+        agrees(best_of(p, score, m, of), np.mean(hits), within=1e-9)

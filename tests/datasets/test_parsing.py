@@ -151,6 +151,28 @@ def test_json_with_structures(registered, crystals):
     assert train.table["formula"].map(split_of).eq("train").all()
 
 
+def test_crystals_with_dates(registered, crystals):
+    years = [1990 + i for i in range(len(crystals))]
+    content = pack(
+        {
+            "structure": [structure.as_dict() for structure in crystals.structures()],
+            "material_id": [f"mp-{i}" for i in range(len(crystals))],
+            "theoretical": [False] * len(crystals),
+            "space_group": crystals.table["space_group"].tolist(),  # beside what is published
+            "energy_above_hull": crystals.table["energy_above_hull"].tolist(),
+            "formation_energy_per_atom": crystals.table["formation_energy"].tolist(),
+            "references": [["@article{a, year = {1990}}"]] * len(crystals),
+            "discovery": [{"year": year, "authors": ["A"], "num_authors": 1} for year in years],
+            "year": years,
+        }
+    )
+    entry = REGISTRY["mpts_52"]
+    registered("dated", entry.kind, {"toy.json.gz": content}, columns=entry.columns)
+    data = datasets.load("dated")
+    check_same_crystals(data, crystals)
+    assert data.table["year"].tolist() == years
+
+
 def test_json_without_structures(registered):
     content = pack({"formula": ["Co2MnSi", "NaN", "Fe3Al"], "e_form": [-0.4, -0.1, -0.2]})
     columns = REGISTRY["heusler_magnetic"].columns

@@ -32,6 +32,7 @@ def git_name(content: bytes) -> str:
 
 CHECKSUMS = {
     "sha256": "sha256:" + hashlib.sha256(CONTENT).hexdigest(),
+    "md5": "md5:" + hashlib.md5(CONTENT).hexdigest(),
     "git": "git:" + git_name(CONTENT),
 }
 
@@ -603,7 +604,7 @@ def test_registry_entries_are_complete(name):
     assert len({file.path for file in entry.files}) == len(entry.files) > 0
     for file in entry.files:
         kind, digest = file.checksum.split(":")
-        assert len(digest) == {"sha256": 64, "git": 40}[kind]
+        assert len(digest) == {"sha256": 64, "git": 40, "md5": 32}[kind]
         assert int(digest, 16) > 0
         assert file.urls
         assert all(url.startswith("https://") for url in file.urls)

@@ -1,0 +1,118 @@
+"""Hidden crystals that samplers and CubicGAN find, whatever way they were hidden.
+
+    python experiments/time_split.py rungs      every rung on every split, three seeds
+    python experiments/time_split.py networks   CubicGAN `fixed`, trained on each split
+    python experiments/time_split.py wider      formulas of another list that the same samples hold
+
+Rows that are there are kept. The page `5_judging/time_split` says how crystals are hidden.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+import record
+from record import BUILD, CHECKPOINTS, Row
+
+from imd_helpers.crystals import CrystalBatch
+from imd_helpers.descriptors.symmetry_sites import Sites, decode_sites, prototype
+from imd_helpers.models.cubicgan import CubicGan
+from imd_helpers.networks import fit
+from imd_helpers.runtime import InputError
+
+PATH = CHECKPOINTS / "time_split" / "results.json"
+N, SEEDS = 10_000, (0, 1, 2)
+STEPS = 500  # of each training, an eighth of those of the committed weights
+NETWORK = "CubicGAN fixed"
+TRAINED = ("formula", "Heusler", "half-Heusler", "perovskite", "system")
+KEYS = ("split", "maker", "seed")
+
+
+@cache
+def page() -> ModuleType:
+    """Splits, rungs and the count of hits, as the page builds them."""
+    return record.chapter("5_judging/time_split", until="### The estimate")
+
+
+@cache
+def samplers(split: str) -> dict[str, Any]:
+    """The rungs of one split."""
+    return page().samplers(split)
+
+
+def rungs() -> None:
+    """What learns nothing."""
+    names = list(samplers("formula"))
+    jobs = [(split, name, seed) for split in page().HELD for name in names for seed in SEEDS]
+    record.fill(PATH, KEYS, jobs, of_rung, under="rungs")
+
+
+def of_rung(split: str, name: str, seed: int) -> Row:
+    """How often each hidden crystal was drawn; a rung that cannot be asked finds none."""
+    _, hidden = page().divided(split)
+    try:
+        times = page().times_found(samplers(split)[name](N, seed), hidden)
+    except InputError:
+        return {"n": N, "refused": True, "times": [0] * len(hidden)}
+    return {"n": N, "refused": False, "times": times.tolist()}
+
+
+def networks() -> None:
+    """CubicGAN `fixed`, at an eighth of the published width."""
+    jobs = [(split, NETWORK, 0) for split in TRAINED]
+    record.fill(PATH, KEYS, jobs, of_network, under="networks")
+
+
+def trained(split: str, seed: int) -> CubicGan:
+    """One training, on what a split leaves; goes on where it was interrupted."""
+    train, _ = page().divided(split)
+    config = CubicGan.recipe("fixed", profile="full").but(steps=STEPS, seed=seed)
+    model = CubicGan.from_data(train, config, seed=seed)
+    folder = BUILD / "time_split" / f"{split}-{seed}"
+    history = fit(model, config.train, folder=folder, resume=True, progress=False)
+    if history.ema is not None:
+        model.networks[model.averaged].load_state_dict(history.ema.state_dict())
+    return model
+
+
+def of_network(split: str, name: str, seed: int) -> Row:
+    """The same count; also asked for the space group of the hidden prototype."""
+    _, hidden = page().divided(split)
+    group = page().GROUP.get(split)
+    asked = None if group is None else {"space_group": int(group)}
+    made = trained(split, seed).sample_sites(N, condition=asked, seed=seed)
+    names = [prototype(int(g), grid) for g, grid in zip(made.space_group, made.grid, strict=True)]
+    placed = sum(name == page().THREE.get(split) for name in names)  # whatever the elements
+    times = page().times_found(made, hidden).tolist()
+    return {"n": N, "steps": STEPS, "placed": placed, "times": times}
+
+
+def wider() -> None:
+    """Formulas near the hull of the Materials Project that the ICSD set lacks."""
+    jobs = [(name, seed) for name in samplers("formula") for seed in SEEDS] + [(NETWORK, 0)]
+    record.fill(PATH, ("maker", "seed"), jobs, of_list, under="wider")
+
+
+def of_list(name: str, seed: int) -> Row:
+    """How often each formula that was found came up."""
+    if name == NETWORK:
+        made = trained("formula", seed).sample_sites(N, seed=seed)
+    else:
+        made = samplers("formula")[name](N, seed)
+    wanted = page().wider_list()
+    counts = Counter(formulas(made))
+    return {"n": N, "of": len(wanted), "times": sorted(counts[f] for f in wanted & set(counts))}
+
+
+def formulas(made: Sites | CrystalBatch) -> list[str]:
+    """Reduced formulas of samples."""
+    return (decode_sites(made).crystals if isinstance(made, Sites) else made).formulas()
+
+
+TASKS = (rungs, networks, wider)
+
+if __name__ == "__main__":
+    record.command(TASKS, __doc__)
