@@ -7,6 +7,7 @@
     python experiments/cubicgan.py hidden               hidden crystals that baselines find
     python experiments/cubicgan.py relapses [SEED ...]  one published quirk at a time
     python experiments/cubicgan.py widths [SEED ...]    with and without dropout at other widths
+    python experiments/cubicgan.py physics [SEED ...]   distances and cell size in the loss
 
 VARIANT is paper, fixed or prototypes. Interrupted training goes on where it stopped. Everything
 uses the training split only.
@@ -21,6 +22,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import record
+import torch
 from record import CHECKPOINTS, Row
 
 import imd_helpers as imd
@@ -28,6 +30,7 @@ from imd_helpers import baselines as samplers
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.descriptors.symmetry_sites import decode_sites
 from imd_helpers.models import cubicgan
+from imd_helpers.models.cubic_sites import room_and_contacts
 from imd_helpers.models.cubicgan import CubicGan
 
 N_JUDGED, N_RELAPSE, RELAPSE_STEPS = 10_000, 2_000, 1_000
@@ -44,6 +47,14 @@ RELAPSES: dict[str, Row] = {
     "length blind to elements": {"length_sees_condition": False},
     "positions as they come": {"canonical": False, "snap": False},
     "all of them: paper": {},
+}
+
+# `fixed` with the losses that its authors turned to next.
+PHYSICS: dict[str, Row] = {
+    "neither": {},
+    "distances": {"distances": 2.0},
+    "cell": {"cell": 2.0},
+    "both": {"distances": 2.0, "cell": 2.0},
 }
 
 
@@ -162,20 +173,38 @@ def widths(*seeds: str) -> None:
     record.fill(path, ("name", "seed", "width"), jobs, relapse)
 
 
+def physics(*seeds: str) -> None:
+    """Train `fixed` with losses on distances and cells, briefly and equally; keeps what it has."""
+    jobs = [(name, seed) for seed in map(int, seeds or "012") for name in PHYSICS]
+    path = CHECKPOINTS / "cubicgan" / "physics.json"
+    record.fill(path, ("name", "seed"), jobs, relapse)
+
+
 def relapse(name: str, seed: int, width: float = 1 / 8) -> Row:
     """Train and judge one relapse with one seed."""
-    changes = {"steps": RELAPSE_STEPS, "log_every": 100, "width": width, **RELAPSES[name]}
+    more = RELAPSES | PHYSICS
+    changes = {"steps": RELAPSE_STEPS, "log_every": 100, "width": width, **more[name]}
     variant = "paper" if name.endswith("paper") else "fixed"
     model, history = CubicGan.train(
         variant, profile="full", seed=seed, changes=changes, progress=False
     )
     # every relapse is asked for the same kind of elements, however it was trained
     report = funnel(model, N_RELAPSE, name=name, labels="data")
-    found = {"steps": RELAPSE_STEPS, "seconds": round(history.seconds)}
+    found = {"steps": RELAPSE_STEPS, "seconds": round(history.seconds), "room": room(model)}
     return found | {"funnel": rows(report)}
 
 
-TASKS = (train, judge, seeds, baselines, hidden, relapses, widths)
+def room(model: CubicGan) -> list[float]:
+    """Quartiles of the room of atoms in generated cells, as factors of the training cells' mean."""
+    data = CubicGan.read(model.config)
+    model.prepare(data)
+    with torch.no_grad():
+        made = model.generate(model.labels.draw(N_RELAPSE, source="data"))
+        factor = (room_and_contacts(made, model.descriptor)[0] - model.usual[0]).exp()
+    return [round(float(q), 3) for q in factor.quantile(torch.tensor([0.25, 0.5, 0.75]))]
+
+
+TASKS = (train, judge, seeds, baselines, hidden, relapses, widths, physics)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -12,14 +12,19 @@ from torch import Tensor
 
 from ..crystals import elements
 from ..descriptors.symmetry_sites import (
+    FEATURES,
     GRID,
+    GROUP,
+    LENGTH,
     N_ROWS,
+    POSITION,
     SPACE_GROUPS,
     Sites,
     SymmetrySites,
     find_sites,
 )
 from ..runtime import InputError, lookup
+from . import pgcgm_sites
 
 if TYPE_CHECKING:
     from ..datasets import CrystalSet
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 LABEL_SOURCES = ("uniform", "data")
 MOST_REDRAWS = 1_000
 TRAINING_SETS = ("oqmd_icsd", "cubic_prototypes")
+APART = 0.75  # of the sum of two radii: nearer atoms are too near, as in PGCGM
+SHORTEST = 0.1  # Å of an edge, whose logarithm still has a slope
 
 
 # ---- crystals
@@ -179,3 +186,34 @@ class LabelSource:
             )
         numbers = np.array([elements.number(symbol) for symbol in symbols])
         return self.descriptor.element_index(numbers)[None]
+
+
+# ---- physics
+
+
+def room_and_contacts(made: Tensor, descriptor: SymmetrySites) -> tuple[Tensor, Tensor]:
+    """How much room atoms have, and how much too near each other they are, with gradients.
+
+    Args:
+        made: (n, 3, 28) crystals as the descriptor writes them.
+        descriptor: with the scales and elements.
+
+    Returns:
+        (n,) logarithms of the cell's volume for each cube of an atom's radius in it, and the mean
+        over all contacts of max(0, `APART` (r1 + r2) - d), Å.
+    """
+    half = torch.as_tensor(descriptor.coord_max / 2).to(made)
+    frac = (made[..., POSITION] + 1) * half
+    length = (made[:, 0, LENGTH] + 1) * descriptor.length_max / 2
+    length = length.clamp(min=SHORTEST)
+    index = torch.cdist(made[..., FEATURES].detach(), descriptor.feature_table.to(made)[None])
+    numbers = np.array(descriptor.element_numbers)[index.argmin(2).cpu()]
+    radius = torch.as_tensor(pgcgm_sites.radius_of(numbers)).to(made)  # (n, 3)
+    places = torch.tensor([pgcgm_sites.SPACE_GROUPS.index(group) for group in SPACE_GROUPS])
+    group = places.to(made.device)[made[..., GROUP].argmax(1)]
+    lattice = pgcgm_sites.lattice_of(length[:, None].expand(-1, N_ROWS), group)
+    one, two = (list(side) for side in zip(*pgcgm_sites.PAIRS, strict=True))
+    apart = pgcgm_sites.contacts(frac, group, lattice)  # (n, 6)
+    near = pgcgm_sites.too_near(apart, APART * (radius[:, one] + radius[:, two]))
+    _, many = pgcgm_sites.projected(frac, group, lattice, torch.zeros_like(radius))
+    return 3 * length.log() - (many * radius**3).sum(1).log(), near

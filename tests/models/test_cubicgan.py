@@ -1,5 +1,6 @@
 """CubicGAN: published sizes, quirks as switches, conditions, resuming, files."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -8,9 +9,10 @@ import torch
 
 from imd_helpers import models
 from imd_helpers.crystals import elements
-from imd_helpers.descriptors.symmetry_sites import SPACE_GROUPS
+from imd_helpers.crystals.geometry import min_image_distances
+from imd_helpers.descriptors.symmetry_sites import SPACE_GROUPS, SymmetrySites, decode_sites
 from imd_helpers.models import cubicgan
-from imd_helpers.models.cubic_sites import LABEL_SOURCES
+from imd_helpers.models.cubic_sites import APART, LABEL_SOURCES, room_and_contacts
 from imd_helpers.models.cubicgan import FIXED, PAPER, CubicGan, Labels
 from imd_helpers.networks import checkpoint, fit, layers
 from imd_helpers.runtime import InputError, UnknownNameError
@@ -150,6 +152,43 @@ def test_training_resumes_to_the_same_weights(sites, tmp_path):
     trained(tmp_path / "a", 2)
     resumed = trained(tmp_path / "a", 4, resume=True)
     assert torch.equal(resumed, trained(tmp_path / "b", 4))
+
+
+def test_room_and_contacts_are_those_of_the_whole_crystals(sites):
+    some = sites[np.arange(0, len(sites), 40)]
+    small = dataclasses.replace(some, length=0.6 * some.length)  # so that atoms are too near
+    descriptor = SymmetrySites.fit(sites)
+    room, near = room_and_contacts(descriptor.encode_sites(small), descriptor)
+    crystals = decode_sites(small).crystals
+    radii = elements.filled(["atomic_radius"])[:, 0]
+    contacts = []
+    for i, structure in enumerate(crystals.structures()):
+        z = np.array(structure.atomic_numbers)
+        assert room[i].exp() == pytest.approx(structure.volume / (radii[z] ** 3).sum(), rel=1e-4)
+        distance = min_image_distances(crystals[i : i + 1])[0].numpy()
+        a, b, c = dict.fromkeys(z)
+        for one, two in ((a, b), (a, c), (b, c), (a, a), (b, b), (c, c)):
+            least = distance[np.ix_(z == one, z == two)]
+            least = min(least[least > 0.05], default=np.inf)
+            least = min(least, structure.lattice.a) if one == two else least
+            contacts.append(max(0.0, APART * (radii[one] + radii[two]) - least))
+    assert max(contacts) > 0.3
+    assert float(near) == pytest.approx(np.mean(contacts), rel=1e-3)
+
+
+def test_physics_in_the_loss_reaches_lengths_and_positions(sites):
+    model = CubicGan.from_data(sites, FIXED.but(**TINY, distances=1.0, cell=1.0))
+    small = dataclasses.replace(sites[:100], length=0.5 * sites.length[:100])
+    made = model.descriptor.encode_sites(small).requires_grad_()
+    room, near = room_and_contacts(made, model.descriptor)
+    (room.sum() + near).backward()
+    slope = made.grad.abs().sum((0, 1))
+    assert slope[0:3].min() > 0
+    assert slope[26] > 0
+    terms = model.generator_terms()
+    assert terms["too_near"] > 0
+    assert terms["cell"] > 0
+    assert "cell" not in CubicGan.from_data(sites, FIXED.but(**TINY)).generator_terms()
 
 
 @pytest.mark.parametrize("source", LABEL_SOURCES)
