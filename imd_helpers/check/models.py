@@ -164,10 +164,9 @@ TRUTHS = {
     "crystalgan.2": hydrogen_in_published_bounds,
     "cubicgan.1": lambda: multiplicity(225, (0.0, 0.25, 0.25)),
     "cubicgan.2": lambda: penalty_of_a_linear_critic(2.0),
-    "imatgen.1": lambda: np.log(HIGH / (1 - HIGH)),  # its sigmoid is the window's upper end
     "genes.1": lambda: losses.uncovered(0.75, 0.5),
     "genes.2": templates_without_a_second,
-    "imatgen.1": window_of_the_remapping,
+    "imatgen.1": lambda: np.log(HIGH / (1 - HIGH)),  # its sigmoid is the window's upper end
     "imatgen.2": share_of_an_atom,
     "matgan.1": dice_of_half,
     "matgan.2": neutral_share_of_hypothetical,
