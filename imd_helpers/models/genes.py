@@ -20,7 +20,7 @@ from torch import Tensor
 from ..baselines.known import ALL, Templates
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.samples import Samples, in_places
-from ..crystals.wyckoff import FOUND_WITHIN, Occupation, wyckoff_positions
+from ..crystals.wyckoff import Occupation, wyckoff_positions
 from ..datasets.store import CrystalSet
 from ..matching.prototypes import relabellings
 from ..runtime import InputError, data_path
@@ -44,11 +44,11 @@ def genes_of(crystals: CrystalBatch) -> Samples:
     """
     genes = np.zeros((len(crystals), WIDTH), dtype=np.int64)
     reasons = [""] * len(crystals)
-    found = symmetry.moyo_datasets(crystals, symprec=FOUND_WITHIN)
+    found = symmetry.moyo_datasets(crystals, symprec=symmetry.FOUND_WITHIN)
     for i, ((_, _, z_of), data) in enumerate(zip(crystals.each(), found, strict=True)):
         first = sorted(set(data.orbits)) if data is not None else []
         if data is None:
-            reasons[i] = f"moyopy finds no symmetry within {FOUND_WITHIN} Å"
+            reasons[i] = f"moyopy finds no symmetry within {symmetry.FOUND_WITHIN} Å"
         elif len(first) > MOST:
             reasons[i] = f"{len(first)} occupied orbits: a gene has room for {MOST}"
         elif z_of.max() > HEAVIEST:
