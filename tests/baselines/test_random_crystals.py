@@ -101,7 +101,7 @@ def test_random_wyckoff_conditions(mixed):
     assert all(set(s.symbol_set) == {"Mg", "O"} for s in pair.structures())
     with pytest.raises(InputError, match="too many sites"):
         model.sample(3, condition={"formula": "SrTiO3", "space_group": 230})
-    with pytest.raises(InputError, match=r"1\.\.230"):
+    with pytest.raises(InputError, match="space_group=231"):
         model.sample(3, condition={"space_group": 231})
 
 
