@@ -279,6 +279,19 @@ def test_draws_until_found_against_a_sum(agrees):
         agrees(calls_for(chance, share), float(n), within=1e-9)
 
 
+def test_exchanges_counted_on_the_page_are_those_of_the_baseline():
+    """The chapter counts them from sites, `IonExchange` from Wyckoff positions."""
+    from imd_helpers.baselines import IonExchange
+    from imd_helpers.descriptors.symmetry_sites import find_sites
+
+    exchange_counts = page_functions(INVERSE, "exchange_counts")["exchange_counts"]
+    cubic = imd.datasets.load("oqmd_icsd").select(nelements=3, space_groups=[225, 216, 221])
+    sites, kept = find_sites(cubic.crystals[:90])
+    pairs = IonExchange(cubic.crystals[kept]).pairs
+    assert pairs.any()
+    assert (exchange_counts(sites) == pairs).all()
+
+
 def test_a_chapter_that_lacks_the_function_is_refused():
     with pytest.raises(BookError, match="defines no leave_two_out"):
         page_functions(MOLECULES, "leave_two_out")
