@@ -4,7 +4,7 @@
     python experiments/genes.py train SEED    both models; the weights of seed 0 are kept
     python experiments/genes.py transfer      held-out crystals from their genes alone
     python experiments/genes.py relaxed       some of them once more, after relaxation
-    python experiments/genes.py nats [SEED …]    held-out genes by the models and by frequencies
+    python experiments/genes.py nats [SEED …]    held-out genes by the models
     python experiments/genes.py samples [SEED …] 10,000 samples of models and rungs, three seeds
 
 Interrupted work goes on where it stopped. Everything learns from the training split only.
