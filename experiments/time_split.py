@@ -27,7 +27,7 @@ PATH = CHECKPOINTS / "time_split" / "results.json"
 N, SEEDS = 10_000, (0, 1, 2)
 STEPS = 500  # of each training, an eighth of those of the committed weights
 NETWORK = "CubicGAN fixed"
-TRAINED = ("formula", "Heusler", "half-Heusler", "perovskite", "system")
+TRAINED = ("Heusler", "half-Heusler", "perovskite", "formula", "system")
 KEYS = ("split", "maker", "seed")
 
 
