@@ -63,6 +63,32 @@ def _collect(cart, n, vectors, n_cells, radius, squares, number):
     return True
 
 
+@jit
+def _sorted_roots(squares, n, k, radius, bins, sorted_, out):
+    """The k smallest distances, ascending: bins of equal volume, then insertion."""
+    size = len(bins) - 1
+    for b in range(size + 1):
+        bins[b] = 0
+    scale = size / radius**3
+    for i in range(n):
+        b = min(int(squares[i] * math.sqrt(squares[i]) * scale), size - 1)
+        bins[b + 1] += 1
+    for b in range(size):
+        bins[b + 1] += bins[b]
+    for i in range(n):
+        b = min(int(squares[i] * math.sqrt(squares[i]) * scale), size - 1)
+        sorted_[bins[b]] = squares[i]
+        bins[b] += 1
+    for i in range(1, n):
+        value, place = sorted_[i], i
+        while place > 0 and sorted_[place - 1] > value:
+            sorted_[place] = sorted_[place - 1]
+            place -= 1
+        sorted_[place] = value
+    for i in range(k):
+        out[i] = math.sqrt(sorted_[i])
+
+
 @border(
     lattice="cell crystals 3 3",
     frac="real crystals sites 3",
@@ -83,10 +109,12 @@ def mean_nearest(lattice, frac, n_sites, k, out):
     basis, change = np.empty((3, 3)), np.empty((3, 3))
     cart, wrapped = np.empty((most, 3)), np.empty((most, 3))
     cells, number = np.empty((64, 3), dtype=np.int64), np.empty(most, dtype=np.int64)
-    squares = np.empty((most, 4 * k + 256))
+    squares, sorted_ = np.empty((most, 4 * k + 256)), np.empty(4 * k + 256)
+    bins, row = np.empty(k + 1, dtype=np.int64), np.empty(k)
     for c in range(len(lattice)):
         n, enough = n_sites[c], False
-        out[c] = np.nan
+        for m in range(k):
+            out[c, m] = np.nan
         if n == 0:
             continue
         widest = reduced_sites(lattice[c], frac[c], n, basis, change, cart, wrapped)
@@ -98,6 +126,7 @@ def mean_nearest(lattice, frac, n_sites, k, out):
                 break
             while not _collect(cart, n, vectors, n_cells, radius, squares, number):
                 squares = np.empty((most, 2 * squares.shape[1]))
+                sorted_ = np.empty(squares.shape[1])
             fewest = number[0]
             for i in range(n):
                 fewest = min(fewest, number[i])
@@ -108,5 +137,6 @@ def mean_nearest(lattice, frac, n_sites, k, out):
         if not enough:
             continue
         for i in range(n):
-            row = np.sqrt(np.sort(squares[i, : number[i]])[:k]) / n
-            out[c] = row if i == 0 else out[c] + row
+            _sorted_roots(squares[i], number[i], k, radius, bins, sorted_, row)
+            for m in range(k):
+                out[c, m] = row[m] / n if i == 0 else out[c, m] + row[m] / n
