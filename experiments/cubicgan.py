@@ -175,7 +175,7 @@ def widths(*seeds: str) -> None:
 
 def physics(*seeds: str) -> None:
     """Train `fixed` with losses on distances and cells, briefly and equally; keeps what it has."""
-    jobs = [(name, seed) for seed in map(int, seeds or "012") for name in PHYSICS]
+    jobs = [(name, seed) for seed in map(int, seeds or "012") for name in reversed(PHYSICS)]
     path = CHECKPOINTS / "cubicgan" / "physics.json"
     record.fill(path, ("name", "seed"), jobs, relapse)
 
