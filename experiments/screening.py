@@ -300,7 +300,7 @@ def verified(way: str) -> Row:
     places = chosen(way)
     some = candidates()[places]
     ion = parents()
-    cells = ion.training.refilled(some.parent, some.swap())
+    cells = ion.training.refilled(some.parent, some.swap(), ion.volumes, power=1 / 3)
     crystals = symmetry.primitive(cells.crystals)
     full = PROTOCOLS["validation"]
     protocol = replace(full, steps=full.steps[:7], funnel=full.funnel[:7], numbers=())

@@ -21,6 +21,24 @@ from .formulas import CopiedFormulas, ExchangedFormulas, RandomFormulas, Substit
 from .known import Baseline, Substitution, Templates, TrainingCopies
 from .random_crystals import RandomCubic, RandomP1, RandomWyckoff
 
+__all__ = [
+    "Baseline",
+    "CopiedFormulas",
+    "ExchangedFormulas",
+    "IonExchange",
+    "PrototypeEnumeration",
+    "RandomCubic",
+    "RandomFormulas",
+    "RandomP1",
+    "RandomWyckoff",
+    "SiteMarginals",
+    "Substitution",
+    "SubstitutedFormulas",
+    "Templates",
+    "TrainingCopies",
+    "ladder",
+]
+
 
 def ladder(training: Templates | CrystalBatch | np.ndarray) -> dict[str, Any]:
     """Every rung that a claim of success must be measured against, the best informed first.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -12,7 +12,8 @@ from ..crystals import CrystalBatch, elements
 from ..crystals.samples import Samples
 from ..crystals.wyckoff import Occupation
 from ..runtime import InputError
-from .known import ALL, Baseline, Templates
+from .cells import atomic_volumes
+from .known import ALL, Baseline, Templates, elements_of
 
 TRIES = 100  # draws of different elements; then the template stays as it is
 
@@ -43,10 +44,9 @@ class IonExchange(Baseline):
         The idea: Hautier et al., Inorg. Chem. 50 (2011) 656, who fit probabilities for ions.
     """
 
-    conditions: ClassVar[tuple[str, ...]] = ("elements",)
-
     def __init__(self, training: Templates | CrystalBatch) -> None:
         super().__init__(training)
+        self.volumes, _ = atomic_volumes(self.training.crystals)
         self.pairs = exchange_pairs(self.training.occupations)
         if not self.pairs.any():
             raise InputError(
@@ -54,22 +54,23 @@ class IonExchange(Baseline):
                 "there is nothing to count, so give more crystals, or use Substitution"
             )
 
-    def _draw(self, n: int, wanted: list[int], rng: np.random.Generator) -> Samples:
-        these = np.isin(ALL, wanted)
-        rows = self.training.choose(n, rng, self._possible(these))
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        numbers = elements_of(condition)
+        wanted = None if numbers is None else np.isin(ALL, numbers)
+        rows = self.training.choose(n, condition, rng, keep=self._possible(wanted))
         swap = np.tile(ALL, (n, 1))
         for i, row in enumerate(rows):
             held = self.training.present[row]
-            if wanted:
-                swap[i, held & ~these] = np.flatnonzero(these & ~held)
-            else:
+            if wanted is None:
                 self._exchange_one(np.flatnonzero(held), swap[i], rng)
-        return self.training.refilled(rows, swap)
+            else:
+                swap[i, held & ~wanted] = np.flatnonzero(wanted & ~held)
+        return self.training.refilled(rows, swap, self.volumes, power=1 / 3)
 
-    def _possible(self, wanted: np.ndarray) -> np.ndarray:
+    def _possible(self, wanted: np.ndarray | None) -> np.ndarray:
         """(templates,) bool: an exchange is known, and leads to the elements that are wanted."""
         present = self.training.present
-        if not wanted.any():
+        if wanted is None:
             return ((present @ self.pairs > 0) & ~present).any(1)
         lost, won = present & ~wanted, wanted & ~present
         one = (lost.sum(1) == 1) & (won.sum(1) == 1)
@@ -107,16 +108,19 @@ class SiteMarginals(Baseline):
     scaled by the volumes of the elements, see `atomic_volumes`.
     """
 
+    conditions: ClassVar[tuple[str, ...]] = ("space_group",)
+
     def __init__(self, training: Templates | CrystalBatch) -> None:
         super().__init__(training)
+        self.volumes, _ = atomic_volumes(self.training.crystals)
         self.places = [each.places() for each in self.training.occupations]
         self.names = [each.prototype() for each in self.training.occupations]
         self.seen: dict[tuple, list[tuple[int, ...]]] = defaultdict(list)
         for name, places in zip(self.names, self.places, strict=True):
             self.seen[name].append(places)
 
-    def _draw(self, n: int, wanted: list[int], rng: np.random.Generator) -> Samples:
-        rows = rng.choice(len(self.training), size=n)
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        rows = self.training.choose(n, condition, rng)
         swap = np.tile(ALL, (n, 1))
         for row, new in zip(rows, swap, strict=True):
             seen = np.array(self.seen[self.names[row]])  # (crystals, places)
@@ -125,7 +129,7 @@ class SiteMarginals(Baseline):
                 if len(set(drawn)) == len(drawn):  # no two elements become one
                     new[list(self.places[row])] = drawn
                     break
-        return self.training.refilled(rows, swap)
+        return self.training.refilled(rows, swap, self.volumes, power=1 / 3)
 
 
 class PrototypeEnumeration(Baseline):
@@ -141,18 +145,25 @@ class PrototypeEnumeration(Baseline):
     has been filtered by it passes that stage by construction.
 
     Attributes:
-        prototypes: (training crystals,) bool, the first of each prototype.
+        prototypes: one `Templates` crystal for each prototype.
     """
 
     def __init__(self, training: Templates | CrystalBatch) -> None:
         super().__init__(training)
         names = [each.prototype() for each in self.training.occupations]
-        first: dict[tuple, int] = {}
-        self.prototypes = np.array([first.setdefault(name, i) == i for i, name in enumerate(names)])
+        rows = sorted({name: i for i, name in reversed(list(enumerate(names)))}.values())
+        self.prototypes = Templates(self.training.crystals[rows], self.training.space_group[rows])
+        self.volumes, _ = atomic_volumes(self.training.crystals)
 
-    def _draw(self, n: int, wanted: list[int], rng: np.random.Generator) -> Samples:
-        rows = self.training.choose(n, rng, self.prototypes)
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        places = self.prototypes.present.sum(1)
+        pool, wanted = self.training.known, elements_of(condition)
+        keep = places <= len(pool)
+        if wanted is not None:
+            pool = np.unique(wanted)
+            keep = places == len(pool)
+        rows = self.prototypes.choose(n, condition, rng, keep=keep)
         swap = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
-        for new, held in zip(swap, self.training.present[rows], strict=True):
-            new[held] = rng.choice(self.training.known, size=held.sum(), replace=False)
-        return self.training.refilled(rows, swap)
+        for row, new in zip(rows, swap, strict=True):
+            new[self.prototypes.present[row]] = rng.choice(pool, size=places[row], replace=False)
+        return self.prototypes.refilled(rows, swap, self.volumes, power=1 / 3)

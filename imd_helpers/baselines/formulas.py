@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable
 
@@ -12,14 +12,13 @@ from ..crystals import elements
 from ..crystals.compositions import reduced
 from ..crystals.samples import Samples
 from ..descriptors.composition_matrix import ELEMENTS, MAX_COUNT, MOST, CompositionMatrix
-from ..runtime import InputError
-from .known import Baseline
+from ..runtime import InputError, whole
 
 Accept = Callable[[np.ndarray], np.ndarray]
 TRIES = 100  # rounds of at least 1,000 draws before rejection gives up
 
 
-class FormulaBaseline(Baseline):
+class FormulaBaseline(ABC):
     """What the samplers of formulas share.
 
     Args:
@@ -32,12 +31,18 @@ class FormulaBaseline(Baseline):
     def __init__(self, training: np.ndarray) -> None:
         self.training = CompositionMatrix().read(training).checked().astype(np.int64)
 
-    def _draw(self, n: int, wanted: list[int], rng: np.random.Generator) -> Samples:
-        return Samples.from_counts(reduced(self._counts(n, rng)), "two elements became one")
+    def sample(self, n: int, *, seed: int = 0) -> Samples:
+        """Make n compositions: reduced counts; zeros where two elements became one.
+
+        Raises:
+            InputError: n below 1, or a rule that hardly anything passes.
+        """
+        rng = np.random.default_rng(whole("seed", seed))
+        counts = self._draw(whole("n", n, least=1), rng)
+        return Samples.from_counts(reduced(counts), "two elements became one")
 
     @abstractmethod
-    def _counts(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """(n, 119) counts; zeros where two elements became one."""
+    def _draw(self, n: int, rng: np.random.Generator) -> np.ndarray: ...
 
 
 class RandomFormulas(FormulaBaseline):
@@ -64,7 +69,7 @@ class RandomFormulas(FormulaBaseline):
             self.element = (chosen > 0).sum(0).astype(float)
             self.count = np.bincount(chosen[chosen > 0], minlength=MAX_COUNT + 1)[1:].astype(float)
 
-    def _counts(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def _draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         kept, size = np.zeros((0, elements.N_COLUMNS), dtype=np.int64), max(n, 1000)
         for _ in range(TRIES):
             drawn = reduced(self._propose(size, rng))
@@ -92,7 +97,7 @@ class RandomFormulas(FormulaBaseline):
 class CopiedFormulas(FormulaBaseline):
     """Training formulas, drawn with replacement."""
 
-    def _counts(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def _draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         return rng.choice(self.training, n)
 
 
@@ -124,7 +129,7 @@ class ExchangedFormulas(FormulaBaseline):
                 "nothing to count, so give more formulas, or use SubstitutedFormulas"
             )
 
-    def _counts(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def _draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         rows = np.arange(n)
         counts = rng.choice(self.training, size=n)
         free = (counts > 0) & self.often.any(1)
@@ -163,7 +168,7 @@ class SubstitutedFormulas(FormulaBaseline):
         others = {z: known[(family[known] == family[z]) & (known != z)] for z in ELEMENTS}
         self.relatives = {z: found if len(found) else [z] for z, found in others.items()}
 
-    def _counts(self, n: int, rng: np.random.Generator) -> np.ndarray:
+    def _draw(self, n: int, rng: np.random.Generator) -> np.ndarray:
         counts = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
         for new, old in zip(counts, rng.choice(self.training, size=n), strict=True):
             held = np.flatnonzero(old).tolist()

@@ -15,7 +15,6 @@ from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.samples import Samples
 from ..crystals.wyckoff import Occupation, occupations
 from ..runtime import InputError, lookup, whole
-from .cells import atomic_volumes
 
 ALL = np.arange(elements.N_COLUMNS)  # elements; index = atomic number
 
@@ -58,42 +57,36 @@ class Templates:
         """Which element stands on which Wyckoff positions; 3 ms a crystal, once."""
         return occupations(self.crystals)
 
-    @cached_property
-    def volumes(self) -> np.ndarray:
-        """(119,) Å^3, see `atomic_volumes`."""
-        return atomic_volumes(self.crystals)[0]
-
-    def choose(self, n: int, rng: np.random.Generator, keep: np.ndarray) -> np.ndarray:
-        """(n,) rows, drawn with replacement from those to ``keep``.
+    def choose(
+        self, n: int, condition: Mapping[str, Any], rng: np.random.Generator, *, keep: Any = True
+    ) -> np.ndarray:
+        """(n,) rows, drawn with replacement from those to ``keep`` of the space group asked for.
 
         Raises:
             InputError: there are none.
         """
+        keep = keep & np.ones(len(self), dtype=bool)
+        if "space_group" in condition:
+            keep &= self.space_group == condition["space_group"]
         if not keep.any():
             raise InputError(
-                f"none of {len(self)} known crystals will do: this baseline only varies these, so "
-                "ask for elements that they allow"
+                f"none of {len(self)} known crystals satisfies {condition}: this baseline only "
+                "varies these, so ask for a space group and elements that they allow"
             )
         return rng.choice(np.flatnonzero(keep), size=n)
 
     def refilled(
-        self,
-        rows: np.ndarray,
-        swap: np.ndarray,
-        *,
-        size: np.ndarray | None = None,
-        power: float = 1 / 3,
+        self, rows: np.ndarray, swap: np.ndarray, size: np.ndarray, *, power: float
     ) -> Samples:
         """Some crystals with other elements in their places, and cells scaled to the new atoms.
 
         Args:
             rows: (n,) which.
             swap: (n, 119) what becomes of each element.
-            size: (119,) radii or volumes of the elements, their `volumes` unless given; the sums
-                over all atoms are compared.
+            size: (119,) radii or volumes of the elements; their sums over all atoms are compared.
             power: of the ratio of the sums, for the edges: 1 for radii, 1/3 for volumes.
         """
-        old, each = self.crystals[rows], torch.as_tensor(self.volumes if size is None else size)
+        old, each = self.crystals[rows], torch.as_tensor(size)
         new = torch.as_tensor(np.take_along_axis(swap, old.numbers.numpy(), axis=1))
         ratio = (each[new].sum(1) / each[old.numbers].sum(1)) ** power  # (n,)
         crystals = CrystalBatch(old.lattice * ratio[:, None, None], old.frac, new)
@@ -101,13 +94,13 @@ class Templates:
 
 
 class Baseline(ABC):
-    """What the baselines share; those of formulas take (n, 119) counts instead of crystals.
+    """What the baselines that make crystals share.
 
     Args:
         training: the crystals that a model would train on, as `Templates` or any `CrystalBatch`.
     """
 
-    conditions: ClassVar[tuple[str, ...]] = ()  # that `sample` takes
+    conditions: ClassVar[tuple[str, ...]] = ("space_group", "elements")  # that `sample` takes
 
     def __init__(self, training: Templates | CrystalBatch) -> None:
         self.training = training if isinstance(training, Templates) else Templates.of(training)
@@ -115,36 +108,34 @@ class Baseline(ABC):
     def sample(
         self, n: int, *, condition: Mapping[str, Any] | None = None, seed: int = 0
     ) -> Samples:
-        """Draw n; of crystals ``asked["space_group"]`` has the space groups that they should have.
+        """Draw n crystals; ``asked["space_group"]`` has the space groups that they should have.
 
         Args:
             n: how many.
-            condition: ``{"elements": ("Cs", "Pb", "I")}``, of a baseline that has `conditions`.
+            condition: ``{"space_group": 225, "elements": ("Cs", "Pb", "I")}``, either or both;
+                random crystals also take ``{"formula": "CsPbI3"}``, see `conditions`.
             seed: of the random choices.
 
         Raises:
-            InputError: n below 1, a condition where none is taken, or one that nothing satisfies,
-                or a rule that hardly any formula passes.
+            InputError: n below 1, or a condition that nothing satisfies.
             UnknownNameError: a condition of unknown kind, or an unknown element.
         """
-        if condition and not self.conditions:
-            raise InputError(f"condition={condition}: {type(self).__name__} takes none")
         for name in condition or {}:
             lookup("condition", name, self.conditions)
-        wanted = {elements.number(symbol) for symbol in (condition or {}).get("elements", ())}
         rng = np.random.default_rng(whole("seed", seed))
-        return self._draw(whole("n", n, least=1), sorted(wanted), rng)
+        return self._draw(whole("n", n, least=1), condition or {}, rng)
 
     @abstractmethod
-    def _draw(self, n: int, wanted: list[int], rng: np.random.Generator) -> Samples:
-        """N samples of the elements that are wanted, rising; of any where none is named."""
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples: ...
 
 
 class TrainingCopies(Baseline):
     """Copies of training crystals, drawn with replacement: valid, stable, and never novel."""
 
-    def _draw(self, n: int, wanted: list[int], rng: np.random.Generator) -> Samples:
-        rows, known = rng.choice(len(self.training), size=n), self.training
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        known, wanted = self.training, elements_of(condition)
+        keep = wanted is None or (known.present == np.isin(ALL, wanted)).all(1)
+        rows = known.choose(n, condition, rng, keep=keep)
         return Samples.of(known.crystals[rows], asked={"space_group": known.space_group[rows]})
 
 
@@ -159,14 +150,12 @@ class Substitution(Baseline):
     in order of electronegativity.
     """
 
-    conditions: ClassVar[tuple[str, ...]] = ("elements",)
-
-    def _draw(self, n: int, wanted: list[int], rng: np.random.Generator) -> Samples:
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
         present, known = self.training.present, self.training.known
         place = elements.by_electronegativity().item
-        wanted = sorted(wanted, key=place)
-        keep = present.sum(1) == len(wanted) if wanted else present.any(1)
-        rows = self.training.choose(n, rng, keep)
+        wanted = sorted(set(elements_of(condition) or ()), key=place)
+        keep = not wanted or present.sum(1) == len(wanted)
+        rows = self.training.choose(n, condition, rng, keep=keep)
         family = elements.families()
         relatives = {int(z): known[family[known] == family[z]] for z in known}
         swap = np.zeros((n, elements.N_COLUMNS), dtype=np.int64)
@@ -174,7 +163,7 @@ class Substitution(Baseline):
             old = sorted(np.flatnonzero(present[row]).tolist(), key=place)
             swap[i, old] = wanted or _others(old, relatives, rng)
         radius = np.nan_to_num(elements.column("covalent_radius"))
-        return self.training.refilled(rows, swap, size=radius, power=1)
+        return self.training.refilled(rows, swap, radius, power=1)
 
 
 def _others(
@@ -188,3 +177,9 @@ def _others(
         new.append(int(rng.choice(free)) if free else z)
     # an element that stayed may have been given away before
     return new if len(set(new)) == len(new) else old
+
+
+def elements_of(condition: Mapping[str, Any]) -> list[int] | None:
+    """Atomic numbers of the elements that a condition asks for; None if it asks for none."""
+    symbols = condition.get("elements")
+    return None if symbols is None else [elements.number(symbol) for symbol in symbols]

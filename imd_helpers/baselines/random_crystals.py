@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from ..crystals import CrystalBatch, elements, geometry, symmetry
+from ..crystals.compositions import integer_amounts
 from ..crystals.samples import Samples
 from ..crystals.wyckoff import Wyckoff, wyckoff_positions
 from ..descriptors.symmetry_sites import GRID, SPACE_GROUPS, Sites, decode_sites, smallest_site
 from ..runtime import InputError
 from .cells import atomic_volumes, random_cells
-from .known import Baseline, Templates
+from .known import Baseline, Templates, elements_of
 
 MAX_SITES = 20  # of a primitive cell
 MIN_CONTACT = 0.65  # of the sum of two covalent radii: atoms that are closer overlap
@@ -36,11 +37,16 @@ class RandomCubic(Baseline):
     the same space group.
     """
 
-    def _draw(self, n: int, wanted: list[int], rng: np.random.Generator) -> Samples:
-        rows = self.training.choose(n, rng, np.isin(self.training.space_group, SPACE_GROUPS))
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        keep = np.isin(self.training.space_group, SPACE_GROUPS)
+        rows = self.training.choose(n, condition, rng, keep=keep)
         groups = self.training.space_group[rows]
+        wanted = elements_of(condition)
+        pool = self.training.known if wanted is None else np.array(wanted)
+        if len(np.unique(pool)) < 3:
+            raise InputError(f"{len(pool)} elements given: a ternary needs three different ones")
         grid = np.stack([rng.permutation(grid_orbits(int(g)))[:3] for g in groups])
-        numbers = np.stack([rng.permutation(self.training.known)[:3] for _ in range(n)])
+        numbers = np.stack([rng.permutation(pool)[:3] for _ in range(n)])
         length = self.training.crystals.lattice[rows, 0].norm(dim=1).numpy()
         crystals = decode_sites(Sites(groups, numbers, grid, length)).crystals
         return Samples.of(crystals, asked={"space_group": groups})
@@ -54,14 +60,17 @@ def grid_orbits(space_group: int) -> np.ndarray:
 
 
 class Recipes(NamedTuple):
-    """Proportions of atoms, and the elements that may take them."""
+    """Proportions of atoms, and elements for them: any, or all of them in their order."""
 
     proportions: list[tuple[int, ...]]
     pool: np.ndarray
+    ordered: bool = False
 
     def draw(self, rng: np.random.Generator) -> tuple[list[int], tuple[int, ...]]:
         """Elements, and how many atoms of each a formula unit has."""
         counts = self.proportions[rng.integers(len(self.proportions))]
+        if self.ordered:
+            return self.pool.tolist(), counts
         return rng.choice(self.pool, size=len(counts), replace=False).tolist(), counts
 
 
@@ -70,13 +79,12 @@ class RandomCrystals(Baseline):
 
     A composition is the proportions of a training crystal (such as 1:1:3), given to different
     elements that are drawn uniformly from those of the training set, times a number of formula
-    units that keeps the primitive cell within 20 sites. The volume is the sum of the volumes of its
-    atoms times a factor. Volumes of the elements are those that describe the training cells best
-    (see `atomic_volumes`); the factor is the ratio of true to described volume of a training
-    crystal drawn at random, so that densities scatter as they do there.
+    units that keeps the primitive cell within 20 sites. With ``condition={"formula": "CsPbI3"}``
+    it is that one. The volume is the sum of the volumes of its atoms times a factor. Volumes of the
+    elements are those that describe the training cells best (see `atomic_volumes`); the factor is
+    the ratio of true to described volume of a training crystal drawn at random, so that densities
+    scatter as they do there.
     """
-
-    conditions: ClassVar[tuple[str, ...]] = ("elements",)
 
     def __init__(self, training: Templates | CrystalBatch) -> None:
         super().__init__(training)
@@ -86,16 +94,23 @@ class RandomCrystals(Baseline):
             tuple(int(k) for k in row[row > 0] // np.gcd.reduce(row)) for row in counts
         ]
 
-    def _recipes(self, wanted: list[int]) -> Recipes:
-        fitting = [each for each in self.proportions if sum(each) <= MAX_SITES]
-        if wanted:
-            fitting = [each for each in fitting if len(each) == len(wanted)]
+    def _recipes(self, condition: Mapping[str, Any]) -> Recipes:
+        found, wanted = Recipes(self.proportions, self.training.known), elements_of(condition)
+        if "formula" in condition:
+            if wanted is not None:
+                raise InputError("a formula names its elements: give one of the two conditions")
+            atoms = integer_amounts(condition["formula"])
+            found = Recipes([tuple(atoms.values())], np.array(list(atoms)), ordered=True)
+        elif wanted is not None:
+            pool = np.unique(wanted)
+            found = Recipes([each for each in self.proportions if len(each) == len(pool)], pool)
+        fitting = [each for each in found.proportions if sum(each) <= MAX_SITES]
         if not fitting:
             raise InputError(
-                f"no composition of {len(wanted) or 'any'} elements and at most {MAX_SITES} sites: "
-                "ask for as many elements as some training crystal has"
+                f"no composition of at most {MAX_SITES} sites for {condition}: ask for a smaller "
+                "formula, or as many elements as some training crystal has"
             )
-        return Recipes(fitting, np.array(wanted) if wanted else self.training.known)
+        return found._replace(proportions=fitting)
 
     def _cells(
         self, groups: np.ndarray, volumes: np.ndarray, sizes: list[int], rng: np.random.Generator
@@ -117,8 +132,10 @@ class RandomP1(RandomCrystals):
     refused, so that most samples hold atoms that overlap.
     """
 
-    def _draw(self, n: int, wanted: list[int], rng: np.random.Generator) -> Samples:
-        recipes = self._recipes(wanted)
+    conditions: ClassVar[tuple[str, ...]] = ("elements", "formula")
+
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        recipes = self._recipes(condition)
         drawn = [self._atoms(recipes, rng) for _ in range(n)]
         numbers, sizes = np.concatenate(drawn), [*map(len, drawn)]
         ones = np.ones(n, dtype=np.int64)
@@ -144,12 +161,15 @@ class RandomWyckoff(RandomCrystals):
     positions alone often have a higher symmetry.
 
     What is easy to place is more frequent among the samples than among the draws: a refused try
-    draws everything anew but the space group. After 200 tries the sample fails with a reason.
+    draws everything anew but the space group, and what was asked for. After 200 tries the sample
+    fails with a reason.
     """
 
-    def _draw(self, n: int, wanted: list[int], rng: np.random.Generator) -> Samples:
-        recipes = self._recipes(wanted)
-        groups = self._groups(n, recipes, rng)
+    conditions: ClassVar[tuple[str, ...]] = ("space_group", "elements", "formula")
+
+    def _draw(self, n: int, condition: Mapping[str, Any], rng: np.random.Generator) -> Samples:
+        recipes = self._recipes(condition)
+        groups = self._groups(n, condition, recipes, rng)
         left, parts = np.arange(n), []
         for _ in range(TRIES):
             tried, good = self._attempt(groups[left], recipes, rng)
@@ -178,15 +198,21 @@ class RandomWyckoff(RandomCrystals):
             good[good] = found == groups[good]
         return tried, good
 
-    def _groups(self, n: int, recipes: Recipes, rng: np.random.Generator) -> np.ndarray:
+    def _groups(
+        self, n: int, condition: Mapping[str, Any], recipes: Recipes, rng: np.random.Generator
+    ) -> np.ndarray:
         """(n,) space groups that can hold some composition that was asked for."""
         known, place = np.unique(self.training.space_group, return_inverse=True)
-        proportions = set(recipes.proportions)
-        fits = np.array([any(_units(int(g), each) for each in proportions) for g in known])
+        if "space_group" in condition:
+            number = int(condition["space_group"])
+            symmetry.operations(number)  # raises where there is no such group
+            known, place = np.array([number]), np.zeros(1, dtype=np.int64)
+        wanted = set(recipes.proportions)
+        fits = np.array([any(_units(int(g), each) for each in wanted) for g in known])
         if not fits[place].any():
             raise InputError(
-                f"no training space group has a cell of at most {MAX_SITES} sites for what is "
-                "asked: ask for as many elements as some training crystal has"
+                f"no cell of at most {MAX_SITES} sites holds {condition}: the Wyckoff positions "
+                "have too many sites; ask for another space group"
             )
         return known[rng.choice(place[fits[place]], size=n)]
 

@@ -18,10 +18,8 @@ from imd_helpers.crystals import elements
 from imd_helpers.judge import novel
 from imd_helpers.runtime import InputError, UnknownNameError
 
-ALL = (
-    TrainingCopies, Substitution, RandomCubic, IonExchange, PrototypeEnumeration, RandomP1,
-    RandomWyckoff,
-)  # fmt: skip
+KNOWN = (TrainingCopies, Substitution, RandomCubic, IonExchange, PrototypeEnumeration)
+ALL = (*KNOWN, RandomP1, RandomWyckoff)
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +83,11 @@ def test_substitution_keeps_the_family(training):
     np.testing.assert_allclose(stretch, ratio, rtol=1e-12)
 
 
-@pytest.mark.parametrize("kind", [Substitution, IonExchange, RandomWyckoff])
-def test_elements_that_are_asked_for(kind, training, models):
+@pytest.mark.parametrize("kind", KNOWN)
+def test_conditions(kind, training, models):
     model = models[kind]
+    asked = model.sample(30, condition={"space_group": 221}).asked["space_group"]
+    assert set(asked.tolist()) == {221}
     symbols = [elements.SYMBOLS[z] for z in np.unique(training.crystals.numbers[0]) if z]
     sample = model.sample(20, condition={"elements": symbols}).crystals
     assert {frozenset(structure.symbol_set) for structure in sample.structures()} == {
@@ -98,14 +98,14 @@ def test_elements_that_are_asked_for(kind, training, models):
 def test_errors_teach(training):
     with pytest.raises(InputError, match="at least 1"):
         TrainingCopies(training).sample(0)
-    with pytest.raises(UnknownNameError, match="elements"):
-        Substitution(training).sample(2, condition={"element": ("Na", "Cl", "O")})
+    with pytest.raises(UnknownNameError, match="space_group"):
+        RandomCubic(training).sample(2, condition={"spacegroup": 225})
     with pytest.raises(UnknownNameError, match="Xx"):
-        Substitution(training).sample(2, condition={"elements": ("Xx", "O", "Na")})
-    with pytest.raises(InputError, match="known crystals will do"):
-        Substitution(training).sample(2, condition={"elements": ("Na", "Cl")})
-    with pytest.raises(InputError, match="RandomCubic takes none"):
-        RandomCubic(training).sample(2, condition={"elements": ("Na", "Cl", "O")})
+        RandomCubic(training).sample(2, condition={"elements": ("Xx", "O", "Na")})
+    with pytest.raises(InputError, match="known crystals satisfies"):
+        Substitution(training).sample(2, condition={"space_group": 1})
+    with pytest.raises(InputError, match="three different"):
+        RandomCubic(training).sample(2, condition={"elements": ("Na", "Cl")})
     broken = training.crystals[[0, 1]]
     broken.lattice[:] = 0
     with pytest.raises(InputError, match="no space group found in 2"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from imd_helpers.baselines import RandomCubic, RandomP1, RandomWyckoff, Templates, random_crystals
+from imd_helpers.baselines import RandomCubic, RandomP1, RandomWyckoff, random_crystals
 from imd_helpers.baselines.cells import atomic_volumes
 from imd_helpers.baselines.random_crystals import grid_orbits
 from imd_helpers.crystals import elements, geometry, symmetry
@@ -90,11 +90,19 @@ def test_random_wyckoff_follows_the_training_set(mixed, monkeypatch):
 
 
 def test_random_wyckoff_conditions(mixed):
-    pair = RandomWyckoff(mixed).sample(10, condition={"elements": ("Mg", "O")}, seed=0).crystals
+    model = RandomWyckoff(mixed)
+    decoded = model.sample(12, condition={"formula": "SrTiO3", "space_group": 99}, seed=0)
+    asked = decoded.asked["space_group"]
+    assert set(asked.tolist()) == {99}  # P4mm, whether the training set has it or not
+    assert decoded.ok.all()
+    assert set(decoded.crystals.formulas()) == {"SrTiO3"}
+    assert set(symmetry.space_group_numbers(decoded.crystals, symprec=0.01)) == {99}
+    pair = model.sample(10, condition={"elements": ("Mg", "O")}, seed=0).crystals
     assert all(set(s.symbol_set) == {"Mg", "O"} for s in pair.structures())
-    ternary = mixed.crystals[np.flatnonzero(mixed.present.sum(1) == 3)[:1]]
-    with pytest.raises(InputError, match="no training space group"):  # 230: 16 atoms at least
-        RandomWyckoff(Templates(ternary, np.array([230]))).sample(3)
+    with pytest.raises(InputError, match="too many sites"):
+        model.sample(3, condition={"formula": "SrTiO3", "space_group": 230})
+    with pytest.raises(InputError, match="space_group=231"):
+        model.sample(3, condition={"space_group": 231})
 
 
 def test_random_p1(mixed):
@@ -111,6 +119,8 @@ def test_random_p1(mixed):
     apart = closest(decoded.crystals) >= 0.65
     found = symmetry.space_group_numbers(decoded.crystals[apart], symprec=0.01)
     assert (found == 1).mean() > 0.8
+    formula = RandomP1(mixed).sample(20, condition={"formula": "Fe4O6"}, seed=0).crystals
+    assert set(formula.formulas()) == {"Fe2O3"}
 
 
 def test_random_crystals_that_find_no_place_keep_it(mixed, monkeypatch):
@@ -126,9 +136,11 @@ def test_random_crystals_that_find_no_place_keep_it(mixed, monkeypatch):
 @pytest.mark.parametrize("kind", [RandomP1, RandomWyckoff])
 def test_random_crystals_errors(kind, mixed):
     model = kind(mixed)
-    with pytest.raises(InputError, match="no composition of 9 elements and at most 20 sites"):
+    with pytest.raises(InputError, match="one of the two"):
+        model.sample(2, condition={"formula": "NaCl", "elements": ("Na", "Cl")})
+    with pytest.raises(InputError, match="at most 20 sites"):
+        model.sample(2, condition={"formula": "Na30Cl17"})
+    with pytest.raises(InputError, match="no composition of at most 20 sites"):
         model.sample(2, condition={"elements": [*"HBCNOFPSK"]})
-    with pytest.raises(UnknownNameError, match="elements"):
-        model.sample(2, condition={"element": ("Na", "Cl")})
-    with pytest.raises(UnknownNameError, match="Xx"):
-        model.sample(2, condition={"elements": ("Xx", "O")})
+    with pytest.raises(UnknownNameError, match="formula"):
+        model.sample(2, condition={"formla": "NaCl"})
