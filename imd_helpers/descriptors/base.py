@@ -203,7 +203,8 @@ def mark_overlaps(reasons: list[str], crystals: CrystalBatch) -> None:
     for row, d, (i, j) in zip(good.tolist(), contact.tolist(), pair.tolist(), strict=True):
         if d < CLOSEST:
             reasons[row] = (
-                f"sites {i + 1} and {j + 1} are {d:.2f} Å apart: atoms overlap below {CLOSEST} Å"
+                f"sites {i + 1} and {j + 1} are {d:.2f} Å apart: atoms overlap below {CLOSEST} Å, "
+                "take one of them out"
             )
 
 

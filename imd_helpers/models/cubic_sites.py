@@ -209,7 +209,7 @@ def room_and_contacts(made: Tensor, descriptor: SymmetrySites) -> tuple[Tensor, 
     index = torch.cdist(made[..., FEATURES].detach(), descriptor.feature_table.to(made)[None])
     numbers = np.array(descriptor.element_numbers)[index.argmin(2).cpu()]
     radius = torch.as_tensor(pgcgm_sites.radius_of(numbers)).to(made)  # (n, 3)
-    places = torch.tensor([pgcgm_sites.SPACE_GROUPS.index(group) for group in SPACE_GROUPS])
+    places = torch.as_tensor(pgcgm_sites.group_index(SPACE_GROUPS))
     group = places.to(made.device)[made[..., GROUP].argmax(1)]
     lattice = pgcgm_sites.lattice_of(length[:, None].expand(-1, N_ROWS), group)
     one, two = (list(side) for side in zip(*pgcgm_sites.PAIRS, strict=True))

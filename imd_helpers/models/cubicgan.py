@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -245,14 +246,19 @@ class CubicGan(Gan):
     def prepare(self, data: Sites, *, seed: int = 0) -> None:
         """Encode the crystals, and draw the labels that stay frozen, if any."""
         self.data = self.descriptor.encode_sites(data).to(self.device)  # (n, 3, 28)
-        room, _ = room_and_contacts(self.data, self.descriptor)
-        self.usual = float(room.mean()), float(room.std())
         self.batch: Tensor | None = None
         self.turn, self.frozen = 0, []
         if self.config.frozen_labels:
             rng = torch.Generator(device=self.device).manual_seed(seed)
             sets = range(self.config.train.critic_steps + 1)
             self.frozen = [self.batch_labels(rng) for _ in sets]
+
+    @cached_property
+    def usual(self) -> tuple[float, float]:
+        """Mean and deviation of the room in the training crystals, see `room_and_contacts`."""
+        parts = self.data.split(self.CHUNK)
+        room = torch.cat([room_and_contacts(part, self.descriptor)[0] for part in parts])
+        return float(room.mean()), float(room.std())
 
     # ---- training
 

@@ -215,10 +215,8 @@ class GeneModel(Gan):
                 )
             tokens = torch.where(given < 0, tokens, given)
         if "space_group" in condition:
-            group = whole("space_group", condition["space_group"], least=1)
-            if group > N_SPACE_GROUPS:
-                raise InputError(f"space_group={group}: give 1 to {N_SPACE_GROUPS}")
-            tokens[:, 0] = group
+            group = condition["space_group"]
+            tokens[:, 0] = whole("space_group", group, least=1, most=N_SPACE_GROUPS)
         return tokens
 
     def decode(self, raw: Tensor) -> Samples:
