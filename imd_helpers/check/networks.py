@@ -39,7 +39,7 @@ def composition_distance(one: str, other: str) -> float:
 
 # ---- conditional_gan
 
-RADIUS, CLASSES, WIDTH = 2.0, 8, 0.6  # the toy of the chapter
+RADIUS, CLASSES, WIDTH = 2.0, 12, 0.6  # the ring of the chapter, with twelve clouds for its eight
 ASKED = np.arange(-3.0, 0.1, 0.5)  # eV/atom
 
 
