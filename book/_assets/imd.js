@@ -18,3 +18,16 @@
     }));
   window.$3Dmolpromise = { then: (done, failed) => load().then(done, failed) };
 })();
+
+/* A table that is wider than its page fades at the side, as long as more of it is hidden there. */
+(function () {
+  const boxes = ".pst-scrollable-table-container, .cell_output .text_html";
+  const mark = (box) =>
+    box.classList.toggle("imd-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
+  const watch = (box) => {
+    box.addEventListener("scroll", () => mark(box), { passive: true });
+    new ResizeObserver(() => mark(box)).observe(box);
+    mark(box);
+  };
+  addEventListener("load", () => document.querySelectorAll(boxes).forEach(watch));
+})();

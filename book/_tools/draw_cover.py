@@ -2,8 +2,8 @@
 
     python book/_tools/draw_cover.py
 
-Writes `book/_assets/cover.png` for light pages and `cover-dark.png` for dark ones. Each picture
-holds, as the PNG text `Record`, which samples it shows and what its numbers are, so that a test
+Writes `book/_assets/cover.png` for light pages and `cover-dark.png` for dark ones, and the same in
+the format of a phone, `cover-phone.png` and `cover-phone-dark.png`. Each picture holds, as the PNG text `Record`, which samples it shows and what its numbers are, so that a test
 can tell when the weights or the results have changed since. One core needs half a minute.
 """
 
@@ -41,7 +41,7 @@ SEED = 2022  # of the 10,000 samples behind the shares in run.json
 REAL = ("NbFeSb", "CsPbBr3", "MnAlCu2")  # one of each space group, all in the training split
 NEW = ("ZrNiSn", "CsPbCl3", "NbAlCo2")  # one of each, of the samples found in the held-out data
 
-WIDTH, HEIGHT, DPI = 1600, 700, 100
+DPI = 100
 CELL_PX = 224  # side of the square that one crystal is drawn in
 ANGSTROM_PX = 20.5  # all crystals to one scale
 SUPERSAMPLE = 3
@@ -53,7 +53,7 @@ LIGHT = np.array([-0.45, 0.62, 0.64]) / np.linalg.norm([-0.45, 0.62, 0.64])
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of the page that the picture lies on, as in `imd.css`."""
+    """Colours of the page that the picture lies on, as in `imd.css`; ``file`` ends its name."""
 
     file: str
     paper: str
@@ -68,7 +68,7 @@ class Theme:
 
 THEMES = (
     Theme(
-        file="cover.png",
+        file=".png",
         paper="#fdfdfa",
         ink="#14231f",
         muted="#586662",
@@ -79,7 +79,7 @@ THEMES = (
         dimmest=0.42,
     ),
     Theme(
-        file="cover-dark.png",
+        file="-dark.png",
         paper="#14191b",
         ink="#f1f5f2",
         muted="#9eaba6",
@@ -89,6 +89,58 @@ THEMES = (
         plain="#75827e",
         dimmest=0.62,
     ),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a picture are, in pixels from its upper left corner.
+
+    Attributes:
+        file: what a theme's file is called in this layout.
+        real, learn, new: centre of a part, and how far down it begins.
+        arrows: left or upper ends of arrows of 40 pixels.
+        bands: height of the first band, and from one to the next.
+        columns: of the first and the last stage.
+    """
+
+    file: str
+    width: int
+    height: int
+    real: tuple[int, int]
+    learn: tuple[int, int]
+    new: tuple[int, int]
+    arrows: tuple[tuple[int, int], tuple[int, int]]
+    bands: tuple[int, int]
+    columns: tuple[int, int]
+
+    @property
+    def tall(self) -> bool:
+        """Parts below each other, names above their bands."""
+        return self.height > self.width
+
+
+WIDE = Layout(
+    file="cover",
+    width=1600,
+    height=700,
+    real=(318, 0),
+    learn=(800, 0),
+    new=(1282, 0),
+    arrows=((632, 215), (932, 215)),
+    bands=(480, 43),
+    columns=(330, 1410),
+)
+TALL = Layout(
+    file="cover-phone",
+    width=640,
+    height=1580,
+    real=(320, 0),
+    learn=(320, 430),
+    new=(320, 850),
+    arrows=((320, 400), (320, 810)),
+    bands=(1312, 46),
+    columns=(300, 500),
 )
 
 
@@ -364,13 +416,14 @@ def rgb(colour: str) -> np.ndarray:
 class Page:
     """A matplotlib figure addressed in pixels from the upper left corner."""
 
-    def __init__(self, theme: Theme) -> None:
+    def __init__(self, theme: Theme, layout: Layout) -> None:
         from matplotlib.figure import Figure
 
-        self.theme = theme
-        self.figure = Figure(figsize=(WIDTH / DPI, HEIGHT / DPI), dpi=DPI, facecolor=theme.paper)
+        self.theme, self.layout = theme, layout
+        size = (layout.width / DPI, layout.height / DPI)
+        self.figure = Figure(figsize=size, dpi=DPI, facecolor=theme.paper)
         self.axes = self.figure.add_axes((0, 0, 1, 1))
-        self.axes.set(xlim=(0, WIDTH), ylim=(HEIGHT, 0))
+        self.axes.set(xlim=(0, layout.width), ylim=(layout.height, 0))
         self.axes.axis("off")
 
     def text(self, x: float, y: float, text: str, size: float, **options: Any) -> None:
@@ -384,24 +437,26 @@ class Page:
         self.axes.plot(x, y, linewidth=width * 72 / DPI, **options)
 
     def arrow(self, x: float, y: float, length: float) -> None:
-        """An arrow to the right."""
-        colour = self.theme.muted
-        self.line([x, x + length], [y, y], 2.5, color=colour)
-        head = ([x + length - 11, x + length, x + length - 11], [y - 8, y, y + 8])
-        self.line(*head, 2.5, color=colour, solid_joinstyle="round")
+        """An arrow to the right, or down where the parts are below each other."""
+        along = np.array([0, length, length - 11, length, length - 11])
+        across = np.array([0, 0, -8, 0, 8])
+        steps = (across, along) if self.layout.tall else (along, across)
+        ends = (x + steps[0], y + steps[1])
+        for part in (slice(2), slice(2, 5)):  # shaft, head
+            some = (ends[0][part], ends[1][part])
+            self.line(*some, 2.5, color=self.theme.muted, solid_joinstyle="round")
 
     def crystal(self, drawing: Drawing, x: float, y: float) -> None:
         """A crystal around a point."""
-        corner = (round(x - CELL_PX / 2), round(HEIGHT - y - CELL_PX / 2))
+        corner = (round(x - CELL_PX / 2), round(self.layout.height - y - CELL_PX / 2))
         self.figure.figimage(picture(drawing, self.theme), *corner, origin="upper", zorder=3)
 
 
-LEFT, MIDDLE, RIGHT = 318, 800, 1282  # centres of the three parts
 APART = 202  # between neighbouring crystals
 
 
-def pixels(record: Record, theme: Theme) -> np.ndarray:
-    """(HEIGHT, WIDTH, 3) the picture."""
+def pixels(record: Record, theme: Theme, layout: Layout = WIDE) -> np.ndarray:
+    """(height, width, 3) the picture."""
     import matplotlib as mpl
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.font_manager import fontManager
@@ -411,7 +466,7 @@ def pixels(record: Record, theme: Theme) -> np.ndarray:
             fontManager.addfont(path)
     style = {"font.family": "STIXGeneral", "mathtext.fontset": "stix", "text.hinting": "none"}
     with mpl.rc_context(style):
-        page = Page(theme)
+        page = Page(theme, layout)
         training(page, run("fixed"))
         shown(page, record)
         funnels(page, record)
@@ -424,19 +479,20 @@ def pixels(record: Record, theme: Theme) -> np.ndarray:
 
 
 def shown(page: Page, record: Record) -> None:
-    """Real crystals on the left, new ones on the right."""
+    """Real crystals first, new ones last."""
+    first, last = page.layout.real, page.layout.new
     train = imd.datasets.load("oqmd_icsd", split="train")
     real, new = standard(of_data(train, REAL)), standard(samples(record))
     twins = standard(held_back()[record.twins].crystals)
     sizes = {"real": lengths(real), "new": lengths(new), "twins": lengths(twins)}
     notes = [f"{a:.2f} Å" for a in sizes["real"]]
-    row(page, LEFT, real, notes)
+    row(page, first, real, notes)
     notes = [f"{a:.2f} Å (DFT {b:.2f})" for a, b in zip(sizes["new"], sizes["twins"], strict=True)]
-    row(page, RIGHT, new, notes)
+    row(page, last, new, notes)
     n_real = run("fixed")["training_crystals"]
-    heading(page, LEFT, "real crystals", f"{n_real:,} to learn from; here are 3")
+    heading(page, first, "real crystals", f"{n_real:,} to learn from; here are 3")
     found = f"{record.passed:,} pass; {record.found} match held-out data; here are 3"
-    heading(page, RIGHT, "new crystals", found)
+    heading(page, last, "new crystals", found)
 
 
 def lengths(crystals: CrystalBatch) -> list[float]:
@@ -444,20 +500,21 @@ def lengths(crystals: CrystalBatch) -> list[float]:
     return crystals.lattice[:, 0].norm(dim=1).tolist()
 
 
-def heading(page: Page, x: float, title: str, note: str) -> None:
+def heading(page: Page, at: tuple[int, int], title: str, note: str) -> None:
     """Title of a part, and a line below it."""
-    page.text(x, 48, title, 38)
-    page.text(x, 82, note, 25, color=page.theme.muted)
+    page.text(at[0], at[1] + 48, title, 38)
+    page.text(at[0], at[1] + 82, note, 25, color=page.theme.muted)
 
 
-def row(page: Page, x: float, crystals: CrystalBatch, notes: Sequence[str]) -> None:
+def row(page: Page, at: tuple[int, int], crystals: CrystalBatch, notes: Sequence[str]) -> None:
     """Three crystals beside each other, formula and lattice constant below."""
+    x, down = at
     for k, note in enumerate(notes):
         drawing = draw(crystals, k)
         place = x + (k - 1) * APART
-        page.crystal(drawing, place, 215)
-        page.text(place, 352, subscripts(drawing.formula), 29)
-        page.text(place, 382, note, 22, color=page.theme.muted)
+        page.crystal(drawing, place, down + 215)
+        page.text(place, down + 352, subscripts(drawing.formula), 29)
+        page.text(place, down + 382, note, 22, color=page.theme.muted)
 
 
 def subscripts(formula: str) -> str:
@@ -471,7 +528,8 @@ def training(page: Page, record: dict[str, Any]) -> None:
     history = record["history"]
     steps = np.array([entry["step"] for entry in history])
     distance = np.array([entry["critic_distance"] for entry in history])
-    left, right, bottom, top = MIDDLE - 100, MIDDLE + 104, 325, 135
+    middle, down = page.layout.learn
+    left, right, bottom, top = middle - 100, middle + 104, down + 325, down + 135
     x = left + (right - left) * steps / steps[-1]
     y = bottom - (bottom - top) * distance / distance.max()
     page.line([left, right], [bottom, bottom], 1.5)
@@ -481,31 +539,36 @@ def training(page: Page, record: dict[str, Any]) -> None:
     page.text(
         left - 8, y.min() + 7, f"{distance.max():.1f}", 22, ha="right", color=page.theme.muted
     )
-    page.text(MIDDLE, bottom + 27, f"{steps[-1]:,} training steps", 22, color=page.theme.muted)
-    heading(page, MIDDLE, "a generator", "its distance from the real,")
-    page.text(MIDDLE, 110, "as the critic sees it", 25, color=page.theme.muted)
-    page.arrow(632, 215, 40)
-    page.arrow(932, 215, 40)
+    page.text(middle, bottom + 27, f"{steps[-1]:,} training steps", 22, color=page.theme.muted)
+    heading(page, page.layout.learn, "a generator", "its distance from the real,")
+    page.text(middle, down + 110, "as the critic sees it", 25, color=page.theme.muted)
+    for place in page.layout.arrows:
+        page.arrow(*place, 40)
 
 
 def funnels(page: Page, record: Record) -> None:
     """One band a generator, as wide as the share of its samples that survives so far."""
-    stages = ["generated", *record.stages]
-    columns = np.linspace(330, 1410, len(stages))
+    layout, stages = page.layout, ["generated", *record.stages]
+    columns = np.linspace(*layout.columns, len(stages))
+    first, apart = layout.bands
+    last = first + (len(record.shares) - 1) * apart
     for column, stage in zip(columns, stages, strict=True):
-        page.text(column, 446, stage, 23, color=page.theme.muted)
-        page.line([column, column], [456, 668], 1, zorder=0.5)
+        if not layout.tall or column in layout.columns:  # room for the first and the last
+            page.text(column, first - 34, stage, 23, color=page.theme.muted)
+        page.line([column, column], [first - 24, last + 16], 1, zorder=0.5)
     colours = (page.theme.fixed, page.theme.published, *[page.theme.plain] * len(record.shares))
     for k, (name, shares) in enumerate(record.shares.items()):
-        y = 480 + k * 43
+        y = first + k * apart
         band(page, columns, y, [1.0, *shares], colours[k])
-        page.text(272, y + 8, name, 26, ha="right")
-        page.text(1452, y + 10, f"{100 * shares[-1]:.1f} %", 31, ha="left", color=page.theme.ink)
-    note = (
-        f"share of n = {record.n:,} samples of each left after each test; "
-        f"95 % intervals within ± {100 * record.margin:.1f} points"
-    )
-    page.text(WIDTH / 2, 692, note, 22, color=page.theme.muted)
+        size = 31 - 3 * layout.tall
+        page.text(columns[0] - 58, y + 8, name, size - 5, ha="right")
+        page.text(columns[-1] + 42, y + 10, f"{100 * shares[-1]:.1f} %", size, ha="left")
+    notes = [
+        f"share of n = {record.n:,} samples of each left after each test",
+        f"95 % intervals within ± {100 * record.margin:.1f} points",
+    ]
+    for k, note in enumerate(notes if layout.tall else ["; ".join(notes)]):
+        page.text(layout.width / 2, last + 40 + 28 * k, note, 22, color=page.theme.muted)
 
 
 def band(page: Page, columns: np.ndarray, y: float, shares: Sequence[float], colour: str) -> None:
@@ -521,26 +584,27 @@ def band(page: Page, columns: np.ndarray, y: float, shares: Sequence[float], col
     page.axes.fill_between(x, y - half, y + half, color=colour, linewidth=0.8, zorder=2)
 
 
-def save(record: Record, theme: Theme, folder: Path) -> Path:
+def save(record: Record, theme: Theme, layout: Layout, folder: Path) -> Path:
     """Write one picture and return its path."""
     from PIL.Image import fromarray
     from PIL.PngImagePlugin import PngInfo
 
     about = PngInfo()
     about.add_text("Record", json.dumps(asdict(record)))
-    path = folder / theme.file
-    fromarray(pixels(record, theme)).save(path, compress_level=9, pnginfo=about)
+    path = folder / f"{layout.file}{theme.file}"
+    picture = fromarray(pixels(record, theme, layout))
+    picture.save(path, compress_level=9, pnginfo=about)
     return path
 
 
 def main() -> None:
-    """Judge, then draw both pictures."""
+    """Judge, then draw the pictures."""
     record = judged()
     print(
         f"{record.passed:,} of {record.n:,} pass, {record.found} of them are in the held-out data"
     )
-    for theme in THEMES:
-        path = save(record, theme, REPO / "book" / "_assets")
+    for theme, layout in itertools.product(THEMES, (WIDE, TALL)):
+        path = save(record, theme, layout, REPO / "book" / "_assets")
         print(f"{path.relative_to(REPO)}: {path.stat().st_size // 1000} kB")
 
 

@@ -1,5 +1,6 @@
 """The cover shows what it says: its crystals pass the judge, and its numbers are today's."""
 
+import itertools
 import json
 
 import draw_cover
@@ -10,18 +11,22 @@ from PIL import Image
 import imd_helpers as imd
 from imd_helpers.matching import same as structure
 
-each_theme = pytest.mark.parametrize("theme", draw_cover.THEMES, ids=lambda theme: theme.file)
+each_picture = pytest.mark.parametrize(
+    "theme, layout",
+    list(itertools.product(draw_cover.THEMES, (draw_cover.WIDE, draw_cover.TALL))),
+    ids=lambda part: part.file,
+)
 
 
-def committed(repo, theme):
-    path = repo / "book" / "_assets" / theme.file
+def committed(repo, theme, layout):
+    path = repo / "book" / "_assets" / f"{layout.file}{theme.file}"
     with Image.open(path) as image:
         return np.asarray(image), draw_cover.Record(**json.loads(image.text["Record"])), path
 
 
 @pytest.fixture(scope="module")
 def record(repo):
-    return committed(repo, draw_cover.THEMES[0])[1]
+    return committed(repo, draw_cover.THEMES[0], draw_cover.WIDE)[1]
 
 
 @pytest.fixture(scope="module")
@@ -29,19 +34,19 @@ def decoded():
     return imd.models.load("cubicgan").sample(10_000, seed=draw_cover.SEED)
 
 
-@each_theme
-def test_the_pictures_have_the_size_and_colour_of_their_page(repo, theme):
-    pixels, _, path = committed(repo, theme)
-    assert pixels.shape == (700, 1600, 3)
+@each_picture
+def test_the_pictures_have_the_size_and_colour_of_their_page(repo, theme, layout):
+    pixels, _, path = committed(repo, theme, layout)
+    assert pixels.shape == (layout.height, layout.width, 3)
     assert path.stat().st_size < 250_000
     assert (
         pixels[[0, 0, -1, -1], [0, -1, 0, -1]] == np.rint(draw_cover.rgb(theme.paper) * 255)
     ).all()
 
 
-@each_theme
-def test_the_numbers_are_those_of_the_checkpoints(repo, theme):
-    _, record, _ = committed(repo, theme)
+@each_picture
+def test_the_numbers_are_those_of_the_checkpoints(repo, theme, layout):
+    _, record, _ = committed(repo, theme, layout)
     remedy = "the cover is out of date: run python book/_tools/draw_cover.py"
     assert record.weights == draw_cover.weights(), remedy
     now = draw_cover.numbers()
@@ -50,10 +55,10 @@ def test_the_numbers_are_those_of_the_checkpoints(repo, theme):
     assert record.passed / record.n == pytest.approx(record.shares["CubicGAN, fixed"][-1], abs=1e-3)
 
 
-@each_theme
-def test_the_pictures_are_what_the_script_draws(repo, theme):
-    pixels, record, _ = committed(repo, theme)
-    again = draw_cover.pixels(record, theme)
+@each_picture
+def test_the_pictures_are_what_the_script_draws(repo, theme, layout):
+    pixels, record, _ = committed(repo, theme, layout)
+    again = draw_cover.pixels(record, theme, layout)
     # fonts are matplotlib's own, but another release may place a letter differently
     assert np.abs(again.astype(int) - pixels).mean() < 1.5
 
