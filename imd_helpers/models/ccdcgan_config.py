@@ -131,7 +131,7 @@ FIXED = CcdcganConfig(
     coder_width=0.25,
     coder_batch=16,
     coder_rate=2e-3,
-    coder_steps=1_600,
+    coder_steps=1_200,
     constraint_steps=200,
     train=TrainConfig(
         steps=600, critic_steps=2, lr_generator=1e-3, lr_critic=1e-3, fall=0.8, ema=0.99

@@ -129,7 +129,7 @@ def test_cells_read_off_come_back(model, selenides):
 
 def test_a_coder_learns(selenides):
     few = selenides[np.arange(3)]
-    how = {"coder_width": 1.0, "coder_batch": 3, "coder_rate": 2e-3, "jitter": 0.0}
+    how = {"coder_width": 0.25, "coder_batch": 3, "coder_rate": 4e-3, "varied": False}
     learnt = Ccdcgan.from_data(few, FIXED.but(**how, coder_steps=200))
     back = learnt.rebuilt(few.crystals)
     error = largest_site_error(FIXED.voxels().written(few.crystals), back)
