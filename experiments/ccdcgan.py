@@ -6,6 +6,7 @@
     python experiments/ccdcgan.py games            factors of the constraint, three seeds each
     python experiments/ccdcgan.py paper            samples of the committed weights of `paper`
     python experiments/ccdcgan.py rungs            the same verdicts without learning
+    python experiments/ccdcgan.py rest             crystals of these, relaxed
     python experiments/ccdcgan.py speed            seconds of a step, with and without
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped. The
@@ -40,6 +41,7 @@ POOL, BEST = 1_000, 150  # samples that are screened, and how many of them are d
 N_PAPER = 40  # samples of `paper`: hundreds of peaks a grid take seconds
 N_BACK = 100  # crystals of a split that are written and read
 FMAX, STEPS = 0.05, 100  # of a relaxation, as in `substituted.py`
+RESTED = ("ion exchange", "substitution", "random", "training copies")
 ARMS = {  # changes of `fixed`; the second keeps every other crystal
     "crystals as they come": {"varied": False},
     "half of the crystals": {},
@@ -223,17 +225,31 @@ def of_rung(rung: str, seed: int) -> Row:
     """One sampler."""
     if rung in page().PICTURES:
         return rounded(of_pictures(base(), page().PICTURES[rung](N_JUDGED, seed), seed))
-    if rung == "training copies":
-        rows = np.random.default_rng(seed).integers(len(page().known), size=N_JUDGED)
-        samples = Samples.of(page().known[rows])
-    else:
-        samples = page().rungs()[rung].sample(N_JUDGED, condition=page().ASKED, seed=seed)
+    samples = without_learning(rung, seed)
     good = page().valid_of(samples)[:N_ENERGIES]
     formed, above = page().judged(good)
     energies = {"judged": len(good), "judge": float(np.median(formed))}
     energies["above hull"] = float(np.median(above))
     found = {"verdict": page().verdict(samples), "anywhere": anywhere(samples, seed)}
-    return rounded({**found, "energies": energies, "at rest": at_rest(base(), good)})
+    return rounded({**found, "energies": energies})
+
+
+def without_learning(rung: str, seed: int) -> Samples:
+    """Samples of one of the rungs, or training copies."""
+    if rung != "training copies":
+        return page().rungs()[rung].sample(N_JUDGED, condition=page().ASKED, seed=seed)
+    rows = np.random.default_rng(seed).integers(len(page().known), size=N_JUDGED)
+    return Samples.of(page().known[rows])
+
+
+def rest() -> None:
+    """What becomes of valid crystals of the samplers that learn nothing when they relax."""
+    record.fill(PATH, ("rung",), [(rung,) for rung in RESTED], of_rest, under="rest")
+
+
+def of_rest(rung: str) -> Row:
+    """One sampler, seed 0."""
+    return rounded(at_rest(base(), page().valid_of(without_learning(rung, 0))[:N_ENERGIES]))
 
 
 # ---- speed
@@ -259,7 +275,7 @@ def of_speed(variant: str, constraint: bool) -> Row:
     return rounded({"seconds": float(np.median(seconds)), "all": seconds})
 
 
-TASKS = (train, coders, games, paper, rungs, speed)
+TASKS = (train, coders, arms, games, paper, rungs, rest, speed)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
