@@ -2,9 +2,11 @@
 
     python experiments/ccdcgan.py train VARIANT    weights and run.json
     python experiments/ccdcgan.py coders           what comes back of crystals, both variants
+    python experiments/ccdcgan.py arms             the same of coders of `fixed` trained otherwise
     python experiments/ccdcgan.py games            factors of the constraint, three seeds each
     python experiments/ccdcgan.py paper            samples of the committed weights of `paper`
     python experiments/ccdcgan.py rungs            the same verdicts without learning
+    python experiments/ccdcgan.py rest             crystals of these, relaxed
     python experiments/ccdcgan.py speed            seconds of a step, with and without
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped. The
@@ -23,7 +25,10 @@ import torch
 from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
+from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.samples import Samples
+from imd_helpers.energies import hull, relaxation
+from imd_helpers.energies.potentials import JUDGES, potential
 from imd_helpers.models import ccdcgan
 from imd_helpers.models.ccdcgan import Ccdcgan
 from imd_helpers.networks import fit
@@ -35,6 +40,13 @@ LOOKS, N_LOOKED = 4, 8  # times that a training is looked at, and crystals judge
 POOL, BEST = 1_000, 150  # samples that are screened, and how many of them are decoded
 N_PAPER = 40  # samples of `paper`: hundreds of peaks a grid take seconds
 N_BACK = 100  # crystals of a split that are written and read
+FMAX, STEPS = 0.05, 100  # of a relaxation, as in `substituted.py`
+RESTED = ("ion exchange", "substitution", "random", "training copies")
+ARMS = {  # changes of `fixed`; the second keeps every other crystal
+    "crystals as they come": {"varied": False},
+    "half of the crystals": {},
+    "another seed": {"seed": 1},
+}
 
 
 @cache
@@ -64,7 +76,26 @@ def coders() -> None:
 
 def of_coders(variant: str) -> Row:
     """One variant, on what it has seen and what it has not."""
-    model = imd.models.load("ccdcgan", variant=variant)
+    return of_model(imd.models.load("ccdcgan", variant=variant))
+
+
+def arms() -> None:
+    """Coders of `fixed`, of which one thing is another."""
+    record.fill(PATH, ("arm",), [(arm,) for arm in ARMS], of_arm, under="arms")
+
+
+def of_arm(arm: str) -> Row:
+    """One training of coders and constraint."""
+    config = Ccdcgan.recipe("fixed", profile="full").but(**ARMS[arm])
+    data = Ccdcgan.read(config)
+    data = data[:: 2 if arm.startswith("half") else 1]
+    return {"crystals": len(data)} | of_model(
+        Ccdcgan.from_data(data, config, seed=config.train.seed)
+    )
+
+
+def of_model(model: Ccdcgan) -> Row:
+    """What comes back by the coders of a model, and the errors of its constraint."""
     sets = {split: Ccdcgan.read(model.config, split)[:N_BACK] for split in ("train", "val", "test")}
     found = {name: page().came_back(model, data.crystals) for name, data in sets.items()}
     found["real"] = page().came_back(model, page().real)
@@ -123,13 +154,44 @@ def of_samples(model: Ccdcgan, seed: int) -> Row:
 
 
 def of_pictures(model: Ccdcgan, raw: torch.Tensor, seed: int) -> Row:
-    """Verdict and energies of pictures, and the same cells with atoms anywhere."""
+    """Verdict and energies of pictures, the same cells with atoms anywhere, and at rest."""
     samples = model.decode(raw)
     return {
         "verdict": page().verdict(samples),
         "anywhere": anywhere(samples, seed),
         "energies": page().energies(model, raw, N_ENERGIES),
+        "at rest": at_rest(model, page().valid_of(samples)[:N_ENERGIES]),
     }
+
+
+def at_rest(model: Ccdcgan, crystals: CrystalBatch) -> Row:
+    """What becomes of crystals that relax, and what the constraint reads from them then."""
+    if not len(crystals):
+        return {"n": 0}
+    found, after = relaxed(crystals)
+    read = model.encode(after)
+    return {**found, "constraint": float(model.predicted(read.tensor)[read.ok].mean())}
+
+
+def relaxed(crystals: CrystalBatch) -> tuple[Row, CrystalBatch]:
+    """How far crystals fall by the first judge, what both say then, and where they come to rest."""
+    began = potential(JUDGES[0]).energies(crystals, gate=None)
+    rest = relaxation.relax(crystals, JUDGES[0], fmax=FMAX, steps=STEPS)
+    done = np.flatnonzero(np.isfinite(rest.energy))
+    after, energy = rest.crystals[done], rest.energy[done]
+    counts, second = after.counts().numpy(), potential(JUDGES[1]).energies(after, gate=None)
+    above = [
+        hull.above_hull(counts, e, by).energy_above_hull
+        for e, by in zip((energy, second), JUDGES, strict=True)
+    ]
+    formed = hull.formation_energy(counts, second, JUDGES[1])
+    return {
+        "n": len(crystals),
+        "at rest": int(rest.converged.sum()),
+        "fell": np.quantile(began[done] - energy, [0.25, 0.5, 0.75]),
+        "above hull": {by: float(np.median(a)) for by, a in zip(JUDGES, above, strict=True)},
+        "judge": float(np.median(formed)),
+    }, after
 
 
 def anywhere(samples: Samples, seed: int) -> Row:
@@ -163,17 +225,31 @@ def of_rung(rung: str, seed: int) -> Row:
     """One sampler."""
     if rung in page().PICTURES:
         return rounded(of_pictures(base(), page().PICTURES[rung](N_JUDGED, seed), seed))
-    if rung == "training copies":
-        rows = np.random.default_rng(seed).integers(len(page().known), size=N_JUDGED)
-        samples = Samples.of(page().known[rows])
-    else:
-        samples = page().rungs()[rung].sample(N_JUDGED, condition=page().ASKED, seed=seed)
+    samples = without_learning(rung, seed)
     good = page().valid_of(samples)[:N_ENERGIES]
     formed, above = page().judged(good)
     energies = {"judged": len(good), "judge": float(np.median(formed))}
     energies["above hull"] = float(np.median(above))
     found = {"verdict": page().verdict(samples), "anywhere": anywhere(samples, seed)}
     return rounded({**found, "energies": energies})
+
+
+def without_learning(rung: str, seed: int) -> Samples:
+    """Samples of one of the rungs, or training copies."""
+    if rung != "training copies":
+        return page().rungs()[rung].sample(N_JUDGED, condition=page().ASKED, seed=seed)
+    rows = np.random.default_rng(seed).integers(len(page().known), size=N_JUDGED)
+    return Samples.of(page().known[rows])
+
+
+def rest() -> None:
+    """What becomes of valid crystals of the samplers that learn nothing when they relax."""
+    record.fill(PATH, ("rung",), [(rung,) for rung in RESTED], of_rest, under="rest")
+
+
+def of_rest(rung: str) -> Row:
+    """One sampler, seed 0."""
+    return rounded(at_rest(base(), page().valid_of(without_learning(rung, 0))[:N_ENERGIES]))
 
 
 # ---- speed
@@ -199,7 +275,7 @@ def of_speed(variant: str, constraint: bool) -> Row:
     return rounded({"seconds": float(np.median(seconds)), "all": seconds})
 
 
-TASKS = (train, coders, games, paper, rungs, speed)
+TASKS = (train, coders, arms, games, paper, rungs, rest, speed)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

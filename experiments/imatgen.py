@@ -4,6 +4,8 @@
     python experiments/imatgen.py models           what comes back, classifier, samples, three seeds
     python experiments/imatgen.py rungs            the same verdicts without learning
     python experiments/imatgen.py biases           the published coders without and with biases
+    python experiments/imatgen.py more             real oxides among ten times as many samples
+    python experiments/imatgen.py falls            how far valid samples fall when they relax
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
 """
@@ -13,10 +15,14 @@ from __future__ import annotations
 from functools import cache
 from types import ModuleType
 
+import numpy as np
 import record
+from ccdcgan import relaxed
 from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
+from imd_helpers.crystals import CrystalBatch
+from imd_helpers.crystals.samples import Samples
 from imd_helpers.models.imatgen import IMatGen
 from imd_helpers.networks import fit
 
@@ -24,6 +30,8 @@ PATH = CHECKPOINTS / "imatgen" / "results.json"
 N_JUDGED, SEEDS = 500, (0, 1, 2)
 TRAINED = (("fixed", 0), ("paper", 0), ("fixed", 1), ("fixed", 2))
 FIRST = 60  # steps with grids, of `biases`
+N_MORE, MORE = 5_000, ("around, 10 spreads", "between", "varied copies")
+N_RELAXED, RELAXED = 10, ("around", "between")
 
 
 @cache
@@ -99,7 +107,58 @@ def of_biases(biased: bool) -> Row:
     return rounded({"error": rows, "awake": [awake, page().awake(model, sites)]})
 
 
-TASKS = (train, models, rungs, biases)
+# ---- more samples, and crystals at rest
+
+
+def made(source: str, n: int) -> Samples:
+    """Samples of a way of the committed weights, or of a sampler without learning, seed 0."""
+    if source in page().WAYS:
+        return page().drawn(imd.models.load("imatgen", variant="fixed"), source, n, 0)
+    return page().RUNGS[source](n, 0)
+
+
+def valid(samples: Samples) -> CrystalBatch:
+    """Those that hold both elements and keep distances and densities."""
+    some = samples.valid()
+    both = some.counts()[:, [8, 23]].bool().all(1).numpy()
+    return some[np.flatnonzero(both & imd.judge.geometry_valid(some))]
+
+
+def more() -> None:
+    """Real oxides of vanadium among ten times as many samples, and with each atom anywhere."""
+    record.fill(PATH, ("source",), [(source,) for source in MORE], of_more, under="more")
+
+
+def of_more(source: str) -> Row:
+    """One way."""
+    samples = made(source, N_MORE)
+    good, loose = valid(samples), valid(page().anywhere(samples, 0))
+    return {
+        "n": N_MORE,
+        "valid": len(good),
+        "real found": found(good),
+        "anywhere": {"valid": len(loose), "real found": found(loose)},
+    }
+
+
+def found(crystals: CrystalBatch) -> list[str]:
+    """Which of the real oxides are among crystals."""
+    hidden = page().hidden
+    hits = ~imd.judge.novel(hidden, crystals)
+    return [name for name, hit in zip(hidden.formulas(), hits, strict=True) if hit]
+
+
+def falls() -> None:
+    """How far valid samples fall when CHGNet relaxes them, and what both judges say then."""
+
+    def of_source(source: str) -> Row:
+        return rounded(relaxed(valid(made(source, 2 * N_RELAXED))[:N_RELAXED])[0])
+
+    jobs = [(source,) for source in (*RELAXED, *page().RUNGS)]
+    record.fill(PATH, ("source",), jobs, of_source, under="falls")
+
+
+TASKS = (train, models, rungs, biases, more, falls)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -5,6 +5,7 @@
     python experiments/zeogan.py sizes           real frameworks there and back, by points
     python experiments/zeogan.py models          verdicts on trainings, with and without a target
     python experiments/zeogan.py rungs           the same verdicts without learning
+    python experiments/zeogan.py energies        frameworks above quartz, as listed and as decoded
 
 `fixed` comes first: the others begin with its weights. Everything but the weights goes into
 results.json. Interrupted work goes on where it stopped.
@@ -17,11 +18,14 @@ from types import ModuleType
 
 import numpy as np
 import record
+from pymatgen.core import Lattice, Structure
 from record import BUILD, CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.descriptors.methane_grid import MethaneGrid
+from imd_helpers.energies import relaxation
+from imd_helpers.energies.potentials import JUDGES, potential
 from imd_helpers.models import zeogan
 from imd_helpers.models.zeogan import ZeoGan
 from imd_helpers.models.zeogan_frameworks import framework_key, frameworks
@@ -32,6 +36,10 @@ N_HEATS, N_DECODED = 500, 60
 ARMS = ("target", "no target")
 TRAINED = (("fixed", 0), ("paper", 0), *((arm, seed) for seed in (0, 1, 2) for arm in ARMS))
 POINTS = (12, 16, 24, 32)
+MEASURED = ("AST", "CHA", "CFI", "IFR")  # with small primitive cells, of which calorimetry is known
+DECODED = ("JBW", "ABW", "BIK", "ACO")  # small ones that were held out
+FMAX, STEPS = 0.05, 150  # of a relaxation
+KJ_MOL = 96.485  # of an eV
 
 
 @cache
@@ -127,7 +135,65 @@ def rungs() -> None:
     record.fill(PATH, ("rung",), [(rung,) for rung in page().RUNGS], of_rung, under="rungs")
 
 
-TASKS = (train, known, sizes, models, rungs)
+# ---- energies
+
+
+def energies() -> None:
+    """Energies of quartz and of real frameworks, as listed and as decoded, and how far they fall.
+
+    Relaxed by the first potential, and asked of the second where they come to rest.
+    """
+    jobs = [(code, "listed") for code in ("quartz", *MEASURED, *DECODED)]
+    jobs += [(code, "decoded") for code in DECODED]
+    record.fill(PATH, ("framework", "cell"), jobs, of_energy, under="energies")
+
+
+def of_energy(code: str, cell: str) -> Row:
+    """One framework, kJ/mol of SiO2."""
+    listed = quartz() if code == "quartz" else zeolite(code)
+    one = listed if cell == "listed" else decoded(code)
+    began = potential(JUDGES[0]).energies(one, gate=None)
+    rest = relaxation.relax(one, JUDGES[0], fmax=FMAX, steps=STEPS)
+    second = potential(JUDGES[1]).energies(rest.crystals, gate=None)
+    unit = 3 * KJ_MOL  # atoms of SiO2
+    return rounded(
+        {
+            "atoms": int(one.n_sites[0]),
+            "at rest": bool(rest.converged[0]),
+            "fell": float(unit * (began - rest.energy)[0]),
+            **{by: float(unit * e[0]) for by, e in zip(JUDGES, (rest.energy, second), strict=True)},
+        }
+    )
+
+
+def quartz() -> CrystalBatch:
+    """Alpha quartz (Levien, Prewitt and Weidner, Am. Mineral. 65 (1980) 920)."""
+    lattice = Lattice.hexagonal(4.916, 5.4054)
+    places = [[0.4697, 0, 2 / 3], [0.4135, 0.2669, 0.1191 + 2 / 3]]
+    return CrystalBatch.from_structures(
+        [Structure.from_spacegroup("P3_221", lattice, ["Si", "O"], places)]
+    )
+
+
+def zeolite(code: str) -> CrystalBatch:
+    """A framework's primitive cell, as the IZA lists it."""
+    one = imd.datasets.load("iza_zeolites").structures([code])[code]
+    return CrystalBatch.from_structures([one.get_primitive_structure()])
+
+
+def decoded(code: str) -> CrystalBatch:
+    """What grids of 16 points of the whole cell decode to."""
+    one = imd.datasets.load("iza_zeolites").structures([code])[code]
+    listed = CrystalBatch.from_structures([one])
+    grids = MethaneGrid(points=zeogan.FIXED.points).encode(listed).float()
+    made = frameworks(grids, listed.lattice).samples
+    if not made.ok[0]:
+        raise SystemExit(f"{code} does not decode: {made.reasons[0]}; take another framework")
+    primitive = made.crystals.structures()[0].get_primitive_structure(tolerance=0.3)
+    return CrystalBatch.from_structures([primitive])
+
+
+TASKS = (train, known, sizes, models, rungs, energies)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -36,7 +36,7 @@ from ..networks.fit import Game, Turn
 from . import ccdcgan_config, ccdcgan_networks
 from .ccdcgan_config import CELL_CODE, FIXED, PAPER, PROFILES, CcdcganConfig
 from .gan import Gan
-from .imatgen_crystals import relative
+from .imatgen_crystals import relative, turned, varied
 from .imatgen_networks import grid_decoder, grid_encoder
 
 HIGHEST = 1.0  # eV/atom; a crystal above did not relax
@@ -52,21 +52,21 @@ class Ccdcgan(Gan):
     VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
     PROFILES: ClassVar = PROFILES
     LEARNT = ("shift", "scale", "stages")
+    DROPPED: ClassVar = {"patches": False}
     PIECE = 256
 
     def build(self) -> dict[str, nn.Module]:
         """Autoencoders of cells, where cells are grids, and of sites; constraint; the players."""
         c = self.config
         # without biases an empty voxel starts inside the window of the re-mapping
-        plain = {"periodic": False, "bias": not c.sharpened}
-        encoder, decoder = partial(grid_encoder, **plain), partial(grid_decoder, **plain)
-        coders = encoder, partial(decoder, sharp=c.sharpened)
+        coders = (
+            partial(grid_encoder, bias=not c.sharpened),
+            partial(grid_decoder, bias=not c.sharpened, sharp=c.sharpened),
+        )
         wide = max(c.fewest_channels, round(64 * c.coder_width))
         cell, sites = (c.cell_points, wide, CELL_CODE), (c.site_points, wide, c.site_code)
-        parts = [coder(*cell) for coder in coders] if c.cell == "grid" else []
-        if c.patches:
-            coders = ccdcgan_networks.patch_encoder, ccdcgan_networks.patch_decoder
-        parts += [coder(*sites) for coder in coders]
+        parts = [coder(*cell, periodic=False) for coder in coders] if c.cell == "grid" else []
+        parts += [coder(*sites, periodic=c.repeats) for coder in coders]
         return dict(zip(CODERS[-len(parts) :], parts, strict=True)) | self.players()
 
     def players(self) -> dict[str, nn.Module]:
@@ -188,10 +188,12 @@ class Ccdcgan(Gan):
 
     def coder_terms(self) -> dict[str, Tensor]:
         """Squared errors of the autoencoders, relative to drawing nothing."""
-        rows = torch.randint(len(self.energy), (self.config.coder_batch,))
+        some = self.known[torch.randint(len(self.energy), (self.config.coder_batch,)).numpy()]
         voxels = self.config.voxels()
-        cell, sites = voxels.split(voxels.encode_all(self.known[rows.numpy()]).tensor)
-        sites = sites.flatten(0, 1)[:, None]
+        written = voxels.encode_all(varied(some) if self.config.varied else some)
+        cell, sites = voxels.split(written.tensor)
+        sites = sites[torch.as_tensor(written.ok)].flatten(0, 1)[:, None]  # strained, some are long
+        sites = turned(sites) if self.config.varied else sites
         code = self.encode_sites(sites)
         code = code + self.config.jitter * torch.randn_like(code)
         errors = {"sites": relative(self.decode_sites(code), sites)}

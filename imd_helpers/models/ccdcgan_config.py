@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ..descriptors.crystal_image import ImageLayout
-from ..descriptors.voxel_grid import VoxelGrid
+from ..descriptors.voxel_grid import SIGMA, VoxelGrid
 from ..networks import TrainConfig
 from ..runtime import number, settle, whole
 from .ccdcgan_networks import SIDE
@@ -38,7 +38,9 @@ class CcdcganConfig(GanConfig):
         max_edge: longest edge of a cell, Å.
         repeats: grids of sites follow the reduced cell and repeat, instead of a box of 15 Å.
         sharpened: the decoders of grids end in the published re-mapping, instead of linearly.
-        patches: the autoencoder of sites works on blocks of voxels, instead of by convolutions.
+        sigma: width of the Gaussians, Å.
+        varied: autoencoders learn from crystals with another origin, a little strained and moved,
+            and from grids turned at random, instead of from crystals as they come.
         jitter: deviation of the noise on the codes that the decoder of sites learns from.
         picture: networks are 2-D convolutions over the picture, instead of dense layers.
         standardised: each pixel has mean 0 and deviation 1 over the training crystals.
@@ -63,7 +65,8 @@ class CcdcganConfig(GanConfig):
     max_edge: float = 10.0
     repeats: bool = False
     sharpened: bool = True
-    patches: bool = False
+    sigma: float = SIGMA
+    varied: bool = False
     jitter: float = 0.0
     picture: bool = True
     standardised: bool = False
@@ -88,14 +91,14 @@ class CcdcganConfig(GanConfig):
         super().__post_init__()
         settle(self, whole, "site_points", "site_code", "cell_points", least=8)
         settle(self, whole, "coder_batch", "coder_steps", "constraint_steps", least=1)
-        settle(self, number, "max_edge", "coder_rate", "coder_width", above=0)
+        settle(self, number, "max_edge", "sigma", "coder_rate", "coder_width", above=0)
         settle(self, number, "strength", "blur", "jitter", least=0)
 
     def voxels(self) -> VoxelGrid:
         """The grids that a crystal is written on."""
         how = {"cell_points": self.cell_points, "site_points": self.site_points}
         box = {} if self.repeats else {"box": 15.0, "reduce": False}
-        return VoxelGrid(ELEMENTS, max_edge=self.max_edge, **how, **box)
+        return VoxelGrid(ELEMENTS, max_edge=self.max_edge, sigma=self.sigma, **how, **box)
 
     def layout(self) -> ImageLayout:
         """Where the codes lie in the picture: 28 x 28 as published, else as small as they fit."""
@@ -113,23 +116,25 @@ FIXED = CcdcganConfig(
     batch=64,
     cell="numbers",
     cell_points=40,
-    site_points=32,
+    site_points=16,
     max_edge=15.0,
     repeats=True,
     sharpened=False,
-    patches=True,
-    jitter=0.1,
+    sigma=0.5,
+    varied=True,
+    jitter=0.03,
     picture=False,
     standardised=True,
     loss="wasserstein",
     strength=10.0,
     blur=1.0,
-    coder_batch=12,
-    coder_rate=1e-3,
-    coder_steps=2_000,
+    coder_width=0.25,
+    coder_batch=16,
+    coder_rate=2e-3,
+    coder_steps=1_200,
     constraint_steps=200,
     train=TrainConfig(
-        steps=600, critic_steps=2, lr_generator=1e-3, lr_critic=1e-3, fall=0.5, ema=0.99
+        steps=600, critic_steps=2, lr_generator=1e-3, lr_critic=1e-3, fall=0.8, ema=0.99
     ),
 )
 SMOKE = {"width": 1 / 8, "coder_width": 1 / 16, "batch": 16, "coder_batch": 4, "coder_steps": 4}

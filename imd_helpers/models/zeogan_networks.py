@@ -60,15 +60,15 @@ def folded(x: Tensor, size: int) -> Tensor:
 
     Args:
         x: (batch, channels, m, m, m), which begins half a kernel before the grid.
-        size: at most m.
+        size: at least 4, at most m.
     """
     before = KERNEL // 2
     after = x.shape[-1] - before - size
     for axis in (2, 3, 4):
-        inside = x.narrow(axis, before, size).clone()
-        inside.narrow(axis, size - before, before).add_(x.narrow(axis, 0, before))
-        inside.narrow(axis, 0, after).add_(x.narrow(axis, before + size, after))
-        x = inside
+        # pieces of one split: its gradient is one concatenation
+        sizes = [before, after, size - before - after, before, after]
+        front, first, middle, last, back = x.split(sizes, axis)
+        x = torch.cat([first + back, middle, last + front], axis)
     return x
 
 
