@@ -21,7 +21,8 @@
 
 /* A table that is wider than its page fades at the side, as long as more of it is hidden there. */
 (function () {
-  const boxes = ".pst-scrollable-table-container, .cell_output .text_html";
+  const boxes =
+    ".pst-scrollable-table-container, .cell_output .text_html, .cell_output div:has(> .imd-board)";
   const mark = (box) =>
     box.classList.toggle("imd-more", box.scrollLeft + box.clientWidth < box.scrollWidth - 2);
   const watch = (box) => {

@@ -3,8 +3,9 @@
     python book/_tools/draw_cover.py
 
 Writes `book/_assets/cover.png` for light pages and `cover-dark.png` for dark ones, and the same in
-the format of a phone, `cover-phone.png` and `cover-phone-dark.png`. Each picture holds, as the PNG text `Record`, which samples it shows and what its numbers are, so that a test
-can tell when the weights or the results have changed since. One core needs half a minute.
+the format of a phone, `cover-phone.png` and `cover-phone-dark.png`. Each picture holds, as the PNG
+text `Record`, which samples it shows and what its numbers are, so that a test can tell when the
+weights or the results have changed since. One core needs a minute.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import imd_helpers as imd
 from imd_helpers.matching import same as structure
 
 each_picture = pytest.mark.parametrize(
-    "theme, layout",
+    ("theme", "layout"),
     list(itertools.product(draw_cover.THEMES, (draw_cover.WIDE, draw_cover.TALL))),
     ids=lambda part: part.file,
 )
