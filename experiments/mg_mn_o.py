@@ -19,18 +19,17 @@ from types import ModuleType
 
 import numpy as np
 import record
-from crystalgan import above_both_hulls, relaxed
+from crystalgan import above_both_hulls, at_rest, relaxed
 from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.energies.potentials import JUDGES
-from imd_helpers.energies.relaxation import relax
 from imd_helpers.models.coordinate_rows import NUMBERS
 from imd_helpers.models.mg_mn_o import MgMnOGan
 
 PATH = CHECKPOINTS / "mg_mn_o" / "results.json"
-N_JUDGED, SEEDS, ASKED = 1_000, (0, 1, 2), ("known", "hidden")  # compositions
+N_JUDGED, N_RELAXED, SEEDS = 1_000, 24, (0, 1, 2)
+ASKED = ("known", "hidden")  # compositions
 STEPS = 500  # of the arms
 MENDED = {"rows": "classifier", "sees": "rows"}  # the published recipe without its habits
 HABITS: dict[str, Row] = {
@@ -184,10 +183,10 @@ def energies() -> None:
     """A few different valid crystals of hidden compositions, at rest, above both hulls."""
     record.one_thread()
     jobs = [(name,) for name in ("fixed", "recoloured", "ion exchange", "random places")]
-    record.fill(PATH, ("source",), jobs, at_rest, under="energies")
+    record.fill(PATH, ("source",), jobs, of_source, under="energies")
 
 
-def at_rest(source: str) -> Row:
+def of_source(source: str) -> Row:
     """Of one source."""
     if source == "fixed":
         samples = of_model(imd.models.load("mg_mn_o"), "hidden", 4 * N_JUDGED, 1)
@@ -195,8 +194,8 @@ def at_rest(source: str) -> Row:
         rng = np.random.default_rng(1)
         samples = page().RUNGS[source](page().triples["hidden"], 4 * N_JUDGED, rng)
     crystals = samples.valid()
-    good = obeyed(samples)[1] & imd.judge.geometry_valid(crystals)
-    return relaxed(crystals[np.flatnonzero(good)], page().real)
+    good = crystals[np.flatnonzero(obeyed(samples)[1] & imd.judge.geometry_valid(crystals))]
+    return relaxed(good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]], page().real)
 
 
 def oxides() -> None:
@@ -206,7 +205,7 @@ def oxides() -> None:
     def of_oxide(formula: str, space_group: int) -> Row:
         known = imd.datasets.load("oqmd_icsd").select(formulas=formula, space_groups=space_group)
         lowest = known.table["energy_above_hull"].to_numpy().argmin()
-        return above_both_hulls(relax(known[[lowest]].crystals, JUDGES[0], fmax=0.05, steps=100))[0]
+        return above_both_hulls(at_rest(known[[lowest]].crystals))[0]
 
     record.fill(PATH, ("oxide", "group"), OXIDES, of_oxide, under="oxides")
 
