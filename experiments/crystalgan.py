@@ -4,7 +4,7 @@
     python experiments/crystalgan.py maps             maps between two clouds of points, 8 seeds
     python experiments/crystalgan.py arms PAIR        what each part of it is worth, three seeds
     python experiments/crystalgan.py rungs PAIR       the same verdicts without learning
-    python experiments/crystalgan.py energies PAIR   some of each, relaxed, above both hulls
+    python experiments/crystalgan.py energies PAIR    some of each, relaxed, above both hulls
 
 Everything but the weights goes into results.json. PAIR is ``mg_ti_h`` or ``pd_ni_h``.
 """
