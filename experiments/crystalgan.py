@@ -4,7 +4,7 @@
     python experiments/crystalgan.py maps             maps between two clouds of points, 8 seeds
     python experiments/crystalgan.py arms PAIR        what each part of it is worth, three seeds
     python experiments/crystalgan.py rungs PAIR       the same verdicts without learning
-    python experiments/crystalgan.py energies PAIR    some of each, relaxed, above both hulls
+    python experiments/crystalgan.py energies mg_ti_h   some of each, relaxed, above both hulls
 
 Everything but the weights goes into results.json. PAIR is ``mg_ti_h`` or ``pd_ni_h``.
 """
@@ -34,8 +34,9 @@ from imd_helpers.models.hydride_rows import keeps_published_bounds
 
 PATH = CHECKPOINTS / "crystalgan" / "results.json"
 N_JUDGED, STEPS, SEEDS = 1_000, 200, (0, 1, 2)
-N_RELAXED, PIECE, GRAPHS, STEPS_DOWN = 32, 8, 4, 100  # relaxed, at a time, and for how long
-N_OF_RUNG = 100  # samples of a rung, of which these are chosen
+N_RELAXED, LARGEST, PIECE = 24, 12, 8  # crystals relaxed, atoms in their cells, crystals at a time
+GRAPHS, STEPS_DOWN = 4, 100  # crystals in one evaluation, and how many of these
+N_OF_RUNG = 200  # samples of a rung, of which these are chosen
 NEAR, SHELLS = 0.1, 24  # eV/atom above both hulls; neighbours by which geometries are compared
 ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "paper": ("paper", {}),
@@ -47,10 +48,7 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
 }
 NO_TEMPLATE = ("pd_ni_h", "ion exchange")  # no known hydride is one exchange away
 RUNGS = ("ion exchange", "recoloured", "overlaid and pushed apart", "overlaid", "random")
-SOURCES = (  # of `energies`: crystals of the arms' first seed, and of the rungs'
-    *("recoloured", "overlaid and pushed apart", "fixed"),
-    *("two GANs, no cycle", "no third step", "ion exchange"),
-)
+SOURCES = ("recoloured", "overlaid and pushed apart", "fixed", "ion exchange")  # of `energies`
 
 
 @cache
@@ -176,8 +174,7 @@ def energies(pair: str) -> None:
 
     All sources have had as many when the work is stopped between two pieces.
     """
-    sources = [source for source in SOURCES if (pair, source) != NO_TEMPLATE]
-    jobs = [(source, piece) for piece in range(N_RELAXED // PIECE) for source in sources]
+    jobs = [(source, piece) for piece in range(N_RELAXED // PIECE) for source in SOURCES]
     make = partial(of_piece, pair)
     record.fill(PATH, ("source", "piece"), jobs, make, under=f"energies {pair}")
 
@@ -190,10 +187,14 @@ def of_piece(pair: str, source: str, piece: int) -> Row:
 
 
 def chosen(pair: str, source: str) -> dict[str, np.ndarray]:
-    """The first different valid crystals of an arm or a rung."""
-    samples = made(pair, source, 0) if source in ARMS else rung(pair, source, 0, n=N_OF_RUNG)
+    """The first different valid crystals of the committed weights or of a rung."""
+    if source == "fixed":
+        samples = imd.models.load("crystalgan").sample(N_JUDGED, seed=0)  # of Mg-Ti-H
+    else:
+        samples = rung(pair, source, 0, n=N_OF_RUNG)
     crystals = samples.valid()
-    good = crystals[np.flatnonzero(ternary_and_valid(crystals, pair)[1])]
+    small = (crystals.n_sites <= LARGEST).numpy()
+    good = crystals[np.flatnonzero(small & ternary_and_valid(crystals, pair)[1])]
     good = good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]]
     return {key: getattr(good, key).numpy() for key in ("lattice", "frac", "numbers")}
 

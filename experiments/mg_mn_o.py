@@ -52,7 +52,7 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
 }
 GIVEN = ("composition given", "critic sees distances")
 LOOKS = tuple(range(STEPS, 6 * STEPS + 1, STEPS))  # steps of `longer`
-LONGER = ("mended", "volume given", "critic sees distances")
+LONGER = ("mended", "volume given")
 OXIDES = (  # formula, space group
     *(("MgO", 225), ("MnO", 225), ("Mn3O4", 141), ("Mn2O3", 206), ("MnO2", 87)),
     *(("Mg6MnO8", 225), ("MgMn2O4", 141)),
