@@ -34,8 +34,8 @@ from imd_helpers.models.hydride_rows import keeps_published_bounds
 
 PATH = CHECKPOINTS / "crystalgan" / "results.json"
 N_JUDGED, STEPS, SEEDS = 1_000, 200, (0, 1, 2)
-N_RELAXED, LARGEST, PIECE = 24, 12, 8  # crystals relaxed, atoms in their cells, crystals at a time
-GRAPHS, STEPS_DOWN = 4, 100  # crystals in one evaluation, and how many of these
+N_RELAXED, LARGEST, STEPS_DOWN = 24, 12, 100  # crystals relaxed, atoms in their cells, for how long
+PIECE = 4  # crystals at a time: a potential's graphs of more would fill the memory
 N_OF_RUNG = 200  # samples of a rung, of which these are chosen
 NEAR, SHELLS = 0.1, 24  # eV/atom above both hulls; neighbours by which geometries are compared
 ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
@@ -207,8 +207,8 @@ def relaxed(good: CrystalBatch, real: CrystalBatch) -> Row:
         real: those that may be found.
     """
     rows, found = [], np.zeros(len(real), dtype=bool)
-    for start in range(0, len(good), GRAPHS):  # a potential's graphs of more would fill the memory
-        some = good[start : start + GRAPHS]
+    for start in range(0, len(good), PIECE):
+        some = good[start : start + PIECE]
         rest = at_rest(some)
         said = above_both_hulls(rest)
         for i in filter(lambda k: near_both(said[k]), range(len(said))):
@@ -237,7 +237,7 @@ def apart(crystals: CrystalBatch, real: CrystalBatch) -> list[float]:
 
     These are the means over the atoms of the distances to their 1st, 2nd, ... neighbour.
     """
-    one, other = (average_minimum_distances(x, SHELLS) for x in (crystals, real))
+    one, other = (average_minimum_distances(x, k=SHELLS) for x in (crystals, real))
     return rounded(np.abs(one[:, None] - other[None]).max(2).min(1), 3)
 
 
