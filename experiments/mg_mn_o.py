@@ -17,13 +17,11 @@ from types import ModuleType
 
 import numpy as np
 import record
-from crystalgan import above_both_hulls, relaxed
+from crystalgan import above_both_hulls, at_rest, relaxed
 from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.energies.potentials import JUDGES
-from imd_helpers.energies.relaxation import relax
 from imd_helpers.models.coordinate_rows import NUMBERS
 from imd_helpers.models.mg_mn_o import MgMnOGan
 
@@ -47,6 +45,7 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "mended": ("fixed", MENDED),
     "composition given": ("fixed", {"sees": "rows"}),
     "critic sees distances": ("fixed", {}),
+    "volume given": ("fixed", {}),
 }
 GIVEN = ("composition given", "critic sees distances")
 OXIDES = (  # formula, space group
@@ -105,8 +104,9 @@ def verdict(samples: Samples) -> Row:
 def made(arm: str, seed: int) -> MgMnOGan:
     """A trained arm."""
     variant, changes = ARMS[arm]
+    kind = page().Roomy if arm == "volume given" else MgMnOGan
     how = {"profile": "full", "seed": seed, "progress": False}
-    return MgMnOGan.train(variant, changes={**changes, "steps": STEPS}, **how)[0]
+    return kind.train(variant, changes={**changes, "steps": STEPS}, **how)[0]
 
 
 def of_model(model: MgMnOGan, asked: str, n: int, seed: int) -> Samples:
@@ -161,10 +161,10 @@ def energies() -> None:
     """A few different valid crystals of hidden compositions, at rest, above both hulls."""
     record.one_thread()
     jobs = [(name,) for name in ("fixed", "recoloured", "ion exchange", "random places")]
-    record.fill(PATH, ("source",), jobs, at_rest, under="energies")
+    record.fill(PATH, ("source",), jobs, of_source, under="energies")
 
 
-def at_rest(source: str) -> Row:
+def of_source(source: str) -> Row:
     """Of one source."""
     if source == "fixed":
         samples = of_model(imd.models.load("mg_mn_o"), "hidden", 4 * N_JUDGED, 1)
@@ -183,7 +183,7 @@ def oxides() -> None:
     def of_oxide(formula: str, space_group: int) -> Row:
         known = imd.datasets.load("oqmd_icsd").select(formulas=formula, space_groups=space_group)
         lowest = known.table["energy_above_hull"].to_numpy().argmin()
-        return above_both_hulls(relax(known[[lowest]].crystals, JUDGES[0], fmax=0.05, steps=100))[0]
+        return above_both_hulls(at_rest(known[[lowest]].crystals))[0]
 
     record.fill(PATH, ("oxide", "group"), OXIDES, of_oxide, under="oxides")
 

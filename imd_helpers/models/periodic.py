@@ -46,7 +46,8 @@ def nearest(lattice: Tensor, frac: Tensor, present: Tensor, kind: Tensor) -> Nea
         partner, shift, missing = _search(lattice, frac, present[:, used], kind)
     n = len(partner)
     there = frac.gather(1, partner.view(n, -1, 1).expand(-1, -1, 3)).view_as(shift)
-    vector = (there - frac[:, :, None, None] + shift) @ lattice[:, None, None]
+    vector = (there - frac[:, :, None, None] + shift).flatten(1, 3)
+    vector = (vector @ lattice).view_as(shift)  # one product a crystal, not one a neighbour
     distance = vector.square().sum(-1).clamp(min=1e-4).sqrt().clamp(max=FAR)
     return Near(distance.masked_fill(missing, FAR), vector, used, kind)
 
@@ -58,10 +59,11 @@ def _search(
     shifts = SHIFTS.to(frac)
     delta = frac[:, None] - frac[:, :, None]  # (n, atoms, atoms, 3)
     home = -delta.round()
-    cart, images = (delta + home) @ lattice[:, None], shifts @ lattice  # (n, 27, 3)
-    squared = 2 * cart @ images[:, None].mT + images.square().sum(2)[:, None, None]
-    squared = squared + cart.square().sum(3, keepdim=True)  # (n, atoms, atoms, 27)
-    squared.masked_fill_(~(present[:, :, None] & present[:, None, :])[..., None], torch.inf)
+    cart, images = (delta + home).flatten(1, 2) @ lattice, shifts @ lattice  # (n, 27, 3)
+    both = (present[:, :, None] & present[:, None, :]).flatten(1)
+    apart = cart.square().sum(2).masked_fill(~both, torch.inf)[..., None]  # inf: not a pair
+    squared = apart + torch.baddbmm(images.square().sum(2)[:, None], cart, images.mT, alpha=2)
+    squared = squared.unflatten(1, delta.shape[1:3])  # (n, atoms, atoms, 27)
     squared[..., 0].diagonal(dim1=1, dim2=2).fill_(torch.inf)
     values, places = [], []
     for k in range(N_KINDS):
