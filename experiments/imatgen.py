@@ -5,7 +5,6 @@
     python experiments/imatgen.py rungs            the same verdicts without learning
     python experiments/imatgen.py biases           the published coders without and with biases
     python experiments/imatgen.py more             real oxides among ten times as many samples
-    python experiments/imatgen.py falls            how far valid samples fall when they relax
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
 """
@@ -17,7 +16,6 @@ from types import ModuleType
 
 import numpy as np
 import record
-from ccdcgan import relaxed
 from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
@@ -30,8 +28,7 @@ PATH = CHECKPOINTS / "imatgen" / "results.json"
 N_JUDGED, SEEDS = 500, (0, 1, 2)
 TRAINED = (("fixed", 0), ("paper", 0), ("fixed", 1), ("fixed", 2))
 FIRST = 60  # steps with grids, of `biases`
-N_MORE, MORE = 5_000, ("around, 10 spreads", "between", "varied copies")
-N_RELAXED, RELAXED = 10, ("around", "between")
+N_MORE, MORE = 5_000, ("around, 10 spreads", "between")  # ways that make new crystals
 
 
 @cache
@@ -107,14 +104,7 @@ def of_biases(biased: bool) -> Row:
     return rounded({"error": rows, "awake": [awake, page().awake(model, sites)]})
 
 
-# ---- more samples, and crystals at rest
-
-
-def made(source: str, n: int) -> Samples:
-    """Samples of a way of the committed weights, or of a sampler without learning, seed 0."""
-    if source in page().WAYS:
-        return page().drawn(imd.models.load("imatgen", variant="fixed"), source, n, 0)
-    return page().RUNGS[source](n, 0)
+# ---- more samples
 
 
 def valid(samples: Samples) -> CrystalBatch:
@@ -126,12 +116,13 @@ def valid(samples: Samples) -> CrystalBatch:
 
 def more() -> None:
     """Real oxides of vanadium among ten times as many samples, and with each atom anywhere."""
-    record.fill(PATH, ("source",), [(source,) for source in MORE], of_more, under="more")
+    record.fill(PATH, ("way",), [(way,) for way in MORE], of_more, under="more")
 
 
-def of_more(source: str) -> Row:
+def of_more(way: str) -> Row:
     """One way."""
-    samples = made(source, N_MORE)
+    model = imd.models.load("imatgen", variant="fixed")
+    samples = page().drawn(model, way, N_MORE, 0)
     good, loose = valid(samples), valid(page().anywhere(samples, 0))
     return {
         "n": N_MORE,
@@ -148,17 +139,7 @@ def found(crystals: CrystalBatch) -> list[str]:
     return [name for name, hit in zip(hidden.formulas(), hits, strict=True) if hit]
 
 
-def falls() -> None:
-    """How far valid samples fall when CHGNet relaxes them, and what both judges say then."""
-
-    def of_source(source: str) -> Row:
-        return rounded(relaxed(valid(made(source, 2 * N_RELAXED))[:N_RELAXED])[0])
-
-    jobs = [(source,) for source in (*RELAXED, *page().RUNGS)]
-    record.fill(PATH, ("source",), jobs, of_source, under="falls")
-
-
-TASKS = (train, models, rungs, biases, more, falls)
+TASKS = (train, models, rungs, biases, more)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
