@@ -23,6 +23,7 @@ MOVED = 0.25  # share of the dimensions in which a move is one
 OVERSHOOT = 0.25  # how far a child may lie beyond its parents, in units of their distance
 INERTIA, PULL = 0.73, 1.5  # of a particle, for which a swarm neither explodes nor freezes
 TOURNAMENT = 3  # who compete to become a parent
+MUTATION = 0.1  # deviation of a step of a child that mutates
 RIDGE = 1e-6  # smallest variance of noise in a Gaussian process, of standardised values
 MOST_FITTED = 200  # answers that a Gaussian process learns from: the best half, and the last ones
 
@@ -178,7 +179,6 @@ def genetic(
     *,
     population: int = 20,
     mutated: float = 0.8,
-    size: float = 0.1,
     alike: float = 1e-6,
 ) -> None:
     """Winners of tournaments have children, a share of which mutate; the fittest of all live on.
@@ -194,7 +194,7 @@ def genetic(
         children = space.crossed(mothers, fathers, rng)
         changed = rng.random(population) < mutated
         if changed.any():
-            children[changed] = space.moved(children[changed], rng, size=size)
+            children[changed] = space.moved(children[changed], rng, size=MUTATION)
         found, theirs = asked(oracle, children)
         points, values = np.concatenate([points, found]), np.concatenate([values, theirs])
         _, first = np.unique(np.round(values / alike), return_index=True)  # best first

@@ -132,7 +132,7 @@ def test_finished_pieces_are_taken_and_others_are_not(tmp_path):
     first = asked()
     assert first[1] == 10
     assert asked() == (first[0], 0)
-    (damaged,) = (tmp_path / "kept").rglob("000003.npz")
+    (damaged,) = (tmp_path / "kept").rglob("even-00003.npz")
     damaged.write_bytes(damaged.read_bytes()[:99])
     assert asked() == (first[0], 1)
     assert asked("another threshold") == (first[0], 10)
