@@ -226,9 +226,19 @@ class Process:
     Args:
         function: of a module, or an object that can be pickled.
         seconds: for each of the things that it is called with, of which several may come at once.
+
+    Raises:
+        InputError: a function that cannot be pickled.
     """
 
     def __init__(self, function: Callable[[Any], Any], seconds: float) -> None:
+        try:
+            pickle.dumps(function)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"the function cannot be sent to another process ({error}): give one of a module, "
+                "or no limit of time"
+            ) from error
         self._function, self._seconds = function, seconds
         self._process: Any = None
 

@@ -19,6 +19,7 @@ from ..runtime import InputError, lookup, number, whole
 from .oracle import BudgetError, Oracle
 
 WORST = 1e99  # the value of a point without an answer
+FIRST_STEP, LAST_STEP = 0.1, 1e-3  # along an axis, on the way downhill
 MOVED = 0.25  # share of the dimensions in which a move is one
 OVERSHOOT = 0.25  # how far a child may lie beyond its parents, in units of their distance
 INERTIA, PULL = 0.73, 1.5  # of a particle, for which a swarm neither explodes nor freezes
@@ -278,14 +279,12 @@ def minimise(
 # ---- their parts
 
 
-def _settled(
-    oracle: Oracle, space: Space, point: np.ndarray, *, step: float = 0.1, least: float = 1e-3
-) -> tuple[np.ndarray, float]:
+def _settled(oracle: Oracle, space: Space, point: np.ndarray) -> tuple[np.ndarray, float]:
     """Downhill from one point, along the axes, with steps that are halved where none helps."""
     point, values = asked(oracle, point)
-    value = float(values[0])
+    value, step = float(values[0]), FIRST_STEP
     axes = np.concatenate([np.eye(space.dimensions), -np.eye(space.dimensions)])
-    while step > least and value < WORST and not space.settles:
+    while step > LAST_STEP and value < WORST and not space.settles:
         around, values = asked(oracle, space.inside(point + step * axes))
         if values.min() < value:
             point, value = around[[values.argmin()]], float(values.min())

@@ -78,7 +78,8 @@ class Oracle:
         watch: is told what each batch has cost, for a progress bar; may raise `BudgetError`.
 
     Raises:
-        InputError: a budget or limit that is not positive, or the log of something else.
+        InputError: a budget or limit that is not positive, a function that no other process can
+            be given, or the log of something else.
     """
 
     def __init__(

@@ -163,3 +163,5 @@ def test_impossible_settings_are_refused():
     for name in ("budget", "limit", "dearest"):
         with pytest.raises(InputError, match=f"{name}=0"):
             Oracle(bowl, **{name: 0})
+    with pytest.raises(InputError, match="cannot be sent to another process"):
+        Oracle(lambda points: points[:, 0], limit=1)
