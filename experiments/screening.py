@@ -48,7 +48,7 @@ from imd_helpers.search.screening import Exchanges, Filter, exchanges, screened
 WORK = record.BUILD / "screening"
 PATH = record.CHECKPOINTS / "screening" / "results.json"
 N, TWO, SEEDS = 2_000_000, 2_600, (0, 1, 2)
-MORE = 3_600  # draws of two elements for each parent, for a list of two million
+MORE = 5_000  # draws of two elements for each parent, for a list of two million
 LARGEST, NEAR = 14, 0.05  # sites of a parent; eV/atom above the hull
 WINDOW = (1.0, 2.0)  # eV, the gap that is wanted
 HULLS = 10_000  # candidates whose distance from the hull is computed

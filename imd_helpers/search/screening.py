@@ -212,7 +212,7 @@ def _filtered(
         order = np.argsort(out.values[name][left], kind="stable")  # of equal ones the first
         left = np.sort(left[order[: whole("best", most, least=1)]])
     row = {"filter": asks.name, "tried": tried, "passed": len(left)}
-    out.stages.append(row | {"failed": failed, "seconds": round(seconds, 3)})
+    out.stages.append(row | {"failed": failed, "seconds": round(seconds, 6)})
     return replace(out, left=left)
 
 
