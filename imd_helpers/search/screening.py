@@ -87,7 +87,7 @@ def exchanges(counts: np.ndarray, pairs: np.ndarray, *, two: int = 0, seed: int 
 
 
 def _two_at_once(free: Mapping[int, np.ndarray], n: int, rng: np.random.Generator) -> np.ndarray:
-    """(k, 4) draws of two elements and their partners, k at most n."""
+    """(k, 4) different draws of two elements and their partners, k at most n."""
     if len(free) < 2 or n == 0:
         return np.zeros((0, 4), dtype=np.int64)
     held, size = np.array(list(free)), np.array([len(some) for some in free.values()])
@@ -96,7 +96,9 @@ def _two_at_once(free: Mapping[int, np.ndarray], n: int, rng: np.random.Generato
         row[: len(some)] = some
     who = rng.random((n, len(held))).argsort(1)[:, :2]
     new = wide[who, (rng.random((n, 2)) * size[who]).astype(np.int64)]
-    return np.hstack([held[who], new])[new[:, 0] != new[:, 1]]
+    found = np.hstack([held[who], new])[new[:, 0] != new[:, 1]]
+    _, first = np.unique(found @ 1000 ** np.arange(4), return_index=True)
+    return found[np.sort(first)]  # each draw once: millions are drawn again and again
 
 
 def _exchanged(counts: np.ndarray, parent: np.ndarray, swap: np.ndarray) -> np.ndarray:
