@@ -5,7 +5,6 @@
     python experiments/screening.py key         ways to rank, on candidates that OQMD has computed
     python experiments/screening.py verify      the best 24 of each way, by two potentials
     python experiments/screening.py timing      charge neutrality, one process and two
-    python experiments/screening.py million     two million, killed on the way and resumed
 
 Candidates are exchanges of one or two elements in ternary crystals of the training split; whatever
 a filter knows is of the training split as well, and the rest of OQMD's table is the answer key.
@@ -16,14 +15,10 @@ needs about 20 minutes. Needs the packages of the extras `judge` and `hull`.
 from __future__ import annotations
 
 import pickle
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
-from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -37,18 +32,16 @@ from imd_helpers import baselines
 from imd_helpers.crystals import symmetry
 from imd_helpers.crystals.compositions import amounts, keys, member, reduced
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.descriptors.crystal_graph import crystal_graph
 from imd_helpers.energies import hull
 from imd_helpers.intervals import bootstrap
 from imd_helpers.judge import charge_neutral, judge
 from imd_helpers.judge.protocols import PROTOCOLS
-from imd_helpers.predictors import BoostedEnsemble, GraphPredictor
+from imd_helpers.predictors import BoostedEnsemble
 from imd_helpers.search.screening import Exchanges, Filter, exchanges, screened
 
 WORK = record.BUILD / "screening"
 PATH = record.CHECKPOINTS / "screening" / "results.json"
 N, TWO, SEEDS = 2_000_000, 2_600, (0, 1, 2)
-MORE = 5_000  # draws of two elements for each parent, for a list of two million
 LARGEST, NEAR = 14, 0.05  # sites of a parent; eV/atom above the hull
 WINDOW = (1.0, 2.0)  # eV, the gap that is wanted
 HULLS = 10_000  # candidates whose distance from the hull is computed
@@ -57,8 +50,6 @@ UNUSABLE = [2, 10, 18, 36, 43, 54, 61, *range(84, 119)]  # noble gases, no stabl
 SETS = {"expt_gap": "band_gap", "mp_gap": "band_gap", "mp_e_form": "formation_energy"}
 SIZE = {"expt_gap": {"trees": 150, "leaves": 31}, "": {"trees": 300, "members": 2}}
 FOLDS = 5
-MOST = 20  # sites of a crystal that a graph is made of
-NETWORK = {"width": 64, "epochs": 20}  # published: 64 wide, three convolutions
 
 
 # ---- data
@@ -95,10 +86,10 @@ def parents() -> baselines.IonExchange:
     return ion
 
 
-def made(two: int = TWO) -> Row:
+def made() -> Row:
     """Compositions by exchange, the likeliest ones."""
     counts = parents().training.crystals.counts().numpy().astype(np.int16)
-    found = exchanges(counts, parents().pairs, two=two, seed=SEED)
+    found = exchanges(counts, parents().pairs, two=TWO, seed=SEED)
     return vars(found[np.sort(np.argsort(-found.chance, kind="stable")[:N])])
 
 
@@ -389,51 +380,7 @@ def of_split(name: str, split: str, seed: int) -> Row:
     })  # fmt: skip
 
 
-# ---- crystals beside formulas
-
-
-def graphs() -> None:
-    """Formation energies by a crystal graph, and by the trees from the formula alone."""
-    jobs = [("trees", "formulas", 0)]
-    jobs += [("graph", cut, seed) for seed in SEEDS for cut in ("formulas", "rows")]
-    jobs += [("trees", "rows", 0), *(("trees", "formulas", seed) for seed in SEEDS[1:])]
-    record.fill(PATH, ("model", "split", "seed"), jobs, of_crystals, under="crystals")
-
-
-def of_crystals(model: str, split: str, seed: int) -> Row:
-    """The book's test split, whose formulas nobody has seen; or as many rows, drawn anew."""
-    known = imd.datasets.load("oqmd_icsd")
-    known = known[(known.n_sites <= MOST) & (known.table["formation_energy"].abs() < -hull.LOWEST)]
-    parts = known.table["split"].to_numpy()
-    known, parts = known[parts != "val"], parts[parts != "val"]
-    if split == "rows":
-        parts = np.random.default_rng(seed).permutation(parts)
-    values = known.table["formation_energy"].to_numpy()
-    train, test = (np.flatnonzero(parts == part) for part in ("train", "test"))
-    began = time.process_time()
-    if model == "graph":
-        graph = crystal_graph(known.crystals).checked()
-        fitted = GraphPredictor(**NETWORK, seed=seed).fit(graph[train], values[train])
-        said = fitted.predict(graph[test])
-    else:
-        counts = known.crystals.counts().numpy().astype(np.int16)
-        trees = BoostedEnsemble(**SIZE[""], seed=seed).fit(counts[train], values[train])
-        said = trees.predict(counts[test]).mean
-    off = np.abs(said - values[test])
-    return rounded({
-        "n": len(test),
-        "trained": len(train),
-        "mae": off.mean(),
-        "interval": bootstrap(off),
-        "median": np.median(off),
-        "guess": np.abs(values[test] - np.median(values[train])).mean(),
-        "seconds": time.process_time() - began,
-    })  # fmt: skip
-
-
-# ---- speed, and a list of two million
-
-PIECE, KILLED = 100_000, 12  # candidates of a piece; pieces on disk when the first run is killed
+# ---- speed
 
 
 def timing() -> None:
@@ -453,45 +400,13 @@ def timing() -> None:
     say("timing", {"n": len(counts), "workers": rows})
 
 
-def million() -> None:
-    """Two million compositions through the cheap questions: killed on the way, and in one go."""
-    counts = once(WORK / "million.npz", made, MORE)["counts"]
-    folder = WORK / "million"
-    shutil.rmtree(folder, ignore_errors=True)
-    command = [sys.executable, __file__, "resumed"]
-    with subprocess.Popen(command) as first:
-        while len(kept := [*folder.rglob("*.npz")]) < KILLED:
-            time.sleep(0.01)
-        first.kill()
-    subprocess.run(command, check=True)
-    again = record.read(WORK / "resumed.json")
-    assert all(file.exists() for file in kept)
-    began = time.process_time()
-    whole = screened(counts, cheap(PIECE))
-    spent = time.process_time() - began
-    assert again["left"] == sha256(whole.left).hexdigest()
-    say("million", {
-        "n": len(counts), "draws": MORE, "workers": 2, "piece": PIECE, "killed after": len(kept),
-        "pieces": len([*folder.rglob("*.npz")]), "seconds of one process": spent,
-        "stages": whole.stages, "stages of two processes": again["stages"],
-    })  # fmt: skip
-
-
-def resumed() -> None:
-    """The same in two processes, with progress; goes on from the pieces on disk."""
-    counts = once(WORK / "million.npz", made, MORE)["counts"]
-    found = screened(counts, cheap(PIECE), workers=2, cache=WORK / "million", progress=True)
-    told = {"left": sha256(found.left).hexdigest(), "stages": found.stages}
-    record.write(WORK / "resumed.json", told)
-
-
 def say(name: str, what: Any) -> None:
     """One part of the record."""
     head = {"made_by": "python experiments/screening.py", "stamp": record.stamp("scikit-learn")}
     record.write(PATH, head | record.read(PATH, {}) | {name: rounded(what)}, indent=None)
 
 
-TASKS = (errors, graphs, funnel, key, verify, timing, million, resumed)
+TASKS = (errors, funnel, key, verify, timing)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
