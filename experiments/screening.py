@@ -170,7 +170,16 @@ def near_hull(counts: np.ndarray, model: BoostedEnsemble, phases: hull.Formulas)
 
 def known_formulas() -> np.ndarray:
     """(n, 119) reduced counts of the training splits."""
-    return reduced(known_hull().counts)
+    return once(WORK / "known.npz", lambda: {"counts": reduced(known_hull().counts)})["counts"]
+
+
+def cheap(piece: int) -> list[Filter]:
+    """The questions that cost microseconds."""
+    return [
+        Filter("usable elements", usable, piece=piece),
+        Filter("charge neutral", neutral, piece=piece),
+        Filter("not known", partial(new, known=known_formulas()), piece=piece),
+    ]
 
 
 # ---- the funnel
@@ -181,9 +190,7 @@ def funnel() -> None:
     gap, energy = surrogate("band_gap"), surrogate("formation_energy")
     about = f"{WINDOW} {NEAR} seed 0"
     filters = [
-        Filter("usable elements", usable, piece=200_000),
-        Filter("charge neutral", neutral, piece=200_000),
-        Filter("not known", partial(new, known=known_formulas()), piece=200_000),
+        *cheap(200_000),
         Filter(
             "gap in the window", partial(in_window, model=gap), best=("not in", HULLS), about=about
         ),

@@ -147,24 +147,20 @@ def search(
 ) -> None:
     """Search for the structures of a formula; a search that was stopped goes on from its log."""
     from .crystals import files
-    from .runtime import progress_bar
     from .search.structures import predict
 
     _check_writable(out, (".extxyz",))
     log = out.with_suffix(".jsonl")
     how = {"calls": calls, "seed": seed, "units": units, "steps": steps, "potential": potential}
-    with (
-        locked(out.absolute().parent, file=out.name),
-        progress_bar(None, formula, True, total=calls) as bar,
-    ):
-        found = predict(formula, method, **how, log=log, limit=limit, watch=bar.update)
-    files.write(out, found.crystals, energy=found.energy, calls=found.calls)
-    lowest = f"the lowest has {found.energy[0]:.4f} eV/atom, after {found.calls[0]:.0f} calls"
-    typer.echo(f"wrote {len(found.energy)} structures to {out}; {lowest}; log: {log}")
-    if found.failed:
-        typer.echo(
-            f"{len(found.failed)} relaxations failed; the first: {found.failed[0]}", err=True
+    with locked(out.absolute().parent, file=out.name):
+        crystals, energy, after, failed = predict(
+            formula, method, **how, log=log, limit=limit, progress=True
         )
+    files.write(out, crystals, energy=energy, calls=after)
+    lowest = f"the lowest has {energy[0]:.4f} eV/atom, after {after[0]:.0f} calls"
+    typer.echo(f"wrote {len(energy)} structures to {out}; {lowest}; log: {log}")
+    if failed:
+        typer.echo(f"{len(failed)} relaxations failed; the first: {failed[0]}", err=True)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import os
 import pickle
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from io import BytesIO
@@ -26,7 +26,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from .runtime import InputError, whole
+from .runtime import InputError, progress_bar, whole
 
 try:
     import fcntl
@@ -226,9 +226,19 @@ class Process:
     Args:
         function: of a module, or an object that can be pickled.
         seconds: for each of the things that it is called with, of which several may come at once.
+
+    Raises:
+        InputError: a function that cannot be pickled.
     """
 
     def __init__(self, function: Callable[[Any], Any], seconds: float) -> None:
+        try:
+            pickle.dumps(function)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"the function cannot be sent to another process ({error}): give one of a module, "
+                "or no limit of time"
+            ) from error
         self._function, self._seconds = function, seconds
         self._process: Any = None
 
@@ -325,6 +335,50 @@ class Pieces:
         blob = BytesIO()
         np.savez_compressed(blob, **arrays)
         write_atomic(self.folder / f"{name}.npz", blob.getvalue())
+
+
+def in_pieces(
+    function: Callable[[Any], Any],
+    task: Callable[[int], Any],
+    rows: Sequence[np.ndarray],
+    label: str,
+    workers: Workers,
+    kept: Pieces,
+    *,
+    progress: bool,
+    unit: str,
+    pack: Callable[[Any], Mapping[str, np.ndarray]] = dict,
+    unpack: Callable[[Mapping[str, np.ndarray]], Any] = dict,
+) -> Iterator[tuple[int, Any]]:
+    """(number, answer) of each piece: from disk where it is there, else by the workers.
+
+    Args:
+        function: of a module, as for `Workers.map`.
+        task: what it takes, made of the number of a piece when a worker is free.
+        rows: what each piece is about; a piece on disk about other rows is not taken.
+        label: names the pieces on disk and the bar.
+        workers: who answers.
+        kept: where finished pieces go.
+        progress: show a bar over all rows.
+        unit: of the bar, one row.
+        pack: makes arrays of an answer, for the disk.
+        unpack: makes an answer of these arrays.
+    """
+    names = [f"{label.replace(' ', '-')}-{number:05d}" for number in range(len(rows))]
+    todo, total = [], sum(map(len, rows))
+    with progress_bar(None, label, progress and total > 0, total=total, unit=unit) as bar:
+        for number, some in enumerate(rows):
+            arrays = kept.read(names[number])
+            if arrays is None or not np.array_equal(arrays.pop("rows", None), some):
+                todo.append(number)
+                continue
+            bar.update(len(some))
+            yield number, unpack(arrays)
+        for k, answer in workers.map(function, map(task, todo), len(todo)):
+            some = rows[todo[k]]
+            kept.write(names[todo[k]], {**pack(answer), "rows": some})
+            bar.update(len(some))
+            yield todo[k], answer
 
 
 class JsonLog:

@@ -98,6 +98,7 @@ def test_search_says_what_is_wrong(imd, tmp_path, given, message):
     assert message in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "found.jsonl").exists()  # no log that the next try would stumble over
+    assert "%|" not in done.stderr  # no bar of a search that never began
 
 
 def test_train_sample_judge_one_after_the_other(imd, tmp_path):

@@ -18,8 +18,8 @@ import torch
 from ..crystals import CrystalBatch, compositions
 from ..crystals.samples import Samples, Stream, digest
 from ..energies.potentials import JUDGES
-from ..runtime import InputError, lookup, progress_bar
-from ..work import Pieces, Workers, write_atomic
+from ..runtime import InputError, lookup
+from ..work import Pieces, Workers, in_pieces, write_atomic
 from .facts import Answer, Fact, potential_name, put_in
 from .mechanics import FACTS
 from .numbers import numbers
@@ -227,7 +227,7 @@ class Run:
 
         rows_of = [rows[places] for places in plan]
         found = _in_pieces(
-            carried_out, task, rows_of, label, self.workers, self.pieces, self.progress
+            carried_out, task, rows_of, label, self.workers, self.pieces, progress=self.progress
         )
         self.seconds[fact.name] += sum(answer.seconds for answer in found)
         pairs = zip(rows_of, found, strict=True)
@@ -456,35 +456,10 @@ def _alone(plan: list[np.ndarray], wide: np.ndarray) -> list[np.ndarray]:
     return [places for places in [*rest, *np.flatnonzero(wide)[:, None]] if len(places)]
 
 
-def _in_pieces(
-    function: Callable[[Any], Answer],
-    task: Callable[[int], Any],
-    rows: Sequence[np.ndarray],
-    label: str,
-    workers: Workers,
-    kept: Pieces,
-    progress: bool,
-) -> list[Answer]:
-    """The answer about each piece of these rows, from disk where it is there, else by the workers.
-
-    A task is made of the number of its piece when a worker is free; the label names the pieces on
-    disk and the bar.
-    """
-    names = [f"{label.replace(' ', '-')}-{number:05d}" for number in range(len(rows))]
-    out: dict[int, Answer] = {}
-    total = sum(map(len, rows))
-    with progress_bar(None, label, progress and total > 0, total=total, unit="sample") as bar:
-        for number, name in enumerate(names):
-            arrays = kept.read(name)
-            if arrays is not None and np.array_equal(arrays.get("rows"), rows[number]):
-                out[number] = _unpacked(arrays)
-                bar.update(len(rows[number]))
-        todo = [number for number in range(len(rows)) if number not in out]
-        for k, answer in workers.map(function, map(task, todo), len(todo)):
-            out[todo[k]] = answer
-            kept.write(names[todo[k]], {**_packed(answer), "rows": rows[todo[k]]})
-            bar.update(len(rows[todo[k]]))
-    return [out[number] for number in range(len(rows))]
+def _in_pieces(*what: Any, progress: bool) -> list[Answer]:
+    """The answer about each piece, see `work.in_pieces`."""
+    found = dict(in_pieces(*what, progress=progress, unit="sample", pack=_packed, unpack=_unpacked))
+    return [found[number] for number in range(len(found))]
 
 
 def _packed(answer: Answer) -> dict[str, np.ndarray]:
@@ -526,8 +501,9 @@ def _made(stream: Stream, workers: Workers, cache: Path | str | None, progress: 
     folder = None if cache is None else Path(cache) / f"samples-{_digest_of_stream(stream)}"
     rows = np.split(np.arange(stream.n), np.cumsum(stream.sizes)[:-1])
     parts = _in_pieces(
-        _one_piece, lambda i: (stream, i), rows, "samples", workers, Pieces(folder), progress
-    )
+        _one_piece, lambda i: (stream, i), rows, "samples", workers, Pieces(folder),
+        progress=progress,
+    )  # fmt: skip
     ok = np.concatenate([part.ok for part in parts])
     names = parts[0].values
     asked = {name: np.concatenate([part.values[name] for part in parts]) for name in names}

@@ -19,10 +19,12 @@ from ..runtime import InputError, lookup, number, whole
 from .oracle import BudgetError, Oracle
 
 WORST = 1e99  # the value of a point without an answer
+FIRST_STEP, LAST_STEP = 0.1, 1e-3  # along an axis, on the way downhill
 MOVED = 0.25  # share of the dimensions in which a move is one
 OVERSHOOT = 0.25  # how far a child may lie beyond its parents, in units of their distance
 INERTIA, PULL = 0.73, 1.5  # of a particle, for which a swarm neither explodes nor freezes
 TOURNAMENT = 3  # who compete to become a parent
+MUTATION = 0.1  # deviation of a step of a child that mutates
 RIDGE = 1e-6  # smallest variance of noise in a Gaussian process, of standardised values
 MOST_FITTED = 200  # answers that a Gaussian process learns from: the best half, and the last ones
 
@@ -178,7 +180,6 @@ def genetic(
     *,
     population: int = 20,
     mutated: float = 0.8,
-    size: float = 0.1,
     alike: float = 1e-6,
 ) -> None:
     """Winners of tournaments have children, a share of which mutate; the fittest of all live on.
@@ -194,7 +195,7 @@ def genetic(
         children = space.crossed(mothers, fathers, rng)
         changed = rng.random(population) < mutated
         if changed.any():
-            children[changed] = space.moved(children[changed], rng, size=size)
+            children[changed] = space.moved(children[changed], rng, size=MUTATION)
         found, theirs = asked(oracle, children)
         points, values = np.concatenate([points, found]), np.concatenate([values, theirs])
         _, first = np.unique(np.round(values / alike), return_index=True)  # best first
@@ -278,14 +279,12 @@ def minimise(
 # ---- their parts
 
 
-def _settled(
-    oracle: Oracle, space: Space, point: np.ndarray, *, step: float = 0.1, least: float = 1e-3
-) -> tuple[np.ndarray, float]:
+def _settled(oracle: Oracle, space: Space, point: np.ndarray) -> tuple[np.ndarray, float]:
     """Downhill from one point, along the axes, with steps that are halved where none helps."""
     point, values = asked(oracle, point)
-    value = float(values[0])
+    value, step = float(values[0]), FIRST_STEP
     axes = np.concatenate([np.eye(space.dimensions), -np.eye(space.dimensions)])
-    while step > least and value < WORST and not space.settles:
+    while step > LAST_STEP and value < WORST and not space.settles:
         around, values = asked(oracle, space.inside(point + step * axes))
         if values.min() < value:
             point, value = around[[values.argmin()]], float(values.min())

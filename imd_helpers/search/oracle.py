@@ -78,7 +78,8 @@ class Oracle:
         watch: is told what each batch has cost, for a progress bar; may raise `BudgetError`.
 
     Raises:
-        InputError: a budget or limit that is not positive, or the log of something else.
+        InputError: a budget or limit that is not positive, a function that no other process can
+            be given, or the log of something else.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class Oracle:
         self._costs: list[float] = []
         self._width = 1  # of the rows
         self._keys, self._cost, self._dearest = keys or row_keys, cost, dearest
-        self._watch = watch
+        self.watch = watch
         self._answer = answer if limit is None else Process(answer, limit)
         self._log = None if log is None else JsonLog(log, dict(about or {}))
 
@@ -172,8 +173,8 @@ class Oracle:
             self.spent += self._costs[-1]
         if self._log is not None and found:
             self._log.add([(keys[i].hex(), *found[i]) for i in missing])
-        if self._watch is not None:
-            self._watch(sum(self._costs[-len(keys) :]))
+        if self.watch is not None:
+            self.watch(sum(self._costs[-len(keys) :]))
 
     def _tried(self, questions: Any) -> list[tuple[np.ndarray, str]]:
         """A row and a reason for each question; where a batch fails, one after the other."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..crystals.compositions import blocks, checked, first_rows, reduced
-from ..runtime import InputError, progress_bar, whole
-from ..work import Pieces, Workers, locked
+from ..runtime import InputError, whole
+from ..work import Pieces, Workers, in_pieces, locked
 
 # ---- a list from known compositions
 
@@ -86,7 +87,7 @@ def exchanges(counts: np.ndarray, pairs: np.ndarray, *, two: int = 0, seed: int 
 
 
 def _two_at_once(free: Mapping[int, np.ndarray], n: int, rng: np.random.Generator) -> np.ndarray:
-    """(k, 4) draws of two elements and their partners, k at most n."""
+    """(k, 4) different draws of two elements and their partners, k at most n."""
     if len(free) < 2 or n == 0:
         return np.zeros((0, 4), dtype=np.int64)
     held, size = np.array(list(free)), np.array([len(some) for some in free.values()])
@@ -95,7 +96,9 @@ def _two_at_once(free: Mapping[int, np.ndarray], n: int, rng: np.random.Generato
         row[: len(some)] = some
     who = rng.random((n, len(held))).argsort(1)[:, :2]
     new = wide[who, (rng.random((n, 2)) * size[who]).astype(np.int64)]
-    return np.hstack([held[who], new])[new[:, 0] != new[:, 1]]
+    found = np.hstack([held[who], new])[new[:, 0] != new[:, 1]]
+    _, first = np.unique(found @ 1000 ** np.arange(4), return_index=True)
+    return found[np.sort(first)]  # each draw once: millions are drawn again and again
 
 
 def _exchanged(counts: np.ndarray, parent: np.ndarray, swap: np.ndarray) -> np.ndarray:
@@ -171,68 +174,56 @@ def screened(
     if twice:
         raise InputError(f"two filters are called {twice[0]!r}: give each a name of its own")
     out = Screened(len(candidates), np.arange(len(candidates)), {}, {}, [])
-    if cache is None:
-        with Workers(workers, scheduler) as where:
-            return _through(candidates, filters, out, where, None, progress)
-    with locked(Path(cache)), Workers(workers, scheduler) as where:
-        return _through(candidates, filters, out, where, Path(cache), progress)
-
-
-def _through(
-    candidates: Any,
-    filters: Sequence[Filter],
-    out: Screened,
-    workers: Workers,
-    cache: Path | None,
-    progress: bool,
-) -> Screened:
-    own = "" if cache is None else _digest(candidates)
-    for each in filters:
-        key = hashlib.sha256(f"{own} {each.name} {each.about}".encode()).hexdigest()[:16]
-        kept = Pieces(None if cache is None else cache / key)
-        rows, before = out.left, len(out.failed)
-        keep, seconds = np.zeros(len(rows), dtype=bool), 0.0
-        with progress_bar(None, each.name, progress, total=len(rows), unit="candidate") as bar:
-            for part, found in _answers(candidates, each, rows, workers, kept):
-                seconds += float(found.pop("seconds"))
-                keep[part] = _taken(out, rows[part], found)
-                bar.update(part.stop - part.start)
-        new = len(out.failed) - before
-        if 0 < len(rows) == new:
-            why = out.failed[int(rows[0])]
-            raise InputError(f"{each.name!r} breaks down on all {new} candidates alike: {why}")
-        out = replace(out, left=_best(rows[keep], out.values, each.best))
-        row = {"filter": each.name, "tried": len(rows), "passed": len(out.left)}
-        out.stages.append(row | {"failed": new, "seconds": round(seconds, 3)})
+    folder = None if cache is None else Path(cache)
+    with locked(folder) if folder else nullcontext(), Workers(workers, scheduler) as where:
+        own = _digest(candidates) if folder else ""
+        for each in filters:
+            key = hashlib.sha256(f"{own} {each.name} {each.about}".encode()).hexdigest()[:16]
+            kept = Pieces(folder and folder / key)
+            out = _filtered(candidates, each, out, where, kept, progress)
     return out
 
 
-def _answers(
-    candidates: Any, question: Filter, rows: np.ndarray, workers: Workers, kept: Pieces
-) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-    """Pieces of the rows with the answers: from disk where they are, else by the workers."""
-    size = whole("piece", question.piece, least=1)
-    parts = [slice(a, min(a + size, len(rows))) for a in range(0, len(rows), size)]
-    todo = []
-    for i, part in enumerate(parts):
-        found = kept.read(f"{i:06d}")
-        if found is not None and np.array_equal(found.pop("rows"), rows[part]):
-            yield part, found
-        else:
-            todo.append(i)
-    tasks = ((question.ask, candidates[rows[parts[i]]]) for i in todo)
-    for k, found in workers.map(_answer, tasks, len(todo)):
-        part = parts[todo[k]]
-        kept.write(f"{todo[k]:06d}", {**found, "rows": rows[part]})
-        yield part, dict(found)
+def _filtered(
+    candidates: Any, asks: Filter, out: Screened, workers: Workers, kept: Pieces, progress: bool
+) -> Screened:
+    """What one question leaves."""
+    parts = blocks(len(out.left), whole("piece", asks.piece, least=1))
+    rows = [out.left[part] for part in parts]
+    passed, known_bad, seconds = np.zeros(out.n, dtype=bool), len(out.failed), 0.0
+    told = in_pieces(
+        _answer, lambda i: (asks.ask, candidates[rows[i]]), rows, asks.name, workers, kept,
+        progress=progress, unit="candidate",
+    )  # fmt: skip
+    for i, found in told:
+        seconds += float(found.pop("seconds"))
+        passed[rows[i]] = found.pop("keep")
+        bad = rows[i][found.pop("bad")].tolist()
+        out.failed.update(zip(bad, found.pop("why").tolist(), strict=True))
+        for name, values in found.items():
+            out.values.setdefault(name, np.full(out.n, np.nan))[rows[i]] = values
+    failed, tried, left = len(out.failed) - known_bad, len(out.left), np.flatnonzero(passed)
+    if 0 < tried == failed:
+        why = out.failed[int(out.left[0])]
+        raise InputError(f"{asks.name!r} breaks down on all {failed} candidates alike: {why}")
+    if asks.best is not None:
+        name, most = asks.best
+        if name not in out.values:
+            names = ", ".join(out.values)
+            raise InputError(f"best asks for {name!r}, but the answers have {names}")
+        order = np.argsort(out.values[name][left], kind="stable")  # of equal ones the first
+        left = np.sort(left[order[: whole("best", most, least=1)]])
+    row = {"filter": asks.name, "tried": tried, "passed": len(left)}
+    out.stages.append(row | {"failed": failed, "seconds": round(seconds, 6)})
+    return replace(out, left=left)
 
 
 def _answer(task: tuple[Callable[[Any], Mapping[str, ArrayLike]], Any]) -> dict[str, np.ndarray]:
     """What one process does: the answers about a piece, and the time they took."""
-    start = time.perf_counter()
+    start = time.process_time()
     found, why = _without_culprits(*task)
     bad = np.flatnonzero(why != "")
-    seconds = np.array(time.perf_counter() - start)
+    seconds = np.array(time.process_time() - start)
     return {**found, "bad": bad, "why": why[bad].astype(str), "seconds": seconds}
 
 
@@ -263,34 +254,10 @@ def _without_culprits(
     return joined, np.concatenate([why for _, why, _ in said])
 
 
-def _taken(out: Screened, rows: np.ndarray, found: dict[str, np.ndarray]) -> np.ndarray:
-    """Write the answers of a piece into the table; who passes."""
-    bad, why = found.pop("bad"), found.pop("why")
-    out.failed.update(zip(rows[bad].tolist(), why.tolist(), strict=True))
-    keep = found.pop("keep").astype(bool)
-    for name, values in found.items():
-        out.values.setdefault(name, np.full(out.n, np.nan))[rows] = values
-    return keep
-
-
-def _best(
-    rows: np.ndarray, values: Mapping[str, np.ndarray], best: tuple[str, int] | None
-) -> np.ndarray:
-    """Those with the smallest values; of equal ones the first."""
-    if best is None:
-        return rows
-    name, most = best
-    if name not in values:
-        raise InputError(f"best asks for {name!r}, but the answers have {', '.join(values)}")
-    order = np.argsort(values[name][rows], kind="stable")[: whole("best", most, least=1)]
-    return np.sort(rows[order])
-
-
 def _digest(candidates: Any) -> str:
     """Tells two lists apart."""
-    parts = [candidates] if isinstance(candidates, np.ndarray) else vars(candidates).values()
     digest = hashlib.sha256()
-    for part in parts:
+    for part in getattr(candidates, "__dict__", {"": candidates}).values():
         array = np.ascontiguousarray(part)
         digest.update(f"{array.dtype} {array.shape}".encode())
         digest.update(array.data)

@@ -22,7 +22,7 @@ from ..energies import potentials
 from ..energies.potentials import POTENTIALS
 from ..energies.relaxation import relax
 from ..matching.same import unique
-from ..runtime import InputError, lookup, whole
+from ..runtime import InputError, lookup, progress_bar, whole
 from .optimisers import METHODS, Space, minimise
 from .oracle import Oracle
 
@@ -235,7 +235,6 @@ class Energy:
     space: Structures
     potential: str = "chgnet"
     steps: int = 40
-    fmax: float = 0.05  # eV/Å
 
     def __call__(self, points: np.ndarray) -> np.ndarray:
         """(n, 2 + dimensions) or (n, 2) numbers."""
@@ -250,7 +249,7 @@ class Energy:
         if self.steps == 0:
             rows[good, 0] = model.energies(crystals)
             return rows
-        done = relax(crystals, model, fmax=self.fmax, steps=self.steps)
+        done = relax(crystals, model, steps=self.steps)
         found = np.column_stack([done.energy, done.steps, self.space.encode(done.crystals)])
         found[~np.isfinite(found).all(1)] = np.nan
         found[:, 1] = done.steps
@@ -259,25 +258,14 @@ class Energy:
 
     def oracle(self, calls: int, **settings: Any) -> Oracle:
         """An oracle whose budget is so many evaluations of the potential."""
-        about = {key: value for key, value in vars(self).items() if key != "space"}
-        about |= {"formula": self.space.formula, "units": self.space.units}
-        about |= settings.pop("about", {})
-        price = {"cost": _evaluations, "dearest": max(self.steps, 1)}
-        return Oracle(self, budget=calls, about=about, **price, **settings)
+        about = {"potential": self.potential, "steps": self.steps, "formula": self.space.formula}
+        about |= {"units": self.space.units, **settings.pop("about", {})}
+        settings |= {"cost": _evaluations, "dearest": max(self.steps, 1)}
+        return Oracle(self, budget=calls, about=about, **settings)
 
 
 def _evaluations(row: np.ndarray) -> float:
-    return float(row[1]) if len(row) > 1 else 1.0
-
-
-@dataclass(frozen=True, eq=False)
-class Prediction:
-    """What a search for structures found, the lowest energy first, each structure once."""
-
-    crystals: CrystalBatch
-    energy: np.ndarray  # (n,) eV/atom
-    calls: np.ndarray  # (n,) evaluations of the potential until it was found
-    failed: tuple[str, ...]  # why relaxations gave no structure
+    return float(row[1]) if len(row) > 1 else 1.0  # an answer that never came is one NaN
 
 
 def predict(
@@ -289,8 +277,9 @@ def predict(
     units: int = 1,
     potential: str = "chgnet",
     steps: int = STEPS,
+    progress: bool = False,
     **oracle: Any,
-) -> Prediction:
+) -> tuple[CrystalBatch, np.ndarray, np.ndarray, list[str]]:
     """Search for the structures of a formula, from random cells.
 
     Args:
@@ -301,25 +290,32 @@ def predict(
         units: formula units in the cell.
         potential: a name of `energies.potentials`.
         steps: evaluations for one relaxation at most.
+        progress: show a bar of the calls.
         oracle: more settings of the `Oracle`, such as its log.
 
+    Returns:
+        The structures that were found, each once and the lowest energy first; their energies (n,)
+        eV/atom; the calls until each was found (n,); and why relaxations gave no structure.
+
     Raises:
-        InputError: fewer calls than one relaxation may take, or no relaxation succeeded.
+        InputError: fewer calls than one relaxation may take, the log of another search, a potential
+            that is not installed, or no relaxation succeeded.
         UnknownNameError: no such method or potential.
     """
     whole("steps", steps, least=1)
     if whole("calls", calls, least=1) < steps:
         raise InputError(f"calls={calls}: one relaxation may take steps={steps}, allow more calls")
-    lookup("method", method, METHODS)
     space = Structures(formula, units=units)
-    about = {"method": method, "seed": whole("seed", seed)}
+    about = {"method": lookup("method", method, METHODS), "seed": whole("seed", seed)}
     energy = Energy(space, lookup("potential", potential, POTENTIALS), steps=steps)
-    ask = energy.oracle(calls, about=about, **oracle)
-    minimise(method, ask, space, seed=seed, **SETTINGS[method])
+    potentials.potential(potential)  # raises before there is a log
+    ask = energy.oracle(calls, about=about, **oracle)  # and this before there is a bar
+    with progress_bar(None, formula, progress, total=calls, unit="call") as bar:
+        ask.watch = bar.update
+        minimise(method, ask, space, seed=seed, **SETTINGS[method])
     spent, answers = ask.history()
     good = np.flatnonzero(np.isfinite(answers[:, 0]))
     order = good[answers[good, 0].argsort()]
+    order = order[unique(space.decode(answers[order, 2:]))]
     crystals = space.decode(answers[order, 2:])
-    first = unique(crystals)
-    order = order[first]
-    return Prediction(crystals[first], answers[order, 0], spent[order], tuple(ask.failed.values()))
+    return crystals, answers[order, 0], spent[order], list(ask.failed.values())

@@ -55,7 +55,7 @@ def test_one_that_never_comes_is_given_up_and_one_that_dies_is_replaced():
     oracle = Oracle(stubborn, limit=0.5)
     began = time.monotonic()
     assert np.allclose(oracle(LINE)[:, 0], RIGHT, equal_nan=True)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 600  # and not an hour
     whys = sorted(oracle.failed.values())
     assert "TimeoutError: no answer within 0.5 s" in whys[1]
     assert "died" in whys[0]
@@ -163,3 +163,5 @@ def test_impossible_settings_are_refused():
     for name in ("budget", "limit", "dearest"):
         with pytest.raises(InputError, match=f"{name}=0"):
             Oracle(bowl, **{name: 0})
+    with pytest.raises(InputError, match="cannot be sent to another process"):
+        Oracle(lambda points: points[:, 0], limit=1)

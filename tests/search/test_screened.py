@@ -132,7 +132,7 @@ def test_finished_pieces_are_taken_and_others_are_not(tmp_path):
     first = asked()
     assert first[1] == 10
     assert asked() == (first[0], 0)
-    (damaged,) = (tmp_path / "kept").rglob("000003.npz")
+    (damaged,) = (tmp_path / "kept").rglob("even-00003.npz")
     damaged.write_bytes(damaged.read_bytes()[:99])
     assert asked() == (first[0], 1)
     assert asked("another threshold") == (first[0], 10)
@@ -149,22 +149,24 @@ SLOW = """
         return {"keep": some % 3 > 0, "square": some**2.0}
     if __name__ == "__main__":
         filters = [Filter("a", slow, piece=50), Filter("b", slow, piece=50)]
-        found = screened(np.arange(1000), filters, cache=sys.argv[1])
+        how = {"workers": int(sys.argv[3]), "progress": True}
+        found = screened(np.arange(1000), filters, cache=sys.argv[1], **how)
         print(found.left.sum(), np.nansum(found.values["square"]))
         print([(s["tried"], s["passed"]) for s in found.stages])
 """
 
 
-def test_a_killed_run_goes_on_and_gives_the_same_table(tmp_path):
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_run_goes_on_and_gives_the_same_table(tmp_path, workers):
     script = tmp_path / "slow.py"
     script.write_text(textwrap.dedent(SLOW))
 
-    def run(folder, pace):
-        return [sys.executable, str(script), str(tmp_path / folder), pace]
+    def run(folder, pace, workers=workers):
+        return [sys.executable, str(script), str(tmp_path / folder), pace, str(workers)]
 
-    whole = subprocess.run(run("whole", "fast"), capture_output=True, text=True, check=True)
+    whole = subprocess.run(run("whole", "fast", 1), capture_output=True, text=True, check=True)
     process = subprocess.Popen(run("killed", "slow"))
-    deadline = time.time() + 60
+    deadline = time.time() + 120
     while len(list((tmp_path / "killed").rglob("*.npz"))) < 4:
         assert time.time() < deadline
         assert process.poll() is None
@@ -175,6 +177,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_table(tmp_path):
     assert 4 <= len(kept) < 35
     again = subprocess.run(run("killed", "fast"), capture_output=True, text=True, check=True)
     assert again.stdout == whole.stdout
+    assert "1000/1000" in again.stderr  # the bar
     assert all(os.stat(file).st_mtime_ns == then for file, then in kept.items())
 
 
