@@ -1,12 +1,13 @@
-"""Closest contacts of symmetric crystals, with gradients, against pymatgen, in one run, on one core.
+"""Closest contacts of symmetric crystals, with gradients, against pymatgen; one run, one core.
 
     python benchmarks/contacts.py [--crystals 500] [--save]
 
 Both roads start from one site of each element in real ternaries of the space groups of PGCGM (but
-for 141, which pymatgen writes from another origin), and find the closest distance of each pair of elements, an element's own images included. The
-pymatgen road lets `Structure.from_spacegroup` fill a cell and asks for its distance matrix, one
-crystal after the other; a second pymatgen road is given the filled cells. `pgcgm_sites.contacts`
-takes all crystals at once. All distances must agree to 1e-5 Å.
+for 141, which pymatgen writes from another origin), and find the closest distance of each pair of
+elements, an element's own images included. The pymatgen road lets `Structure.from_spacegroup` fill
+a cell and asks for its distance matrix, one crystal after the other; a second pymatgen road is
+given the filled cells. `pgcgm_sites.contacts` takes all crystals at once. All distances must agree
+to 1e-5 Å.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def pymatgen_road(sites: pgcgm_sites.BaseSites, cells: list[Structure] | None = 
 
 
 def with_gradients(frac: Tensor, group: Tensor, lattice: Tensor) -> np.ndarray:
-    """The same by `contacts`, and the slopes along sites and cells, as a training step needs them."""
+    """The same by `contacts`, with the slopes along sites and cells that a training step needs."""
     frac, lattice = frac.clone().requires_grad_(True), lattice.clone().requires_grad_(True)
     found = pgcgm_sites.contacts(frac, group, lattice)
     found.sum().backward()
@@ -58,7 +59,9 @@ def with_gradients(frac: Tensor, group: Tensor, lattice: Tensor) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--crystals", type=int, default=500)
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results/contacts.json")
+    parser.add_argument(
+        "--save", action="store_true", help="write benchmarks/results/contacts.json"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     sites = pgcgm.Pgcgm.read(pgcgm.FIXED)
