@@ -37,7 +37,6 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "both": ("fixed", {}),
     "both, cell": ("fixed", {"cell": 2.0}),
     "both, merged within 0.75": ("fixed", {"merged": 0.75}),
-    "both, cell, merged within 0.75": ("fixed", {"cell": 2.0, "merged": 0.75}),
     "paper": ("paper", {}),
 }
 CUBIC = (225, 216, 221)
