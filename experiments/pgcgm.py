@@ -2,7 +2,7 @@
 
     python experiments/pgcgm.py train VARIANT    weights and run.json
     python experiments/pgcgm.py models           verdicts on trainings, three seeds of fixed
-    python experiments/pgcgm.py ablation         each loss of distances alone, three seeds
+    python experiments/pgcgm.py ablation         each loss, briefly, three seeds
     python experiments/pgcgm.py rungs            the same verdicts without learning
     python experiments/pgcgm.py cubic            the three cubic groups, beside CubicGAN
     python experiments/pgcgm.py rounding         what two decimals do to real crystals
@@ -35,6 +35,7 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "inter": ("fixed", {"intra": False}),
     "intra": ("fixed", {"inter": False}),
     "both": ("fixed", {}),
+    "both, cell": ("fixed", {"cell": 2.0}),
     "paper": ("paper", {}),
 }
 CUBIC = (225, 216, 221)
@@ -86,7 +87,7 @@ def places(samples: Samples, seed: int) -> Row:
 
 
 def ablation() -> None:
-    """What each loss of distances is worth; briefly, equally, three seeds."""
+    """What each loss is worth; briefly, equally, three seeds."""
     jobs = [(arm, seed) for arm in ARMS for seed in SEEDS]
     record.fill(PATH, ("arm", "seed"), jobs, of_arm, about={"steps": STEPS}, under="ablation")
 

@@ -123,7 +123,8 @@ def carried(name: str, drawn: int, folder: Any) -> Row:
     else:
         samples = generator(name).sample(N, seed=SEED)
         known = imd.datasets.load("oqmd_icsd")
-        cheap = imd.judge.judge(samples, protocol="funnel", training=known, name=name)
+        how = {"protocol": "funnel", "name": name, "cache": folder / "cheap"}
+        cheap = imd.judge.judge(samples, training=known, **how)
         crystals, n = samples.crystals[np.flatnonzero(cheap.passed)], N
     small = np.flatnonzero(symmetry.primitive(crystals).n_sites.numpy() <= MOST_ATOMS)
     order = np.random.default_rng(SEED).permutation(small)[:drawn]

@@ -11,18 +11,20 @@ symmetry constraints, npj Comput. Mater. 9 (2023) 38, and MilesZhao/PGCGM at com
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .. import datasets
 from ..crystals import CrystalBatch
 from ..crystals.samples import Samples, in_places
 from ..descriptors.base import without
 from ..networks import TrainConfig, losses
-from ..runtime import number, settle, whole
+from ..runtime import InputError, number, settle, whole
 from . import pgcgm_networks, pgcgm_sites
 from .cubic_sites import Labels, LabelSource
 from .gan import Condition, Gan, GanConfig
@@ -31,14 +33,15 @@ from .pgcgm_networks import N_SETS
 from .pgcgm_sites import N_ROWS, ONE, SPACE_GROUPS, TWO, BaseSites, Distances, affine
 
 FAR = 3.0  # sums of two radii; the critic sees no contact beyond
+SPREAD = 1.0  # deviations of the training cells' room within which a cell is as it should be
 
 
 @dataclass(frozen=True)
 class PgcgmConfig(GanConfig):
     """Architecture and training; the defaults are what was published, where it was.
 
-    Ours, because neither the code nor the paper's text has them: ``apart``, ``strength``, rates,
-    batch and steps, what fills the picture, and that generated crystals have the groups and
+    Ours, because neither the code nor the paper's text has them: ``apart``, ``strength``, ``cell``,
+    rates, batch and steps, what fills the picture, and that generated crystals have the groups and
     elements of other training crystals than the real ones beside them.
     """
 
@@ -48,6 +51,7 @@ class PgcgmConfig(GanConfig):
     intra: bool = True  # loss of atoms of one element that are too near
     apart: float = 0.75  # of the sum of two radii: what the losses ask for
     strength: float = 1.0  # factor of both losses
+    cell: float = 0.0  # factor of the loss of cells too small or too large for their atoms
     decimals: int | None = 2  # of generated coordinates
     # of the sum of two radii; images of an atom that are nearer are one
     merged: float = pgcgm_sites.MERGED
@@ -59,8 +63,13 @@ class PgcgmConfig(GanConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        settle(self, number, "apart", "strength", "merged", least=0)
+        settle(self, number, "apart", "strength", "cell", "merged", least=0)
         settle(self, whole, "most_sites", least=3)
+        if self.cell and self.blind:
+            raise InputError(
+                f"cell={self.cell:g} with blind=True: a blind critic is not told how much room "
+                "atoms have, choose blind=False or cell=0"
+            )
         if self.decimals is not None:
             settle(self, whole, "decimals", least=0)
 
@@ -153,6 +162,11 @@ class Pgcgm(Gan):
         if not self.config.blind:
             self.seen = self.described(self.data)[0]  # (crystals, 31)
 
+    @cached_property
+    def usual(self) -> tuple[float, float]:
+        """Mean and deviation of the room of atoms in the training crystals, see `whole`."""
+        return float(self.seen[:, -1].mean()), float(self.seen[:, -1].std())
+
     # ---- training
 
     def real(self) -> tuple[Tensor, Labels]:
@@ -201,7 +215,7 @@ class Pgcgm(Gan):
         return {"loss": loss, "distance": -wasserstein, "penalty": penalty}
 
     def generator_terms(self) -> dict[str, Tensor]:
-        """Negative score, and how much too near atoms are, Å."""
+        """Negative score, how much too near atoms are, Å, and how far cells are off in ln(room)."""
         labels = self.labels.batch(self.config.batch, source="data")
         seen, inter, intra = self.described(self.generate(labels))
         loss = losses.generator_loss(self.scorer(labels)(seen))
@@ -210,6 +224,10 @@ class Pgcgm(Gan):
             terms[name] = pgcgm_sites.too_near(distance, self.config.apart * sum_of_radii)
             if getattr(self.config, name):
                 loss = loss + self.config.strength * terms[name]
+        if self.config.cell:
+            off = (seen[:, -1] - self.usual[0]).abs() - SPREAD * self.usual[1]
+            terms["cell"] = functional.relu(off).mean()
+            loss = loss + self.config.cell * terms["cell"]
         return {"loss": loss, **terms}
 
     def generate(self, labels: Labels) -> Batch:

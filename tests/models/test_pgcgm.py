@@ -233,6 +233,24 @@ def test_what_the_losses_say_goes_into_the_generators_loss(data):
             assert each["loss"] - plain["loss"] == pytest.approx(2 * plain[name], abs=1e-4)
 
 
+def test_the_loss_on_the_room_of_atoms(data):
+    """Zero within one deviation of the training cells, and linear in ln(volume) beyond."""
+    model = model_of(data, FIXED, cell=3.0, inter=False, intra=False)
+    mean, deviation = model.usual
+    real = model.data
+    model.scorer = lambda labels: lambda seen: seen[:, :1]
+    found = []
+    for stretch in (1.0, 2.0):
+        model.generate = lambda labels, by=stretch: real._replace(lengths=by * real.lengths)
+        found.append({k: float(v.detach()) for k, v in model.generator_terms().items()})
+    off = (model.seen[:, -1] - mean).abs() - deviation
+    assert found[0]["cell"] == pytest.approx(float(off.clamp(min=0).mean()), abs=1e-5)
+    assert found[0]["cell"] < 0.5 * deviation
+    assert found[1]["cell"] > found[0]["cell"] + 1.0  # 3 ln 2 each, less the deviation
+    with pytest.raises(InputError, match="choose blind=False or cell=0"):
+        PAPER.but(cell=1.0)
+
+
 def test_what_is_asked_for_is_made(data):
     for config in (PAPER, FIXED):
         model = model_of(data, config)
@@ -266,6 +284,7 @@ def test_training_goes_on_bit_for_bit(variant, data, tmp_path, monkeypatch):
 
 def test_bad_settings_are_named():
     wrong = {"apart": -1, "strength": "much", "most_sites": 2, "decimals": -1, "merged": -1}
+    wrong |= {"cell": -1}
     for name, value in wrong.items():
         with pytest.raises(InputError, match=name):
             FIXED.but(**{name: value})
