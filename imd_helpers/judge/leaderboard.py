@@ -194,7 +194,9 @@ def better(one: Entry, other: Entry) -> float:
 
     Raises:
         InputError: a report without calibrated energies.
+        DefinitionError: entries that were not judged alike, as those of two tables.
     """
+    check_comparable([one.report, other.report])
     fit, rng = _fit(one.report), np.random.default_rng(SEED)
     entries = [(each.report.n, _features(each.report)) for each in (one, other)]
     shares = []
@@ -202,8 +204,7 @@ def better(one: Entry, other: Entry) -> float:
         # samples that were not asked for energies are no hits
         luck = rng.multinomial(n, np.full(n, 1 / n), len(p))[:, : p.shape[1]]
         shares.append((luck * np.nan_to_num(p)).sum(1) / n)
-    first, second = shares
-    return float((first > second).mean() + (first == second).mean() / 2)
+    return float((shares[0] > shares[1]).mean() + (shares[0] == shares[1]).mean() / 2)
 
 
 def _fit(report: Report) -> calibration.Calibration:

@@ -18,18 +18,21 @@ from imd_helpers.energies import calibration
 from imd_helpers.judge import DefinitionError
 from imd_helpers.judge.leaderboard import (
     CARD,
+    HIDDEN,
     KIND,
     REPORT,
     SAMPLES,
     Entry,
     better,
+    cells,
     leaderboard,
     read_card,
 )
+from imd_helpers.judge.samples import DIFFERENT, FOUND, sets_of
 from imd_helpers.runtime import InputError, data_path
 
 BUILT_IN = data_path("leaderboard")
-ONE = "cubic-cubicgan-fixed"
+ONE, CHEMICAL = "cubic-cubicgan-fixed", "v_o-imatgen-fixed"
 PAIR = ("chgnet", "sevennet_l3i5")
 
 
@@ -139,6 +142,48 @@ def test_other_definitions_are_not_ranked(mine: Path) -> None:
     file.write_text(json.dumps(data), encoding="utf-8")
     with pytest.raises(DefinitionError, match="somebody"):
         leaderboard(mine)
+
+
+def test_tables_are_not_mixed(tmp_path: Path) -> None:
+    """An entry of one chemistry that calls itself one of all elements is refused."""
+    folder = tmp_path / "guest"
+    shutil.copytree(BUILT_IN / CHEMICAL, folder)
+    text = (folder / CARD).read_text(encoding="utf-8")
+    (folder / CARD).write_text(text.replace('table = "V-O"', 'table = "cubic ternaries"'))
+    with pytest.raises(DefinitionError, match="cannot be compared"):
+        leaderboard(folder)
+    with pytest.raises(DefinitionError, match="cannot be compared"):
+        better(entry(ONE), entry(CHEMICAL))
+
+
+def test_hidden_crystals_are_those_that_the_matcher_finds() -> None:
+    """The columns of the report against the matcher, for an entry that finds some."""
+    one = entry("cubic-ion-exchange")
+    hidden = sets_of().hidden
+    samples = files.read(one.folder / SAMPLES).crystals
+    same = ~imd.judge.novel(samples, hidden)
+    assert one.report[FOUND].value * one.report.n == pytest.approx(same.sum())
+    assert 0 < one.report[DIFFERENT].value * len(hidden) <= same.sum() + 1e-2
+    assert f"of {len(hidden):,}" in cells(one)[DIFFERENT]
+    first = one.report.values[HIDDEN]
+    assert (np.isfinite(first) == same).all()
+    i = int(np.flatnonzero(same)[0])
+    assert samples[[i]].formulas() == hidden[[int(first[i])]].formulas()
+
+
+def test_of_one_chemistry_all_real_crystals_are_hidden() -> None:
+    sets = sets_of("V-O", "v_o")
+    assert len(sets.hidden) == 28
+    assert all(set(formula) <= set("VO0123456789") for formula in sets.hidden.formulas())
+    assert not set(sets.hidden.formulas()) & set(sets.known.crystals.formulas())
+    assert imd.judge.novel(sets.training.crystals, sets.hidden).all()
+    everything = sets_of()
+    assert everything.training is None
+    assert len(everything.known) + len(everything.hidden) == 32_159
+    with pytest.raises(InputError, match="give both"):
+        sets_of("V-O")
+    with pytest.raises(InputError, match="'Xe-Ne' alone"):
+        sets_of("Xe-Ne", "v_o")
 
 
 def test_no_entry(tmp_path: Path) -> None:
