@@ -2,7 +2,11 @@
 
     python experiments/leaderboard.py cubic      CubicGAN and the ladder on cubic ternaries
     python experiments/leaderboard.py written    two models of genes, asked for the same
+    python experiments/leaderboard.py chemistry NAME   those of one chemistry: v_o, bi_se, mg_mn_o
+                                                 or hydrides
     python experiments/leaderboard.py judge      reports of what has none; goes on if stopped
+    python experiments/leaderboard.py unrelaxed NAME   of one chemistry, without the potentials
+    python experiments/leaderboard.py relaxed NAME     and with them
     python experiments/leaderboard.py protocols  one entry by other protocols, into results.json
 
 An entry that is there is left alone: remove its folder in `data/leaderboard` to make it again.
@@ -14,11 +18,13 @@ import json
 import time
 import zipfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
+import crystalgan
 import numpy as np
 import record
 import torch
@@ -26,18 +32,30 @@ from record import CHECKPOINTS, DATA, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers import baselines
-from imd_helpers.crystals import files
+from imd_helpers.crystals import elements, files
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.descriptors.symmetry_sites import decode_sites
-from imd_helpers.judge.leaderboard import CARD, SAMPLES, leaderboard
+from imd_helpers.judge import leaderboard as boards
+from imd_helpers.judge.leaderboard import CARD, SAMPLES
+from imd_helpers.judge.samples import sets_of
 from imd_helpers.models import cubicgan
+from imd_helpers.models.coordinate_rows import NUMBERS
 from imd_helpers.models.gene_models import GeneTransformer
+from imd_helpers.runtime import lookup
 from imd_helpers.work import write_atomic
 
 FOLDER = DATA / "leaderboard"
 RESULTS = CHECKPOINTS / "leaderboard" / "results.json"
-N, SEED = 100, 2022
+N, FEW, SEED = 100, 30, 2022  # samples of an entry: of all crystals, of one chemistry
 CUBIC = "cubic ternaries"
+CHEMISTRIES = {  # set of made crystals: elements, networks, what these learn from
+    "v_o": ("V-O", ("iMatGen fixed", "iMatGen paper"), "v_o, split train, none like a real one"),
+    "bi_se": ("Bi-Se", ("CCDCGAN fixed",), "bi_se, split train, none like a real one"),
+    "mg_mn_o": ("Mg-Mn-O", ("Mg-Mn-O GAN fixed", "Mg-Mn-O GAN paper"),
+                "mg_mn_o, split train, no formula of a real one"),
+    "hydrides": ("Mg-Ti-H", ("CrystalGAN fixed",), "hydrides of Mg and of Ti, real and made"),
+}  # fmt: skip
+MOST_SITES = {2: 20, 3: 28}  # of real crystals of so many elements that a rung starts from
 PROTOCOLS, ENTRY = ("mattergen", "flowmm", "lemat"), "cubic-cubicgan-fixed"
 Source = Callable[[], Samples]
 
@@ -80,9 +98,86 @@ def ternaries(name: str) -> Samples:
     return model.decode(torch.cat(parts))
 
 
-def network(model: str, variant: str) -> Source:
+def network(model: str, variant: str, n: int = N) -> Source:
     """Samples of committed weights."""
-    return lambda: imd.models.load(model, variant=variant).sample(N, seed=SEED)
+    return lambda: imd.models.load(model, variant=variant).sample(n, seed=SEED)
+
+
+def chemistry(name: str) -> None:
+    """Everything that makes crystals of a few given elements."""
+    symbols, networks, learned = CHEMISTRIES[lookup("made crystals", name, CHEMISTRIES)]
+    about = {"chemistry": symbols, "made": name}
+    for each in networks:
+        title, variant = each.rsplit(" ", 1)
+        model = name if name == "mg_mn_o" else title.lower()
+        made = (any_composition if name == "mg_mn_o" else network)(model, variant, FEW)
+        made, weights = of_elements(made, symbols), f"{model}-{variant}"
+        entry(name, each, symbols, "network", learned, made, weights=weights, **about)
+    rungs = hydrides(learned) if name == "hydrides" else ladder(name, symbols, learned)
+    for rung, told, source in rungs:
+        entry(name, rung, symbols, "rung", told, of_elements(source, symbols), **about)
+
+
+def any_composition(name: str, variant: str, n: int) -> Source:
+    """Of the GAN that is asked for numbers of atoms: any of the data, hidden ones included."""
+    counts = imd.datasets.load("mg_mn_o").crystals.counts()[:, list(NUMBERS)]
+
+    def asked() -> Samples:
+        model = imd.models.load(name, variant=variant)
+        model.learnt["compositions"] = torch.unique(counts, dim=0)
+        return model.sample(n, seed=SEED)
+
+    return asked
+
+
+def ladder(name: str, symbols: str, learned: str) -> list[tuple[str, str, Source]]:
+    """Rungs, the crystals that they know, and their samples."""
+    wanted, sets = symbols.split("-"), sets_of(symbols, name)
+    k = len(wanted)
+    every = imd.datasets.load("oqmd_icsd").select(nelements=k, max_sites=MOST_SITES[k])
+    foreign = ~every.table["formula"].isin(sets.hidden.formulas()).to_numpy()
+    others = baselines.Templates.of(every.crystals[np.flatnonzero(foreign)])
+    known = baselines.Templates.of(sets.training.crystals)
+    of_others = f"{len(others):,} crystals of {k} elements of oqmd_icsd, none of {symbols}"
+    asked = {"elements": wanted}
+    return [
+        (rung, told, partial(sampler.sample, FEW, condition=condition, seed=SEED))
+        for rung, told, sampler, condition in (
+            ("ion exchange", of_others, baselines.IonExchange(others), asked),
+            ("substitution", of_others, baselines.Substitution(others), asked),
+            ("site marginals", learned, baselines.SiteMarginals(known), {}),
+            ("random", learned, baselines.RandomWyckoff(known), {}),
+            ("training copies", learned, baselines.TrainingCopies(known), {}),
+        )
+    ]
+
+
+def hydrides(learned: str) -> list[tuple[str, str, Source]]:
+    """The rungs of CrystalGAN's chapter, which knows nothing ternary of the pair."""
+    exchanged = {"ion exchange": "ternary hydrides of oqmd_icsd, none of Mg-Ti-H"}
+    return [
+        (rung, exchanged.get(rung, learned), partial(first_of_many, rung))
+        for rung in crystalgan.RUNGS
+    ]
+
+
+def first_of_many(rung: str) -> Samples:
+    """The first samples of what that chapter judges."""
+    return crystalgan.rung("mg_ti_h", rung, SEED)[:FEW]
+
+
+def of_elements(source: Source, symbols: str) -> Source:
+    """The same, asked for nothing but the elements: without one of them a crystal is not made."""
+
+    def checked() -> Samples:
+        samples, reasons = source(), []
+        counts = samples.crystals.counts().numpy()
+        for i, why in enumerate(samples.reasons):
+            lacks = [s for s in symbols.split("-") if not counts[i, elements.number(s)]]
+            reasons.append(why or f"lacks {', '.join(lacks)}" * bool(lacks))
+        return Samples.from_reasons(samples.crystals, reasons, seconds=samples.seconds)
+
+    return checked
 
 
 # ---- a folder each
@@ -97,11 +192,13 @@ def entry(
     source: Source,
     *,
     weights: str = "",
+    **more: str,
 ) -> None:
     """Samples and card of one entry, if it is not there; unless given, its name is its weights'."""
     folder = FOLDER / f"{table}-{name.lower().replace(',', '').replace(' ', '-')}"
     if (folder / CARD).exists():
         return
+    command = f"chemistry {table}" if more else "written" if weights else table
     start = time.process_time()
     samples = source()
     took = time.process_time() - start
@@ -110,10 +207,11 @@ def entry(
         "name": name,
         "table": title,
         "made_by": made_by,
-        "source": f"python experiments/leaderboard.py {'written' if weights else table}",
+        "source": f"python experiments/leaderboard.py {command}",
         "learned_from": learned_from,
         "training_seconds": record.read(run)["seconds"] if made_by == "network" else 0.0,
         "sampling_seconds": round(took, 2),
+        **more,
     }
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in card.items()]
     write_atomic(folder / SAMPLES, packed(samples))
@@ -134,8 +232,26 @@ def packed(samples: Samples) -> bytes:
 
 def judge() -> None:
     """Judge every entry that has no report."""
-    board = leaderboard(progress=False)
-    print(board)
+    print(boards.leaderboard(progress=False))
+
+
+def unrelaxed(name: str) -> None:
+    """Judge one chemistry by all questions but those of the potentials: seconds an entry."""
+    again(name, potentials=())
+
+
+def relaxed(name: str) -> None:
+    """Judge one chemistry once more, by all questions: ten seconds a sample that gets so far."""
+    again(name)
+
+
+def again(name: str, **how: Any) -> None:
+    """New reports of the entries of one chemistry; a stopped one goes on from its pieces."""
+    sets = cache(sets_of)
+    lookup("made crystals", name, CHEMISTRIES)
+    for folder in sorted(FOLDER.glob(f"{name}-*")):
+        boards.entry(folder, sets, again=True, **how)
+        print(folder.name, flush=True)
 
 
 def protocols() -> None:
@@ -155,7 +271,7 @@ def by_protocol(protocol: str) -> Row:
     return rounded({"entry": ENTRY, "n": report.n, "numbers": numbers})
 
 
-TASKS = (cubic, written, judge, protocols)
+TASKS = (cubic, written, chemistry, judge, unrelaxed, relaxed, protocols)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -21,24 +21,25 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import datasets
-from ..crystals import files, symmetry
+from ..crystals import CrystalBatch, files, symmetry
 from ..crystals.samples import Samples
 from ..energies import calibration
 from ..matching.novelty import KINDS, novelty_kinds
+from ..matching.same import NONE, same_as_reference
 from ..runtime import InputError, data_path, lookup, number
 from ..work import locked, write_atomic
 from .engine import judge
 from .report import Number, Report, check_comparable
-from .samples import Known
+from .samples import DIFFERENT, FOUND, Sets, found_again, sets_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CARD, SAMPLES, REPORT, WORK = "card.toml", "samples.zip", "report.json", "work"
-PROTOCOL, REFERENCE = "imd", "oqmd_icsd"  # of which the training split is known
+PROTOCOL = "imd"
 MADE_BY = ("network", "rung", "search", "published")
-KIND, GROUP = "kind of novelty", "space group"  # values that are added to a report
+# values and numbers that are added to a report
+KIND, GROUP, HIDDEN = "kind of novelty", "space group", "hidden crystal"
 RANKED_BY = "S.U.N. within 0.1, expected by DFT"
 SHARES = {  # column: number of the protocol
     "valid": "valid",
@@ -46,12 +47,11 @@ SHARES = {  # column: number of the protocol
     "S.U.N. ≤ 0.1, potentials": "S.U.N. within 0.1",
     "S.U.N. ≤ 0.1, by DFT": RANKED_BY,
     "S.U.N., by DFT": "S.U.N., expected by DFT",
+    FOUND: FOUND,
 }
-P1 = "P1"
-PER_HOUR = "S.U.N. ≤ 0.1 per CPU hour"
-HOUR = 3600.0
+P1, PER_HOUR = "P1", "S.U.N. ≤ 0.1 per CPU hour"
+HOUR, SEED = 3600.0, 0
 THRESHOLD = 0.1  # eV/atom above DFT's hull
-SEED = 0
 SORT = (
     "<script>for(const t of document.querySelectorAll('table.imd-board'))"
     "t.querySelectorAll('th').forEach((h,k)=>{let up=false;h.style.cursor='pointer';"
@@ -71,6 +71,8 @@ class Card:
     made_by: str  # ``network``, ``rung`` (a sampler without learning), ``search``, ``published``
     source: str  # the command or the address that the samples come from
     learned_from: str = ""  # the crystals that were known to whoever made them
+    chemistry: str = ""  # of a table of crystals of these elements alone, e.g. ``V-O``
+    made: str = ""  # set of made crystals that models of this chemistry learn from, e.g. ``v_o``
     training_seconds: float = 0.0  # of one core
     sampling_seconds: float = 0.0  # for these samples
 
@@ -94,9 +96,14 @@ class Entry:
         judged = sum(stage.seconds for stage in self.report.stages)
         return self.card.training_seconds + self.card.sampling_seconds + judged
 
+    @property
+    def numbers(self) -> dict[str, Number]:
+        """The report's numbers by their names."""
+        return {each.name: each for each in self.report.numbers}
+
     def shares(self) -> dict[str, Number]:
         """Column -> share of all samples, with its interval."""
-        known = {each.name: each for each in self.report.numbers}
+        known = self.numbers
         out = {column: known[name] for column, name in SHARES.items() if name in known}
         kinds, groups = (self.report.values.get(name, np.array([])) for name in (KIND, GROUP))
         out |= {kind: self._counted(kind, kinds == k) for k, kind in enumerate(KINDS[:-1])}
@@ -107,7 +114,7 @@ class Entry:
 
     def rank(self) -> float:
         """Share that DFT is expected to call stable within 0.1 eV/atom; -1 where none is known."""
-        share = self.shares().get("S.U.N. ≤ 0.1, by DFT")
+        share = self.numbers.get(RANKED_BY)
         return -1.0 if share is None or np.isnan(share.value) else share.value
 
     def per_hour(self) -> float:
@@ -141,9 +148,7 @@ class Board:
 
     def __str__(self) -> str:
         lines = [f"{title}\n{table.to_string()}\n" for title, table in self.tables().items()]
-        return "\n".join(
-            [*lines, *(f"refused {name}: {why}" for name, why in self.refused.items())]
-        )
+        return "\n".join([*lines, *(f"refused {n}: {why}" for n, why in self.refused.items())])
 
     __repr__ = __str__  # reports are long
 
@@ -173,7 +178,10 @@ def cells(entry: Entry) -> dict[str, str]:
     rate = entry.per_hour()
     out = {"made by": entry.card.made_by, "n": f"{entry.report.n:,}"}
     out |= {column: str(share) for column, share in entry.shares().items()}
+    if found := entry.numbers.get(DIFFERENT):
+        out[DIFFERENT] = f"{round(found.value * found.n)} of {found.n:,}"
     out["CPU hours"] = f"{entry.cpu_seconds / HOUR:.2f}"
+    out["of it training"] = f"{entry.card.training_seconds / HOUR:.2f}"
     return out | {PER_HOUR: "–" if np.isnan(rate) else f"{rate:.1f}"}
 
 
@@ -186,17 +194,17 @@ def better(one: Entry, other: Entry) -> float:
 
     Raises:
         InputError: a report without calibrated energies.
+        DefinitionError: entries that were not judged alike, as those of two tables.
     """
-    fit = _fit(one.report)
-    rng = np.random.default_rng(SEED)
+    check_comparable([one.report, other.report])
+    fit, rng = _fit(one.report), np.random.default_rng(SEED)
     entries = [(each.report.n, _features(each.report)) for each in (one, other)]
     shares = []
     for (n, _), p in zip(entries, fit.drawn(*(x for _, x in entries), rng=rng), strict=True):
         # samples that were not asked for energies are no hits
         luck = rng.multinomial(n, np.full(n, 1 / n), len(p))[:, : p.shape[1]]
         shares.append((luck * np.nan_to_num(p)).sum(1) / n)
-    first, second = shares
-    return float((first > second).mean() + (first == second).mean() / 2)
+    return float((shares[0] > shares[1]).mean() + (shares[0] == shares[1]).mean() / 2)
 
 
 def _fit(report: Report) -> calibration.Calibration:
@@ -251,14 +259,11 @@ def leaderboard(
             f"{CARD} and {SAMPLES}"
         )
 
-    @cache
-    def known() -> Known:
-        return Known(datasets.load(REFERENCE, split="train"), REFERENCE)
-
+    sets = cache(sets_of)
     entries, refused, how = [], {}, {"workers": workers, "progress": progress}
     for folder in found:
         try:
-            entries.append(entry(folder, known, again=again, **how))
+            entries.append(entry(folder, sets, again=again, **how))
         except (InputError, OSError) as error:
             refused[str(folder.name)] = str(error)
     for title in dict.fromkeys(each.card.table for each in entries):
@@ -274,36 +279,39 @@ def _entries(place: Path) -> list[Path]:
     return sorted(file.parent for file in place.glob(f"*/{CARD}"))
 
 
-def entry(folder: Path, known: Callable[[], Known], *, again: bool, **how: Any) -> Entry:
+def entry(folder: Path, sets: Callable[[str, str], Sets], *, again: bool, **how: Any) -> Entry:
     """One entry, judged if it has no report.
 
     Raises:
         InputError: a card or samples that cannot be read; names the file and the rule.
     """
-    card = read_card(folder / CARD)
-    file = folder / REPORT
+    card, file = read_card(folder / CARD), folder / REPORT
     if file.exists() and not again:
         report = Report.from_json(file.read_text(encoding="utf-8"))
         return Entry(folder, card, replace(report, name=card.name))
     with locked(folder, file=REPORT):
         how = {"cache": folder / WORK, "name": card.name, **how}
-        report = judged(_samples(folder), known(), **how)
+        report = judged(_samples(folder), sets(card.chemistry, card.made), **how)
         write_atomic(file, report.to_json().encode())
         shutil.rmtree(folder / WORK, ignore_errors=True)  # its pieces are in the report now
     return Entry(folder, card, report)
 
 
-def judged(samples: Samples, known: Known, **how: Any) -> Report:
-    """The judge's report, with the kind of novelty and the space group of each sample."""
-    report = judge(samples, reference=known, protocol=PROTOCOL, **how)
-    kinds, groups = (np.full(report.n, np.nan) for _ in range(2))
+def judged(samples: Samples, sets: Sets, **how: Any) -> Report:
+    """The judge's report, and of each sample the kind of novelty, space group, hidden crystal."""
+    report = judge(samples, reference=sets.known, training=sets.training, protocol=PROTOCOL, **how)
+    found = {name: np.full(report.n, np.nan) for name in (KIND, GROUP, HIDDEN)}
     good = np.flatnonzero(report.facts["distances"] == 1)
     if len(good):
         crystals = report.samples.crystals[good]
-        found = novelty_kinds(crystals, known.crystals).kind
-        kinds[good] = [KINDS.index(kind) for kind in found]
-        groups[good] = symmetry.space_group_numbers(crystals)
-    return replace(report, values={**report.values, KIND: kinds, GROUP: groups})
+        known = [each.crystals for each in sets[:2] if each is not None]
+        kinds = novelty_kinds(crystals, CrystalBatch.cat(known)).kind
+        found[KIND][good] = [KINDS.index(kind) for kind in kinds]
+        found[GROUP][good] = symmetry.space_group_numbers(crystals)
+        first = same_as_reference(crystals, sets.hidden).first
+        found[HIDDEN][good] = np.where(first == NONE, np.nan, first)
+    numbers = (*report.numbers, *found_again(found[HIDDEN], sets.hidden))
+    return replace(report, values={**report.values, **found}, numbers=numbers)
 
 
 def read_card(file: Path) -> Card:

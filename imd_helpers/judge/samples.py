@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,13 +19,18 @@ from .. import datasets
 from ..crystals import CrystalBatch, compositions
 from ..crystals.batch import check_shapes, wrap
 from ..crystals.rules import broken_crystals, safe_counts
-from ..crystals.samples import Samples, assembled, digest
+from ..crystals.samples import Samples, assembled, digest, set_digest
 from ..datasets import CrystalSet
+from ..matching.cells import MatchSettings
+from ..matching.same import novel
 from ..runtime import InputError
+from .report import Number
 
 if TYPE_CHECKING:
     from pymatgen.core import Structure
 
+REFERENCE = "oqmd_icsd"  # where real crystals come from
+DIFFERENT, FOUND = "hidden crystals found", "samples that are hidden crystals"
 MOST = 127  # atoms of one element in a formula
 FEW = 1_024  # known crystals that are made into a batch at once
 
@@ -176,6 +181,62 @@ class Known:
     def _parts(self) -> Iterator[CrystalBatch]:
         """A few at a time: a batch is as wide as its largest crystal."""
         return (_batch(self.source[rows]) for rows in compositions.blocks(len(self), FEW))
+
+
+class Sets(NamedTuple):
+    """What samples are held against: what is known, and what nobody was shown."""
+
+    known: Known  # real crystals that samples must differ from
+    training: Known | None  # made ones likewise, where one chemistry is learned
+    hidden: CrystalBatch  # real ones that nobody has learned from
+
+
+def sets_of(chemistry: str = "", made: str = "") -> Sets:
+    """Known and hidden crystals, of all elements or of a few.
+
+    Of all: the splits of `REFERENCE`. Of one chemistry every real crystal of these elements alone
+    is hidden, and a set of made ones is known, less those that are the same as a real one.
+
+    Args:
+        chemistry: the elements, e.g. ``V-O``; empty for all.
+        made: name of the set of made crystals, e.g. ``v_o``.
+
+    Raises:
+        InputError: no real crystal has just these elements, or one of the two is missing.
+        UnknownNameError: no such element or set.
+    """
+    if bool(chemistry) != bool(made):
+        raise InputError(
+            f"chemistry is {chemistry!r} and made {made!r}: give both, e.g. 'V-O' and 'v_o', or "
+            "neither"
+        )
+    every = datasets.load(REFERENCE)
+    if not chemistry:
+        held = every.select(split=("val", "test")).crystals
+        return Sets(Known(every.select(split="train"), REFERENCE), None, held)
+    hidden = every.select(elements=chemistry, nelements=len(chemistry.split("-")))
+    if not len(hidden):
+        raise InputError(f"{REFERENCE} has no crystal of {chemistry!r} alone: write e.g. 'V-O'")
+    foreign = every[~every.table["formula"].isin(set(hidden.table["formula"])).to_numpy()]
+    ours = datasets.load(made, split="train").crystals
+    ours = ours[np.flatnonzero(novel(ours, hidden.crystals))]
+    return Sets(Known(foreign.select(split="train"), REFERENCE), Known(ours, made), hidden.crystals)
+
+
+def found_again(first: np.ndarray, hidden: CrystalBatch) -> tuple[Number, Number]:
+    """How many hidden crystals some sample is, and how many samples are one.
+
+    Args:
+        first: (n,) which of the hidden crystals a sample is, NaN where it is none.
+        hidden: all of them.
+    """
+    about = {"hidden": set_digest(hidden), "crystals": "as sampled"}
+    about["match"] = MatchSettings().definition()
+    hits = first[np.isfinite(first)]
+    return (
+        Number.share(DIFFERENT, len(np.unique(hits)), len(hidden), about),
+        Number.share(FOUND, len(hits), len(first), about),
+    )
 
 
 def _batch(source: CrystalBatch | CrystalSet) -> CrystalBatch:
