@@ -10,7 +10,7 @@
 Candidates are exchanges of one or two elements in ternary crystals of the training split; whatever
 a filter knows is of the training split as well, and the rest of OQMD's table is the answer key.
 Interrupted work goes on where it stopped: finished pieces lie in `_build/screening/`. One thread
-needs about 20 minutes. Needs the packages of the extras `judge` and `hull`.
+needs about 30 minutes. Needs the packages of the extras `judge` and `hull`.
 """
 
 from __future__ import annotations
