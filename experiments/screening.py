@@ -5,20 +5,25 @@
     python experiments/screening.py key         ways to rank, on candidates that OQMD has computed
     python experiments/screening.py verify      the best 24 of each way, by two potentials
     python experiments/screening.py timing      charge neutrality, one process and two
+    python experiments/screening.py million     two million, killed on the way and resumed
 
 Candidates are exchanges of one or two elements in ternary crystals of the training split; whatever
 a filter knows is of the training split as well, and the rest of OQMD's table is the answer key.
 Interrupted work goes on where it stopped: finished pieces lie in `_build/screening/`. One thread
-needs about 20 minutes. Needs the packages of the extras `judge` and `hull`.
+needs about 30 minutes. Needs the packages of the extras `judge` and `hull`.
 """
 
 from __future__ import annotations
 
 import pickle
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -42,6 +47,7 @@ from imd_helpers.search.screening import Exchanges, Filter, exchanges, screened
 WORK = record.BUILD / "screening"
 PATH = record.CHECKPOINTS / "screening" / "results.json"
 N, TWO, SEEDS = 2_000_000, 2_600, (0, 1, 2)
+MORE = 5_000  # draws of two elements for each parent, for a list of two million
 LARGEST, NEAR = 14, 0.05  # sites of a parent; eV/atom above the hull
 WINDOW = (1.0, 2.0)  # eV, the gap that is wanted
 HULLS = 10_000  # candidates whose distance from the hull is computed
@@ -86,10 +92,10 @@ def parents() -> baselines.IonExchange:
     return ion
 
 
-def made() -> Row:
+def made(two: int = TWO) -> Row:
     """Compositions by exchange, the likeliest ones."""
     counts = parents().training.crystals.counts().numpy().astype(np.int16)
-    found = exchanges(counts, parents().pairs, two=TWO, seed=SEED)
+    found = exchanges(counts, parents().pairs, two=two, seed=SEED)
     return vars(found[np.sort(np.argsort(-found.chance, kind="stable")[:N])])
 
 
@@ -380,7 +386,9 @@ def of_split(name: str, split: str, seed: int) -> Row:
     })  # fmt: skip
 
 
-# ---- speed
+# ---- speed, and a list of two million
+
+PIECE, KILLED = 100_000, 12  # candidates of a piece; pieces on disk when the first run is killed
 
 
 def timing() -> None:
@@ -400,13 +408,45 @@ def timing() -> None:
     say("timing", {"n": len(counts), "workers": rows})
 
 
+def million() -> None:
+    """Two million compositions through the cheap questions: killed on the way, and in one go."""
+    counts = once(WORK / "million.npz", made, MORE)["counts"]
+    folder = WORK / "million"
+    shutil.rmtree(folder, ignore_errors=True)
+    command = [sys.executable, __file__, "resumed"]
+    with subprocess.Popen(command) as first:
+        while len(kept := [*folder.rglob("*.npz")]) < KILLED:
+            time.sleep(0.01)
+        first.kill()
+    subprocess.run(command, check=True)
+    again = record.read(WORK / "resumed.json")
+    assert all(file.exists() for file in kept)
+    began = time.process_time()
+    whole = screened(counts, cheap(PIECE))
+    spent = time.process_time() - began
+    assert again["left"] == sha256(whole.left).hexdigest()
+    say("million", {
+        "n": len(counts), "draws": MORE, "workers": 2, "piece": PIECE, "killed after": len(kept),
+        "pieces": len([*folder.rglob("*.npz")]), "seconds of one process": spent,
+        "stages": whole.stages, "stages of two processes": again["stages"],
+    })  # fmt: skip
+
+
+def resumed() -> None:
+    """The same in two processes, with progress; goes on from the pieces on disk."""
+    counts = once(WORK / "million.npz", made, MORE)["counts"]
+    found = screened(counts, cheap(PIECE), workers=2, cache=WORK / "million", progress=True)
+    told = {"left": sha256(found.left).hexdigest(), "stages": found.stages}
+    record.write(WORK / "resumed.json", told)
+
+
 def say(name: str, what: Any) -> None:
     """One part of the record."""
     head = {"made_by": "python experiments/screening.py", "stamp": record.stamp("scikit-learn")}
     record.write(PATH, head | record.read(PATH, {}) | {name: rounded(what)}, indent=None)
 
 
-TASKS = (errors, funnel, key, verify, timing)
+TASKS = (errors, funnel, key, verify, timing, million, resumed)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

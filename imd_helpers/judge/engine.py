@@ -226,11 +226,12 @@ class Run:
             return Task(function, content, some, own, of_rows)
 
         rows_of = [rows[places] for places in plan]
-        found = _in_pieces(
-            carried_out, task, rows_of, label, self.workers, self.pieces, progress=self.progress
-        )
-        self.seconds[fact.name] += sum(answer.seconds for answer in found)
-        pairs = zip(rows_of, found, strict=True)
+        found = list(in_pieces(
+            carried_out, task, rows_of, label, self.workers, self.pieces,
+            progress=self.progress, unit="sample", pack=_packed, unpack=_unpacked,
+        ))  # fmt: skip
+        pairs = [(rows_of[number], answer) for number, answer in found]
+        self.seconds[fact.name] += sum(answer.seconds for _, answer in pairs)
         return sorted(pairs, key=lambda pair: int(pair[0][0]))
 
     def keys(self, rows: np.ndarray) -> list[bytes]:
@@ -456,12 +457,6 @@ def _alone(plan: list[np.ndarray], wide: np.ndarray) -> list[np.ndarray]:
     return [places for places in [*rest, *np.flatnonzero(wide)[:, None]] if len(places)]
 
 
-def _in_pieces(*what: Any, progress: bool) -> list[Answer]:
-    """The answer about each piece, see `work.in_pieces`."""
-    found = dict(in_pieces(*what, progress=progress, unit="sample", pack=_packed, unpack=_unpacked))
-    return [found[number] for number in range(len(found))]
-
-
 def _packed(answer: Answer) -> dict[str, np.ndarray]:
     """An answer as arrays that a file can hold."""
     arrays = {"ok": answer.ok, "seconds": np.array(answer.seconds)}
@@ -500,10 +495,11 @@ def _made(stream: Stream, workers: Workers, cache: Path | str | None, progress: 
     """All samples of a stream, made by the workers; finished pieces are kept and taken."""
     folder = None if cache is None else Path(cache) / f"samples-{_digest_of_stream(stream)}"
     rows = np.split(np.arange(stream.n), np.cumsum(stream.sizes)[:-1])
-    parts = _in_pieces(
+    found = dict(in_pieces(
         _one_piece, lambda i: (stream, i), rows, "samples", workers, Pieces(folder),
-        progress=progress,
-    )  # fmt: skip
+        progress=progress, unit="sample", pack=_packed, unpack=_unpacked,
+    ))  # fmt: skip
+    parts = [found[number] for number in range(len(rows))]
     ok = np.concatenate([part.ok for part in parts])
     names = parts[0].values
     asked = {name: np.concatenate([part.values[name] for part in parts]) for name in names}

@@ -206,7 +206,7 @@ def _filtered(
     if 0 < tried == failed:
         why = out.failed[int(out.left[0])]
         raise InputError(f"{asks.name!r} breaks down on all {failed} candidates alike: {why}")
-    if asks.best is not None:
+    if asks.best is not None and tried:
         name, most = asks.best
         if name not in out.values:
             names = ", ".join(out.values)

@@ -84,6 +84,8 @@ def test_no_candidate_is_left_and_the_rest_is_not_asked():
         screened(NUMBERS, [none])  # an array is no answer
     found = screened(NUMBERS[1:2], FILTERS)
     assert [s["tried"] for s in found.stages] == [1, 0]
+    best = Filter("the best of nobody", not_of_seven, best=("rest", 3))
+    assert not len(screened(NUMBERS[1:2], [FILTERS[0], best]).left)
 
 
 @pytest.mark.parametrize(
