@@ -4,7 +4,7 @@
     python experiments/crystalgan.py maps             maps between two clouds of points, 8 seeds
     python experiments/crystalgan.py arms PAIR        what each part of it is worth, three seeds
     python experiments/crystalgan.py rungs PAIR       the same verdicts without learning
-    python experiments/crystalgan.py energies mg_ti_h   some of each, relaxed, above both hulls
+    python experiments/crystalgan.py energies mg_ti_h   some of each, relaxed by both potentials
 
 Everything but the weights goes into results.json. PAIR is ``mg_ti_h`` or ``pd_ni_h``.
 """
@@ -12,7 +12,7 @@ Everything but the weights goes into results.json. PAIR is ``mg_ti_h`` or ``pd_n
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import cache
 from types import ModuleType
 
 import numpy as np
@@ -24,7 +24,6 @@ import imd_helpers as imd
 from imd_helpers import baselines
 from imd_helpers.crystals import CrystalBatch, elements, symmetry
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.descriptors.amd import average_minimum_distances
 from imd_helpers.descriptors.hydride_blocks import HydrideBlocks
 from imd_helpers.energies import hull
 from imd_helpers.energies.potentials import JUDGES, potential
@@ -33,11 +32,8 @@ from imd_helpers.models.crystalgan import METALS, CrystalGan
 from imd_helpers.models.hydride_rows import keeps_published_bounds
 
 PATH = CHECKPOINTS / "crystalgan" / "results.json"
-N_JUDGED, STEPS, SEEDS = 1_000, 200, (0, 1, 2)
-N_RELAXED, LARGEST, STEPS_DOWN = 24, 12, 100  # crystals relaxed, atoms in their cells, for how long
-PIECE = 4  # crystals at a time: a potential's graphs of more would fill the memory
-N_OF_RUNG = 200  # samples of a rung, of which these are chosen
-NEAR, SHELLS = 0.1, 24  # eV/atom above both hulls; neighbours by which geometries are compared
+N_JUDGED, N_RELAXED, PIECE, STEPS, SEEDS = 1_000, 24, 4, 200, (0, 1, 2)
+NEAR = 0.1  # eV/atom above both hulls
 ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "paper": ("paper", {}),
     "two GANs, no cycle": ("fixed", {"cycle": 0.0, "constraint": "none"}),
@@ -48,7 +44,6 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
 }
 NO_TEMPLATE = ("pd_ni_h", "ion exchange")  # no known hydride is one exchange away
 RUNGS = ("ion exchange", "recoloured", "overlaid and pushed apart", "overlaid", "random")
-SOURCES = ("recoloured", "overlaid and pushed apart", "fixed", "ion exchange")  # of `energies`
 
 
 @cache
@@ -126,14 +121,14 @@ def made(pair: str, arm: str, seed: int) -> Samples:
     return model.decode(both[torch.randperm(len(both))[:N_JUDGED]])
 
 
-def rung(pair: str, name: str, seed: int = 0, n: int = N_JUDGED) -> Samples:
+def rung(pair: str, name: str, seed: int = 0) -> Samples:
     """Samples of one sampler that learns nothing."""
     if name == "ion exchange":
         known = imd.datasets.load("oqmd_icsd").select(elements=["H"], nelements=3)
         of_pair = known.crystals.counts()[:, list(METALS[pair])].bool().all(1).numpy()
         training = known[~of_pair].crystals
         return baselines.IonExchange(training).sample(
-            n, condition={"elements": symbols(pair)}, seed=seed
+            N_JUDGED, condition={"elements": symbols(pair)}, seed=seed
         )
     config = CrystalGan.recipe("fixed", profile="full").but(data=pair, third=False)
     maps = CrystalGan(config)
@@ -146,7 +141,7 @@ def rung(pair: str, name: str, seed: int = 0, n: int = N_JUDGED) -> Samples:
         "overlaid and pushed apart": page().pushed_apart,
         "random": page().scattered,
     }
-    return makers[name](maps, n, np.random.default_rng(seed))
+    return makers[name](maps, N_JUDGED, np.random.default_rng(seed))
 
 
 def fill(pair: str, kind: str, names: Iterable[str], make: Callable[..., Samples]) -> None:
@@ -170,75 +165,49 @@ def rungs(pair: str) -> None:
 
 
 def energies(pair: str) -> None:
-    """Some different valid crystals of each source, at rest, above both hulls.
-
-    All sources have had as many when the work is stopped between two pieces.
-    """
-    jobs = [(source, piece) for piece in range(N_RELAXED // PIECE) for source in SOURCES]
-    make = partial(of_piece, pair)
-    record.fill(PATH, ("source", "piece"), jobs, make, under=f"energies {pair}")
+    """A few different valid crystals of each source, at rest, above both hulls."""
+    jobs = [(source,) for source in ("fixed", *RUNGS[:3])]
+    record.fill(PATH, ("source",), jobs, lambda s: of_source(s, pair), under=f"energies {pair}")
 
 
-def of_piece(pair: str, source: str, piece: int) -> Row:
-    """Some crystals of one source, with their distance to the real ones before and after."""
-    good = record.once(record.BUILD / "crystalgan" / f"{pair}-{source}.npz", chosen, pair, source)
-    crystals = CrystalBatch(*(torch.as_tensor(good[key]) for key in ("lattice", "frac", "numbers")))
-    return relaxed(crystals[piece * PIECE : (piece + 1) * PIECE], hidden(pair))
-
-
-def chosen(pair: str, source: str) -> dict[str, np.ndarray]:
-    """The first different valid crystals of the committed weights or of a rung."""
-    if source == "fixed":
-        samples = imd.models.load("crystalgan").sample(N_JUDGED, seed=0)  # of Mg-Ti-H
-    else:
-        samples = rung(pair, source, 0, n=N_OF_RUNG)
+def of_source(source: str, pair: str) -> Row:
+    """Some valid crystals of one source."""
+    model = imd.models.load("crystalgan")  # of Mg-Ti-H
+    samples = model.sample(N_JUDGED, seed=1) if source == "fixed" else rung(pair, source, 1)
     crystals = samples.valid()
-    small = (crystals.n_sites <= LARGEST).numpy()
-    good = crystals[np.flatnonzero(small & ternary_and_valid(crystals, pair)[1])]
-    good = good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]]
-    return {key: getattr(good, key).numpy() for key in ("lattice", "frac", "numbers")}
+    good = np.flatnonzero(ternary_and_valid(crystals, pair)[1])
+    return relaxed(crystals[good], hidden(pair))
 
 
 def relaxed(good: CrystalBatch, real: CrystalBatch) -> Row:
-    """Crystals relaxed by the first potential and judged by both; those near both hulls rattled.
+    """At most 24 different ones, relaxed and judged; those near both hulls are rattled as well.
 
     Args:
         good: valid crystals.
         real: those that may be found.
     """
+    good = good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]] if len(good) else good
     rows, found = [], np.zeros(len(real), dtype=bool)
-    for start in range(0, len(good), PIECE):
-        some = good[start : start + PIECE]
-        rest = at_rest(some)
+    for start in range(0, len(good), PIECE):  # a potential's graphs of more would fill the memory
+        rest = at_rest(good[start : start + PIECE])
         said = above_both_hulls(rest)
         for i in filter(lambda k: near_both(said[k]), range(len(said))):
             pushed = rattled(rest.crystals[[i]], seeds=start + i)
             said[i]["rattled"] = above_both_hulls(at_rest(pushed))[0]
-        if len(real):
-            for row, *both in zip(said, apart(some, real), apart(rest.crystals, real), strict=True):
-                row["to_real"] = both
-            found |= ~imd.judge.novel(real, rest.crystals)
         rows += said
-    return {"n": len(rows), "found_at_rest": np.flatnonzero(found).tolist(), "crystals": rows}
+        if len(found):
+            found |= ~imd.judge.novel(real, rest.crystals)
+    return {"n": len(rows), "found_at_rest": int(found.sum()), "crystals": rows}
 
 
 def at_rest(crystals: CrystalBatch) -> Relaxed:
-    """As near to a minimum of the first potential as some steps lead."""
-    return relax(crystals, JUDGES[0], fmax=0.05, steps=STEPS_DOWN)
+    """As near to a minimum of the first potential as a hundred steps lead."""
+    return relax(crystals, JUDGES[0], fmax=0.05, steps=100)
 
 
 def near_both(row: Row) -> bool:
     """Is it near the hulls of both potentials?"""
     return None not in row["above_hull"] and max(row["above_hull"]) <= NEAR
-
-
-def apart(crystals: CrystalBatch, real: CrystalBatch) -> list[float]:
-    """(n,) Å to the nearest real crystal: the largest difference of mean distances.
-
-    These are the means over the atoms of the distances to their 1st, 2nd, ... neighbour.
-    """
-    one, other = (average_minimum_distances(x, k=SHELLS) for x in (crystals, real))
-    return rounded(np.abs(one[:, None] - other[None]).max(2).min(1), 3)
 
 
 def above_both_hulls(rest: Relaxed) -> list[Row]:

@@ -2,7 +2,6 @@
 
     python experiments/mg_mn_o.py train VARIANT    weights and run.json
     python experiments/mg_mn_o.py arms             what each habit is worth, three seeds
-    python experiments/mg_mn_o.py longer           six times as many steps, looked at on the way
     python experiments/mg_mn_o.py rungs            the same verdicts without learning
     python experiments/mg_mn_o.py critics          how restless a critic is, before and after
     python experiments/mg_mn_o.py energies         some of each, relaxed by both potentials
@@ -14,7 +13,6 @@ Everything but the weights goes into results.json.
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -28,8 +26,7 @@ from imd_helpers.models.coordinate_rows import NUMBERS
 from imd_helpers.models.mg_mn_o import MgMnOGan
 
 PATH = CHECKPOINTS / "mg_mn_o" / "results.json"
-N_JUDGED, N_RELAXED, SEEDS = 1_000, 24, (0, 1, 2)
-ASKED = ("known", "hidden")  # compositions
+N_JUDGED, SEEDS, ASKED = 1_000, (0, 1, 2), ("known", "hidden")  # compositions
 STEPS = 500  # of the arms
 MENDED = {"rows": "classifier", "sees": "rows"}  # the published recipe without its habits
 HABITS: dict[str, Row] = {
@@ -51,8 +48,6 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "volume given": ("fixed", {}),
 }
 GIVEN = ("composition given", "critic sees distances")
-LOOKS = tuple(range(STEPS, 6 * STEPS + 1, STEPS))  # steps of `longer`
-LONGER = ("mended", "volume given")
 OXIDES = (  # formula, space group
     *(("MgO", 225), ("MnO", 225), ("Mn3O4", 141), ("Mn2O3", 206), ("MnO2", 87)),
     *(("Mg6MnO8", 225), ("MgMn2O4", 141)),
@@ -106,13 +101,12 @@ def verdict(samples: Samples) -> Row:
     }
 
 
-def made(arm: str, seed: int, steps: int = STEPS, folder: Path | None = None) -> MgMnOGan:
-    """A trained arm; with a folder it goes on from there."""
+def made(arm: str, seed: int) -> MgMnOGan:
+    """A trained arm."""
     variant, changes = ARMS[arm]
     kind = page().Roomy if arm == "volume given" else MgMnOGan
     how = {"profile": "full", "seed": seed, "progress": False}
-    how |= {"folder": folder, "resume": True} if folder else {}
-    return kind.train(variant, changes={**changes, "steps": steps}, **how)[0]
+    return kind.train(variant, changes={**changes, "steps": STEPS}, **how)[0]
 
 
 def of_model(model: MgMnOGan, asked: str, n: int, seed: int) -> Samples:
@@ -131,22 +125,6 @@ def arms() -> None:
 
     jobs = [(arm, seed) for seed in SEEDS for arm in ARMS]
     record.fill(PATH, ("arm", "seed"), jobs, of_arm, under="arms")
-
-
-def longer() -> None:
-    """How obedience, valid samples and the room of an atom change in a longer training."""
-    record.one_thread()
-
-    def looked(arm: str, seed: int, steps: int) -> Row:
-        model = made(arm, seed, steps, record.BUILD / "mg_mn_o" / f"{arm}-{seed}")
-        samples = of_model(model, "known", N_JUDGED, seed)
-        crystals = samples.valid()
-        anywhere = imd.judge.geometry_valid(page().elsewhere(crystals))
-        room = page().room_of(crystals) if len(crystals) else None
-        return {**verdict(samples), "elsewhere": int(anywhere.sum()), "room": rounded(room, 2)}
-
-    jobs = [(arm, 0, steps) for steps in LOOKS for arm in LONGER]
-    record.fill(PATH, ("arm", "seed", "steps"), jobs, looked, under="longer")
 
 
 def rungs() -> None:
@@ -194,8 +172,8 @@ def of_source(source: str) -> Row:
         rng = np.random.default_rng(1)
         samples = page().RUNGS[source](page().triples["hidden"], 4 * N_JUDGED, rng)
     crystals = samples.valid()
-    good = crystals[np.flatnonzero(obeyed(samples)[1] & imd.judge.geometry_valid(crystals))]
-    return relaxed(good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]], page().real)
+    good = obeyed(samples)[1] & imd.judge.geometry_valid(crystals)
+    return relaxed(crystals[np.flatnonzero(good)], page().real)
 
 
 def oxides() -> None:
@@ -210,7 +188,7 @@ def oxides() -> None:
     record.fill(PATH, ("oxide", "group"), OXIDES, of_oxide, under="oxides")
 
 
-TASKS = (train, arms, longer, rungs, critics, energies, oxides)
+TASKS = (train, arms, rungs, critics, energies, oxides)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
