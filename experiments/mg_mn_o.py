@@ -2,6 +2,7 @@
 
     python experiments/mg_mn_o.py train VARIANT    weights and run.json
     python experiments/mg_mn_o.py arms             what each habit is worth, three seeds
+    python experiments/mg_mn_o.py longer           the mended recipe, up to four times as many steps
     python experiments/mg_mn_o.py rungs            the same verdicts without learning
     python experiments/mg_mn_o.py critics          how restless a critic is, before and after
     python experiments/mg_mn_o.py energies         some of each, relaxed by both potentials
@@ -13,6 +14,7 @@ Everything but the weights goes into results.json.
 from __future__ import annotations
 
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -47,6 +49,7 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "critic sees distances": ("fixed", {}),
     "volume given": ("fixed", {}),
 }
+LOOKS = (500, 1_000, 2_000)  # steps of `longer`
 GIVEN = ("composition given", "critic sees distances")
 OXIDES = (  # formula, space group
     *(("MgO", 225), ("MnO", 225), ("Mn3O4", 141), ("Mn2O3", 206), ("MnO2", 87)),
@@ -101,12 +104,13 @@ def verdict(samples: Samples) -> Row:
     }
 
 
-def made(arm: str, seed: int) -> MgMnOGan:
-    """A trained arm."""
+def made(arm: str, seed: int, steps: int = STEPS, folder: Path | None = None) -> MgMnOGan:
+    """A trained arm; with a folder it goes on from there."""
     variant, changes = ARMS[arm]
     kind = page().Roomy if arm == "volume given" else MgMnOGan
     how = {"profile": "full", "seed": seed, "progress": False}
-    return kind.train(variant, changes={**changes, "steps": STEPS}, **how)[0]
+    how |= {"folder": folder, "resume": True} if folder else {}
+    return kind.train(variant, changes={**changes, "steps": steps}, **how)[0]
 
 
 def of_model(model: MgMnOGan, asked: str, n: int, seed: int) -> Samples:
@@ -125,6 +129,17 @@ def arms() -> None:
 
     jobs = [(arm, seed) for seed in SEEDS for arm in ARMS]
     record.fill(PATH, ("arm", "seed"), jobs, of_arm, under="arms")
+
+
+def longer() -> None:
+    """Does the mended recipe obey when it learns for longer?"""
+    record.one_thread()
+
+    def looked(seed: int, steps: int) -> Row:
+        model = made("mended", seed, steps, record.BUILD / "mg_mn_o" / f"mended-{seed}")
+        return verdict(of_model(model, "known", N_JUDGED, seed))
+
+    record.fill(PATH, ("seed", "steps"), [(0, steps) for steps in LOOKS], looked, under="longer")
 
 
 def rungs() -> None:
@@ -188,7 +203,7 @@ def oxides() -> None:
     record.fill(PATH, ("oxide", "group"), OXIDES, of_oxide, under="oxides")
 
 
-TASKS = (train, arms, rungs, critics, energies, oxides)
+TASKS = (train, arms, longer, rungs, critics, energies, oxides)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
