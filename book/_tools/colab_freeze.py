@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("--freeze", type=Path, help="a file, instead of the published list")
     parser.add_argument("--python", nargs="+", default=["3.12", "3.13"], metavar="VERSION")
     asked = parser.parse_args()
+    if shutil.which("uv") is None:
+        parser.error("uv is not installed: pip install uv")
     text = asked.freeze.read_text("utf-8") if asked.freeze else fetch()
     failed = 0
     for version in asked.python:

@@ -84,9 +84,10 @@ def published():
         pytest.skip(f"Colab's list of packages cannot be read from here: {problem}")
 
 
+@pytest.mark.parametrize("python", ["3.12", "3.13"])
 @pytest.mark.parametrize("extras", sorted({(), *map(read_extras, CHAPTERS)}), ids=",".join)
-def test_the_package_installs_on_colab_and_moves_neither_torch_nor_numpy(published, extras):
-    assert colab_freeze.resolve(published, extras, "3.12") == ""
+def test_the_package_installs_on_colab_and_moves_neither_torch_nor_numpy(published, extras, python):
+    assert colab_freeze.resolve(published, extras, python) == ""
 
 
 # ---- the record of `make colab`
