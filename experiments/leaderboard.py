@@ -5,8 +5,6 @@
     python experiments/leaderboard.py chemistry NAME   those of one chemistry: v_o, bi_se, mg_mn_o
                                                  or hydrides
     python experiments/leaderboard.py judge      reports of what has none; goes on if stopped
-    python experiments/leaderboard.py unrelaxed NAME   of one chemistry, without the potentials
-    python experiments/leaderboard.py relaxed NAME     and with them
     python experiments/leaderboard.py protocols  one entry by other protocols, into results.json
 
 An entry that is there is left alone: remove its folder in `data/leaderboard` to make it again.
@@ -18,11 +16,10 @@ import json
 import time
 import zipfile
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import crystalgan
 import numpy as np
@@ -235,25 +232,6 @@ def judge() -> None:
     print(boards.leaderboard(progress=False))
 
 
-def unrelaxed(name: str) -> None:
-    """Judge one chemistry by all questions but those of the potentials: seconds an entry."""
-    again(name, potentials=())
-
-
-def relaxed(name: str) -> None:
-    """Judge one chemistry once more, by all questions: ten seconds a sample that gets so far."""
-    again(name)
-
-
-def again(name: str, **how: Any) -> None:
-    """New reports of the entries of one chemistry; a stopped one goes on from its pieces."""
-    sets = cache(sets_of)
-    lookup("made crystals", name, CHEMISTRIES)
-    for folder in sorted(FOLDER.glob(f"{name}-*")):
-        boards.entry(folder, sets, again=True, **how)
-        print(folder.name, flush=True)
-
-
 def protocols() -> None:
     """The same samples by other protocols: one model, many shares."""
     jobs = [(protocol,) for protocol in PROTOCOLS]
@@ -271,7 +249,7 @@ def by_protocol(protocol: str) -> Row:
     return rounded({"entry": ENTRY, "n": report.n, "numbers": numbers})
 
 
-TASKS = (cubic, written, chemistry, judge, unrelaxed, relaxed, protocols)
+TASKS = (cubic, written, chemistry, judge, protocols)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
