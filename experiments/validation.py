@@ -6,10 +6,11 @@
     python experiments/validation.py table                   all of it into results.json
 
 NAME is ``MODEL-VARIANT`` of any model that makes crystals, e.g. ``cubicgan-fixed``, or one of the
-samplers without learning, which learn from the same crystals: ``ion exchange``, ``substitution``,
-``random cubic``; ``held out`` are real crystals. 10,000 samples go through the cheap gates, and a
-random 60 of what is new and valid through relaxation, hulls, elastic constants and phonons.
-Interrupted runs go on: finished pieces lie in `_build/validation/`. One thread needs about 3 to 11
+samplers without learning: ``ion exchange``, ``substitution``, ``random cubic`` are given what
+CubicGAN learns from, ``ion exchange, 20 groups`` what PGCGM learns from; ``held out`` are real
+crystals. 10,000 samples go through the cheap gates, and a random 60 of what is new and valid
+through relaxation, hulls, elastic constants and phonons. Interrupted runs go on: finished pieces
+lie in `_build/validation/`. One thread needs about 3 to 11
 minutes a source. Needs the packages of the extras `judge` and `hull`.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pgcgm
 import record
 import torch
 from cubicgan import held_out
@@ -25,6 +27,7 @@ from record import Row, once, rounded
 from stability import BASELINES, as_data
 
 import imd_helpers as imd
+from imd_helpers import baselines
 from imd_helpers.crystals import CrystalBatch, geometry, symmetry
 from imd_helpers.crystals.rules import geometry_valid
 from imd_helpers.descriptors.symmetry_sites import decode_sites
@@ -38,7 +41,10 @@ WORK = record.BUILD / "validation"
 RESULTS = record.CHECKPOINTS / "validation" / "results.json"
 N, DRAWN, SEED, MOST_ATOMS = 10_000, 60, 2021, 40
 HELD_OUT, N_HELD_OUT = "held out", 24
-SOURCES = ("cubicgan-fixed", "ion exchange", "substitution", "random cubic")
+TWENTY = "ion exchange, 20 groups"
+SOURCES = (
+    "cubicgan-fixed", "ion exchange", "substitution", "random cubic", "pgcgm-fixed", TWENTY,
+)  # fmt: skip
 MEASURED = {  # C11, C12, C44 in GPa at room temperature, and the space group: Kittel, chapter 3
     "MgO": (286, 87, 148, 225), "NaCl": (48.7, 12.4, 12.6, 225), "Si": (166, 63.9, 79.6, 227),
     "Ge": (128.5, 48.3, 68.0, 227), "Cu": (168.4, 121.4, 75.4, 225), "Al": (106.8, 60.7, 28.2, 225),
@@ -102,7 +108,11 @@ def control(formula: str) -> Row:
 
 
 def generator(name: str) -> Any:
-    """A model and its variant, or a sampler without learning, given what CubicGAN learns from."""
+    """A model and its variant, or a sampler that is given what CubicGAN or PGCGM learns from."""
+    if name == TWENTY:
+        page = pgcgm.page()
+        templates = baselines.Templates(page.crystals_of(page.train), page.train.space_group)
+        return baselines.IonExchange(templates)
     if name in BASELINES:
         return BASELINES[name](decode_sites(cubicgan.training_sites("train")).crystals)
     model, _, variant = name.partition("-")
