@@ -57,7 +57,7 @@ def test_the_probabilities_of_all_sentences_sum_to_one(agrees):
     with torch.no_grad():
         log_p = rnn.log_probability(tokens)
         one = [rnn(tokens[i : i + 1])[0].log_softmax(1) for i in range(6)]
-    agrees(log_p.exp().sum(), 1.0, within=1e-9)
+    agrees(log_p.exp().sum(), 1.0, within=1e-12)
     for i, table in enumerate(one):
         agrees(log_p[i], table[0, tokens[i, 0]] + table[1, tokens[i, 1]], within=1e-12)
 
