@@ -10,7 +10,7 @@ samplers without learning: ``ion exchange``, ``substitution``, ``random cubic`` 
 CubicGAN learns from, ``ion exchange, 20 groups`` what PGCGM learns from; ``held out`` are real
 crystals. 10,000 samples go through the cheap gates, and a random 60 of what is new and valid
 through relaxation, hulls, elastic constants and phonons. Interrupted runs go on: finished pieces
-lie in `_build/validation/`. One thread needs about 3 to 11
+lie in `_build/validation/`. One thread needs about 3 to 12
 minutes a source. Needs the packages of the extras `judge` and `hull`.
 """
 
