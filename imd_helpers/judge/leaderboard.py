@@ -197,8 +197,8 @@ def better(one: Entry, other: Entry) -> float:
         DefinitionError: entries that were not judged alike, as those of two tables.
     """
     check_comparable([one.report, other.report])
-    fit, rng = _fit(one.report), np.random.default_rng(SEED)
-    entries = [(each.report.n, _features(each.report)) for each in (one, other)]
+    fit, rng = _fit(one), np.random.default_rng(SEED)
+    entries = [(each.report.n, _features(each.report, fit.potentials)) for each in (one, other)]
     shares = []
     for (n, _), p in zip(entries, fit.drawn(*(x for _, x in entries), rng=rng), strict=True):
         # samples that were not asked for energies are no hits
@@ -207,21 +207,20 @@ def better(one: Entry, other: Entry) -> float:
     return float((shares[0] > shares[1]).mean() + (shares[0] == shares[1]).mean() / 2)
 
 
-def _fit(report: Report) -> calibration.Calibration:
+def _fit(one: Entry) -> calibration.Calibration:
     """The calibration by which entries are ranked."""
-    known = {each.name: each for each in report.numbers}
-    if RANKED_BY not in known:
-        raise InputError(f"{report.name} was judged without two potentials: judge it again")
-    return calibration.calibration(tuple(known[RANKED_BY].definition["calibrated"]), THRESHOLD)
+    if RANKED_BY not in one.numbers:
+        raise InputError(f"{one.report.name} was judged without two potentials: judge it again")
+    pair = one.numbers[RANKED_BY].definition["calibrated"]
+    return calibration.calibration(tuple(pair), THRESHOLD)
 
 
-def _features(report: Report) -> np.ndarray:
+def _features(report: Report, pair: tuple[str, ...]) -> np.ndarray:
     """(k, 4) of the samples that were asked whether they lie near the hull."""
     asked = report.facts["metastable"] >= 0
     if not asked.any():
         return np.zeros((0, len(calibration.FEATURES)))
-    names = [f"energy_above_hull {name}" for name in _fit(report).potentials]
-    above = np.stack([report.values[name][asked] for name in names], axis=1)
+    above = np.stack([report.values[f"energy_above_hull {name}"][asked] for name in pair], axis=1)
     return calibration.features(above, report.values["formation_energy"][asked])
 
 
