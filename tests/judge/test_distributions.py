@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
@@ -11,6 +13,7 @@ from imd_helpers.judge.distributions import Fingerprints
 from imd_helpers.judge.report import DefinitionError
 from imd_helpers.runtime import InputError, UnknownNameError
 
+REPO = Path(__file__).resolve().parents[2]
 FEW = 20  # resamples: these tests are about values
 
 
@@ -105,6 +108,27 @@ def test_coverage_cutoffs_are_inclusive_and_failed_reference_is_left_out():
     assert found["recall"].note == "1 reference crystals could not be measured (not finite)"
     found = dist.coverage(samples, reference, cutoffs=(0.4, 9.99))
     assert found["recall"].value == 0.0
+
+
+def test_coverage_equals_the_steps_of_the_original(cubic, monkeypatch):
+    monkeypatch.syspath_prepend(REPO / "experiments")
+    import metrics
+
+    sets = cubic[:8], cubic[6:16]
+    points = [[metrics.published_point(each) for each in some.structures()] for some in sets]
+    points[0].append(None)  # CrystalNN gave no fingerprint
+    theirs = metrics.published_coverage(*points)
+    broken = CrystalBatch.cat([sets[0], rocksalt((11, 17), a=np.nan)])
+    ours = dist.coverage(dist.fingerprints(broken), dist.fingerprints(sets[1]))
+    assert ours["precision"].value == pytest.approx(theirs["precision"])
+    assert ours["recall"].value == pytest.approx(theirs["recall"])
+    assert 0 < theirs["recall"] < 1
+    found = dist.fingerprints(sets[0])
+    for each, structure, composition in zip(
+        points[0], found.structure.values, found.composition.values, strict=False
+    ):
+        assert structure == pytest.approx(each[0], abs=1e-3)
+        assert composition == pytest.approx(each[1], abs=1e-9)
 
 
 def test_coverage_of_nothing():
