@@ -35,6 +35,7 @@ from validation import anywhere, stages
 
 import imd_helpers as imd
 from imd_helpers import baselines
+from imd_helpers.baselines.exchange import Exchanges, exchanges
 from imd_helpers.crystals import symmetry
 from imd_helpers.crystals.compositions import amounts, keys, member, reduced
 from imd_helpers.crystals.samples import Samples
@@ -44,7 +45,7 @@ from imd_helpers.intervals import bootstrap
 from imd_helpers.judge import charge_neutral, judge
 from imd_helpers.judge.protocols import PROTOCOLS
 from imd_helpers.predictors import BoostedEnsemble, GraphPredictor
-from imd_helpers.search.screening import Exchanges, Filter, exchanges, screened
+from imd_helpers.search import Filter, screened
 
 WORK = record.BUILD / "screening"
 PATH = record.CHECKPOINTS / "screening" / "results.json"
