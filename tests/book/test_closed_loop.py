@@ -13,7 +13,7 @@ from imd_helpers.search import Oracle, optimisers
 from imd_helpers.search.oracle import BudgetError
 
 PAGE = "5_judging/closed_loop"
-LOOP = ("TARGET", "WINDOW", "distance", "expected_gain", "NAMES", "closed_loop")
+LOOP = ("TARGET", "WINDOW", "distance", "expected_gain", "noted", "closed_loop")
 
 
 def verifies(label, name):
