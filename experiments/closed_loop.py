@@ -27,20 +27,25 @@ from imd_helpers.baselines.exchange import exchange_pairs
 from imd_helpers.crystals import symmetry
 from imd_helpers.crystals.wyckoff import occupations
 from imd_helpers.descriptors import symmetry_sites
-from imd_helpers.descriptors.symmetry_sites import N_ROWS, SPACE_GROUPS, Sites, decode_sites
+from imd_helpers.descriptors.gene_pool import GenePool
+from imd_helpers.descriptors.symmetry_sites import (
+    N_ROWS,
+    SPACE_GROUPS,
+    Sites,
+    crystal_keys,
+    decode_sites,
+)  # fmt: skip
 from imd_helpers.energies import calibration, hull
 from imd_helpers.energies.lattice_scan import lattice_scan
 from imd_helpers.energies.potentials import JUDGES, potential
 from imd_helpers.predictors import SitesEnsemble
-from imd_helpers.search import Oracle, minimise
-from imd_helpers.search.genes import GenePool, crystal_keys
-from imd_helpers.search.loop import GenePolicy, closed_loop, reinforce
+from imd_helpers.search import Oracle, Space, minimise
 from imd_helpers.search.optimisers import BudgetError
 
 PATH = CHECKPOINTS / "closed_loop" / "results.json"
 WORK = BUILD / "closed_loop"
 SEEDS, CALLS, BATCH = 8, 24, 8
-UNTIL = 'model = imd.models.load("cubicgan", variant="fixed")'
+UNTIL = "ask = Oracle(told, keys=crystal_keys, budget=cfg.calls)"
 MOST_SITES = 10  # of a new prototype, in its primitive cell
 DRAWN = {"generator": 12_288, "random": 12_288, "exchange": 4_096}  # before any filter
 LEAST = 0.01  # windows; a smaller gain is not worth a call
@@ -58,7 +63,7 @@ PROBLEMS = ("any prototype", "new prototype")
 
 @cache
 def page() -> ModuleType:
-    """The chapter's target, its known crystals, the surrogate for gaps and the oracle."""
+    """The chapter's target, known crystals, surrogate for gaps, oracle, loop and policy."""
     return record.chapter("5_judging/closed_loop", until=UNTIL)
 
 
@@ -87,13 +92,16 @@ def pool(problem: str) -> GenePool:
     return GenePool(groups[new], grids[new], mine.elements)
 
 
-class Wanted(GenePool):
+class Wanted(Space):
     """New crystals with a gap in the window; `start` are the first points that are drawn."""
 
     def __init__(self, problem: str, start: np.ndarray | None = None) -> None:
-        whole = pool(problem)
-        super().__init__(whole.space_group, whole.grid, whole.elements)
-        self.start = start
+        self.pool, self.start = pool(problem), start
+        super().__init__(self.pool.dimensions)
+
+    def decode(self, points: np.ndarray) -> Sites:
+        """The crystals of (n, 4) points."""
+        return self.pool.decode(points)
 
     def random(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """All equally likely; those of the start once, at first."""
@@ -120,7 +128,7 @@ class Wanted(GenePool):
 
     def features(self, points: np.ndarray) -> np.ndarray:
         """(n, prototypes + 3): which prototype, whose order means nothing, and the elements."""
-        n = len(self.space_group)
+        n = len(self.pool.space_group)
         kind = np.minimum((points[:, 0] * n).astype(np.int64), n - 1)
         return np.concatenate([np.eye(n)[kind], points[:, 1:]], axis=1)
 
@@ -164,7 +172,7 @@ def told(sites: Sites) -> np.ndarray:
     return rows
 
 
-def asked_by(space: GenePool | None = None, calls: int = CALLS) -> Oracle:
+def asked_by(space: Wanted | None = None, calls: int = CALLS) -> Oracle:
     """An oracle for sites, or for points of a space, with the budget of a run."""
     price = {"budget": calls, "cost": lambda row: row[2] if len(row) == 3 else 1.0}
     if space is None:
@@ -196,7 +204,7 @@ def offered(source: str, seed: int) -> dict[str, np.ndarray]:
     elif source == "exchange":
         drawn = exchanged(page().known, n, rng)
     else:
-        drawn = Sites.cat([pool(p).decode(pool(p).random(n, rng)) for p in PROBLEMS])
+        drawn = Sites.cat([pool(p).decode(Space(1 + N_ROWS).random(n, rng)) for p in PROBLEMS])
     genes = [rng.permutation(page().offered(drawn, pool(problem))) for problem in PROBLEMS]
     which = np.repeat(np.arange(len(PROBLEMS)), [len(each) for each in genes])
     return {"genes": np.concatenate(genes), "problem": which}
@@ -270,12 +278,8 @@ def by_list(source: str, batch: int) -> Callable[[str, int], tuple[Oracle, list]
         oracle, some = asked_by(), listed(source, problem, seed)
         mine = np.isfinite(page().known_energy)
         before = page().known[np.flatnonzero(mine)], page().known_energy[mine]
-        gap = page().gap_of(some)[:, None]
-        model = SitesEnsemble(**TREES, seed=seed)
-        found = closed_loop(
-            oracle, some, model, before, lambda rows, energy: page().distance(energy, gap[rows]),
-            batch=batch, least=LEAST,
-        )  # fmt: skip
+        model, gap = SitesEnsemble(**TREES, seed=seed), page().gap_of(some)
+        found = page().closed_loop(oracle, some, gap, model, before, batch=batch, least=LEAST)
         return oracle, found
 
     return run
@@ -372,10 +376,7 @@ def known_above() -> dict[str, np.ndarray]:
 def by_reward(learns: bool, oracle: Oracle, seed: int) -> list[float]:
     """A policy that begins with how often each element stands on each site."""
     space = pool(PROBLEMS[0])
-    genes = space.genes(page().known)
-    start = np.zeros((len(space.space_group), N_ROWS, len(space.elements)))
-    for k in range(N_ROWS):
-        np.add.at(start, (genes[:, 0], k, genes[:, 1 + k]), 1)
+    policy = page().Policy(page().site_counts(space.genes(page().known)))
 
     def reward(drawn: np.ndarray) -> np.ndarray:
         some = space.sites(drawn)
@@ -387,7 +388,7 @@ def by_reward(learns: bool, oracle: Oracle, seed: int) -> list[float]:
         return out
 
     rate = RATE if learns else 0.0
-    return reinforce(GenePolicy(start), reward, steps=10 * REWARDED, batch=16, lr=rate, seed=seed)
+    return page().reinforce(policy, reward, steps=10 * REWARDED, batch=16, lr=rate, seed=seed)
 
 
 def exchanged_down(oracle: Oracle, seed: int) -> list[float]:

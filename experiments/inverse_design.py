@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from functools import cache
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import record
 from record import CHECKPOINTS, Row
 
-from imd_helpers.search import GenePool, Target
+from imd_helpers.descriptors.gene_pool import GenePool
 
 PATH = CHECKPOINTS / "inverse_design" / "results.json"
 SEEDS = range(4)
@@ -36,9 +37,10 @@ def page() -> ModuleType:
     return record.chapter("1_foundations/inverse_design", until=UNTIL)
 
 
-def aim(wanted: tuple[float, ...]) -> Target:
+def aim(wanted: tuple[float, ...]) -> Any:
     """Tell the chapter's searches the target, and what everybody may know about it."""
-    p, target = page(), Target(*wanted)
+    p = page()
+    target = p.Target(*wanted)
     hit = p.train & target.hit(p.values)
     groups, counts = np.unique(p.sites.space_group[hit], return_counts=True)
     given = p.train & np.isin(p.sites.space_group, groups)

@@ -1,6 +1,7 @@
 """Screen nearly two million compositions, and measure what the chapter on screening compares.
 
     python experiments/screening.py errors      surrogates on three embedded sets, three splits
+    python experiments/screening.py graphs      what limits a crystal graph: data, steps, width, cut
     python experiments/screening.py funnel      all candidates through all filters
     python experiments/screening.py key         ways to rank, on candidates that OQMD has computed
     python experiments/screening.py verify      the best 24 of each way, by two potentials
@@ -34,15 +35,17 @@ from validation import anywhere, stages
 
 import imd_helpers as imd
 from imd_helpers import baselines
+from imd_helpers.baselines.exchange import Exchanges, exchanges
 from imd_helpers.crystals import symmetry
 from imd_helpers.crystals.compositions import amounts, keys, member, reduced
 from imd_helpers.crystals.samples import Samples
+from imd_helpers.descriptors.crystal_graph import crystal_graph
 from imd_helpers.energies import hull
 from imd_helpers.intervals import bootstrap
 from imd_helpers.judge import charge_neutral, judge
 from imd_helpers.judge.protocols import PROTOCOLS
-from imd_helpers.predictors import BoostedEnsemble
-from imd_helpers.search.screening import Exchanges, Filter, exchanges, screened
+from imd_helpers.predictors import BoostedEnsemble, GraphPredictor
+from imd_helpers.search import Filter, screened
 
 WORK = record.BUILD / "screening"
 PATH = record.CHECKPOINTS / "screening" / "results.json"
@@ -386,6 +389,67 @@ def of_split(name: str, split: str, seed: int) -> Row:
     })  # fmt: skip
 
 
+# ---- what limits a crystal graph
+
+SITES, STEPS = 8, 2_736  # of a crystal that is asked about; of a training, 24 epochs of all
+# cut, largest cell, share of the training crystals, steps, width
+GRAPHS = (
+    ("formulas", SITES, 1, STEPS // 4, 32),
+    ("formulas", SITES, 1, STEPS, 32),
+    ("formulas", SITES, 4, STEPS, 32),
+    ("formulas", SITES, 2, STEPS, 32),
+    ("rows", SITES, 1, STEPS, 32),
+    ("formulas", 12, 1, STEPS, 32),
+    ("formulas", SITES, 1, STEPS, 64),
+)
+GRAPH_SEEDS = (0, 1)
+
+
+@cache
+def graphed() -> tuple[Any, Any, np.ndarray]:
+    """Graphs of all crystals of at most twelve sites, their table, and their sizes."""
+    known = imd.datasets.load("oqmd_icsd")
+    known = known[(known.n_sites <= 12) & (known.table["formation_energy"].abs() < -hull.LOWEST)]
+    return pickled("graphs", crystal_graph, known.crystals), known.table, known.n_sites
+
+
+def of_graph(cut: str, largest: int, part: int, steps: int, width: int, seed: int) -> Row:
+    """One training, asked about formulas of the test split, or about rows drawn at random."""
+    graph, t, sites = graphed()
+    split, values = t["split"].to_numpy(), t["formation_energy"].to_numpy(float)
+    test = np.flatnonzero((split == "test") & (sites <= SITES))
+    rng = np.random.default_rng(seed)
+    rows = rng.permutation(np.flatnonzero((split == "train") & (sites <= largest)))
+    if cut == "rows":  # as many of each, and a polymorph of a test crystal may be in training
+        every = rng.permutation(np.concatenate([rows, test]))
+        test, rows = np.split(every, [len(test)])
+    rows = rows[: len(rows) // part]
+    model = GraphPredictor(width=width, seed=seed)
+    model.epochs = round(steps / (len(rows) // model.batch))
+    began = time.process_time()
+    model.fit(graph[rows], values[rows])
+    seconds = time.process_time() - began
+    off = np.abs(model.predict(graph[test]) - values[test])
+    some = rng.permutation(rows)[: len(test)]
+    seen = np.abs(model.predict(graph[some]) - values[some])
+    return rounded({
+        "cut": cut, "largest": largest, "trained": len(rows), "epochs": model.epochs,
+        "width": width, "seed": seed, "n": len(test), "mae": off.mean(), "median": np.median(off),
+        "interval": bootstrap(off), "on training": seen.mean(), "seconds": seconds,
+    })  # fmt: skip
+
+
+def graphs() -> None:
+    """Each training, two seeds; what is done lies in `_build`."""
+    jobs = [(*how, seed) for how in GRAPHS for seed in GRAPH_SEEDS]
+    made = []
+    for job in jobs:
+        name = "-".join(map(str, job))
+        made.append(once(WORK / f"graph-{name}.json", of_graph, *job))
+        print(made[-1], flush=True)
+    say("graphs", made)
+
+
 # ---- speed, and a list of two million
 
 PIECE, KILLED = 100_000, 12  # candidates of a piece; pieces on disk when the first run is killed
@@ -446,7 +510,7 @@ def say(name: str, what: Any) -> None:
     record.write(PATH, head | record.read(PATH, {}) | {name: rounded(what)}, indent=None)
 
 
-TASKS = (errors, funnel, key, verify, timing, million, resumed)
+TASKS = (errors, graphs, funnel, key, verify, timing, million, resumed)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -63,20 +63,18 @@ def _guarded(function: Callable[..., Any], told_by: Any) -> Callable[..., Any]:
         if sys._getframe(1).f_globals.get("__name__", "").startswith(PACKAGE):
             return function(*args, **kwargs)
         signature, rules = known()
-        given = signature.bind(*args, **kwargs).arguments
-        wrong = [k for k in rules.keys() & given if not _admitted(given[k], rules[k], names)]
+        given = _given(signature.bind(*args, **kwargs))
+        wrong = [(k, v) for k, v in given if k in rules and not _admitted(v, rules[k], names)]
         try:
             if not wrong or function.__name__ == "__init__":  # which may have more to say
                 made = function(*args, **kwargs)
-            for name in wrong:
-                raise InputError(
-                    f"{name}={shown(given[name])}: must be {rules[name]} (see {called})"
-                )
+            for name, value in wrong:
+                raise InputError(f"{name}={shown(value)}: must be {rules[name]} (see {called})")
             return made
         except FOREIGN as error:
             if type(error).__module__.startswith((PACKAGE, "torch")):  # ours; memory of a GPU
                 raise
-            told = [f"{k}={shown(v)}, must be {rules[k]}" for k, v in given.items() if k in rules]
+            told = [f"{k}={shown(v)}, must be {rules[k]}" for k, v in given if k in rules]
             raise InputError(
                 f"{called} cannot use {'; '.join(told)} ({type(error).__name__}: {error}): give "
                 "what it must be, or report it if that is what you gave"
@@ -85,13 +83,23 @@ def _guarded(function: Callable[..., Any], told_by: Any) -> Callable[..., Any]:
     return call
 
 
+def _given(bound: inspect.BoundArguments) -> list[tuple[str, Any]]:
+    """Names and values; one of ``*args`` or ``**kwargs`` is named like all of them."""
+    several = {2: tuple, 4: dict.values}  # by kind of parameter
+    return [
+        (name, value)
+        for name, found in bound.arguments.items()
+        for value in several.get(bound.signature.parameters[name].kind, lambda one: (one,))(found)
+    ]
+
+
 def _arguments(function: Callable[..., Any], told_by: Any) -> tuple[inspect.Signature, dict]:
     """Signature, and for each argument the annotation and what the docstring says after it."""
     signature, rules = inspect.signature(function), {}
     text = inspect.getdoc(told_by) or ""
     for name, each in signature.parameters.items():
-        if each.annotation is not each.empty and each.kind not in (2, 4):  # no *args, **kwargs
-            said = re.search(rf"(?m)^    {name}:( .*(?:\n {{8}}.*)*)", text)
+        if each.annotation is not each.empty:
+            said = re.search(rf"(?m)^    \**{name}:( .*(?:\n {{8}}.*)*)", text)
             rules[name] = each.annotation + (f"; {' '.join(said[1].split())}" if said else "")
     return signature, rules
 

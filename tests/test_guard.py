@@ -13,7 +13,9 @@ from imd_helpers.crystals.elements import column
 from imd_helpers.crystals.samples import Samples, placeholder, set_digest
 from imd_helpers.datasets.remote import DownloadError
 from imd_helpers.descriptors import coulomb, methane_grid
+from imd_helpers.descriptors.base import first_of
 from imd_helpers.guard import guard
+from imd_helpers.judge import leaderboard
 from imd_helpers.models.cubicgan import CubicGanConfig
 from imd_helpers.networks import losses
 from imd_helpers.predictors.pu import PuConfig
@@ -22,6 +24,15 @@ from imd_helpers.search import optimisers
 
 CUBE = CrystalBatch.from_ragged(4.0 * torch.eye(3)[None], np.zeros((1, 3)), [12], [1])
 SQUARE = np.zeros((2, 2))
+
+
+def distance_of(**settings):
+    """A function of the package that takes settings by any name, called from outside."""
+    module = types.ModuleType("imd_helpers.made_up")
+    exec("def of(**settings: 'float') -> float:\n    return sum(settings.values())\n", vars(module))
+    guard(module)
+    return module.of(**settings)
+
 
 OF_ANOTHER_KIND = {
     "None": (lambda: geometry.volume(None), r"crystals=None: must be CrystalBatch"),
@@ -39,6 +50,11 @@ OF_ANOTHER_KIND = {
     "no path": (lambda: judge.judge(["MgO"], cache=[1]), r"cache=\[1\]: must be Path"),
     "of a cached one": (lambda: column(3), r"name=3: must be str"),
     "no mapping": (lambda: judge.Report.from_json({}), r"text={}: must be str"),
+    "one of several": (
+        lambda: leaderboard.leaderboard("here", ["MgO"]),
+        r"folders=\['MgO'\]: must be Path \| str; an entry each",
+    ),
+    "one with a name": (lambda: distance_of(size="a"), r"settings='a': must be float"),
     "with its rule": (
         lambda: coulomb.ewald("a", SQUARE, SQUARE),
         r"lattice='a': must be np.ndarray; \(3, 3\) Å",
@@ -79,6 +95,8 @@ def test_a_value_that_cannot_be_used(name):
 
 def test_what_passes():
     assert geometry.volume(CUBE).tolist() == [64.0]
+    assert first_of(["", "b"], ["a", ""]) == ["a", "b"]
+    assert distance_of(size=2.0, step=3) == 5.0
     assert "volumes" in geometry.volume.__doc__
     assert pickle.loads(pickle.dumps(geometry.volume)) is geometry.volume
     with pytest.raises(TypeError, match="missing a required argument: 'crystals'"):

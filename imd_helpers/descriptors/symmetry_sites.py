@@ -104,6 +104,20 @@ def canonical(sites: Sites) -> Sites:
     return Sites(sites.space_group, numbers, grid, sites.length)
 
 
+def crystal_keys(sites: Sites) -> list[bytes]:
+    """One key a crystal, equal for all ways to write the same sites; the length plays no part."""
+    one = canonical(sites)
+    rows = np.concatenate([one.patterns(), one.numbers], axis=1)
+    return [row.tobytes() for row in rows.astype(np.int64)]
+
+
+def keyed_sites(keys: list[bytes]) -> Sites:
+    """The crystals of `crystal_keys`, without their lengths."""
+    rows = np.frombuffer(b"".join(keys), dtype=np.int64).reshape(len(keys), 1 + 4 * N_ROWS)
+    grid = rows[:, 1:-N_ROWS].reshape(-1, N_ROWS, 3)
+    return Sites(rows[:, 0], rows[:, -N_ROWS:], grid, np.full(len(keys), np.nan))
+
+
 @lru_cache(maxsize=100_000)
 def _smallest_description(group: int, flat: tuple[int, ...]) -> np.ndarray:
     """Three sites, as nine quarters, with the origin that gives the smallest numbers."""

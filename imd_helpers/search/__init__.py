@@ -2,18 +2,8 @@
 
 from __future__ import annotations
 
-from .genes import GenePool
 from .optimisers import Space, minimise
-from .oracle import Oracle, Target
+from .oracle import Oracle
 from .screening import Filter, Screened, screened
 
-__all__ = [
-    "Filter",
-    "GenePool",
-    "Oracle",
-    "Screened",
-    "Space",
-    "Target",
-    "minimise",
-    "screened",
-]
+__all__ = ["Filter", "Oracle", "Screened", "Space", "minimise", "screened"]

@@ -1,9 +1,8 @@
-"""What a search aims at, and an oracle that counts how often it was asked."""
+"""An oracle that counts how often it was asked."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,43 +13,6 @@ from ..work import JsonLog, Process
 
 MOST_IDLE = 1_000  # calls in a row that ask nothing new, before a search counts as over
 NOT_FINITE = "the answer is not finite"
-
-
-@dataclass(frozen=True)
-class Target:
-    """Two wanted properties of a cubic crystal, with a window of tolerance around each."""
-
-    length: float  # lattice constant, Å
-    energy: float  # formation energy, eV/atom
-    length_window: float = 0.1  # half width, Å
-    energy_window: float = 0.1  # half width, eV/atom
-
-    def __post_init__(self) -> None:
-        number("energy", self.energy)
-        for name in ("length", "length_window", "energy_window"):
-            number(name, getattr(self, name), above=0)
-
-    def distance(self, values: np.ndarray) -> np.ndarray:
-        """(n,) distances to the target in units of the windows; at most 1 is a hit.
-
-        ``max(|a - a*| / w_a, |E - E*| / w_E)``, equation (eq-inverse-distance) of the chapter on
-        inverse design; NaN where a value is NaN.
-
-        Args:
-            values: (n, 2) lattice constant in Å and formation energy in eV/atom.
-
-        Raises:
-            InputError: values of another shape.
-        """
-        values = np.asarray(values, dtype=float)
-        if values.ndim != 2 or values.shape[1] != 2:
-            raise InputError(f"values of shape {values.shape}: expected (n, 2), length and energy")
-        off = np.abs(values - (self.length, self.energy))  # (n, 2)
-        return (off / (self.length_window, self.energy_window)).max(1)
-
-    def hit(self, values: np.ndarray) -> np.ndarray:
-        """(n,) bool: inside both windows."""
-        return self.distance(values) <= 1.0
 
 
 class BudgetError(InputError):

@@ -1,6 +1,5 @@
-"""High-throughput screening: write a list, then ask about what is on it.
+"""High-throughput screening: a list of any length, sent through questions, the cheap ones first.
 
-`screened` sends a list of any length through questions one behind the other, the cheap ones first.
 What is answered is kept on disk, so that a run that was killed goes on, and gives the same table.
 """
 
@@ -18,102 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..crystals.compositions import blocks, checked, first_rows, reduced
+from ..crystals.compositions import blocks
 from ..runtime import InputError, whole
 from ..work import Pieces, Workers, in_pieces, locked
-
-# ---- a list from known compositions
-
-
-@dataclass(frozen=True, eq=False)
-class Exchanges:
-    """n compositions, each a known one with one or two elements exchanged."""
-
-    parent: np.ndarray  # (n,) row of the known composition
-    old: np.ndarray  # (n, 2) atomic numbers that go; 0 where only one does
-    new: np.ndarray  # (n, 2) and what takes their places
-    counts: np.ndarray  # (n, 119) int8 reduced counts
-    chance: np.ndarray  # (n,) log of the product of ``pairs[old, new] / sum(pairs[old])``
-
-    def __len__(self) -> int:
-        return len(self.parent)
-
-    def __getitem__(self, rows: Any) -> Exchanges:
-        """Select by a slice, integer indices or a boolean mask."""
-        return Exchanges(*(each[rows] for each in vars(self).values()))
-
-    def swap(self) -> np.ndarray:
-        """(n, 119) what becomes of each element, as `baselines.Templates.refilled` takes it."""
-        out = np.tile(np.arange(self.counts.shape[1]), (len(self), 1))
-        np.put_along_axis(out, self.old, self.new, axis=1)
-        return out
-
-
-def exchanges(counts: np.ndarray, pairs: np.ndarray, *, two: int = 0, seed: int = 0) -> Exchanges:
-    """Every exchange of one element for a partner, and some of two; each composition once.
-
-    Of the ways to one composition the one with the largest chance is kept.
-
-    Args:
-        counts: (m, 119) of known compositions.
-        pairs: (119, 119) how often elements replace each other, see `baselines.IonExchange`.
-        two: draws of an exchange of two elements for each known composition; partners are equally
-            likely, and draws in which elements meet are dropped.
-        seed: of the draws.
-
-    Raises:
-        InputError: no element has a partner.
-    """
-    rng, made = np.random.default_rng(whole("seed", seed)), []
-    partners = [np.flatnonzero(row) for row in pairs]
-    for i, row in enumerate(checked(counts)):
-        held = np.flatnonzero(row)
-        free = {int(z): np.setdiff1d(partners[z], held) for z in held}
-        free = {z: some for z, some in free.items() if len(some)}
-        one = [[z, 0, new, 0] for z, some in free.items() for new in some]
-        both = _two_at_once(free, whole("two", two), rng)
-        made += [(np.full(len(e), i), e) for e in (np.reshape(one, (-1, 4)), both)]
-    parent, swap = (np.concatenate(part) for part in zip(*made, strict=True))
-    if len(swap) == 0:
-        raise InputError("no element of these compositions has a partner: give other pairs")
-    share = pairs / np.maximum(pairs.sum(1, keepdims=True), 1)
-    share[0, 0] = 1.0  # nothing is exchanged
-    chance = np.log(share[swap[:, :2], swap[:, 2:]]).sum(1)
-    order = np.argsort(-chance, kind="stable")
-    parent, swap, chance = parent[order], swap[order].astype(np.int64), chance[order]
-    found = _exchanged(counts, parent, swap)
-    once = first_rows(found)
-    return Exchanges(parent, swap[:, :2], swap[:, 2:], found, chance)[once]
-
-
-def _two_at_once(free: Mapping[int, np.ndarray], n: int, rng: np.random.Generator) -> np.ndarray:
-    """(k, 4) different draws of two elements and their partners, k at most n."""
-    if len(free) < 2 or n == 0:
-        return np.zeros((0, 4), dtype=np.int64)
-    held, size = np.array(list(free)), np.array([len(some) for some in free.values()])
-    wide = np.zeros((len(held), size.max()), dtype=np.int64)
-    for row, some in zip(wide, free.values(), strict=True):
-        row[: len(some)] = some
-    who = rng.random((n, len(held))).argsort(1)[:, :2]
-    new = wide[who, (rng.random((n, 2)) * size[who]).astype(np.int64)]
-    found = np.hstack([held[who], new])[new[:, 0] != new[:, 1]]
-    _, first = np.unique(found @ 1000 ** np.arange(4), return_index=True)
-    return found[np.sort(first)]  # each draw once: millions are drawn again and again
-
-
-def _exchanged(counts: np.ndarray, parent: np.ndarray, swap: np.ndarray) -> np.ndarray:
-    """(n, 119) int8 reduced counts after the exchange."""
-    out = np.empty((len(parent), counts.shape[1]), dtype=np.int8)
-    for part in blocks(len(parent)):
-        some, old, new = counts[parent[part]], swap[part, :2], swap[part, 2:]
-        moved = np.take_along_axis(some, old, axis=1)
-        np.put_along_axis(some, old, 0, axis=1)
-        np.put_along_axis(some, new, moved, axis=1)
-        out[part] = reduced(some)
-    return out
-
-
-# ---- questions one behind the other
 
 
 @dataclass(frozen=True, eq=False)

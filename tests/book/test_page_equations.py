@@ -233,6 +233,25 @@ def test_the_truth_behind_a_prediction_by_integration(agrees):
         agrees(shrunk(predicted, 0.3, 0.4, 0.2), (truth * weight).sum() / weight.sum(), within=1e-9)
 
 
+@verifies("eq-inverse-distance", INVERSE, "Target.distance")
+def test_the_distance_is_the_factor_by_which_both_windows_must_grow(agrees):
+    """The smallest factor on both windows that lets the crystal in, found by bisection."""
+    values = np.random.default_rng(0).normal((6.2, -0.3), (0.4, 0.5), (50, 2))
+    low, high = np.zeros(50), np.full(50, 100.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        wide = np.abs(values - (6.2, -0.3)) <= middle[:, None] * (0.1, 0.2)
+        inside = wide.all(1)
+        low, high = np.where(inside, low, middle), np.where(inside, middle, high)
+    target = page_functions(INVERSE, "Target")["Target"](6.2, -0.3, 0.1, 0.2)
+    agrees(target.distance(values), high, within=1e-9)
+    off = page_functions(SEARCH, "windows_off")["windows_off"]
+    agrees(off(values, windows=(0.1, 0.2)), high, within=1e-9)
+    assert target.hit(np.array([[6.3, -0.1], [6.31, -0.3], [np.nan, -0.3]])).tolist() == [
+        True, False, False,
+    ]  # fmt: skip
+
+
 @verifies("eq-inverse-enrichment", INVERSE, "enrichment")
 def test_enrichment_is_the_ratio_of_calls_a_hit_costs(agrees):
     """Calls that a hit costs at random, over those that it costs the search."""

@@ -3,7 +3,12 @@ import pytest
 
 from imd_helpers import datasets
 from imd_helpers.descriptors.symmetry_sites import Sites, canonical, find_sites
-from imd_helpers.predictors.sites import SitePredictor, chemistry_features, contact_features
+from imd_helpers.predictors.sites import (
+    SitePredictor,
+    SitesEnsemble,
+    chemistry_features,
+    contact_features,
+)
 from imd_helpers.runtime import InputError, UnknownNameError
 
 
@@ -81,3 +86,12 @@ def test_errors_teach(known):
         SitePredictor("contacts").fit(sites, values[:, :1])
     with pytest.raises(InputError, match="NaN or infinity"):
         SitePredictor("contacts").fit(sites, np.where(values > 6, np.nan, values))
+
+
+def test_an_ensemble_reads_sites_in_any_way_they_are_written(known):
+    sites = known[0]
+    turned = Sites(sites.space_group, sites.numbers[:, ::-1], sites.grid[:, ::-1], sites.length)
+    model = SitesEnsemble(members=2, trees=10, leaves=7).fit(sites, sites.length)
+    said = model.predict(sites)
+    assert np.allclose(said.mean, model.predict(turned).mean)
+    assert np.abs(said.mean - sites.length).mean() < 0.5 * sites.length.std()

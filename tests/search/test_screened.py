@@ -1,4 +1,4 @@
-"""Filters one behind the other: counts, reasons, killed runs, and a list made by exchange."""
+"""Filters one behind the other: counts, reasons, and killed runs."""
 
 import os
 import signal
@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.crystals.compositions import amounts, formulas
 from imd_helpers.runtime import InputError
 from imd_helpers.search import Filter, screened
-from imd_helpers.search.screening import exchanges
 
 NUMBERS = np.arange(1000)
 
@@ -201,48 +199,3 @@ def test_crystals_can_be_candidates(tmp_path):
     light = Filter("light", lambda some: {"keep": some.numbers[:, 0].numpy() < 12}, piece=3)
     assert screened(crystals, [light], cache=tmp_path).left.tolist() == [0, 1]
     assert screened(crystals, [light], cache=tmp_path).left.tolist() == [0, 1]
-
-
-# ---- a list by exchange
-
-
-def pairs_of(*symbols):
-    """Elements that replace each other, with how often."""
-    out = np.zeros((119, 119), dtype=np.int64)
-    for one, other, times in symbols:
-        out[one, other] = out[other, one] = times
-    return out
-
-
-def test_every_exchange_of_one_element_once():
-    known = amounts(["NaCl", "KCl", "Na2O"]).astype(np.int16)
-    pairs = pairs_of((11, 19, 3), (17, 35, 1), (19, 37, 1))
-    found = exchanges(known, pairs)
-    assert sorted(formulas(found.counts.astype(int))) == sorted(
-        ["KCl", "NaCl", "RbCl", "NaBr", "KBr", "K2O"]
-    )
-    which = formulas(found.counts.astype(int)).index("NaCl")  # from KCl: 3 of the 4 exchanges of K
-    assert found.parent[which] == 1
-    assert found.chance[which] == pytest.approx(np.log(3 / 4))
-    with pytest.raises(InputError, match="has a partner"):
-        exchanges(known, pairs_of((90, 92, 1)))
-
-
-def test_two_elements_at_once_never_meet_and_take_each_others_counts():
-    known = amounts(["CaTiO3"]).astype(np.int16)
-    pairs = pairs_of((20, 38, 1), (22, 40, 1), (22, 38, 1))
-    found = exchanges(known, pairs, two=50)
-    names = set(formulas(found.counts.astype(int)))
-    assert names == set(formulas(amounts(["SrTiO3", "CaZrO3", "CaSrO3", "SrZrO3"])))
-    both = found[formulas(found.counts.astype(int)).index("SrZrO3")]
-    assert sorted(both.new.tolist()) == [38, 40]
-    assert both.chance == pytest.approx(np.log(0.5))
-
-
-def test_the_swap_of_an_exchange_leads_to_its_composition():
-    known = amounts(["CaTiO3", "Na2O"]).astype(np.int16)
-    found = exchanges(known, pairs_of((20, 38, 1), (22, 40, 1), (11, 19, 2)), two=20)
-    for i, swap in enumerate(found.swap()):
-        made = np.zeros(119, dtype=int)
-        np.add.at(made, swap, known[found.parent[i]])
-        assert (made == found.counts[i]).all()

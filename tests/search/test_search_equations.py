@@ -1,28 +1,13 @@
-"""The numbered equations of two chapters on search, against what is known without them."""
+"""The numbered equations of global optimisation, against what is known without them."""
 
 import numpy as np
 import pytest
 
 from imd_helpers.search import optimisers
-from imd_helpers.search.oracle import Target
 
 
 def verifies(label, function):
     return pytest.mark.equation(label, function=f"imd_helpers.search.{function}")
-
-
-@verifies("eq-inverse-distance", "oracle.Target.distance")
-def test_the_distance_is_the_factor_by_which_both_windows_must_grow(agrees):
-    """The smallest factor on both windows that lets the crystal in, found by bisection."""
-    values = np.random.default_rng(0).normal((6.2, -0.3), (0.4, 0.5), (50, 2))
-    low, high = np.zeros(50), np.full(50, 100.0)
-    for _ in range(60):
-        middle = (low + high) / 2
-        wide = np.abs(values - (6.2, -0.3)) <= middle[:, None] * (0.1, 0.2)
-        inside = wide.all(1)
-        low, high = np.where(inside, low, middle), np.where(inside, middle, high)
-    target = Target(length=6.2, energy=-0.3, length_window=0.1, energy_window=0.2)
-    agrees(target.distance(values), high, within=1e-9)
 
 
 @verifies("eq-globalopt-metropolis", "optimisers.metropolis")

@@ -1,7 +1,6 @@
-"""Cubic ternaries as points of a `Space`: a prototype, and what stands on its three sites.
+"""Cubic ternaries as points of the unit cube: a prototype, and what stands on its three sites.
 
-The lattice constant is no part of a point: for given elements and sites it is a property, which
-the oracle predicts.
+The lattice constant is no part of a point: for given elements and sites it is a property.
 """
 
 from __future__ import annotations
@@ -9,12 +8,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..crystals import elements
-from ..descriptors.symmetry_sites import N_ROWS, Sites, arranged, canonical, prototype
 from ..runtime import InputError, whole
-from .optimisers import Space
+from .symmetry_sites import N_ROWS, Sites, arranged, prototype
 
 
-class GenePool(Space):
+class GenePool:
     """Prototypes filled with three different elements.
 
     The first number of a point chooses the prototype, the others the elements, in the order of
@@ -26,8 +24,9 @@ class GenePool(Space):
         numbers: (elements,) atomic numbers.
     """
 
+    dimensions = 1 + N_ROWS  # numbers of a point
+
     def __init__(self, space_group: np.ndarray, grid: np.ndarray, numbers: np.ndarray) -> None:
-        super().__init__(1 + N_ROWS)
         place = np.nan_to_num(elements.column("mendeleev_number"))[numbers]
         self.space_group, self.grid = space_group, grid
         self.elements = numbers[np.argsort(place, kind="stable")]
@@ -102,17 +101,3 @@ class GenePool(Space):
     @property
     def _sizes(self) -> np.ndarray:
         return np.array([len(self.space_group), *(len(self.elements) - np.arange(N_ROWS))])
-
-
-def crystal_keys(sites: Sites) -> list[bytes]:
-    """One key a crystal, equal for all ways to write the same sites; the length plays no part."""
-    one = canonical(sites)
-    rows = np.concatenate([one.patterns(), one.numbers], axis=1)
-    return [row.tobytes() for row in rows.astype(np.int64)]
-
-
-def keyed_sites(keys: list[bytes]) -> Sites:
-    """The crystals of `crystal_keys`, without their lengths."""
-    rows = np.frombuffer(b"".join(keys), dtype=np.int64).reshape(len(keys), 1 + 4 * N_ROWS)
-    grid = rows[:, 1:-N_ROWS].reshape(-1, N_ROWS, 3)
-    return Sites(rows[:, 0], rows[:, -N_ROWS:], grid, np.full(len(keys), np.nan))

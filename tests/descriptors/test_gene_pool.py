@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 
 from imd_helpers.crystals import elements
-from imd_helpers.descriptors.symmetry_sites import Sites, canonical, decode_sites
+from imd_helpers.descriptors.gene_pool import GenePool
+from imd_helpers.descriptors.symmetry_sites import (
+    Sites,
+    canonical,
+    crystal_keys,
+    decode_sites,
+    keyed_sites,
+)  # fmt: skip
 from imd_helpers.models.cubicgan import training_sites
 from imd_helpers.runtime import InputError
-from imd_helpers.search import GenePool, Oracle, Target, minimise
-from imd_helpers.search.genes import crystal_keys, keyed_sites
+from imd_helpers.search import Oracle, Space, minimise
 
-TARGET = Target(length=30.0, energy=10.0, length_window=2.0, energy_window=2.0)
+FOUR = Space(GenePool.dimensions)
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +39,7 @@ def predict(sites):
 
 def oracle_of(pool, budget):
     return Oracle(
-        lambda points: TARGET.distance(predict(pool.decode(points))),
+        lambda points: np.abs((predict(pool.decode(points)) - (30.0, 10.0)) / 2.0).max(1),
         keys=lambda points: crystal_keys(pool.decode(points)),
         budget=budget,
     )
@@ -76,7 +82,7 @@ def test_every_training_crystal_of_the_pool_is_a_point(sites):
 
 def test_all_points_are_crystals_of_three_elements(pool):
     corners = np.array(np.meshgrid(*[[0.0, 1.0]] * 4)).reshape(4, -1).T
-    points = np.concatenate([pool.random(300, np.random.default_rng(0)), corners])
+    points = np.concatenate([FOUR.random(300, np.random.default_rng(0)), corners])
     found = pool.decode(points)
     assert all(len(set(row)) == 3 for row in found.numbers.tolist())
     assert np.isin(found.numbers, pool.elements).all()
@@ -88,7 +94,7 @@ def test_all_points_are_crystals_of_three_elements(pool):
 
 def test_near_in_number_is_near_in_chemistry(pool):
     points = points_of(pool, 0, np.array([[17, 3, 22]] * 200))
-    moved = pool.moved(points, np.random.default_rng(0), size=0.03)
+    moved = FOUR.moved(points, np.random.default_rng(0), size=0.03)
     place = elements.column("mendeleev_number")
     step = np.abs(place[pool.decode(moved).numbers[:, 0]] - place[17])
     assert 0 < step.max() <= 0.15 * np.ptp(place[pool.elements])
@@ -104,7 +110,7 @@ def test_evolution_beats_random_at_equal_calls(pool):
     for seed in range(3):
         for method in hits:
             oracle = oracle_of(pool, 400)
-            minimise(method, oracle, pool, seed=seed)
+            minimise(method, oracle, FOUR, seed=seed)
             assert oracle.calls == 400
             hits[method] += (oracle.history()[1] <= 1).sum()
     assert hits["genetic"] > 3 * hits["random"]
@@ -113,7 +119,7 @@ def test_evolution_beats_random_at_equal_calls(pool):
 def test_evolution_ends_where_nothing_new_is_left(pool):
     tiny = GenePool(pool.space_group[:1], pool.grid[:1], np.array([3, 9, 22]))
     oracle = oracle_of(tiny, 100)
-    minimise("genetic", oracle, tiny, population=10)
+    minimise("genetic", oracle, FOUR, population=10)
     assert oracle.calls <= 6
 
 
@@ -148,3 +154,27 @@ def test_an_oracle_counts_different_crystals_once(sites):
     assert (first == predict(sites)).all()
     assert (again == first).all()
     assert (np.array(list(oracle.answers.values())) == oracle.history()[1]).all()
+
+
+# ---- genes of known crystals
+
+
+def test_crystals_become_genes_and_points_and_come_back():
+    sites = training_sites("train")
+    pool = GenePool.from_sites(sites)
+    keys = crystal_keys(sites)
+    assert crystal_keys(pool.sites(pool.genes(sites))) == keys
+    assert crystal_keys(pool.decode(pool.encode(sites))) == keys
+    drawn = pool.decode(FOUR.random(500, np.random.default_rng(0)))
+    assert (pool.genes(pool.decode(pool.encode(drawn))) == pool.genes(drawn)).all()
+
+
+def test_a_crystal_of_another_space_has_no_genes():
+    sites = training_sites("val")
+    pool = GenePool.from_sites(sites)
+    other = GenePool(pool.space_group[:1], pool.grid[:1], pool.elements[:20])
+    genes, points = other.genes(sites), other.encode(sites)
+    gone = (genes < 0).all(1)
+    assert 0 < gone.sum() < len(sites) or gone.all()
+    assert np.isnan(points[gone]).all()
+    assert np.isfinite(points[~gone]).all()
