@@ -233,7 +233,7 @@ def test_the_truth_behind_a_prediction_by_integration(agrees):
         agrees(shrunk(predicted, 0.3, 0.4, 0.2), (truth * weight).sum() / weight.sum(), within=1e-9)
 
 
-@verifies("eq-inverse-distance", INVERSE, "Target.distance")
+@verifies("eq-inverse-distance", INVERSE, "Target")
 def test_the_distance_is_the_factor_by_which_both_windows_must_grow(agrees):
     """The smallest factor on both windows that lets the crystal in, found by bisection."""
     values = np.random.default_rng(0).normal((6.2, -0.3), (0.4, 0.5), (50, 2))
