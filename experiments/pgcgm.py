@@ -3,6 +3,7 @@
     python experiments/pgcgm.py train VARIANT    weights and run.json
     python experiments/pgcgm.py models           verdicts on trainings, three seeds of fixed
     python experiments/pgcgm.py ablation         each loss, briefly, three seeds
+    python experiments/pgcgm.py longer           both losses and that on the cell, at full length
     python experiments/pgcgm.py rungs            the same verdicts without learning
     python experiments/pgcgm.py cubic            the three cubic groups, beside CubicGAN
     python experiments/pgcgm.py rounding         what two decimals do to real crystals
@@ -36,6 +37,7 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "intra": ("fixed", {"inter": False}),
     "both": ("fixed", {}),
     "both, cell": ("fixed", {"cell": 2.0}),
+    "both, cell, no gap": ("fixed", {"cell": 2.0, "merged": 0.75}),
     "paper": ("paper", {}),
 }
 CUBIC = (225, 216, 221)
@@ -92,15 +94,33 @@ def ablation() -> None:
     record.fill(PATH, ("arm", "seed"), jobs, of_arm, about={"steps": STEPS}, under="ablation")
 
 
+def longer() -> None:
+    """The arm with the right room, as long as `fixed`, and in the cubic groups; three seeds."""
+    jobs = [("both, cell", seed) for seed in SEEDS]
+    record.fill(PATH, ("arm", "seed"), jobs, of_long, under="longer")
+
+
 def of_arm(arm: str, seed: int) -> Row:
     """One short training."""
+    return rounded(page().verdict(trained(arm, seed, steps=STEPS).sample(N_JUDGED, seed=seed)))
+
+
+def of_long(arm: str, seed: int) -> Row:
+    """One training of full length."""
+    model = trained(arm, seed)
+    cubes = page().verdict(of_groups(model, known_cubes(), seed))
+    return rounded(page().verdict(model.sample(N_JUDGED, seed=seed)) | {"cubic": cubes})
+
+
+def trained(arm: str, seed: int, **steps: int) -> Pgcgm:
+    """A model with the changes of an arm; no weights are kept."""
     variant, changes = ARMS[arm]
-    config = Pgcgm.recipe(variant, profile="full").but(**changes, steps=STEPS, seed=seed)
+    config = Pgcgm.recipe(variant, profile="full").but(**changes, **steps, seed=seed)
     model = Pgcgm.from_data(page().train, config, seed=seed)
     history = fit(model, config.train, progress=False)
     if history.ema is not None:
         model.generator.load_state_dict(history.ema.state_dict())
-    return rounded(page().verdict(model.sample(N_JUDGED, seed=seed)))
+    return model
 
 
 # ---- without learning
@@ -126,7 +146,7 @@ def cubic() -> None:
 
 def of_cubic(source: str, seed: int) -> Row:
     """Samples of one source, judged."""
-    known = page().train[np.isin(page().train.space_group, CUBIC)]
+    known = known_cubes()
     name, _, variant = source.partition(" ")
     if source == "ion exchange":
         templates = baselines.Templates(page().crystals_of(known), known.space_group)
@@ -138,6 +158,11 @@ def of_cubic(source: str, seed: int) -> Row:
         model = imd.models.load("pgcgm", variant=variant)
         samples = of_groups(model, known, seed)
     return rounded(page().verdict(samples))
+
+
+def known_cubes() -> pgcgm_sites.BaseSites:
+    """Training crystals of the cubic groups."""
+    return page().train[np.isin(page().train.space_group, CUBIC)]
 
 
 def of_groups(model: Pgcgm, known: pgcgm_sites.BaseSites, seed: int) -> Samples:
@@ -163,7 +188,7 @@ def rounding() -> None:
     )  # fmt: skip
 
 
-TASKS = (train, models, ablation, rungs, cubic, rounding)
+TASKS = (train, models, ablation, longer, rungs, cubic, rounding)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
