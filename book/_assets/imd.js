@@ -38,13 +38,18 @@
 })();
 
 /* Tables of pandas as a reader wants them: words to the left, numbers to the right under their names, no
- * row for the name of the index alone, a dash where there is no number, no sign before zero.
+ * row for the name of the index alone, a dash where there is no number, no sign before zero, an interval in one piece.
  */
 (function () {
   const text = (cell) => (cell ? cell.textContent.trim() : "");
   const mendNumber = (cell) => {
+    const interval = text(cell).match(/^(\S+) (\(\S+ to \S+\))$/);
     if (text(cell) === "NaN") cell.textContent = "\u2013";
     else if (/^-0(\.0*)?$/.test(text(cell))) cell.textContent = text(cell).slice(1);
+    else if (interval) {
+      const ends = Object.assign(document.createElement("span"), { className: "imd-ends", textContent: interval[2] });
+      cell.replaceChildren(`${interval[1]} `, ends);
+    }
   };
   const joinNames = (above, names) => {
     const pairs = [...names.cells].map((cell, i) => [cell, above.cells[i]]);
