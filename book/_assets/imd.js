@@ -43,7 +43,7 @@
 (function () {
   const text = (cell) => (cell ? cell.textContent.trim() : "");
   const mendNumber = (cell) => {
-    const interval = text(cell).match(/^(\S+) (\(\S+ to \S+\))$/);
+    const interval = text(cell).match(/^([^()]+) (\([^()]*\d[^()]*(?: to |\u2013)[^()]*\))$/);
     if (text(cell) === "NaN") cell.textContent = "\u2013";
     else if (/^-0(\.0*)?$/.test(text(cell))) cell.textContent = text(cell).slice(1);
     else if (interval) {
