@@ -19,7 +19,7 @@
   window.$3Dmolpromise = { then: (done, failed) => load().then(done, failed) };
 })();
 
-/* A table that is wider than its page fades at the side, as long as more of it is hidden there. */
+/* A table or an equation that is wider than its page fades at the side, as long as more of it is hidden there. */
 (function () {
   const boxes =
     ".pst-scrollable-table-container, .cell_output .text_html, .cell_output div:has(> .imd-board)";
@@ -30,5 +30,47 @@
     new ResizeObserver(() => mark(box)).observe(box);
     mark(box);
   };
-  addEventListener("load", () => document.querySelectorAll(boxes).forEach(watch));
+  const watchAll = (names) => document.querySelectorAll(names).forEach(watch);
+  addEventListener("load", () => {
+    watchAll(boxes);
+    window.MathJax?.startup?.promise?.then(() => watchAll("mjx-container[display='true']"));
+  });
+})();
+
+/* Tables of pandas as a reader wants them: words to the left, numbers to the right under their names, no
+ * row for the name of the index alone, a dash where there is no number, no sign before zero, an interval in one piece.
+ */
+(function () {
+  const text = (cell) => (cell ? cell.textContent.trim() : "");
+  const mendNumber = (cell) => {
+    const interval = text(cell).match(/^([^()]+) (\([^()]*\d[^()]*(?: to |\u2013)[^()]*\))$/);
+    if (text(cell) === "NaN") cell.textContent = "\u2013";
+    else if (/^-0(\.0*)?$/.test(text(cell))) cell.textContent = text(cell).slice(1);
+    else if (interval) {
+      const ends = Object.assign(document.createElement("span"), { className: "imd-ends", textContent: interval[2] });
+      cell.replaceChildren(`${interval[1]} `, ends);
+    }
+  };
+  const joinNames = (above, names) => {
+    const pairs = [...names.cells].map((cell, i) => [cell, above.cells[i]]);
+    if (above.cells.length !== names.cells.length || pairs.some(([a, b]) => text(a) && text(b))) return above;
+    pairs.forEach(([cell, place]) => text(cell) && place.replaceChildren(...cell.childNodes));
+    names.remove();
+    return above;
+  };
+  const tidy = (table) => {
+    const heads = [...(table.tHead?.rows || [])];
+    const head = heads.length > 1 ? joinNames(...heads.slice(-2)) : heads[0];
+    const rows = [...(table.tBodies[0]?.rows || [])];
+    rows.forEach((row) => [...row.cells].forEach(mendNumber));
+    // from the right, as the left cells may span rows
+    const width = Math.max(0, ...rows.map((row) => row.cells.length));
+    for (let i = 1; i <= width; i++) {
+      const column = rows.map((row) => row.cells[row.cells.length - i]).filter(Boolean);
+      if (!column.some((cell) => /^[a-z([]/i.test(text(cell)))) continue;
+      const name = head && head.cells[head.cells.length - i];
+      [name, ...column].forEach((cell) => cell && cell.classList.add("imd-words"));
+    }
+  };
+  addEventListener("DOMContentLoaded", () => document.querySelectorAll("table.dataframe").forEach(tidy));
 })();

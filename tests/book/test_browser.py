@@ -6,6 +6,7 @@ import io
 import shutil
 import threading
 
+import pandas as pd
 import pytest
 from bookfiles import read_pages
 from PIL import Image
@@ -166,3 +167,27 @@ def test_search_finds_a_word_from_the_disk(browser, html):
         visit.page.wait_for_selector("ul.search li a")
         # from the disk the browser refuses to read other pages for the excerpts; results are there
         assert visit.outside == []
+
+
+def test_a_table_reads_as_prose_speaks_of_it(browser, repo, tmp_path):
+    """Words left, no row for the index's name alone, a dash for no number, no minus before zero."""
+    frame = pd.DataFrame(
+        {"made": ["in turn", "at once"], "share": ["0.97 (0.95 to 0.98)", "-0.00"], "n": [3, None]},
+        index=pd.Index(["GAN", "lot"], name="source"),
+    )
+    script = (repo / "book" / "_assets" / "imd.js").as_uri()
+    file = tmp_path / "table.html"
+    file.write_text(f"<meta charset=utf-8><script src='{script}'></script>{frame.to_html()}")
+    page = browser.new_page()
+    page.goto(file.as_uri())
+    rows = page.locator("tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    assert rows == [
+        ["source", "made", "share", "n"],
+        ["GAN", "in turn", "0.97 (0.95 to 0.98)", "3.0"],
+        ["lot", "at once", "0.00", "–"],
+    ]
+    assert page.locator(".imd-ends").all_text_contents() == ["(0.95 to 0.98)"]
+    assert page.locator("td.imd-words").all_text_contents() == ["in turn", "at once"]
+    page.close()
