@@ -7,6 +7,7 @@
                                                  or hydrides
     python experiments/leaderboard.py judge      reports of what has none; goes on if stopped
     python experiments/leaderboard.py protocols  one entry by other protocols, into results.json
+    python experiments/leaderboard.py coverage   of held-out cubic ternaries, into results.json
 
 An entry that is there is left alone: remove its folder in `data/leaderboard` to make it again.
 """
@@ -31,9 +32,10 @@ from record import CHECKPOINTS, DATA, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers import baselines
-from imd_helpers.crystals import elements, files
+from imd_helpers.crystals import CrystalBatch, elements, files
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.descriptors.symmetry_sites import decode_sites
+from imd_helpers.descriptors.symmetry_sites import SPACE_GROUPS, decode_sites
+from imd_helpers.judge import distributions
 from imd_helpers.judge import leaderboard as boards
 from imd_helpers.judge.leaderboard import CARD, SAMPLES
 from imd_helpers.judge.samples import sets_of
@@ -295,7 +297,43 @@ def by_protocol(protocol: str) -> Row:
     return rounded({"entry": ENTRY, "n": report.n, "numbers": numbers})
 
 
-TASKS = (cubic, runs, chemistry, judge, protocols)
+def coverage() -> None:
+    """Which held-out cubic ternaries have a sample near them, and which samples such a crystal."""
+    jobs = [(each.parent.name,) for each in sorted(FOLDER.glob(f"cubic-*/{CARD}"))]
+    record.fill(RESULTS, ("entry",), jobs, covered, under="coverage")
+
+
+def covered(entry: str) -> Row:
+    """By each run of an entry, and by all together; as CDVAE counts, and by one crystal in both."""
+    files_of = [
+        FOLDER / entry / SAMPLES,
+        *sorted((FOLDER / entry).glob(f"{boards.RUNS}/{SAMPLES}")),
+    ]
+    crystals = [files.read(each).crystals for each in files_of]
+    out: Row = {"each": [shares(some) for some in crystals], "together": None}
+    if len(crystals) > 1:
+        out["together"] = shares(CrystalBatch.cat(crystals))
+    return rounded(out)
+
+
+def shares(crystals: CrystalBatch) -> Row:
+    """Recall and precision with their intervals and denominators."""
+    made, out = distributions.fingerprints(crystals), {}
+    for way in (False, True):
+        found = distributions.coverage(made, held_out(), same_crystal=way)
+        told = {name: [k.value, k.low, k.high, k.n] for name, k in found.items()}
+        out["one crystal" if way else "cdvae"] = told
+    return out
+
+
+@cache
+def held_out() -> distributions.Fingerprints:
+    """Of real ternaries of the three groups that no entry was shown."""
+    wanted = {"split": ("val", "test"), "nelements": 3, "space_groups": list(SPACE_GROUPS)}
+    return distributions.fingerprints(imd.datasets.load("oqmd_icsd").select(**wanted).crystals)
+
+
+TASKS = (cubic, runs, chemistry, judge, protocols, coverage)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
