@@ -66,10 +66,12 @@ CUBIC_NETWORKS = {  # name: model, variant, what it learned from
 }
 CHEMISTRIES = {  # set of made crystals: elements, networks, what these learn from
     "v_o": ("V-O", ("iMatGen fixed", "iMatGen paper"), "v_o, split train, none like a real one"),
-    "bi_se": ("Bi-Se", ("CCDCGAN fixed",), "bi_se, split train, none like a real one"),
+    "bi_se": ("Bi-Se", ("CCDCGAN fixed", "CCDCGAN paper"),
+              "bi_se, split train, none like a real one"),
     "mg_mn_o": ("Mg-Mn-O", ("Mg-Mn-O GAN fixed", "Mg-Mn-O GAN paper"),
                 "mg_mn_o, split train, no formula of a real one"),
-    "hydrides": ("Mg-Ti-H", ("CrystalGAN fixed",), "hydrides of Mg and of Ti, real and made"),
+    "hydrides": ("Mg-Ti-H", ("CrystalGAN fixed", "CrystalGAN paper"),
+                 "hydrides of Mg and of Ti, real and made"),
 }  # fmt: skip
 MOST_SITES = {2: 20, 3: 28}  # of real crystals of so many elements that a rung starts from
 PROTOCOLS, ENTRY = ("mattergen", "flowmm", "lemat"), "cubic-cubicgan-fixed"
