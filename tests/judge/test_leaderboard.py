@@ -140,7 +140,7 @@ def test_runs_of_unequal_size_are_refused(mine: Path) -> None:
 def test_a_report_without_energies_has_a_row_and_no_rank() -> None:
     one = entry(ONE)
     kept = tuple(each for each in one.report.numbers if "expected" not in each.name)
-    bare = replace(one, report=replace(one.report, numbers=kept))
+    bare = replace(one, reports=(replace(one.report, numbers=kept),))
     assert bare.rank() == -1 < one.rank()
     assert cells(bare)[PER_HOUR] == "–" != cells(one)[PER_HOUR]
     with pytest.raises(InputError, match="without two potentials"):
