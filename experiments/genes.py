@@ -3,7 +3,7 @@
     python experiments/genes.py read          genes of oqmd_icsd, into data/genes
     python experiments/genes.py train SEED    both models; the weights of seed 0 are kept
     python experiments/genes.py transfer      held-out crystals from their genes alone
-    python experiments/genes.py relaxed       some of them once more, after relaxation
+    python experiments/genes.py relaxed       some of them before and after relaxation
     python experiments/genes.py nats [SEED …]    held-out genes by the models
     python experiments/genes.py samples [SEED …] 10,000 samples of models and rungs, three seeds
 
@@ -38,7 +38,7 @@ MODELS = {kind.name: kind for kind in (GeneTransformer, GeneDiffusion)}
 RUNGS = ("ion exchange", "site marginals", "substitution")
 MAKERS = (*MODELS, *(f"{name}, elements only" for name in MODELS), *RUNGS)
 SEEDS, N, MOST = (0, 1, 2), 10_000, GeneTransformer.Config().orbits
-RELAXED, BACK = 24, 1_000  # held-out crystals to relax, and to bring back
+BACK, RELAXED = 1_000, (40, 20)  # crystals to bring back; to relax: that did not come, that did
 
 
 def read() -> None:
@@ -65,9 +65,7 @@ def train(seed: str) -> None:
 
 def transfer() -> None:
     """Crystals of the test split from their genes, and how many are the same again."""
-    held, written = genes.known_genes("test")
-    drawn = np.random.default_rng(0).permutation(len(held))[:BACK]
-    held, written = held[drawn], written[drawn]
+    held, written = drawn()
     ways = {"nearest": genes.training_transfer().decode, "any": any_template}
     out: Row = {"held_out": len(held), "genes": int((written[:, 0] > 0).sum())}
     few = (written[:, 0] > 0) & ((written[:, 1::2] > 0).sum(1) <= MOST)
@@ -94,6 +92,13 @@ def transfer() -> None:
         if way == "nearest":
             out["distance"] = by_distance(written, made.ok, same)
     record.write(FOLDER / "transfer.json", rounded(out))
+
+
+def drawn() -> tuple[CrystalSet, np.ndarray]:
+    """Some crystals of the test split, and their genes."""
+    held, written = genes.known_genes("test")
+    rows = np.random.default_rng(0).permutation(len(held))[:BACK]
+    return held[rows], written[rows]
 
 
 def any_template(written: np.ndarray) -> Samples:
@@ -159,13 +164,13 @@ def by_distance(written: np.ndarray, ok: np.ndarray, same: np.ndarray) -> list[R
 
 
 def relaxed() -> None:
-    """Crystals of at most 20 sites, drawn from the test split, before and after CHGNet."""
-    held, written = genes.known_genes("test")
+    """Of those that did not come back, and of those that did, some after CHGNet."""
+    held, written = drawn()
     made = genes.training_transfer().decode(written)
-    small = np.flatnonzero(made.ok & (held.table["n_sites"] <= 20).to_numpy())
-    drawn = np.random.default_rng(0).permutation(small)[:RELAXED].tolist()
-    path = FOLDER / "relaxed.json"
-    record.fill(path, ("row",), [(row,) for row in drawn], lambda row: at_rest(held, made, row))
+    same, _ = compared(made, held)
+    groups = [np.flatnonzero(made.ok & (same == back))[:n] for back, n in enumerate(RELAXED)]
+    jobs = [(int(row),) for row in np.sort(np.concatenate(groups))]
+    record.fill(FOLDER / "relaxed.json", ("row",), jobs, lambda row: at_rest(held, made, row))
 
 
 def at_rest(held: CrystalSet, made: Samples, row: int) -> Row:

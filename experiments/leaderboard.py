@@ -1,11 +1,13 @@
 """Make the entries of the leaderboard: samples and cards; then `imd leaderboard` ranks them.
 
-    python experiments/leaderboard.py cubic      CubicGAN and the ladder on cubic ternaries
-    python experiments/leaderboard.py written    two models of genes, asked for the same
+    python experiments/leaderboard.py cubic      the ladder, CubicGAN, PGCGM and two models of genes
+                                                 on cubic ternaries
+    python experiments/leaderboard.py runs [NAME …]    two more runs of these, e.g. cubicgan-fixed
     python experiments/leaderboard.py chemistry NAME   those of one chemistry: v_o, bi_se, mg_mn_o
                                                  or hydrides
     python experiments/leaderboard.py judge      reports of what has none; goes on if stopped
     python experiments/leaderboard.py protocols  one entry by other protocols, into results.json
+    python experiments/leaderboard.py coverage   of held-out cubic ternaries, into results.json
 
 An entry that is there is left alone: remove its folder in `data/leaderboard` to make it again.
 """
@@ -16,10 +18,11 @@ import json
 import time
 import zipfile
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import crystalgan
 import numpy as np
@@ -29,28 +32,46 @@ from record import CHECKPOINTS, DATA, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers import baselines
-from imd_helpers.crystals import elements, files
+from imd_helpers.crystals import CrystalBatch, elements, files
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.descriptors.symmetry_sites import decode_sites
+from imd_helpers.descriptors.symmetry_sites import SPACE_GROUPS, decode_sites, find_sites
+from imd_helpers.judge import distributions
 from imd_helpers.judge import leaderboard as boards
 from imd_helpers.judge.leaderboard import CARD, SAMPLES
 from imd_helpers.judge.samples import sets_of
 from imd_helpers.models import cubicgan
 from imd_helpers.models.coordinate_rows import NUMBERS
-from imd_helpers.models.gene_models import GeneTransformer
+from imd_helpers.models.gene_models import GeneModel
 from imd_helpers.runtime import lookup
 from imd_helpers.work import write_atomic
 
 FOLDER = DATA / "leaderboard"
 RESULTS = CHECKPOINTS / "leaderboard" / "results.json"
 N, FEW, SEED = 100, 30, 2022  # samples of an entry: of all crystals, of one chemistry
+MORE = (1, 2)  # seeds of further trainings, and of further draws
 CUBIC = "cubic ternaries"
+LEARNED = "763 cubic ternaries of oqmd_icsd, split train"
+OF_GENES = (
+    "23,622 crystals of oqmd_icsd, split train, asked for the three groups; what is no ternary is "
+    "left out"
+)
+OF_TWENTY = "3,458 ternaries of oqmd_icsd in 20 groups, split train, asked for the three groups"
+CUBIC_NETWORKS = {  # name: model, variant, what it learned from
+    "CubicGAN fixed": ("cubicgan", "fixed", LEARNED),
+    "CubicGAN paper": ("cubicgan", "paper", LEARNED),
+    "PGCGM fixed": ("pgcgm", "fixed", OF_TWENTY),
+    "PGCGM paper": ("pgcgm", "paper", OF_TWENTY),
+    "gene transformer": ("gene_transformer", "icsd", OF_GENES),
+    "gene diffusion": ("gene_diffusion", "icsd", OF_GENES),
+}
 CHEMISTRIES = {  # set of made crystals: elements, networks, what these learn from
     "v_o": ("V-O", ("iMatGen fixed", "iMatGen paper"), "v_o, split train, none like a real one"),
-    "bi_se": ("Bi-Se", ("CCDCGAN fixed",), "bi_se, split train, none like a real one"),
+    "bi_se": ("Bi-Se", ("CCDCGAN fixed", "CCDCGAN paper"),
+              "bi_se, split train, none like a real one"),
     "mg_mn_o": ("Mg-Mn-O", ("Mg-Mn-O GAN fixed", "Mg-Mn-O GAN paper"),
                 "mg_mn_o, split train, no formula of a real one"),
-    "hydrides": ("Mg-Ti-H", ("CrystalGAN fixed",), "hydrides of Mg and of Ti, real and made"),
+    "hydrides": ("Mg-Ti-H", ("CrystalGAN fixed", "CrystalGAN paper"),
+                 "hydrides of Mg and of Ti, real and made"),
 }  # fmt: skip
 MOST_SITES = {2: 20, 3: 28}  # of real crystals of so many elements that a rung starts from
 PROTOCOLS, ENTRY = ("mattergen", "flowmm", "lemat"), "cubic-cubicgan-fixed"
@@ -62,40 +83,64 @@ Source = Callable[[], Samples]
 
 def cubic() -> None:
     """Ternaries in three cubic groups."""
-    known = decode_sites(cubicgan.training_sites("train")).crystals
-    learned = f"{len(known)} cubic ternaries of oqmd_icsd, split train"
-    rungs = {name: each.sample for name, each in baselines.ladder(known).items()}
-    for name, sample in rungs.items():
-        entry("cubic", name, CUBIC, "rung", learned, lambda sample=sample: sample(N, seed=SEED))
-    for variant in ("fixed", "paper"):
-        entry(
-            "cubic", f"CubicGAN {variant}", CUBIC, "network", learned, network("cubicgan", variant)
-        )
+    for name in (*rungs(), *CUBIC_NETWORKS):
+        kind, variant, learned = CUBIC_NETWORKS.get(name, ("", "", LEARNED))
+        made_by, weights = "network" if kind else "rung", f"{kind}-{variant}"
+        entry("cubic", name, CUBIC, made_by, learned, partial(run, name), weights=weights)
 
 
-def written() -> None:
-    """The same kind of crystals by the two models that write genes of all crystals."""
-    known = f"{len(GeneTransformer.read(GeneTransformer.Config())):,} crystals of oqmd_icsd"
-    learned = f"{known}, split train, asked for the three groups; what is no ternary is left out"
-    for kind in ("transformer", "diffusion"):
-        name, source = f"gene_{kind}", partial(ternaries, f"gene_{kind}")
-        entry("cubic", f"gene {kind}", CUBIC, "network", learned, source, weights=f"{name}-icsd")
+def runs(*names: str) -> None:
+    """Two more trainings of each network, and two more draws of each sampler."""
+    wanted = {slug(name): name for name in (*rungs(), *CUBIC_NETWORKS)}
+    for each in names or wanted:
+        name = wanted[lookup("entry", each, wanted)]
+        for seed in MORE:
+            file = FOLDER / f"cubic-{each}" / f"run-{seed + 1}" / SAMPLES
+            if not file.exists():
+                write_atomic(file, packed(run(name, seed)))
+                print(f"wrote {file.parent.name} of {name}", flush=True)
 
 
-def ternaries(name: str) -> Samples:
+@cache
+def rungs() -> dict[str, Any]:
+    """Samplers without learning, on the crystals that CubicGAN learns from."""
+    return baselines.ladder(decode_sites(cubicgan.training_sites("train")).crystals)
+
+
+def run(name: str, seed: int = 0) -> Samples:
+    """Samples of a training, or of a draw."""
+    if name in rungs():
+        return rungs()[name].sample(N, seed=SEED + seed)
+    kind, variant, _ = CUBIC_NETWORKS[name]
+    if seed:
+        model, _ = record.train(type(imd.models.load(kind, variant=variant)), variant, seed=seed)
+    else:
+        model = imd.models.load(kind, variant=variant)
+    if kind == "cubicgan":
+        return model.sample(N, seed=SEED)
+    return of_groups(model)
+
+
+def of_groups(model: Any) -> Samples:
     """As many of each group as the training crystals of the other entries have."""
-    model, groups = imd.models.load(name), cubicgan.training_sites("train").space_group
+    groups = cubicgan.training_sites("train").space_group
     drawn = np.random.default_rng(SEED).choice(groups, size=N)
     parts = []
-    for group in np.unique(drawn):
-        wanted = int((drawn == group).sum())
-        tokens = model.sample_genes(50 * wanted, condition={"space_group": int(group)}, seed=SEED)
-        kinds = [len(set(row[2::2].tolist()) - {0}) for row in tokens]
-        parts.append(tokens[np.flatnonzero(np.array(kinds) == 3)[:wanted]])
-    return model.decode(torch.cat(parts))
+    for group, wanted in zip(*np.unique(drawn, return_counts=True), strict=True):
+        asked = {"condition": {"space_group": int(group)}, "seed": SEED}
+        parts.append(ternaries(model, wanted, asked) if isinstance(model, GeneModel) else
+                     model.sample(int(wanted), **asked))  # fmt: skip
+    return Samples.cat(parts)
 
 
-def network(model: str, variant: str, n: int = N) -> Source:
+def ternaries(model: GeneModel, wanted: int, asked: Row) -> Samples:
+    """Those of the genes that hold three elements."""
+    tokens = model.sample_genes(50 * wanted, **asked)
+    kinds = [len(set(row[2::2].tolist()) - {0}) for row in tokens]
+    return model.decode(tokens[np.flatnonzero(np.array(kinds) == 3)[:wanted]])
+
+
+def network(model: str, variant: str, n: int) -> Source:
     """Samples of committed weights."""
     return lambda: imd.models.load(model, variant=variant).sample(n, seed=SEED)
 
@@ -191,28 +236,33 @@ def entry(
     weights: str = "",
     **more: str,
 ) -> None:
-    """Samples and card of one entry, if it is not there; unless given, its name is its weights'."""
-    folder = FOLDER / f"{table}-{name.lower().replace(',', '').replace(' ', '-')}"
+    """Samples and card of one entry, if it is not there."""
+    folder = FOLDER / f"{table}-{slug(name)}"
     if (folder / CARD).exists():
         return
-    command = f"chemistry {table}" if more else "written" if weights else table
+    command = f"chemistry {table}" if more else table
     start = time.process_time()
     samples = source()
     took = time.process_time() - start
-    run = CHECKPOINTS / (weights or name.lower().replace(" ", "-")) / "run.json"
+    log = CHECKPOINTS / weights / "run.json"
     card = {
         "name": name,
         "table": title,
         "made_by": made_by,
         "source": f"python experiments/leaderboard.py {command}",
         "learned_from": learned_from,
-        "training_seconds": record.read(run)["seconds"] if made_by == "network" else 0.0,
+        "training_seconds": record.read(log)["seconds"] if made_by == "network" else 0.0,
         "sampling_seconds": round(took, 2),
         **more,
     }
     lines = [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in card.items()]
     write_atomic(folder / SAMPLES, packed(samples))
     record.write_text(folder / CARD, "\n".join(lines) + "\n")
+
+
+def slug(name: str) -> str:
+    """A name as a folder has it."""
+    return name.lower().replace(",", "").replace(" ", "-")
 
 
 def packed(samples: Samples) -> bytes:
@@ -249,7 +299,51 @@ def by_protocol(protocol: str) -> Row:
     return rounded({"entry": ENTRY, "n": report.n, "numbers": numbers})
 
 
-TASKS = (cubic, written, chemistry, judge, protocols)
+HELD = ((True,), (False,), (True, False))  # are they on the grid that CubicGAN writes?
+
+
+def coverage() -> None:
+    """Which held-out cubic ternaries have a sample near them, and which samples such a crystal."""
+    jobs = [(each.parent.name,) for each in sorted(FOLDER.glob(f"cubic-*/{CARD}"))]
+    record.fill(RESULTS, ("entry",), jobs, covered, under="coverage")
+
+
+def covered(entry: str) -> Row:
+    """By each run of an entry, and by all together; as CDVAE counts, and by one crystal in both."""
+    files_of = [
+        FOLDER / entry / SAMPLES,
+        *sorted((FOLDER / entry).glob(f"{boards.RUNS}/{SAMPLES}")),
+    ]
+    crystals = [files.read(each).crystals for each in files_of]
+    out: Row = {"each": [shares(some) for some in crystals], "together": None}
+    if len(crystals) > 1:
+        out["together"] = shares(CrystalBatch.cat(crystals))
+    return rounded(out)
+
+
+def shares(crystals: CrystalBatch) -> Row:
+    """Recall and precision with their intervals and denominators, and recall of two parts."""
+    made, out = distributions.fingerprints(crystals), {}
+    held = dict(zip(("on the grid", "off the grid", "all"), map(of_held_out, HELD), strict=True))
+    for way in ("cdvae", "one crystal"):
+        how = {"same_crystal": way == "one crystal"}
+        told = {part: distributions.coverage(made, each, **how) for part, each in held.items()}
+        kept = {"recall": told["all"]["recall"], "precision": told["all"]["precision"]}
+        kept |= {f"recall {part}": each["recall"] for part, each in told.items() if part != "all"}
+        out[way] = {name: [k.value, k.low, k.high, k.n] for name, k in kept.items()}
+    return out
+
+
+@cache
+def of_held_out(kinds: tuple[bool, ...]) -> distributions.Fingerprints:
+    """Of real ternaries of the three groups that no entry was shown, by CubicGAN's grid or not."""
+    wanted = {"split": ("val", "test"), "nelements": 3, "space_groups": list(SPACE_GROUPS)}
+    held = imd.datasets.load("oqmd_icsd").select(**wanted).crystals
+    on = np.isin(np.arange(len(held)), find_sites(held)[1])
+    return distributions.fingerprints(held[np.flatnonzero(np.isin(on, kinds))])
+
+
+TASKS = (cubic, runs, chemistry, judge, protocols, coverage)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -3,6 +3,7 @@
     FOLDER/NAME/card.toml     who made the samples, from what, at which cost: the fields of `Card`
     FOLDER/NAME/samples.zip   the samples, or any files that `crystals.files.read` reads
     FOLDER/NAME/report.json   what the judge said; written when it is not there
+    FOLDER/NAME/run-2/…       samples and report of another training, or another draw of a sampler
 
 Tables are made from the reports alone, so they come out alike everywhere. Entries of one table are
 judged against the same crystals, and only by the same definitions.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import html
 import shutil
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cache
 from pathlib import Path
@@ -29,13 +30,14 @@ from ..matching.same import NONE, same_as_reference
 from ..runtime import InputError, data_path, lookup, number
 from ..work import locked, write_atomic
 from .engine import judge
-from .report import Number, Report, check_comparable
+from .report import LEVEL, Number, Report, check_comparable
 from .samples import DIFFERENT, FOUND, Sets, found_again, sets_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CARD, SAMPLES, REPORT, WORK = "card.toml", "samples.zip", "report.json", "work"
+RUNS = "run-*"  # folders of further runs: trainings of a network, draws of a sampler
 PROTOCOL = "imd"
 MADE_BY = ("network", "rung", "search", "published")
 # values and numbers that are added to a report
@@ -49,9 +51,9 @@ SHARES = {  # column: number of the protocol
     "S.U.N., by DFT": "S.U.N., expected by DFT",
     FOUND: FOUND,
 }
-P1, PER_HOUR = "P1", "S.U.N. ≤ 0.1 per CPU hour"
+P1, PER_HOUR, EACH = "P1", "S.U.N. ≤ 0.1 per CPU hour", "by DFT, each run"
 HOUR, SEED = 3600.0, 0
-THRESHOLD = 0.1  # eV/atom above DFT's hull
+THRESHOLDS = {RANKED_BY: 0.1, "S.U.N., expected by DFT": 0.0}  # eV/atom above DFT's hull
 SORT = (
     "<script>for(const t of document.querySelectorAll('table.imd-board'))"
     "t.querySelectorAll('th').forEach((h,k)=>{let up=false;h.style.cursor='pointer';"
@@ -88,39 +90,95 @@ class Entry:
 
     folder: Path
     card: Card
-    report: Report
+    # of the runs, all of n samples: trainings of a network, draws of a sampler
+    reports: tuple[Report, ...]
+
+    @property
+    def report(self) -> Report:
+        """Of the first run."""
+        return self.reports[0]
 
     @property
     def cpu_seconds(self) -> float:
-        """Training, sampling and judging together."""
-        judged = sum(stage.seconds for stage in self.report.stages)
-        return self.card.training_seconds + self.card.sampling_seconds + judged
+        """Training, sampling and judging together, of one run; of judging the mean over runs."""
+        judged = [stage.seconds for report in self.reports for stage in report.stages]
+        paid = self.card.training_seconds + self.card.sampling_seconds
+        return paid + sum(judged) / len(self.reports)
 
     @property
     def numbers(self) -> dict[str, Number]:
-        """The report's numbers by their names."""
+        """The first report's numbers by their names."""
         return {each.name: each for each in self.report.numbers}
 
     def shares(self) -> dict[str, Number]:
-        """Column -> share of all samples, with its interval."""
-        known = self.numbers
-        out = {column: known[name] for column, name in SHARES.items() if name in known}
-        kinds, groups = (self.report.values.get(name, np.array([])) for name in (KIND, GROUP))
-        out |= {kind: self._counted(kind, kinds == k) for k, kind in enumerate(KINDS[:-1])}
-        return out | {P1: self._counted(P1, groups == 1)}
+        """Column -> share of all samples, a mean over runs; the interval is of samples and runs."""
+        each = [_shares(report) for report in self.reports]
+        if len(each) == 1:
+            return each[0]
+        runs = {column: [some[column] for some in each] for column in each[0]}
+        return {column: over_runs(some, self._pooled(some)) for column, some in runs.items()}
 
-    def _counted(self, name: str, hits: np.ndarray) -> Number:
-        return Number.share(name, int(hits.sum()), self.report.n, {})
+    def _pooled(self, each: Sequence[Number]) -> Number:
+        """A share of the samples of all runs together."""
+        n = sum(number.n for number in each)
+        if each[0].name not in THRESHOLDS:
+            hits = sum(round(number.value * number.n) for number in each)
+            return Number.share(each[0].name, hits, n, each[0].definition)
+        fit = _fit(self, each[0].name)
+        x = np.concatenate([_features(report, fit.potentials) for report in self.reports])
+        _, low, high = fit.expected(x, n)
+        return replace(each[0], n=n, low=low, high=high)
+
+    def ranks(self) -> list[float]:
+        """Of each run the share that DFT is expected to call stable within 0.1 eV/atom."""
+        numbers = [{each.name: each.value for each in report.numbers} for report in self.reports]
+        return [each.get(RANKED_BY, float("nan")) for each in numbers]
 
     def rank(self) -> float:
-        """Share that DFT is expected to call stable within 0.1 eV/atom; -1 where none is known."""
-        share = self.numbers.get(RANKED_BY)
-        return -1.0 if share is None or np.isnan(share.value) else share.value
+        """The mean of `ranks`; -1 where none is known."""
+        mean = float(np.mean(self.ranks()))
+        return -1.0 if np.isnan(mean) else mean
 
     def per_hour(self) -> float:
         """Crystals that DFT is expected to call stable within 0.1 eV/atom, in an hour of a core."""
         share = self.rank() if self.rank() >= 0 else float("nan")
         return share * self.report.n * HOUR / max(self.cpu_seconds, 1e-9)
+
+
+def _shares(report: Report) -> dict[str, Number]:
+    """Column -> share of all samples of one run, with its interval."""
+
+    def counted(name: str, hits: np.ndarray) -> Number:
+        return Number.share(name, int(hits.sum()), report.n, {})
+
+    known = {each.name: each for each in report.numbers}
+    out = {column: known[name] for column, name in SHARES.items() if name in known}
+    kinds, groups = (report.values.get(name, np.array([])) for name in (KIND, GROUP))
+    out |= {kind: counted(kind, kinds == k) for k, kind in enumerate(KINDS[:-1])}
+    return out | {P1: counted(P1, groups == 1)}
+
+
+def over_runs(each: Sequence[Number], pooled: Number) -> Number:
+    """The mean of a share over k runs, with an interval for the luck of samples and of runs.
+
+    The interval of the pooled samples is widened by Student's for the mean of k runs, added in
+    squares. Where it holds the luck of sampling already (Wilson's), only what the runs differ
+    beyond that luck is added.
+
+    Args:
+        each: the share in each run.
+        pooled: of the samples of all runs; its interval knows nothing of runs.
+    """
+    from scipy.stats import t
+
+    k, values = len(each), np.array([number.value for number in each])
+    mean = float(values.mean())
+    luck = mean * (1 - mean) / each[0].n if pooled.interval == "Wilson" else 0.0
+    spread = np.sqrt(max(values.var(ddof=1) - luck, 0.0) / k) * t.ppf((1 + LEVEL) / 2, k - 1)
+    low, high = (float(np.hypot(mean - end, spread)) for end in (pooled.low, pooled.high))
+    ends = max(mean - low, 0.0), min(mean + high, 1.0)
+    how = f"{pooled.interval}, and Student's over {k} runs"
+    return replace(pooled, value=mean, low=ends[0], high=ends[1], interval=how)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -175,11 +233,14 @@ class Board:
 
 def cells(entry: Entry) -> dict[str, str]:
     """Column -> what is shown; the page sorts by the first number in it."""
-    rate = entry.per_hour()
-    out = {"made by": entry.card.made_by, "n": f"{entry.report.n:,}"}
+    rate, k = entry.per_hour(), len(entry.reports)
+    out = {"made by": entry.card.made_by, "n": f"{k} × {entry.report.n:,}"}
     out |= {column: str(share) for column, share in entry.shares().items()}
-    if found := entry.numbers.get(DIFFERENT):
-        out[DIFFERENT] = f"{round(found.value * found.n)} of {found.n:,}"
+    if k > 1 and entry.rank() >= 0:
+        out[EACH] = " / ".join(f"{100 * rank:.1f}" for rank in entry.ranks()) + " %"
+    if found := [report[DIFFERENT] for report in entry.reports if DIFFERENT in entry.numbers]:
+        hits = " / ".join(f"{round(each.value * each.n)}" for each in found)
+        out[DIFFERENT] = f"{hits} of {found[0].n:,}"
     out["CPU hours"] = f"{entry.cpu_seconds / HOUR:.2f}"
     out["of it training"] = f"{entry.card.training_seconds / HOUR:.2f}"
     return out | {PER_HOUR: "–" if np.isnan(rate) else f"{rate:.1f}"}
@@ -189,30 +250,48 @@ def better(one: Entry, other: Entry) -> float:
     """Probability that the first is the better one, by the share that DFT is expected to confirm.
 
     Equation (eq-leaderboard-better) of the chapter on the leaderboard: shares are drawn from the
-    coefficients of the calibration, which are the same for both, from how generators differ, and
-    from what other samples of the same entries would have been; equal ones count half.
+    coefficients of the calibration, which are the same for both, from how generators differ, from
+    what other samples of the same runs would have been, and from how runs differ beyond that;
+    equal ones count half.
 
     Raises:
         InputError: a report without calibrated energies.
         DefinitionError: entries that were not judged alike, as those of two tables.
     """
-    check_comparable([one.report, other.report])
-    fit, rng = _fit(one), np.random.default_rng(SEED)
-    entries = [(each.report.n, _features(each.report, fit.potentials)) for each in (one, other)]
-    shares = []
-    for (n, _), p in zip(entries, fit.drawn(*(x for _, x in entries), rng=rng), strict=True):
-        # samples that were not asked for energies are no hits
-        luck = rng.multinomial(n, np.full(n, 1 / n), len(p))[:, : p.shape[1]]
-        shares.append((luck * np.nan_to_num(p)).sum(1) / n)
+    check_comparable([*one.reports, *other.reports])
+    fit, rng = _fit(one, RANKED_BY), np.random.default_rng(SEED)
+    said = [[_features(each, fit.potentials) for each in some.reports] for some in (one, other)]
+    drawn = fit.drawn(*map(np.concatenate, said), rng=rng)
+    shares = [
+        _again(np.split(p, np.cumsum([len(x) for x in runs])[:-1], axis=1), some, fit, rng)
+        for p, runs, some in zip(drawn, said, (one, other), strict=True)
+    ]
     return float((shares[0] > shares[1]).mean() + (shares[0] == shares[1]).mean() / 2)
 
 
-def _fit(one: Entry) -> calibration.Calibration:
-    """The calibration by which entries are ranked."""
-    if RANKED_BY not in one.numbers:
+def _again(
+    drawn: list[np.ndarray], entry: Entry, fit: calibration.Calibration, rng: np.random.Generator
+) -> np.ndarray:
+    """(draws,) shares that other samples and other runs of an entry might have had."""
+    n, k, means, luck = entry.report.n, len(drawn), [], []
+    for p, report in zip(drawn, entry.reports, strict=True):
+        # samples that were not asked for energies are no hits
+        times = rng.multinomial(n, np.full(n, 1 / n), len(p))[:, : p.shape[1]]
+        means.append((times * np.nan_to_num(p)).sum(1) / n)
+        said = np.nan_to_num(fit.probability(_features(report, fit.potentials)))
+        luck.append(((said**2).sum() / n - (said.sum() / n) ** 2) / n)
+    if k == 1:
+        return means[0]
+    spread = np.sqrt(max(np.var(entry.ranks(), ddof=1) - np.mean(luck), 0.0) / k)
+    return np.mean(means, axis=0) + spread * rng.standard_t(k - 1, size=len(means[0]))
+
+
+def _fit(one: Entry, name: str) -> calibration.Calibration:
+    """The calibration by which an expected number of an entry was computed."""
+    if name not in one.numbers:
         raise InputError(f"{one.report.name} was judged without two potentials: judge it again")
-    pair = one.numbers[RANKED_BY].definition["calibrated"]
-    return calibration.calibration(tuple(pair), THRESHOLD)
+    pair = one.numbers[name].definition["calibrated"]
+    return calibration.calibration(tuple(pair), THRESHOLDS[name])
 
 
 def _features(report: Report, pair: tuple[str, ...]) -> np.ndarray:
@@ -266,7 +345,7 @@ def leaderboard(
         except (InputError, OSError) as error:
             refused[str(folder.name)] = str(error)
     for title in dict.fromkeys(each.card.table for each in entries):
-        check_comparable([each.report for each in entries if each.card.table == title])
+        check_comparable([r for each in entries if each.card.table == title for r in each.reports])
     ranked = sorted(entries, key=lambda each: (each.card.table, -each.rank(), each.card.name))
     return Board(tuple(ranked), refused)
 
@@ -279,21 +358,37 @@ def _entries(place: Path) -> list[Path]:
 
 
 def entry(folder: Path, sets: Callable[[str, str], Sets], *, again: bool, **how: Any) -> Entry:
-    """One entry, judged if it has no report.
+    """One entry; its runs are judged if they have no report.
 
     Raises:
-        InputError: a card or samples that cannot be read; names the file and the rule.
+        InputError: a card or samples that cannot be read, or runs of unequal size; names the file
+            and the rule.
     """
-    card, file = read_card(folder / CARD), folder / REPORT
+    card = read_card(folder / CARD)
+    places = [folder, *sorted(each for each in folder.glob(RUNS) if each.is_dir())]
+    reports = tuple(_report(each, card, sets, again=again, **how) for each in places)
+    if sizes := {each.n for each in reports} - {reports[0].n}:
+        raise InputError(
+            f"{folder} holds runs of {reports[0].n} and of {min(sizes)} samples: their mean is of "
+            "runs of one size, so draw as many in each"
+        )
+    return Entry(folder, card, reports)
+
+
+def _report(
+    folder: Path, card: Card, sets: Callable[[str, str], Sets], *, again: bool, **how: Any
+) -> Report:
+    """Of one run, judged if it has no report."""
+    file = folder / REPORT
     if file.exists() and not again:
         report = Report.from_json(file.read_text(encoding="utf-8"))
-        return Entry(folder, card, replace(report, name=card.name))
+        return replace(report, name=card.name)
     with locked(folder, file=REPORT):
         how = {"cache": folder / WORK, "name": card.name, **how}
         report = judged(_samples(folder), sets(card.chemistry, card.made), **how)
         write_atomic(file, report.to_json().encode())
         shutil.rmtree(folder / WORK, ignore_errors=True)  # its pieces are in the report now
-    return Entry(folder, card, report)
+    return report
 
 
 def judged(samples: Samples, sets: Sets, **how: Any) -> Report:

@@ -19,10 +19,12 @@ from imd_helpers.energies import calibration
 from imd_helpers.judge import DefinitionError
 from imd_helpers.judge.leaderboard import (
     CARD,
+    EACH,
     HIDDEN,
     KIND,
     PER_HOUR,
     REPORT,
+    RUNS,
     SAMPLES,
     Entry,
     better,
@@ -58,11 +60,13 @@ def test_tables_are_those_of_the_reports() -> None:
         entries = [each for each in board.entries if each.card.table == title]
         assert list(table.index) == [each.card.name for each in entries]
         for one in entries:
-            data = json.loads((one.folder / REPORT).read_text(encoding="utf-8"))
-            kinds = [k for k in data["values"][KIND] if k is not None]
-            assert f"{100 * kinds.count(0) / data['n']:.1f} %" in table.loc[one.card.name, "copy"]
-            numbers = {each["name"]: each["value"] for each in data["numbers"]}
-            assert one.shares()["valid"].value == numbers["valid"]
+            files_of = [one.folder / REPORT, *sorted(one.folder.glob(f"{RUNS}/{REPORT}"))]
+            runs = [json.loads(file.read_text(encoding="utf-8")) for file in files_of]
+            assert len(runs) == len(one.reports)
+            copies = np.mean([data["values"][KIND].count(0.0) / data["n"] for data in runs])
+            assert f"{100 * copies:.1f} %" in table.loc[one.card.name, "copy"]
+            valid = [{k["name"]: k["value"] for k in data["numbers"]}["valid"] for data in runs]
+            assert one.shares()["valid"].value == pytest.approx(np.mean(valid))
 
 
 def test_reports_are_of_the_samples_beside_them() -> None:
@@ -82,13 +86,61 @@ def test_best_first() -> None:
     ranked = [each for each in board.entries if each.rank() >= 0]
     assert len(ranked) >= 9
     column = "S.U.N. ≤ 0.1, by DFT"
-    assert all(each.shares()[column].value == each.rank() for each in ranked)
+    assert all(each.shares()[column].value == pytest.approx(each.rank()) for each in ranked)
+
+
+def test_several_runs_make_one_row(mine: Path) -> None:
+    """The mean, an interval that holds those of samples and of runs, and the price of one run."""
+    others = ("cubic-substitution", "cubic-gene-transformer")
+    for k, name in enumerate(others, 2):
+        place = mine / f"run-{k}"
+        place.mkdir()
+        for file in (SAMPLES, REPORT):
+            shutil.copy(BUILT_IN / name / file, place / file)
+    (one,) = leaderboard(mine, built_in=False).entries
+    each = [entry(name) for name in (ONE, *others)]
+    assert one.ranks() == [some.rank() for some in each]
+    column = "S.U.N. ≤ 0.1, by DFT"
+    for name, share in one.shares().items():
+        values = [some.shares()[name].value for some in each]
+        assert share.value == pytest.approx(np.mean(values))
+        assert share.low <= share.value <= share.high
+        assert share.n == 300
+    spread = np.std(one.ranks(), ddof=1) / np.sqrt(3) * 4.303  # Student's, two degrees of freedom
+    share = one.shares()[column]
+    assert share.high - share.value > spread
+    assert cells(one)["n"] == "3 × 100"
+    assert cells(one)[EACH].count("/") == 2
+    judged = np.mean([some.cpu_seconds - some.card.training_seconds for some in each])
+    assert one.cpu_seconds - one.card.training_seconds == pytest.approx(judged, abs=10)
+    assert better(one, each[0]) + better(each[0], one) == pytest.approx(1, abs=0.05)
+
+
+def test_runs_that_agree_add_nothing(mine: Path) -> None:
+    """Twice the same run: Wilson's interval of all, as nothing is beyond the luck of samples."""
+    place = mine / "run-2"
+    place.mkdir()
+    for file in (SAMPLES, REPORT):
+        shutil.copy(BUILT_IN / ONE / file, place / file)
+    (one,) = leaderboard(mine, built_in=False).entries
+    hits = round(100 * entry(ONE).shares()["valid"].value)
+    share, ends = one.shares()["valid"], imd.judge.wilson(2 * hits, 200)
+    assert (share.low, share.high) == pytest.approx(tuple(map(float, ends)))
+
+
+def test_runs_of_unequal_size_are_refused(mine: Path) -> None:
+    place = mine / "run-2"
+    place.mkdir()
+    for file in (SAMPLES, REPORT):
+        shutil.copy(BUILT_IN / CHEMICAL / file, place / file)
+    board = leaderboard(mine, built_in=False)
+    assert "runs of 100 and of 30" in board.refused["mine"]
 
 
 def test_a_report_without_energies_has_a_row_and_no_rank() -> None:
     one = entry(ONE)
     kept = tuple(each for each in one.report.numbers if "expected" not in each.name)
-    bare = replace(one, report=replace(one.report, numbers=kept))
+    bare = replace(one, reports=(replace(one.report, numbers=kept),))
     assert bare.rank() == -1 < one.rank()
     assert cells(bare)[PER_HOUR] == "–" != cells(one)[PER_HOUR]
     with pytest.raises(InputError, match="without two potentials"):
