@@ -74,12 +74,18 @@ def symbols(pair: str) -> list[str]:
 
 def hidden(pair: str) -> CrystalBatch:
     """Real crystals of hydrogen and both metals, which nothing here has seen."""
-    return imd.datasets.load("oqmd_icsd").select(elements=symbols(pair), nelements=3).crystals
+    known = imd.datasets.load("oqmd_icsd").select(elements=["H"], nelements=3).crystals
+    return known[of_all(known, pair)]
+
+
+def of_all(crystals: CrystalBatch, pair: str) -> np.ndarray:
+    """(n,) bool: holds hydrogen and both metals."""
+    return (crystals.counts()[:, [1, *METALS[pair]]] > 0).all(1).numpy()
 
 
 def ternary_and_valid(crystals: CrystalBatch, pair: str) -> tuple[np.ndarray, np.ndarray]:
     """(n,) bool: holds all three elements, and of these which keep the judge's distances."""
-    three = (crystals.counts()[:, [1, *METALS[pair]]] > 0).all(1).numpy()
+    three = of_all(crystals, pair)
     return three, three & imd.judge.geometry_valid(crystals)
 
 
@@ -124,10 +130,8 @@ def made(pair: str, arm: str, seed: int) -> Samples:
 def rung(pair: str, name: str, seed: int = 0) -> Samples:
     """Samples of one sampler that learns nothing."""
     if name == "ion exchange":
-        known = imd.datasets.load("oqmd_icsd").select(elements=["H"], nelements=3)
-        of_pair = known.crystals.counts()[:, list(METALS[pair])].bool().all(1).numpy()
-        training = known[~of_pair].crystals
-        return baselines.IonExchange(training).sample(
+        known = imd.datasets.load("oqmd_icsd").select(elements=["H"], nelements=3).crystals
+        return baselines.IonExchange(known[~of_all(known, pair)]).sample(
             N_JUDGED, condition={"elements": symbols(pair)}, seed=seed
         )
     config = CrystalGan.recipe("fixed", profile="full").but(data=pair, third=False)
