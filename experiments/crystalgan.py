@@ -4,7 +4,7 @@
     python experiments/crystalgan.py maps             maps between two clouds of points, 8 seeds
     python experiments/crystalgan.py arms PAIR        what each part of it is worth, three seeds
     python experiments/crystalgan.py rungs PAIR       the same verdicts without learning
-    python experiments/crystalgan.py energies mg_ti_h   some of each, relaxed by both potentials
+    python experiments/crystalgan.py energies PAIR    some of each, relaxed by both potentials
 
 Everything but the weights goes into results.json. PAIR is ``mg_ti_h`` or ``pd_ni_h``.
 """
@@ -44,6 +44,7 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
 }
 NO_TEMPLATE = ("pd_ni_h", "ion exchange")  # no known hydride is one exchange away
 RUNGS = ("ion exchange", "recoloured", "overlaid and pushed apart", "overlaid", "random")
+SOURCES = ("fixed", *RUNGS[:3], "two GANs, no cycle", "no third step")  # what is relaxed
 
 
 @cache
@@ -74,12 +75,18 @@ def symbols(pair: str) -> list[str]:
 
 def hidden(pair: str) -> CrystalBatch:
     """Real crystals of hydrogen and both metals, which nothing here has seen."""
-    return imd.datasets.load("oqmd_icsd").select(elements=symbols(pair), nelements=3).crystals
+    known = imd.datasets.load("oqmd_icsd").select(elements=["H"], nelements=3).crystals
+    return known[of_all(known, pair)]
+
+
+def of_all(crystals: CrystalBatch, pair: str) -> np.ndarray:
+    """(n,) bool: holds hydrogen and both metals."""
+    return (crystals.counts()[:, [1, *METALS[pair]]] > 0).all(1).numpy()
 
 
 def ternary_and_valid(crystals: CrystalBatch, pair: str) -> tuple[np.ndarray, np.ndarray]:
     """(n,) bool: holds all three elements, and of these which keep the judge's distances."""
-    three = (crystals.counts()[:, [1, *METALS[pair]]] > 0).all(1).numpy()
+    three = of_all(crystals, pair)
     return three, three & imd.judge.geometry_valid(crystals)
 
 
@@ -124,10 +131,8 @@ def made(pair: str, arm: str, seed: int) -> Samples:
 def rung(pair: str, name: str, seed: int = 0) -> Samples:
     """Samples of one sampler that learns nothing."""
     if name == "ion exchange":
-        known = imd.datasets.load("oqmd_icsd").select(elements=["H"], nelements=3)
-        of_pair = known.crystals.counts()[:, list(METALS[pair])].bool().all(1).numpy()
-        training = known[~of_pair].crystals
-        return baselines.IonExchange(training).sample(
+        known = imd.datasets.load("oqmd_icsd").select(elements=["H"], nelements=3).crystals
+        return baselines.IonExchange(known[~of_all(known, pair)]).sample(
             N_JUDGED, condition={"elements": symbols(pair)}, seed=seed
         )
     config = CrystalGan.recipe("fixed", profile="full").but(data=pair, third=False)
@@ -166,14 +171,18 @@ def rungs(pair: str) -> None:
 
 def energies(pair: str) -> None:
     """A few different valid crystals of each source, at rest, above both hulls."""
-    jobs = [(source,) for source in ("fixed", *RUNGS[:3])]
+    jobs = [(source,) for source in SOURCES if (pair, source) != NO_TEMPLATE]
     record.fill(PATH, ("source",), jobs, lambda s: of_source(s, pair), under=f"energies {pair}")
 
 
 def of_source(source: str, pair: str) -> Row:
     """Some valid crystals of one source."""
-    model = imd.models.load("crystalgan")  # of Mg-Ti-H
-    samples = model.sample(N_JUDGED, seed=1) if source == "fixed" else rung(pair, source, 1)
+    if source in RUNGS:
+        samples = rung(pair, source, 1)
+    elif (pair, source) == ("mg_ti_h", "fixed"):
+        samples = imd.models.load("crystalgan").sample(N_JUDGED, seed=1)
+    else:
+        samples = made(pair, source, 1)
     crystals = samples.valid()
     good = np.flatnonzero(ternary_and_valid(crystals, pair)[1])
     return relaxed(crystals[good], hidden(pair))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..intervals import bootstrap
+from ..intervals import bootstrap, wilson
 from .facts import potential_name
 from .protocols import Distance, Mean, Share
 from .report import SHARE, Number
@@ -98,6 +98,47 @@ def _mean(run: Run, mean: Mean) -> Number:
     seconds = _seconds(run, mean.over)
     note = "" if n else "no sample has this value"
     return Number(mean.name, value, n, *ends, "bootstrap", mean.unit, meaning, seconds, note)
+
+
+# ---- crystals that were relaxed outside of a run
+
+
+def at_rest(row: Mapping[str, Any], *, near: float = 0.1) -> dict[str, Any]:
+    """What became of relaxed crystals: at rest, near both hulls, and what DFT is expected to say.
+
+    One that was pushed and fell by more than 0.001 eV/atom counts where it came to rest.
+
+    Args:
+        row: ``n``, ``found_at_rest``, and for each of ``crystals`` whether it ``converged``, its
+            ``above_hull`` and ``formation_energy`` by the judge's pair of potentials, eV/atom, and
+            the same again under ``rattled`` if it was pushed.
+        near: eV/atom above both hulls, for which there is a calibration.
+
+    Returns:
+        The cells of a table; shares with their 95 % interval.
+    """
+    from ..energies.calibration import calibration, features
+    from ..energies.potentials import JUDGES
+
+    ends, fell = [], 0
+    for one in row["crystals"]:
+        drop = one["formation_energy"][0] - one.get("rattled", one)["formation_energy"][0]
+        ends.append(one["rattled"] if drop > 0.001 else one)
+        fell += drop > 0.001
+    above = np.array([end["above_hull"] for end in ends], dtype=float)
+    formed = np.array([end["formation_energy"][0] for end in ends], dtype=float)
+    hits = int((above.max(1) <= near).sum())
+    low, high = wilson(hits, row["n"])
+    expected = calibration(JUDGES, near).expected(features(above, formed))
+    return {
+        "relaxed": row["n"],
+        "at rest": sum(c["converged"] for c in row["crystals"]),
+        "median above hull": f"{np.nanmedian(above.mean(1)):.2f} eV/atom",
+        "near both hulls": f"{hits} ({low:.2f} to {high:.2f})",
+        "fell when pushed": fell,
+        "real found": row["found_at_rest"],
+        "near DFT's": "{:.3f} ({:.2f} to {:.2f})".format(*expected),
+    }
 
 
 # ---- what compares sets

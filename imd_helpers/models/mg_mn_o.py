@@ -165,7 +165,8 @@ class MgMnOGan(Gan):
         """
         real, fake, score = self.pair()
         real, fake = self.critic.see(real), self.critic.see(fake)
-        wasserstein = losses.critic_loss(score(real), score(fake))
+        both = score(torch.cat([real, fake]))
+        wasserstein = losses.critic_loss(*both.chunk(2))
         penalty = losses.gradient_penalty(score, real, fake, outputs=self.config.penalised)
         loss = wasserstein + self.config.penalty * penalty
         return {"loss": loss, "distance": -wasserstein, "penalty": penalty}

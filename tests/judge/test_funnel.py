@@ -8,6 +8,7 @@ import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.judge import PROTOCOLS, DefinitionError, Report, compare, judge, wilson
+from imd_helpers.judge.numbers import at_rest
 from imd_helpers.runtime import InputError, UnknownNameError
 
 
@@ -183,3 +184,25 @@ def test_bad_input(known):
         Report.from_json("{}")
     with pytest.raises(InputError, match="at least one"):
         compare([])
+
+
+def test_a_crystal_that_falls_when_pushed_counts_where_it_came_to_rest():
+    def crystal(above, formed, **more):
+        return {
+            "above_hull": above,
+            "formation_energy": [formed, formed],
+            "converged": True,
+            **more,
+        }
+
+    row = {"n": 3, "found_at_rest": 0}
+    crystals = [
+        crystal([0.05, 0.09], -1.0, rattled=crystal([0.2, 0.2], -1.5)),  # fell, and is judged there
+        crystal([0.05, 0.09], -1.0, rattled=crystal([0.2, 0.2], -1.0)),  # stayed
+        crystal([0.4, None], -0.5),  # without an answer of the second
+    ]
+    found = at_rest({**row, "crystals": crystals})
+    low, high = wilson(1, 3)
+    assert found["near both hulls"] == f"1 ({low:.2f} to {high:.2f})"
+    assert (found["relaxed"], found["at rest"], found["fell when pushed"]) == (3, 3, 1)
+    assert found["median above hull"].startswith("0.1")

@@ -7,7 +7,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 
 from imd_helpers import datasets
 from imd_helpers.crystals import CrystalBatch
-from imd_helpers.models import coordinate_rows, mg_mn_o, periodic
+from imd_helpers.models import coordinate_networks, coordinate_rows, mg_mn_o, periodic
 from imd_helpers.models.coordinate_rows import DESCRIPTOR, NUMBERS
 from imd_helpers.models.mg_mn_o import MgMnOGan
 from imd_helpers.networks import fit
@@ -55,6 +55,24 @@ def test_sizes_are_the_published_ones():
     assert sizes["generator"] == pytest.approx(2.31, abs=0.005)
     assert sizes["critic"] == pytest.approx(1.88, abs=0.005)
     assert sizes["classifier"] == pytest.approx(0.72, abs=0.005)
+
+
+def test_layers_of_the_critic_are_those_of_torch():
+    """Values and first and second derivatives of a dense layer and a leaky ReLU."""
+    torch.manual_seed(0)
+    layer = coordinate_networks.RowDense(3, 5).double()
+    pairs = [
+        (layer, lambda x: torch.nn.functional.linear(x, layer.weight, layer.bias)),
+        (coordinate_networks.ConstantSlope(0.2), torch.nn.LeakyReLU(0.2)),
+    ]
+    for pair in pairs:
+        found = []
+        for one in pair:
+            x = torch.linspace(-1, 1, 24).double().reshape(2, 4, 3).requires_grad_(True)
+            y = one(x)
+            (slope,) = torch.autograd.grad((y**3).sum(), x, create_graph=True)
+            found.append((y, slope, *torch.autograd.grad((slope**2).sum(), x)))
+        assert all(map(torch.allclose, *found))
 
 
 def test_moved_matrices_are_the_same_crystals(oxides, matrices):
