@@ -1,7 +1,7 @@
 """Screen nearly two million compositions, and measure what the chapter on screening compares.
 
     python experiments/screening.py errors      surrogates on three embedded sets, three splits
-    python experiments/screening.py graphs      what limits a crystal graph: data, steps, width, cut
+    python experiments/screening.py graphs      what limits a crystal graph: steps and data
     python experiments/screening.py funnel      all candidates through all filters
     python experiments/screening.py key         ways to rank, on candidates that OQMD has computed
     python experiments/screening.py verify      the best 24 of each way, by two potentials
@@ -391,40 +391,28 @@ def of_split(name: str, split: str, seed: int) -> Row:
 
 # ---- what limits a crystal graph
 
-SITES, STEPS = 8, 2_736  # of a crystal that is asked about; of a training, 24 epochs of all
-# cut, largest cell, share of the training crystals, steps, width
-GRAPHS = (
-    ("formulas", SITES, 1, STEPS // 4, 32),
-    ("formulas", SITES, 1, STEPS, 32),
-    ("formulas", SITES, 4, STEPS, 32),
-    ("formulas", SITES, 2, STEPS, 32),
-    ("rows", SITES, 1, STEPS, 32),
-    ("formulas", 12, 1, STEPS, 32),
-    ("formulas", SITES, 1, STEPS, 64),
-)
-GRAPH_SEEDS = (0, 1)
+SITES, STEPS = 8, 2_736  # of a crystal, at most; of a training, 24 epochs of all
+# of the training crystals one in so many, steps, seed
+GRAPHS = ((1, STEPS // 4, 0), (1, STEPS // 4, 1), (1, STEPS, 0), (1, STEPS, 1), (4, STEPS, 0))
 
 
 @cache
-def graphed() -> tuple[Any, Any, np.ndarray]:
-    """Graphs of all crystals of at most twelve sites, their table, and their sizes."""
+def graphed() -> tuple[Any, Any]:
+    """Graphs of all small crystals, and their table."""
     known = imd.datasets.load("oqmd_icsd")
-    known = known[(known.n_sites <= 12) & (known.table["formation_energy"].abs() < -hull.LOWEST)]
-    return pickled("graphs", crystal_graph, known.crystals), known.table, known.n_sites
+    known = known[(known.n_sites <= SITES) & (known.table["formation_energy"].abs() < -hull.LOWEST)]
+    return pickled("graphs", crystal_graph, known.crystals), known.table
 
 
-def of_graph(cut: str, largest: int, part: int, steps: int, width: int, seed: int) -> Row:
-    """One training, asked about formulas of the test split, or about rows drawn at random."""
-    graph, t, sites = graphed()
+def of_graph(part: int, steps: int, seed: int) -> Row:
+    """One training, asked about the formulas of the test split."""
+    graph, t = graphed()
     split, values = t["split"].to_numpy(), t["formation_energy"].to_numpy(float)
-    test = np.flatnonzero((split == "test") & (sites <= SITES))
+    test = np.flatnonzero(split == "test")
     rng = np.random.default_rng(seed)
-    rows = rng.permutation(np.flatnonzero((split == "train") & (sites <= largest)))
-    if cut == "rows":  # as many of each, and a polymorph of a test crystal may be in training
-        every = rng.permutation(np.concatenate([rows, test]))
-        test, rows = np.split(every, [len(test)])
+    rows = rng.permutation(np.flatnonzero(split == "train"))
     rows = rows[: len(rows) // part]
-    model = GraphPredictor(width=width, seed=seed)
+    model = GraphPredictor(seed=seed)
     model.epochs = round(steps / (len(rows) // model.batch))
     began = time.process_time()
     model.fit(graph[rows], values[rows])
@@ -433,17 +421,16 @@ def of_graph(cut: str, largest: int, part: int, steps: int, width: int, seed: in
     some = rng.permutation(rows)[: len(test)]
     seen = np.abs(model.predict(graph[some]) - values[some])
     return rounded({
-        "cut": cut, "largest": largest, "trained": len(rows), "epochs": model.epochs,
-        "width": width, "seed": seed, "n": len(test), "mae": off.mean(), "median": np.median(off),
+        "trained": len(rows), "epochs": model.epochs, "seed": seed,
+        "n": len(test), "mae": off.mean(), "median": np.median(off),
         "interval": bootstrap(off), "on training": seen.mean(), "seconds": seconds,
     })  # fmt: skip
 
 
 def graphs() -> None:
-    """Each training, two seeds; what is done lies in `_build`."""
-    jobs = [(*how, seed) for how in GRAPHS for seed in GRAPH_SEEDS]
+    """Each training; what is done lies in `_build`."""
     made = []
-    for job in jobs:
+    for job in GRAPHS:
         name = "-".join(map(str, job))
         made.append(once(WORK / f"graph-{name}.json", of_graph, *job))
         print(made[-1], flush=True)
