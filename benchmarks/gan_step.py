@@ -43,9 +43,9 @@ def step(model: MgMnOGan) -> Tensor:
     torch.manual_seed(0)
     for part in (model.critic, model.classifier):
         part.zero_grad(set_to_none=True)
-    losses = torch.stack([model.critic_terms()["loss"], model.classifier_terms()["loss"]])
-    losses.sum().backward()
-    return losses.detach()
+    both = torch.stack([model.critic_terms()["loss"], model.classifier_terms()["loss"]])
+    both.sum().backward()
+    return both.detach()
 
 
 # ---- the peer

@@ -78,7 +78,11 @@ class ConstantSlope(nn.LeakyReLU):
 
 
 class RowDense(nn.Linear):
-    """A dense layer as a convolution of 1 x 1: a third faster than products on AMD's processors."""
+    """A dense layer as a convolution of 1 x 1.
+
+    Torch hands convolutions to another library than products, which on some processors is faster,
+    see `benchmarks/gan_step.py`.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, rows, into) to (batch, rows, out)."""
