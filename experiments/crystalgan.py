@@ -185,17 +185,18 @@ def of_source(source: str, pair: str) -> Row:
         samples = made(pair, source, 1)
     crystals = samples.valid()
     good = np.flatnonzero(ternary_and_valid(crystals, pair)[1])
-    return relaxed(crystals[good], hidden(pair))
+    return relaxed(crystals[good], hidden(pair), most=N_RELAXED)
 
 
-def relaxed(good: CrystalBatch, real: CrystalBatch) -> Row:
-    """At most N_RELAXED different ones at rest; those near both hulls are rattled as well.
+def relaxed(good: CrystalBatch, real: CrystalBatch, *, most: int = 24) -> Row:
+    """Some different ones, relaxed and judged; those near both hulls are rattled as well.
 
     Args:
         good: valid crystals.
         real: those that may be found.
+        most: how many are relaxed.
     """
-    good = good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]] if len(good) else good
+    good = good[np.flatnonzero(imd.judge.unique(good))[:most]] if len(good) else good
     rows, found = [], np.zeros(len(real), dtype=bool)
     for start in range(0, len(good), PIECE):  # a potential's graphs of more would fill the memory
         rest = at_rest(good[start : start + PIECE])
