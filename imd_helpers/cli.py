@@ -363,7 +363,7 @@ def _write_samples(out: Path, samples: Samples) -> None:
 def _check_writable(path: Path, suffixes: tuple[str, ...]) -> None:
     """Before hours of work, not after them."""
     if path.suffix.lower() not in suffixes:
-        raise InputError(f"{path}: the suffix must be one of {', '.join(suffixes)}")
+        raise InputError(f"{path}: the suffix must be {' or '.join(suffixes)}")
     folder = path.absolute().parent
     if not folder.is_dir() or path.is_dir():
         wrong = "is a folder, give a file" if path.is_dir() else "its folder is not there, make it"
