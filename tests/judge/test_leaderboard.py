@@ -309,6 +309,7 @@ def test_rank_is_the_sum_of_calibrated_probabilities(agrees) -> None:
 
 @pytest.mark.equation("eq-leaderboard-better", function="imd_helpers.judge.leaderboard.better")
 def test_better(agrees) -> None:
+    """An entry beside itself wins as often as it loses; two entries share all the wins."""
     good, bad = entry(ONE), entry("cubic-cubicgan-paper")
     agrees(better(good, good), 0.5, within=0.05)  # as often as the other
     assert better(good, bad) > 0.9
