@@ -110,3 +110,39 @@ class CellPoints:
             some = np.sort(some.reshape(*some.shape[:2], -1), axis=2)[..., :SHELLS]
             found.append((1 / some).mean(1))
         return np.concatenate(found, axis=1)
+
+    def exchanged(self, point: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Two atoms of different elements change places."""
+        kinds = np.unique(self.numbers)
+        if len(kinds) == 1:
+            return point
+        pair = [
+            rng.choice(np.flatnonzero(self.numbers == z))
+            for z in rng.choice(kinds, size=2, replace=False)
+        ]
+        frac = self._places(point)
+        frac[pair] = frac[pair[::-1]]
+        return self._point(point[:CELL], frac)
+
+    def spliced(
+        self, mother: np.ndarray, father: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """A child of two crystals: below a plane of the cell the one, above it the other."""
+        axis, cut = rng.integers(3), rng.uniform(0.2, 0.8)
+        halves = [(self._places(each) + rng.random(3)) % 1.0 for each in (mother, father)]
+        below = halves[0][:, axis] < cut, halves[1][:, axis] >= cut
+        frac = np.empty_like(halves[0])
+        for z in np.unique(self.numbers):
+            mine = self.numbers == z
+            inside = [half[mine & part] for half, part in zip(halves, below, strict=True)]
+            outside = [half[mine & ~part] for half, part in zip(halves, below, strict=True)]
+            pool = [rng.permutation(np.concatenate(each)) for each in (inside, outside)]
+            frac[mine] = np.concatenate(pool)[: mine.sum()]  # too many are cut, too few filled up
+        return self._point(cut * mother[:CELL] + (1 - cut) * father[:CELL], frac)
+
+    def _places(self, point: np.ndarray) -> np.ndarray:
+        """(sites, 3) fractional coordinates."""
+        return np.concatenate([np.zeros((1, 3)), point[CELL:].reshape(-1, 3)])
+
+    def _point(self, cell: np.ndarray, frac: np.ndarray) -> np.ndarray:
+        return np.concatenate([cell, ((frac[1:] - frac[0]) % 1.0).ravel()])

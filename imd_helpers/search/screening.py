@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from ..crystals.compositions import blocks
@@ -127,37 +128,29 @@ def _filtered(
 def _answer(task: tuple[Callable[[Any], Mapping[str, ArrayLike]], Any]) -> dict[str, np.ndarray]:
     """What one process does: the answers about a piece, and the time they took."""
     start = time.process_time()
-    found, why = _without_culprits(*task)
-    bad = np.flatnonzero(why != "")
-    seconds = np.array(time.process_time() - start)
-    return {**found, "bad": bad, "why": why[bad].astype(str), "seconds": seconds}
+    table = _without_culprits(*task)
+    bad = np.flatnonzero(table["why"] != "")
+    why = table.pop("why").to_numpy()[bad].astype(str)
+    found = {name: column.to_numpy() for name, column in table.items()}
+    return {**found, "bad": bad, "why": why, "seconds": np.array(time.process_time() - start)}
 
 
-def _without_culprits(
-    ask: Callable[[Any], Mapping[str, ArrayLike]], some: Any
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Answers and why there is none, by halves until a candidate breaks down alone."""
+def _without_culprits(ask: Callable[[Any], Mapping[str, ArrayLike]], some: Any) -> pd.DataFrame:
+    """Answers and ``why`` there is none, by halves until a candidate breaks down alone."""
     n = len(some)
     try:
-        found = {name: np.asarray(values) for name, values in ask(some).items()}
-        wrong = {name: values.shape for name, values in found.items() if values.shape != (n,)}
-        if "keep" not in found or wrong:
-            raise InputError(f"an answer needs keep, and ({n},) of each number; got {wrong}")
-        return found, np.full(n, "", dtype=object)
+        table = pd.DataFrame({name: np.asarray(values) for name, values in ask(some).items()})
+        if "keep" not in table or len(table) != n:
+            raise InputError(f"an answer needs keep, and ({n},) of each number; got {table.shape}")
+        return table.assign(why="")
     except (ImportError, MemoryError, OSError):
         raise  # no candidate is to blame
     except Exception as error:
         if n == 1:
             text = f"{type(error).__name__}: {str(error)[:200]}"
-            return {"keep": np.zeros(1, dtype=bool)}, np.array([text], dtype=object)
-    halves = [(some[: n // 2], n // 2), (some[n // 2 :], n - n // 2)]
-    said = [(*_without_culprits(ask, half), k) for half, k in halves]
-    names = {name: None for found, _, _ in said for name in found}
-    joined = {
-        name: np.concatenate([found.get(name, np.full(k, np.nan)) for found, _, k in said])
-        for name in names
-    }
-    return joined, np.concatenate([why for _, why, _ in said])
+            return pd.DataFrame({"keep": [False], "why": [text]})
+    halves = [_without_culprits(ask, half) for half in (some[: n // 2], some[n // 2 :])]
+    return pd.concat(halves, ignore_index=True)
 
 
 def _digest(candidates: Any) -> str:

@@ -52,7 +52,7 @@ class Structures(CellPoints, Space):
         def draw(rows: np.ndarray) -> np.ndarray:
             found = step(points[rows], rng, size=size)
             for i in np.flatnonzero(rng.random(len(rows)) < SWAPPED):
-                found[i] = self._exchanged(found[i], rng)
+                found[i] = self.exchanged(found[i], rng)
             return found
 
         return self._sound(len(points), draw, rng)
@@ -63,7 +63,7 @@ class Structures(CellPoints, Space):
         """Cut and splice: one side of a plane from the mother, the other from the father."""
 
         def draw(rows: np.ndarray) -> np.ndarray:
-            return np.array([self._spliced(mothers[i], fathers[i], rng) for i in rows])
+            return np.array([self.spliced(mothers[i], fathers[i], rng) for i in rows])
 
         return self._sound(len(mothers), draw, rng)
 
@@ -87,41 +87,6 @@ class Structures(CellPoints, Space):
             if not len(left):
                 break
         return points
-
-    def _exchanged(self, point: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Two atoms of different elements change places."""
-        kinds = np.unique(self.numbers)
-        if len(kinds) == 1:
-            return point
-        pair = [
-            rng.choice(np.flatnonzero(self.numbers == z))
-            for z in rng.choice(kinds, size=2, replace=False)
-        ]
-        frac = self._places(point)
-        frac[pair] = frac[pair[::-1]]
-        return self._point(point[:CELL], frac)
-
-    def _spliced(
-        self, mother: np.ndarray, father: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
-        axis, cut = rng.integers(3), rng.uniform(0.2, 0.8)
-        halves = [(self._places(each) + rng.random(3)) % 1.0 for each in (mother, father)]
-        below = halves[0][:, axis] < cut, halves[1][:, axis] >= cut
-        frac = np.empty_like(halves[0])
-        for z in np.unique(self.numbers):
-            mine = self.numbers == z
-            inside = [half[mine & part] for half, part in zip(halves, below, strict=True)]
-            outside = [half[mine & ~part] for half, part in zip(halves, below, strict=True)]
-            pool = [rng.permutation(np.concatenate(each)) for each in (inside, outside)]
-            frac[mine] = np.concatenate(pool)[: mine.sum()]  # too many are cut, too few filled up
-        return self._point(cut * mother[:CELL] + (1 - cut) * father[:CELL], frac)
-
-    def _places(self, point: np.ndarray) -> np.ndarray:
-        """(sites, 3) fractional coordinates."""
-        return np.concatenate([np.zeros((1, 3)), point[CELL:].reshape(-1, 3)])
-
-    def _point(self, cell: np.ndarray, frac: np.ndarray) -> np.ndarray:
-        return np.concatenate([cell, ((frac[1:] - frac[0]) % 1.0).ravel()])
 
 
 @dataclass(frozen=True)
