@@ -34,3 +34,11 @@ def predicted(
         warnings.simplefilter("ignore", ConvergenceWarning)
         process.fit((features[rows] - centre) / scale, values[rows])
     return process.predict((wanted - centre) / scale, return_std=True)
+
+
+def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
+    """(n,) mean of ``max(best - y, 0)`` for normal y: equation (eq-globalopt-improvement)."""
+    from scipy.stats import norm
+
+    z = (best - mean) / np.maximum(deviation, 1e-12)
+    return (best - mean) * norm.cdf(z) + deviation * norm.pdf(z)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..predictors.gaussian import predicted
+from ..predictors.gaussian import expected_improvement, predicted
 from ..runtime import InputError, lookup, number, whole
 from .oracle import BudgetError, Oracle
 
@@ -37,10 +37,9 @@ class Space:
 
     settles = False  # is the way downhill part of the oracle's answer?
 
-    def __init__(self, dimensions: int, *, periodic: np.ndarray | None = None) -> None:
+    def __init__(self, dimensions: int, *, periodic: np.ndarray | bool = False) -> None:
         self.dimensions = whole("dimensions", dimensions, least=1)
-        none = np.zeros(dimensions, dtype=bool)
-        self.periodic = none if periodic is None else np.asarray(periodic, dtype=bool)
+        self.periodic = np.broadcast_to(periodic, dimensions)
 
     def random(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """(n, dimensions) points, all equally likely."""
@@ -148,11 +147,7 @@ def simulated_annealing(
 
 
 def particle_swarm(
-    oracle: Oracle,
-    space: Space,
-    rng: np.random.Generator,
-    *,
-    particles: int = 20,
+    oracle: Oracle, space: Space, rng: np.random.Generator, *, particles: int = 20
 ) -> None:
     """Particles fly on, drawn to the best places that they and the swarm have seen.
 
@@ -189,7 +184,9 @@ def genetic(
     """
     points, values = asked(oracle, space.random(population, rng))
     while True:
-        mothers, fathers = (points[tournament(values, population, rng)] for _ in range(2))
+        drawn = rng.integers(len(values), size=(2, population, TOURNAMENT, 1))
+        winners = np.take_along_axis(drawn, values[drawn].argmin(2, keepdims=True), axis=2)
+        mothers, fathers = points[winners[..., 0, 0]]
         children = space.crossed(mothers, fathers, rng)
         changed = rng.random(population) < mutated
         if changed.any():
@@ -266,12 +263,11 @@ def minimise(
         raise InputError("this oracle has no budget, and the search would never end: give budget=")
     with suppress(BudgetError):
         search(oracle, space, np.random.default_rng(whole("seed", seed)), **settings)
-    points = np.concatenate(oracle.asked) if oracle.asked else np.zeros((0, space.dimensions))
-    if len(oracle.failed) == len(points):
+    if len(oracle.failed) == oracle.calls:
         why = next(iter(oracle.failed.values()), "the budget is below the price of one")
-        raise InputError(f"none of {len(points)} questions had an answer; the first: {why}")
+        raise InputError(f"none of {oracle.calls} questions had an answer; the first: {why}")
     oracle.idle = 0
-    ended, values = asked(oracle, points)  # all of them have answers
+    ended, values = asked(oracle, np.concatenate(oracle.asked))  # all have answers
     return ended[values.argmin()], float(values.min())
 
 
@@ -290,12 +286,6 @@ def _settled(oracle: Oracle, space: Space, point: np.ndarray) -> tuple[np.ndarra
         else:
             step /= 2
     return point, value
-
-
-def tournament(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """(n,) places of winners: the smallest of `TOURNAMENT` drawn at random with replacement."""
-    drawn = rng.integers(len(values), size=(n, TOURNAMENT))
-    return drawn[np.arange(n), values[drawn].argmin(1)]
 
 
 def metropolis(change: float, temperature: float) -> float:
@@ -320,11 +310,3 @@ def velocity(
     (particles, dimensions); ``draws`` holds two such arrays of numbers from 0 to 1.
     """
     return INERTIA * before + PULL * (draws[0] * own_way + draws[1] * swarm_way)
-
-
-def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
-    """(n,) mean of ``max(best - y, 0)`` for normal y: equation (eq-globalopt-improvement)."""
-    from scipy.stats import norm
-
-    z = (best - mean) / np.maximum(deviation, 1e-12)
-    return (best - mean) * norm.cdf(z) + deviation * norm.pdf(z)
