@@ -1,4 +1,4 @@
-"""From base sites to whole crystals: merging what is one site, and the published checks.
+"""From base sites to whole crystals: merging what is one site, positions, the published checks.
 
 Source: the sampler of MilesZhao/PGCGM at commit ab38ec6.
 """
