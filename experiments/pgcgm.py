@@ -194,7 +194,7 @@ def raw_of_groups(model: Pgcgm, known: BaseSites, seed: int) -> BaseSites:
 def parts() -> None:
     """Samples of `fixed` with sites or cells from elsewhere; all groups, and the cubic ones."""
     names = list(exchanged(known_cubes()[:4], 0))
-    jobs = [(name, seed) for seed in SEEDS for name in names]
+    jobs = [(name, 0) for name in names] + [(names[-1], seed) for seed in SEEDS[1:]]
     record.fill(PATH, ("part", "seed"), jobs, of_part, under="parts")
 
 
