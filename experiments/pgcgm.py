@@ -7,6 +7,7 @@
     python experiments/pgcgm.py rungs            the same verdicts without learning
     python experiments/pgcgm.py cubic            the three cubic groups, beside CubicGAN
     python experiments/pgcgm.py parts            sites or cells of fixed from elsewhere
+    python experiments/pgcgm.py room             CubicGAN and drawn positions in equal room
     python experiments/pgcgm.py placed [STEPS]   on positions drawn by lot, three seeds
     python experiments/pgcgm.py rounding         what two decimals do to real crystals
 
@@ -21,11 +22,13 @@ from types import ModuleType
 
 import numpy as np
 import record
+import torch
 from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers import baselines
 from imd_helpers.baselines.cells import atomic_volumes
+from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.models import pgcgm_crystals
 from imd_helpers.models.pgcgm import Pgcgm
@@ -236,9 +239,39 @@ def exchanged(raw: BaseSites, seed: int) -> dict[str, BaseSites]:
 def scaled(sites: BaseSites) -> BaseSites:
     """Cells of the volume that their atoms take in the training crystals."""
     whole = pgcgm_crystals.expanded(sites, decimals=None, projects=True)
-    usual = whole.counts().numpy() @ atomic_volumes(page().training)[0]
-    factor = (usual / whole.lattice.det().abs().numpy()) ** (1 / 3)
-    return replace(sites, lengths=sites.lengths * factor[:, None])
+    return replace(sites, lengths=sites.lengths * fullness(whole)[:, None] ** (-1 / 3))
+
+
+def room() -> None:
+    """CubicGAN in cells of the usual volume, and drawn positions in cells as tight as its own."""
+    jobs = [(seed,) for seed in SEEDS]
+    record.fill(PATH, ("seed",), jobs, of_room, under="room")
+
+
+def of_room(seed: int) -> Row:
+    """Both, with the median of the volume over the usual one."""
+    samples = imd.models.load("cubicgan", variant="fixed").sample(N_JUDGED, seed=seed)
+    crystals, verdict = samples.crystals, page().verdict
+    filled = np.where(samples.ok, fullness(crystals), 1.0)
+    lattice = crystals.lattice * torch.as_tensor(filled ** (-1 / 3))[:, None, None]
+    usual = replace(samples, content=CrystalBatch(lattice, crystals.frac, crystals.numbers))
+    model = imd.models.load("pgcgm", variant="fixed")
+    lot = exchanged(raw_of_groups(model, known_cubes(), seed), seed)["no network"]
+    as_tight = np.random.default_rng(seed).choice(filled[samples.ok], size=len(lot)) ** (1 / 3)
+    tight = model.decode(replace(lot, lengths=lot.lengths * as_tight[:, None]))
+    return rounded({
+        "fullness": float(np.median(filled[samples.ok])),
+        "CubicGAN, as made": verdict(samples),
+        "CubicGAN, usual volume": verdict(usual),
+        "no network, as tight as CubicGAN": verdict(tight),
+        "no network, usual volume": verdict(model.decode(lot)),
+    })  # fmt: skip
+
+
+def fullness(crystals: CrystalBatch) -> np.ndarray:
+    """(n,) volume over that which the atoms take in the training crystals."""
+    usual = crystals.counts().numpy() @ atomic_volumes(page().training)[0]
+    return crystals.lattice.det().abs().numpy() / np.maximum(usual, 1e-9)
 
 
 def placed(steps: str = str(STEPS)) -> None:
@@ -267,7 +300,7 @@ def rounding() -> None:
     )  # fmt: skip
 
 
-TASKS = (train, models, ablation, longer, rungs, cubic, parts, placed, rounding)
+TASKS = (train, models, ablation, longer, rungs, cubic, parts, room, placed, rounding)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
