@@ -143,7 +143,7 @@ def search(
     units: Annotated[int, typer.Option(help="formula units in the cell")] = 1,
     steps: Annotated[int, typer.Option(help="evaluations for one relaxation at most")] = 60,
     potential: Annotated[
-        str, typer.Option(help="chgnet, sevennet or sevennet_l3i5; `imd judge` asks two of the finds")
+        str, typer.Option(help="chgnet, sevennet or sevennet_l3i5; `imd judge` asks two")
     ] = "chgnet",
     limit: Annotated[float | None, typer.Option(help="seconds for one relaxation")] = None,
 ) -> None:
