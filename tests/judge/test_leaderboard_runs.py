@@ -137,7 +137,7 @@ def test_six_generators_of_others_join(tmp_path: Path) -> None:
     for method, some in table.groupby("method"):
         folder = tmp_path / method
         folder.mkdir()
-        for i, text in enumerate(some.sort_values("sites", kind="stable")["cif"][:4]):
+        for i, text in enumerate(some.sort_values("sites", kind="stable")["cif"][:2]):
             (folder / f"{i}.cif").write_text(text, encoding="utf-8")
         (folder / CARD).write_text(card(method, "generators of others"), encoding="utf-8")
     before = leaderboard().tables()
@@ -150,7 +150,7 @@ def test_six_generators_of_others_join(tmp_path: Path) -> None:
     assert all(tables[title].equals(before[title]) for title in before)
     for one in board.entries:
         if one.card.made_by == "published":
-            assert one.report.n == 4
+            assert one.report.n == 2
             assert (one.report.facts["decodes"] == 1).all()
             assert 0 <= one.rank() <= 1
             assert not (one.report.values[KIND] == 0).all()  # they are no copies of what is known
