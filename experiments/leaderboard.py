@@ -6,6 +6,8 @@
     python experiments/leaderboard.py chemistry NAME   those of one chemistry: v_o, bi_se, mg_mn_o
                                                  or hydrides
     python experiments/leaderboard.py formulas   those that make formulas, given a structure
+    python experiments/leaderboard.py formula_counts   the same, more of them, without energies,
+                                                 into results.json
     python experiments/leaderboard.py judge      reports of what has none; goes on if stopped
     python experiments/leaderboard.py protocols  one entry by other protocols, into results.json
     python experiments/leaderboard.py coverage   of held-out cubic ternaries, into results.json
@@ -39,7 +41,7 @@ from imd_helpers.datasets import formula_sets
 from imd_helpers.descriptors.symmetry_sites import SPACE_GROUPS, decode_sites, find_sites
 from imd_helpers.judge import distributions
 from imd_helpers.judge import leaderboard as boards
-from imd_helpers.judge.leaderboard import CARD, SAMPLES
+from imd_helpers.judge.leaderboard import CARD, HIDDEN, KIND, SAMPLES
 from imd_helpers.judge.samples import sets_of
 from imd_helpers.models import cubicgan, formula_models
 from imd_helpers.models.coordinate_rows import NUMBERS
@@ -87,6 +89,9 @@ OF_FORMULAS = {  # name: model, variant
     "sequence GAN": ("sequence_gan", "icsd"),
 }
 WRITERS = {"VAE": "vae", "RNN": "rnn", "RNN with reinforcement": "anchored"}
+WRITERS_OF = dict.fromkeys(WRITERS, "vae_rnn_rl")  # name: folder of its weights
+FORMULA_RUNGS = ("one-element exchange", "substitution", "marginals", "random", "training copies")
+MANY, SEEDS = 300, (2022,)  # formulas of a draw that is not asked for energies
 MOST_SITES = {2: 20, 3: 28}  # of real crystals of so many elements that a rung starts from
 PROTOCOLS, ENTRY = ("mattergen", "flowmm", "lemat"), "cubic-cubicgan-fixed"
 Source = Callable[[], Samples]
@@ -238,40 +243,56 @@ def of_elements(source: Source, symbols: str) -> Source:
 
 def formulas() -> None:
     """Everything that makes formulas of any elements, each in the nearest known crystal."""
-    models = {
-        name: partial(imd.models.load, kind, variant=variant)
-        for name, (kind, variant) in OF_FORMULAS.items()
-    }
-    models |= {
-        name: partial(formula_models.load, formula_models.checkpoint_path(file))
-        for name, file in WRITERS.items()
-    }
-    for name, load in models.items():
-        weights = "-".join(OF_FORMULAS.get(name, ("vae_rnn_rl",)))
+    for name, maker in formula_makers().items():
+        weights = WRITERS_OF.get(name, "-".join(OF_FORMULAS.get(name, ())))
         entry(
             "formulas",
             name,
             FORMULAS,
-            "network",
+            "network" if weights else "rung",
             LEARNED_FORMULAS,
-            partial(given_structure, load),
+            partial(given_structure, maker),
             weights=weights,
         )
-    training = formula_sets.compositions("icsd", split="train")[0]
-    for name, rung in baselines.ladder(training).items():
-        entry(
-            "formulas",
-            name,
-            FORMULAS,
-            "rung",
-            LEARNED_FORMULAS,
-            partial(given_structure, lambda rung=rung: rung),
-        )
 
 
-def given_structure(maker: Callable[[], Any]) -> Samples:
-    """Its first formulas as crystals."""
-    made = maker().sample(SOME, seed=SEED)
+def formula_counts() -> None:
+    """What the questions before the energies say of these, and how many are hidden crystals."""
+    jobs = [(name, seed) for seed in SEEDS for name in formula_makers()]
+    record.fill(RESULTS, ("maker", "seed"), jobs, without_energies, under="formulas")
+
+
+def without_energies(name: str, seed: int) -> Row:
+    """How many of the samples of one draw pass each question."""
+    samples = given_structure(formula_makers()[name], n=MANY, seed=seed)
+    report = boards.judged(samples, sets_of(), potentials=(), distributions=False)
+    passed = {stage.name: stage.passed for stage in report.stages}
+    kinds = np.bincount(report.values[KIND][report.values[KIND] >= 0].astype(int), minlength=4)
+    hidden = report.values[HIDDEN]
+    return {"n": report.n, "passed": passed, "kinds": kinds.tolist(),
+            "hidden": len(np.unique(hidden[np.isfinite(hidden)]))}  # fmt: skip
+
+
+def formula_makers() -> dict[str, Callable[[], Any]]:
+    """Name -> what loads or makes it: models of formulas, and the rungs of formulas."""
+    makers = {name: partial(imd.models.load, kind, variant=variant)
+              for name, (kind, variant) in OF_FORMULAS.items()}  # fmt: skip
+    for name, file in WRITERS.items():
+        makers[name] = partial(formula_models.load, formula_models.checkpoint_path(file))
+    for name in FORMULA_RUNGS:
+        makers[name] = partial(formula_rung, name)
+    return makers
+
+
+@cache
+def formula_rung(name: str) -> Any:
+    """A sampler of formulas that learns nothing, on what these models learn from."""
+    return baselines.ladder(formula_sets.compositions("icsd", split="train")[0])[name]
+
+
+def given_structure(maker: Callable[[], Any], *, n: int = SOME, seed: int = SEED) -> Samples:
+    """Its formulas as crystals."""
+    made = maker().sample(n, seed=seed)
     return formula_templates().decode_formulas(made.counts)
 
 
@@ -405,7 +426,7 @@ def of_held_out(kinds: tuple[bool, ...]) -> distributions.Fingerprints:
     return distributions.fingerprints(held[np.flatnonzero(np.isin(on, kinds))])
 
 
-TASKS = (cubic, runs, chemistry, formulas, judge, protocols, coverage)
+TASKS = (cubic, runs, chemistry, formulas, formula_counts, judge, protocols, coverage)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
