@@ -100,7 +100,8 @@ def test_best_first() -> None:
 def test_several_runs_make_one_row(single: Path) -> None:
     """The mean, an interval that holds those of samples and of runs, and the price of one run."""
     others = ("cubic-substitution", "cubic-site-marginals")
-    each = [*leaderboard(single, built_in=False).entries, *map(entry, others)]
+    first = [replace(some, reports=some.reports[:1]) for some in map(entry, others)]
+    each = [*leaderboard(single, built_in=False).entries, *first]
     for k, name in enumerate(others, 2):
         place = single / f"run-{k}"
         place.mkdir()
