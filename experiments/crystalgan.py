@@ -32,7 +32,7 @@ from imd_helpers.models.crystalgan import METALS, CrystalGan
 from imd_helpers.models.hydride_rows import keeps_published_bounds
 
 PATH = CHECKPOINTS / "crystalgan" / "results.json"
-N_JUDGED, N_RELAXED, PIECE, STEPS, SEEDS = 1_000, 24, 4, 200, (0, 1, 2)
+N_JUDGED, N_RELAXED, PIECE, STEPS, SEEDS = 1_000, 12, 4, 200, (0, 1, 2)
 NEAR = 0.1  # eV/atom above both hulls
 ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "paper": ("paper", {}),
@@ -170,7 +170,7 @@ def rungs(pair: str) -> None:
 
 
 def energies(pair: str) -> None:
-    """A few different valid crystals of each source, at rest, above both hulls."""
+    """At most N_RELAXED different valid crystals of each source, at rest, above both hulls."""
     jobs = [(source,) for source in SOURCES if (pair, source) != NO_TEMPLATE]
     record.fill(PATH, ("source",), jobs, lambda s: of_source(s, pair), under=f"energies {pair}")
 
@@ -185,17 +185,18 @@ def of_source(source: str, pair: str) -> Row:
         samples = made(pair, source, 1)
     crystals = samples.valid()
     good = np.flatnonzero(ternary_and_valid(crystals, pair)[1])
-    return relaxed(crystals[good], hidden(pair))
+    return relaxed(crystals[good], hidden(pair), most=N_RELAXED)
 
 
-def relaxed(good: CrystalBatch, real: CrystalBatch) -> Row:
-    """At most 24 different ones, relaxed and judged; those near both hulls are rattled as well.
+def relaxed(good: CrystalBatch, real: CrystalBatch, *, most: int = 24) -> Row:
+    """Some different ones, relaxed and judged; those near both hulls are rattled as well.
 
     Args:
         good: valid crystals.
         real: those that may be found.
+        most: how many are relaxed.
     """
-    good = good[np.flatnonzero(imd.judge.unique(good))[:N_RELAXED]] if len(good) else good
+    good = good[np.flatnonzero(imd.judge.unique(good))[:most]] if len(good) else good
     rows, found = [], np.zeros(len(real), dtype=bool)
     for start in range(0, len(good), PIECE):  # a potential's graphs of more would fill the memory
         rest = at_rest(good[start : start + PIECE])

@@ -154,7 +154,9 @@ class Chgnet(Potential):
             out = self.model(graphs, task="efs")
         energy = out["e"].detach().double().numpy()
         forces_of = [f.detach().double().numpy() for f in out["f"]]
-        stress = [s.detach().double().numpy() / GPA for s in out["s"]]
+        # CHGNet divides by a signed volume, which would pull a left-handed cell uphill
+        hand = crystals.lattice.det().sign().numpy()[:, None, None]
+        stress = hand * np.stack([s.detach().double().numpy() / GPA for s in out["s"]])
         return list(zip(energy, forces_of, stress, strict=True))
 
 
