@@ -24,10 +24,9 @@ from unittest import mock
 import torch
 from common import best_of, environment, save
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
-
-from torch.nn import functional
 
 from imd_helpers.models import zeogan_networks
 from imd_helpers.models.zeogan import ZeoGan
