@@ -30,7 +30,7 @@ from ..descriptors.hydride_blocks import ROWS, HydrideBlocks
 from ..networks import TrainConfig, fit, losses
 from ..networks.epochs import seeded
 from ..networks.fit import Turn
-from ..runtime import settle, whole
+from ..runtime import InputError, settle, whole
 from .gan import Condition, Gan, GanConfig
 from .hydride_networks import RowNetwork, WholeDiscriminator, WholeMap
 from .hydride_rows import in_cell, is_atom, limits, out_of_bounds, published_squares, with_cell
@@ -298,7 +298,14 @@ def hydrides_of(metal: int) -> CrystalBatch:
     """Real and made binary hydrides of a metal in reduced cells, at most 18 H and 8 metal atoms.
 
     Without those in which hydrogen is a molecule: some prototypes come apart when they relax.
+
+    Raises:
+        InputError: another metal than those of `METALS`.
     """
+    known = [z for pair in METALS.values() for z in pair]
+    if metal not in known:
+        named = ", ".join(f"{z} ({SYMBOLS[z]})" for z in known)
+        raise InputError(f"metal={metal!r}: no set of hydrides; the atomic number is one of {named}")
     symbols = ["H", SYMBOLS[metal]]
     real = datasets.load("oqmd_icsd").select(nelements=2, elements=symbols)
     made = datasets.load("hydrides").select(elements=symbols)
