@@ -5,8 +5,9 @@
 One step is loss and gradients of the critic, with its penalty, as often as the recipe has it, and
 of the generator, eight grids of 16 points each. Counted are the operations of convolutions and
 products of matrices, forwards and backwards, as `torch.utils.flop_counter` counts them; the
-machine's rate is that of one large product of matrices. The peer is the same step with what
-reaches over a border added in place, as in earlier versions; losses must agree to 1e-4.
+machine's rate is that of one large product of matrices. The peer is the same step as torch alone
+writes it: its circular padding, one transposed convolution a layer, and what reaches over a border
+added in place. All three are measured in turns; losses must agree to 1e-5 of the largest.
 """
 
 from __future__ import annotations
@@ -16,19 +17,22 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+from contextlib import ExitStack
 from typing import Any
+from unittest import mock
 
 import torch
 from common import best_of, environment, save
 from torch import Tensor
+from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from imd_helpers.models import zeogan_networks
 from imd_helpers.models.zeogan import ZeoGan
-from imd_helpers.models.zeogan_networks import KERNEL
+from imd_helpers.models.zeogan_networks import KERNEL, PeriodicConvTranspose
 
-REQUIRED = {"in place": 1.0}
+REQUIRED = {"plain torch": 1.05}
 TIMES, SIZE = 12, 1024
 
 
@@ -70,6 +74,26 @@ def in_place(x: Tensor, size: int) -> Tensor:
     return x
 
 
+def padded(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """What `zeogan_networks.repeated` does for all three axes, by torch's padding."""
+    return functional.pad(x, 2 * len(axes) * [KERNEL // 2], mode="circular")
+
+
+def transposed(layer: PeriodicConvTranspose, x: Tensor) -> Tensor:
+    """What `PeriodicConvTranspose.by_taps` does, by a transposed convolution."""
+    return in_place(functional.conv_transpose3d(x, layer.weight), x.shape[-1])
+
+
+def plain(model: ZeoGan) -> Tensor:
+    """A step as torch alone writes it."""
+    ways = {(zeogan_networks, "folded"): in_place, (zeogan_networks, "repeated"): padded}
+    ways[PeriodicConvTranspose, "by_taps"] = transposed
+    with ExitStack() as stack:
+        for (where, name), way in ways.items():
+            stack.enter_context(mock.patch.object(where, name, way))
+        return step(model)
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -78,34 +102,35 @@ def main() -> None:
     torch.set_num_threads(1)
 
     config = ZeoGan.recipe("fixed", profile="full")
-    model, folded = ZeoGan.from_data(ZeoGan.read(config), config), zeogan_networks.folded
+    model = ZeoGan.from_data(ZeoGan.read(config), config)
     with Operations() as counted:
-        ours = step(model)
+        theirs = plain(model)
+    difference = float(((step(model) - theirs).abs() / theirs.abs().max()).max())
+    if difference > 1e-5:
+        raise SystemExit(f"losses differ by {difference} of the largest")
     a, b = torch.rand(2, SIZE, SIZE)
-    machine = 2.0 * SIZE**3 / best_of(TIMES, torch.matmul, a, b)[0]
-    seconds = {"imd": best_of(TIMES, step, model)[0]}
-    zeogan_networks.folded = in_place
-    difference = float((step(model) - ours).abs().max())
-    seconds["in place"] = best_of(TIMES, step, model)[0]
-    zeogan_networks.folded = folded
-    if difference > 1e-4:
-        raise SystemExit(f"losses differ by {difference}")
+    works = {"imd": (step, model), "plain torch": (plain, model), "product": (torch.matmul, a, b)}
+    seconds = dict.fromkeys(works, float("inf"))
+    for _ in range(TIMES):
+        for name, (function, *given) in works.items():
+            seconds[name] = min(seconds[name], best_of(1, function, *given)[0])
 
+    machine = 2.0 * SIZE**3 / seconds["product"]
     share = counted.total / seconds["imd"] / machine
-    ratio = seconds["in place"] / seconds["imd"]
+    ratio = seconds["plain torch"] / seconds["imd"]
     result = {
         "seconds": seconds,
-        "ratio to in place": ratio,
+        "ratio to plain torch": ratio,
         "operations_of_a_step": counted.total,
         "share of the matrix rate": share,
         "largest_difference": difference,
         "required": REQUIRED,
         **environment("torch"),
     }
-    print(f"a step: {seconds['imd'] * 1e3:.0f} ms, in place {seconds['in place'] * 1e3:.0f} ms")
+    print(*(f"{name} {1e3 * each:.0f} ms" for name, each in seconds.items()), sep=", ")
     print(f"{share:.0%} of the machine's matrix rate ({machine / 1e9:.0f} GFLOP/s)")
-    if ratio < REQUIRED["in place"]:
-        raise SystemExit(f"{ratio:.2f} times as fast, {REQUIRED['in place']} required")
+    if ratio < REQUIRED["plain torch"]:
+        raise SystemExit(f"{ratio:.2f} times as fast, {REQUIRED['plain torch']} required")
     if save_it:
         print("wrote", save("zeogan_step", result))
 

@@ -8,6 +8,7 @@
     python experiments/cubicgan.py relapses [SEED ...]  one published quirk at a time
     python experiments/cubicgan.py widths [SEED ...]    with and without dropout at other widths
     python experiments/cubicgan.py physics [SEED ...]   distances and cell size in the loss
+    python experiments/cubicgan.py whole [STEPS]        `paper` at its published width and rate
 
 VARIANT is paper, fixed or prototypes. Interrupted training goes on where it stopped. Everything
 uses the training split only.
@@ -16,6 +17,7 @@ uses the training split only.
 from __future__ import annotations
 
 import itertools
+import time
 from functools import partial
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -31,10 +33,11 @@ from imd_helpers.crystals import CrystalBatch
 from imd_helpers.descriptors.symmetry_sites import decode_sites
 from imd_helpers.models import cubicgan
 from imd_helpers.models.cubic_sites import room_and_contacts
-from imd_helpers.models.cubicgan import CubicGan
+from imd_helpers.models.cubicgan import PAPER_RATES, CubicGan
 
 N_JUDGED, N_RELAPSE, RELAPSE_STEPS = 10_000, 2_000, 1_000
 MORE_SEEDS, WIDTHS = (1, 2), (1 / 16, 1 / 4)  # an eighth is in relapses.json
+LOOKS = (1, 3, 10, 30, 100, 300, 1_000, 3_000, 10_000, 30_000, 100_000, 146_700)
 
 # `fixed` with one thing of the published code put back.
 RELAPSES: dict[str, Row] = {
@@ -194,6 +197,31 @@ def relapse(name: str, seed: int, width: float = 1 / 8) -> Row:
     return found | {"funnel": rows(report)}
 
 
+def whole(steps: str = "10") -> None:
+    """Train `paper` as it was published, as far as asked, and look on the way; goes on from there.
+
+    The networks stay in `_build`. An iteration is 20 seconds of a core and more.
+    """
+    path = CHECKPOINTS / "cubicgan" / "whole.json"
+    jobs = [(look,) for look in LOOKS if look <= int(steps)]
+    about = {"published": LOOKS[-1], "width": cubicgan.PAPER.width, "batch": cubicgan.PAPER.batch}
+    record.fill(path, ("steps",), jobs, whole_until, about=about | record.stamp())
+
+
+def whole_until(steps: int) -> Row:
+    """Go on to so many iterations; the last one's losses, and the funnel."""
+    plain, schedule = cubicgan.PAPER, cubicgan.PAPER.train
+    changes = {"width": plain.width, "batch": plain.batch, "steps": steps}
+    changes |= {"log_every": 1, "save_every": 10}
+    changes |= {name: getattr(schedule, name) for name in PAPER_RATES}
+    how = {"folder": record.BUILD / "cubicgan-whole", "resume": True, "progress": False}
+    spent = time.process_time()
+    model, history = CubicGan.train("paper", profile="full", changes=changes, **how)
+    found = {"seconds": round(history.seconds), "cpu_seconds": round(time.process_time() - spent)}
+    found |= {"losses": record.rounded(history.rows[-1])}
+    return found | {"n": N_RELAPSE, "funnel": rows(funnel(model, N_RELAPSE, name="paper"))}
+
+
 def room(model: CubicGan) -> list[float]:
     """Quartiles of the room of atoms in generated cells, as factors of the training cells' mean."""
     data = CubicGan.read(model.config)
@@ -204,7 +232,7 @@ def room(model: CubicGan) -> list[float]:
     return [round(float(q), 3) for q in factor.quantile(torch.tensor([0.25, 0.5, 0.75]))]
 
 
-TASKS = (train, judge, seeds, baselines, hidden, relapses, widths, physics)
+TASKS = (train, judge, seeds, baselines, hidden, relapses, widths, physics, whole)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

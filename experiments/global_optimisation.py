@@ -58,8 +58,9 @@ def of_run(formula: str, method: str, seed: int) -> Row:
     log = BUILD / "global_optimisation" / f"{formula}-{method}-{seed}.jsonl".replace(", ", "-")
     log.parent.mkdir(parents=True, exist_ok=True)
     ask = structures.Energy(space, steps=0) if raw else relaxed
-    how = {"log": log} if raw else {"log": log, "watch": lambda _: stop_if_met(oracle, formula)}
-    oracle = ask.oracle(budget - steps if raw else budget, **how)
+    oracle = ask.oracle(budget - steps if raw else budget, log=log)
+    if not raw:
+        oracle.watch = lambda _: stop_if_met(oracle, formula)
     name = "annealing" if raw else method
     point, _ = optimisers.minimise(name, oracle, space, seed=seed, **SETTINGS[method])
     spent, answers = oracle.history()

@@ -5,6 +5,9 @@
     python experiments/leaderboard.py runs [NAME …]    two more runs of these, e.g. cubicgan-fixed
     python experiments/leaderboard.py chemistry NAME   those of one chemistry: v_o, bi_se, mg_mn_o
                                                  or hydrides
+    python experiments/leaderboard.py formulas   those that make formulas, given a structure
+    python experiments/leaderboard.py formula_counts   the same, more of them, without energies,
+                                                 into results.json
     python experiments/leaderboard.py judge      reports of what has none; goes on if stopped
     python experiments/leaderboard.py protocols  one entry by other protocols, into results.json
     python experiments/leaderboard.py coverage   of held-out cubic ternaries, into results.json
@@ -34,14 +37,16 @@ import imd_helpers as imd
 from imd_helpers import baselines
 from imd_helpers.crystals import CrystalBatch, elements, files
 from imd_helpers.crystals.samples import Samples
+from imd_helpers.datasets import formula_sets
 from imd_helpers.descriptors.symmetry_sites import SPACE_GROUPS, decode_sites, find_sites
 from imd_helpers.judge import distributions
 from imd_helpers.judge import leaderboard as boards
-from imd_helpers.judge.leaderboard import CARD, SAMPLES
+from imd_helpers.judge.leaderboard import CARD, HIDDEN, KIND, SAMPLES
 from imd_helpers.judge.samples import sets_of
-from imd_helpers.models import cubicgan
+from imd_helpers.models import cubicgan, formula_models
 from imd_helpers.models.coordinate_rows import NUMBERS
 from imd_helpers.models.gene_models import GeneModel
+from imd_helpers.models.genes import WIDTH, Transfer, recorded
 from imd_helpers.runtime import lookup
 from imd_helpers.work import write_atomic
 
@@ -73,6 +78,20 @@ CHEMISTRIES = {  # set of made crystals: elements, networks, what these learn fr
     "hydrides": ("Mg-Ti-H", ("CrystalGAN fixed", "CrystalGAN paper"),
                  "hydrides of Mg and of Ti, real and made"),
 }  # fmt: skip
+FORMULAS, SOME, FEW_SITES = "formulas, given a structure", 40, 16
+LEARNED_FORMULAS = (
+    "18,302 formulas of oqmd_icsd, split train; the structure is that of the nearest of its "
+    "crystals with the same amounts"
+)
+OF_FORMULAS = {  # name: model, variant
+    "MatGAN fixed": ("matgan", "fixed"),
+    "MatGAN paper": ("matgan", "paper"),
+    "sequence GAN": ("sequence_gan", "icsd"),
+}
+WRITERS = {"VAE": "vae", "RNN": "rnn", "RNN with reinforcement": "anchored"}
+WRITERS_OF = dict.fromkeys(WRITERS, "vae_rnn_rl")  # name: folder of its weights
+FORMULA_RUNGS = ("one-element exchange", "substitution", "marginals", "random", "training copies")
+MANY, SEEDS = 300, (2022,)  # formulas of a draw that is not asked for energies
 MOST_SITES = {2: 20, 3: 28}  # of real crystals of so many elements that a rung starts from
 PROTOCOLS, ENTRY = ("mattergen", "flowmm", "lemat"), "cubic-cubicgan-fixed"
 Source = Callable[[], Samples]
@@ -222,6 +241,70 @@ def of_elements(source: Source, symbols: str) -> Source:
     return checked
 
 
+def formulas() -> None:
+    """Everything that makes formulas of any elements, each in the nearest known crystal."""
+    for name, maker in formula_makers().items():
+        weights = WRITERS_OF.get(name, "-".join(OF_FORMULAS.get(name, ())))
+        entry(
+            "formulas",
+            name,
+            FORMULAS,
+            "network" if weights else "rung",
+            LEARNED_FORMULAS,
+            partial(given_structure, maker),
+            weights=weights,
+        )
+
+
+def formula_counts() -> None:
+    """What the questions before the energies say of these, and how many are hidden crystals."""
+    jobs = [(name, seed) for seed in SEEDS for name in formula_makers()]
+    record.fill(RESULTS, ("maker", "seed"), jobs, without_energies, under="formulas")
+
+
+def without_energies(name: str, seed: int) -> Row:
+    """How many of the samples of one draw pass each question."""
+    samples = given_structure(formula_makers()[name], n=MANY, seed=seed)
+    report = boards.judged(samples, sets_of(), potentials=(), distributions=False)
+    passed = {stage.name: stage.passed for stage in report.stages}
+    kinds = np.bincount(report.values[KIND][report.values[KIND] >= 0].astype(int), minlength=4)
+    hidden = report.values[HIDDEN]
+    return {"n": report.n, "passed": passed, "kinds": kinds.tolist(),
+            "hidden": len(np.unique(hidden[np.isfinite(hidden)]))}  # fmt: skip
+
+
+def formula_makers() -> dict[str, Callable[[], Any]]:
+    """Name -> what loads or makes it: models of formulas, and the rungs of formulas."""
+    makers = {name: partial(imd.models.load, kind, variant=variant)
+              for name, (kind, variant) in OF_FORMULAS.items()}  # fmt: skip
+    for name, file in WRITERS.items():
+        makers[name] = partial(formula_models.load, formula_models.checkpoint_path(file))
+    for name in FORMULA_RUNGS:
+        makers[name] = partial(formula_rung, name)
+    return makers
+
+
+@cache
+def formula_rung(name: str) -> Any:
+    """A sampler of formulas that learns nothing, on what these models learn from."""
+    return baselines.ladder(formula_sets.compositions("icsd", split="train")[0])[name]
+
+
+def given_structure(maker: Callable[[], Any], *, n: int = SOME, seed: int = SEED) -> Samples:
+    """Its formulas as crystals."""
+    made = maker().sample(n, seed=seed)
+    return formula_templates().decode_formulas(made.counts)
+
+
+@cache
+def formula_templates() -> Transfer:
+    """Training crystals of few sites, those near the hull first."""
+    known = imd.datasets.load("oqmd_icsd").select(split="train", max_sites=FEW_SITES)
+    first = np.argsort(known.table["energy_above_hull"].to_numpy(), kind="stable")
+    no_genes = np.zeros((len(known), WIDTH), dtype=np.int64)
+    return Transfer(known[first], no_genes, recorded()[1])
+
+
 # ---- a folder each
 
 
@@ -244,14 +327,14 @@ def entry(
     start = time.process_time()
     samples = source()
     took = time.process_time() - start
-    log = CHECKPOINTS / weights / "run.json"
+    log = record.read(CHECKPOINTS / weights / "run.json") if weights else {"seconds": 0.0}
     card = {
         "name": name,
         "table": title,
         "made_by": made_by,
         "source": f"python experiments/leaderboard.py {command}",
         "learned_from": learned_from,
-        "training_seconds": record.read(log)["seconds"] if made_by == "network" else 0.0,
+        "training_seconds": log.get("seconds", log.get("cpu_seconds")),
         "sampling_seconds": round(took, 2),
         **more,
     }
@@ -343,7 +426,7 @@ def of_held_out(kinds: tuple[bool, ...]) -> distributions.Fingerprints:
     return distributions.fingerprints(held[np.flatnonzero(np.isin(on, kinds))])
 
 
-TASKS = (cubic, runs, chemistry, judge, protocols, coverage)
+TASKS = (cubic, runs, chemistry, formulas, formula_counts, judge, protocols, coverage)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -6,6 +6,9 @@
     python experiments/pgcgm.py longer           both losses and that on the cell, at full length
     python experiments/pgcgm.py rungs            the same verdicts without learning
     python experiments/pgcgm.py cubic            the three cubic groups, beside CubicGAN
+    python experiments/pgcgm.py parts            sites or cells of fixed from elsewhere
+    python experiments/pgcgm.py room             CubicGAN and drawn positions in equal room
+    python experiments/pgcgm.py placed [STEPS]   on positions drawn by lot, three seeds
     python experiments/pgcgm.py rounding         what two decimals do to real crystals
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
@@ -13,18 +16,23 @@ Everything but the weights goes into results.json. Interrupted work goes on wher
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from functools import cache
 from types import ModuleType
 
 import numpy as np
 import record
+import torch
 from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers import baselines
+from imd_helpers.baselines.cells import atomic_volumes
+from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.models import pgcgm_sites
+from imd_helpers.models import pgcgm_crystals
 from imd_helpers.models.pgcgm import Pgcgm
+from imd_helpers.models.pgcgm_sites import BaseSites
 from imd_helpers.networks import fit
 
 PATH = CHECKPOINTS / "pgcgm" / "results.json"
@@ -40,6 +48,7 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "both, cell, no gap": ("fixed", {"cell": 2.0, "merged": 0.75}),
     "paper": ("paper", {}),
 }
+PLACED = ("fixed", {"placed": True})
 CUBIC = (225, 216, 221)
 
 
@@ -102,19 +111,21 @@ def longer() -> None:
 
 def of_arm(arm: str, seed: int) -> Row:
     """One short training."""
-    return rounded(page().verdict(trained(arm, seed, steps=STEPS).sample(N_JUDGED, seed=seed)))
+    return rounded(
+        page().verdict(trained(ARMS[arm], seed, steps=STEPS).sample(N_JUDGED, seed=seed))
+    )
 
 
 def of_long(arm: str, seed: int) -> Row:
     """One training of full length."""
-    model = trained(arm, seed)
+    model = trained(ARMS[arm], seed)
     cubes = page().verdict(of_groups(model, known_cubes(), seed))
     return rounded(page().verdict(model.sample(N_JUDGED, seed=seed)) | {"cubic": cubes})
 
 
-def trained(arm: str, seed: int, **steps: int) -> Pgcgm:
-    """A model with the changes of an arm; no weights are kept."""
-    variant, changes = ARMS[arm]
+def trained(arm: tuple[str, Row], seed: int, **steps: int) -> Pgcgm:
+    """A model of a variant with the changes of an arm; no weights are kept."""
+    variant, changes = arm
     config = Pgcgm.recipe(variant, profile="full").but(**changes, **steps, seed=seed)
     model = Pgcgm.from_data(page().train, config, seed=seed)
     history = fit(model, config.train, progress=False)
@@ -160,19 +171,120 @@ def of_cubic(source: str, seed: int) -> Row:
     return rounded(page().verdict(samples))
 
 
-def known_cubes() -> pgcgm_sites.BaseSites:
+def known_cubes() -> BaseSites:
     """Training crystals of the cubic groups."""
     return page().train[np.isin(page().train.space_group, CUBIC)]
 
 
-def of_groups(model: Pgcgm, known: pgcgm_sites.BaseSites, seed: int) -> Samples:
+def of_groups(model: Pgcgm, known: BaseSites, seed: int) -> Samples:
     """Samples of each cubic group, as many as its share of the training crystals."""
+    return model.decode(raw_of_groups(model, known, seed))
+
+
+def raw_of_groups(model: Pgcgm, known: BaseSites, seed: int) -> BaseSites:
+    """What they are decoded from."""
     drawn = np.random.default_rng(seed).choice(known.space_group, size=N_JUDGED)
-    groups, sizes = np.unique(drawn, return_counts=True)
-    return Samples.cat([
-        model.sample(int(n), condition={"space_group": int(group)}, seed=seed)
-        for group, n in zip(groups, sizes, strict=True)
-    ])  # fmt: skip
+    made = [
+        model.raw(0, int(n), condition={"space_group": int(group)}, seed=seed)
+        for group, n in zip(*np.unique(drawn, return_counts=True), strict=True)
+    ]
+    return BaseSites(*(np.concatenate([getattr(m, f.name) for m in made]) for f in fields(made[0])))
+
+
+# ---- what a sample owes to its sites and to its cell
+
+
+def parts() -> None:
+    """Samples of `fixed` with sites or cells from elsewhere; all groups, and the cubic ones."""
+    names = list(exchanged(known_cubes()[:4], 0))
+    jobs = [(name, 0) for name in names] + [(names[-1], seed) for seed in SEEDS[1:]]
+    record.fill(PATH, ("part", "seed"), jobs, of_part, under="parts")
+
+
+def of_part(name: str, seed: int) -> Row:
+    """Verdicts on samples with one part from elsewhere."""
+    model = imd.models.load("pgcgm", variant="fixed")
+    every = model.raw(0, N_JUDGED, seed=seed)
+    found = {}
+    for key, raw in (("all", every), ("cubic", raw_of_groups(model, known_cubes(), seed))):
+        sites = exchanged(raw, seed)[name]
+        whole = pgcgm_crystals.expanded(sites, decimals=None, projects=True)
+        atoms = float(np.median(whole.n_sites.numpy()))
+        found[key] = page().verdict(model.decode(sites)) | {"atoms": atoms}
+    return rounded(found)
+
+
+def exchanged(raw: BaseSites, seed: int) -> dict[str, BaseSites]:
+    """The same groups and elements, which are drawn by lot; sites and cells from elsewhere.
+
+    The last one holds nothing that a network made: positions are those of a training crystal of
+    the group, what they leave free is random, and the cell, of that crystal's shape, is scaled.
+    """
+    rng, train = np.random.default_rng(seed), page().train
+    rows = [rng.choice(np.flatnonzero(train.space_group == g)) for g in raw.space_group]
+    real = train[np.array(rows)]
+    place = pgcgm_crystals.positions(real).numpy()
+    point = (place[..., :3] @ rng.random((len(raw), 3, 3, 1)))[..., 0] + place[..., 3]
+    copied = replace(raw, frac=real.frac)
+    return {
+        "as made": raw,
+        "usual volume": scaled(raw),
+        "snapped to quarters, usual volume": scaled(replace(raw, frac=np.rint(4 * raw.frac) / 4)),
+        "sites of real crystals": copied,
+        "sites of real crystals, usual volume": scaled(copied),
+        "no network": scaled(replace(raw, frac=point, lengths=real.lengths)),
+    }
+
+
+def scaled(sites: BaseSites) -> BaseSites:
+    """Cells of the volume that their atoms take in the training crystals."""
+    whole = pgcgm_crystals.expanded(sites, decimals=None, projects=True)
+    return replace(sites, lengths=sites.lengths * fullness(whole)[:, None] ** (-1 / 3))
+
+
+def room() -> None:
+    """CubicGAN in cells of the usual volume, and drawn positions in cells as tight as its own."""
+    jobs = [(seed,) for seed in SEEDS]
+    record.fill(PATH, ("seed",), jobs, of_room, under="room")
+
+
+def of_room(seed: int) -> Row:
+    """Both, with the median of the volume over the usual one."""
+    samples = imd.models.load("cubicgan", variant="fixed").sample(N_JUDGED, seed=seed)
+    crystals, verdict = samples.crystals, page().verdict
+    filled = np.where(samples.ok, fullness(crystals), 1.0)
+    lattice = crystals.lattice * torch.as_tensor(filled ** (-1 / 3))[:, None, None]
+    usual = replace(samples, content=CrystalBatch(lattice, crystals.frac, crystals.numbers))
+    model = imd.models.load("pgcgm", variant="fixed")
+    lot = exchanged(raw_of_groups(model, known_cubes(), seed), seed)["no network"]
+    as_tight = np.random.default_rng(seed).choice(filled[samples.ok], size=len(lot)) ** (1 / 3)
+    tight = model.decode(replace(lot, lengths=lot.lengths * as_tight[:, None]))
+    return rounded({
+        "fullness": float(np.median(filled[samples.ok])),
+        "CubicGAN, as made": verdict(samples),
+        "CubicGAN, usual volume": verdict(usual),
+        "no network, as tight as CubicGAN": verdict(tight),
+        "no network, usual volume": verdict(model.decode(lot)),
+    })  # fmt: skip
+
+
+def fullness(crystals: CrystalBatch) -> np.ndarray:
+    """(n,) volume over that which the atoms take in the training crystals."""
+    usual = crystals.counts().numpy() @ atomic_volumes(page().training)[0]
+    return crystals.lattice.det().abs().numpy() / np.maximum(usual, 1e-9)
+
+
+def placed(steps: str = str(STEPS)) -> None:
+    """Trainings on positions drawn by lot, of as many steps as those of `ablation` or as given."""
+    jobs = [(int(steps), seed) for seed in SEEDS]
+    record.fill(PATH, ("steps", "seed"), jobs, of_placed, under="placed")
+
+
+def of_placed(steps: int, seed: int) -> Row:
+    """One training on drawn positions, judged in all groups and in the cubic ones."""
+    model = trained(PLACED, seed, steps=steps)
+    cubes = page().verdict(of_groups(model, known_cubes(), seed))
+    return rounded(page().verdict(model.sample(N_JUDGED, seed=seed)) | {"cubic": cubes})
 
 
 # ---- real crystals
@@ -188,7 +300,7 @@ def rounding() -> None:
     )  # fmt: skip
 
 
-TASKS = (train, models, ablation, longer, rungs, cubic, rounding)
+TASKS = (train, models, ablation, longer, rungs, cubic, parts, room, placed, rounding)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -4,6 +4,8 @@
     python experiments/zeogan.py known           framework types of the IZA, as digests
     python experiments/zeogan.py sizes           real frameworks there and back, by points
     python experiments/zeogan.py models          verdicts on trainings, with and without a target
+    python experiments/zeogan.py again           the same of whole trainings with other seeds
+    python experiments/zeogan.py published       how long a step of the published network takes
     python experiments/zeogan.py rungs           the same verdicts without learning
     python experiments/zeogan.py energies        frameworks above quartz, as listed and as decoded
 
@@ -13,6 +15,7 @@ results.json. Interrupted work goes on where it stopped.
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from types import ModuleType
 
@@ -35,6 +38,7 @@ PATH = CHECKPOINTS / "zeogan" / "results.json"
 N_HEATS, N_DECODED = 500, 60
 ARMS = ("target", "no target")
 TRAINED = (("fixed", 0), ("paper", 0), *((arm, seed) for seed in (0, 1, 2) for arm in ARMS))
+AGAIN = tuple((variant, seed) for seed in (1, 2) for variant in ("fixed", *ARMS))
 POINTS = (12, 16, 24, 32)
 MEASURED = ("AST", "CHA", "CFI", "IFR")  # with small primitive cells, of which calorimetry is known
 DECODED = ("JBW", "ABW", "BIK", "ACO")  # small ones that were held out
@@ -98,9 +102,23 @@ def models() -> None:
     record.fill(PATH, ("variant", "seed"), TRAINED, of_training, under="models")
 
 
+def again() -> None:
+    """Verdicts on `fixed` trained with other seeds, and on what goes on from each."""
+
+    def of_whole(variant: str, seed: int) -> Row:
+        first, _ = record.train(ZeoGan, "fixed", seed=seed, progress=False)
+        return of_model(first if variant == "fixed" else gone_on(variant, seed, first), seed)
+
+    record.fill(PATH, ("variant", "seed"), AGAIN, of_whole, under="again")
+
+
 def of_training(variant: str, seed: int) -> Row:
+    """One training."""
+    return of_model(trained(variant, seed), seed)
+
+
+def of_model(model: ZeoGan, seed: int) -> Row:
     """Heats of many grids, and all verdicts of fewer; the same peaks anywhere in their cells."""
-    model = trained(variant, seed)
     many, few = model.raw(0, N_HEATS, seed=seed), model.raw(0, N_DECODED, seed=seed + 100)
     found = page().heat_of(many[0]) | {"border": page().border(many[0])}
     decoded = page().verdict(*few) | {"by chance": page().by_chance(*few, seed)}
@@ -111,15 +129,42 @@ def trained(variant: str, seed: int) -> ZeoGan:
     """Committed weights, or a training that goes on from `fixed` with or without the target."""
     if variant in ("fixed", "paper", "target") and seed == 0:
         return imd.models.load("zeogan", variant=variant)
+    return gone_on(variant, seed)
+
+
+def gone_on(variant: str, seed: int, first: ZeoGan | None = None) -> ZeoGan:
+    """What goes on from the committed weights of `fixed`, or from another training of it."""
     config = ZeoGan.recipe("target", profile="full").but(seed=seed)
     if variant == "no target":
         config = config.but(low=0.0, high=0.0)
     model = ZeoGan.from_data(page().train, config, seed=seed)
-    folder = BUILD / f"zeogan-{variant.replace(' ', '-')}-{seed}"
+    for name, network in first.networks.items() if first else ():
+        model.networks[name].load_state_dict(network.state_dict())
+    folder = BUILD / f"zeogan-{variant.replace(' ', '-')}-{seed}{'-again' if first else ''}"
     history = fit(model, config.train, folder=folder, resume=True, progress=False)
     if history.ema is not None:
         model.generator.load_state_dict(history.ema.state_dict())
     return model
+
+
+# ---- the published network
+
+
+def published() -> None:
+    """Weights of `paper` in full, and processor seconds of one step, five turns of the critic."""
+    record.fill(PATH, ("points",), [(32,), (64,)], of_step, under="published")
+
+
+def of_step(points: int) -> Row:
+    """One step with a batch of two grids."""
+    config = zeogan.PAPER.but(points=points, batch=2, steps=1, log_every=1)
+    model = ZeoGan.from_data(page().train[:2], config)
+    began = time.process_time()
+    row = fit(model, config.train, progress=False).rows[0]
+    seconds = time.process_time() - began
+    weights = sum(p.numel() for each in model.networks.values() for p in each.parameters())
+    finite = bool(np.isfinite(list(row.values())).all())
+    return rounded({"batch": 2, "weights": weights, "seconds": seconds, "finite": finite}, 1)
 
 
 # ---- without learning
@@ -193,7 +238,7 @@ def decoded(code: str) -> CrystalBatch:
     return CrystalBatch.from_structures([primitive])
 
 
-TASKS = (train, known, sizes, models, rungs, energies)
+TASKS = (train, known, sizes, models, again, published, rungs, energies)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

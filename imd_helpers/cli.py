@@ -142,7 +142,9 @@ def search(
     seed: Annotated[int, typer.Option(help="same seed, same search")] = 0,
     units: Annotated[int, typer.Option(help="formula units in the cell")] = 1,
     steps: Annotated[int, typer.Option(help="evaluations for one relaxation at most")] = 60,
-    potential: Annotated[str, typer.Option(help="chgnet, sevennet or sevennet_l3i5")] = "chgnet",
+    potential: Annotated[
+        str, typer.Option(help="chgnet, sevennet or sevennet_l3i5; `imd judge` asks two")
+    ] = "chgnet",
     limit: Annotated[float | None, typer.Option(help="seconds for one relaxation")] = None,
 ) -> None:
     """Search for the structures of a formula; a search that was stopped goes on from its log."""
@@ -363,7 +365,7 @@ def _write_samples(out: Path, samples: Samples) -> None:
 def _check_writable(path: Path, suffixes: tuple[str, ...]) -> None:
     """Before hours of work, not after them."""
     if path.suffix.lower() not in suffixes:
-        raise InputError(f"{path}: the suffix must be one of {', '.join(suffixes)}")
+        raise InputError(f"{path}: the suffix must be {' or '.join(suffixes)}")
     folder = path.absolute().parent
     if not folder.is_dir() or path.is_dir():
         wrong = "is a folder, give a file" if path.is_dir() else "its folder is not there, make it"

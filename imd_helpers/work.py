@@ -67,7 +67,7 @@ def try_writing(folder: Path) -> None:
         OSError: the folder cannot be made or written, or is full.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=folder) as probe:
+    with NamedTemporaryFile(dir=folder, prefix=".", suffix=".part") as probe:
         probe.write(bytes(4096))
         probe.flush()
         os.fsync(probe.fileno())

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from imd_helpers import cli
+from imd_helpers import cli, models
 from imd_helpers import datasets as imd_datasets
+from imd_helpers.crystals import files
 from imd_helpers.work import locked
 
 TINY = ["--profile", "smoke", "--steps", "2", "--width", "0.02"]
@@ -114,6 +115,19 @@ def test_train_sample_judge_one_after_the_other(imd, tmp_path):
     names = [stage["name"] for stage in report["stages"]]
     assert names[0] == "decodes"
     assert "space group" in names
+
+
+@pytest.mark.parametrize("model", models.names())
+def test_what_sample_writes_reads_back_for_every_model(imd, tmp_path, model):
+    suffix = ".csv" if models.find(model).holds == "compositions" else ".extxyz"
+    out = tmp_path / f"made{suffix}"
+    made = imd("sample", model, "-n", 3, "-o", out)
+    assert made.returncode == 0, made.stderr
+    read, asked = files.read(out), models.load(model).sample(3, seed=0)
+    assert read.ok.tolist() == asked.ok.tolist()
+    assert read.formulas() == asked.formulas()
+    for name, values in asked.asked.items() if suffix == ".extxyz" else ():
+        assert read.asked[name] == pytest.approx(values)
 
 
 def test_a_model_of_formulas_writes_a_table(imd, tmp_path):

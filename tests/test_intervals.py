@@ -39,6 +39,15 @@ def test_same_as_scipy(n, share, level):
     assert math.isclose(high, expected.high, abs_tol=1e-12)
 
 
+@pytest.mark.equation("eq-wilson", function="imd_helpers.intervals.wilson")
+def test_wilson_interval_is_that_of_scipy(agrees):
+    """Every count out of 1, 7, 40 and 300, beside the interval of an independent program."""
+    for n in (1, 7, 40, 300):
+        k = np.arange(n + 1)
+        both = [binomtest(int(i), n).proportion_ci(0.95, "wilson") for i in k]
+        agrees(np.array(wilson(k, n)), np.array(both).T, within=1e-12)
+
+
 def test_ends_and_nothing_tried():
     low, high = wilson([0, 10, 0], [10, 10, 0])
     assert low.tolist()[0] == 0.0

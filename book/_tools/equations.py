@@ -29,6 +29,7 @@ from plain_notebook import page_title
 
 PAGE = REPO / "book" / "verified_equations.md"
 REQUIRED = (
+    "notation",
     "1_foundations/",
     "2_descriptors/",
     "3_networks/",
@@ -41,7 +42,7 @@ SUPERSCRIPT = "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"
 
 INTRODUCTION = """# Verified equations
 
-Every numbered equation of the chapters is computed by a function, and a test compares that function with something that is known without it: a closed form, a finite difference, an independent program.
+Every numbered equation of the book is computed by a function, and a test compares that function with something that is known without it: a closed form, a finite difference, an independent program.
 The function is one of the package, or one that a chapter builds on its page and a test takes from there.
 This page is written by those tests.
 It shows the equation as the chapter prints it, the function, what it was compared with, the largest error that was measured, and the error at which the test fails.
@@ -107,10 +108,8 @@ def make_page(repo: Path = REPO) -> tuple[str, list[str]]:
 
 
 def read_equations(pages: list[Page]) -> Iterable[Equation]:
-    """The labelled equations of the chapters, in order."""
+    """The labelled equations of the pages, in order."""
     for page in pages:
-        if not page.is_chapter:
-            continue
         _, lines, first = split_front_matter(page.path.read_text("utf-8"))
         for block in walk(blocks(lines, first, str(page.path)), str(page.path)):
             if isinstance(block, Math) and block.label:

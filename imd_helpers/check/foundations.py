@@ -15,7 +15,7 @@ from ..crystals import symmetry
 from ..crystals.compositions import amounts
 from ..descriptors.symmetry_sites import SPACE_GROUPS, find_sites
 from ..predictors.boosted import conformal_radius
-from ..search.optimisers import expected_improvement
+from ..predictors.gaussian import expected_improvement
 
 # ---- inverse_design
 

@@ -69,7 +69,8 @@ def write(path: Path | str, crystals: CrystalBatch, **columns: Sequence[Any]) ->
 
 def _plain(value: Any) -> Any:
     value = value.item() if isinstance(value, np.generic) else value
-    return "ok" if value == "" else value  # an empty string does not survive the format
+    # an empty string does not survive the format
+    return "ok" if isinstance(value, str) and not value else value
 
 
 def read(paths: Path | str | Sequence[Path | str]) -> Samples:

@@ -23,6 +23,7 @@ LONGEST_RATIO = 3.5  # of two edges
 ANGLES = (50.0, 130.0)  # degrees; a reduced cell has 60 to 120
 MOST_SITES = 40
 FLATTEST = 0.3  # volume of a cell, over that of a box with its edges
+TRIES = 50  # how often a crystal whose atoms overlap is drawn again
 SHELLS = 6  # neighbours whose distances tell a crystal from another
 
 
@@ -46,7 +47,7 @@ class CellPoints:
             raise InputError(
                 f"{units} × {formula} are {n} atoms: at most {MOST_SITES}, take fewer units"
             )
-        self.formula, self.units = formula, units
+        self.formula, self.units, self.dimensions = formula, units, CELL + 3 * (n - 1)
         radius = np.nan_to_num(elements.column("covalent_radius")[self.numbers], nan=1.7)
         self.volume = float((4 / 3 * np.pi * radius**3).sum())  # Å^3
 
@@ -64,6 +65,22 @@ class CellPoints:
         frac = np.concatenate([np.zeros((n, 1, 3)), points[:, CELL:].reshape(n, -1, 3)], axis=1)
         flat = frac.reshape(-1, 3)
         return CrystalBatch.from_ragged(lattice, flat, np.tile(self.numbers, n), [sites] * n)
+
+    def random(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Random cells of middling volume with atoms anywhere, but not on top of each other.
+
+        They grow from try to try, because many atoms find no room in a small one.
+        """
+        points, left = np.empty((n, self.dimensions)), np.arange(n)
+        for k in range(10 * TRIES):
+            some = rng.random((len(left), self.dimensions))
+            some[:, :CELL] = 0.25 + 0.5 * some[:, :CELL]
+            some[:, 0] += 0.25 * min(1.0, k / TRIES)
+            points[left] = some
+            left = left[~self.sound(some)]
+            if not len(left):
+                break
+        return points
 
     def sound(self, points: np.ndarray) -> np.ndarray:
         """(n,) bool: do the angles make a cell that is not flat, and do the atoms have room?"""
@@ -110,3 +127,39 @@ class CellPoints:
             some = np.sort(some.reshape(*some.shape[:2], -1), axis=2)[..., :SHELLS]
             found.append((1 / some).mean(1))
         return np.concatenate(found, axis=1)
+
+    def exchanged(self, point: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Two atoms of different elements change places."""
+        kinds = np.unique(self.numbers)
+        if len(kinds) == 1:
+            return point
+        pair = [
+            rng.choice(np.flatnonzero(self.numbers == z))
+            for z in rng.choice(kinds, size=2, replace=False)
+        ]
+        frac = self._places(point)
+        frac[pair] = frac[pair[::-1]]
+        return self._point(point[:CELL], frac)
+
+    def spliced(
+        self, mother: np.ndarray, father: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """A child of two crystals: below a plane of the cell the one, above it the other."""
+        axis, cut = rng.integers(3), rng.uniform(0.2, 0.8)
+        halves = [(self._places(each) + rng.random(3)) % 1.0 for each in (mother, father)]
+        below = halves[0][:, axis] < cut, halves[1][:, axis] >= cut
+        frac = np.empty_like(halves[0])
+        for z in np.unique(self.numbers):
+            mine = self.numbers == z
+            inside = [half[mine & part] for half, part in zip(halves, below, strict=True)]
+            outside = [half[mine & ~part] for half, part in zip(halves, below, strict=True)]
+            pool = [rng.permutation(np.concatenate(each)) for each in (inside, outside)]
+            frac[mine] = np.concatenate(pool)[: mine.sum()]  # too many are cut, too few filled up
+        return self._point(cut * mother[:CELL] + (1 - cut) * father[:CELL], frac)
+
+    def _places(self, point: np.ndarray) -> np.ndarray:
+        """(sites, 3) fractional coordinates."""
+        return np.concatenate([np.zeros((1, 3)), point[CELL:].reshape(-1, 3)])
+
+    def _point(self, cell: np.ndarray, frac: np.ndarray) -> np.ndarray:
+        return np.concatenate([cell, ((frac[1:] - frac[0]) % 1.0).ravel()])

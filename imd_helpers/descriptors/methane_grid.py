@@ -32,6 +32,7 @@ EPSILON, SIGMA = 115.0, 3.47  # K and Å, of the Lennard-Jones potential of meth
 CUTOFF = 12.0  # Å; the potential is cut off there and not shifted
 THRESHOLD = 0.3  # smallest value of an atom's voxel
 DENSITY_CUTOFF = 4.7  # Å; exp(-r^2) is below 3e-10 there
+SHORTEST = 2.0  # Å, of an edge of a cell that is decoded; atoms of a framework need more
 DENSITY_WIDTH = 0.5**0.5  # Å; exp(-r^2) is a Gaussian of this width
 ENERGY_RANGE = (-4000.0, 5000.0)  # K, as published
 GAS_CONSTANT = 8.314e-3  # kJ/mol/K, as published
@@ -118,7 +119,7 @@ class MethaneGrid(Descriptor):
 
         The lattice is (batch, 3, 3) Å; the atoms are the peaks of the O and Si grids. A row fails
         when it holds NaN, when it has no peak of O or of Si, when there are not two O for each Si,
-        when atoms overlap, or when its cell is none.
+        when atoms overlap, or when its cell is none or has an edge below 2 Å.
 
         Raises:
             InputError: something else than such numbers, or not one cell for each row.
@@ -133,6 +134,9 @@ class MethaneGrid(Descriptor):
         cells = cells.cpu().double()
         reasons = first_of(reasons, broken)
         mark_cells(reasons, cells)
+        for i, edge in enumerate(cells.norm(dim=2).amin(1).tolist()):
+            if edge < SHORTEST:  # its windows would fill the memory
+                reasons[i] = reasons[i] or f"an edge of {edge:.2g} Å, at least {SHORTEST} Å"
         bad = torch.tensor([reason != "" for reason in reasons])[:, None, None]
         cells = torch.where(bad, torch.eye(3, dtype=torch.float64), cells)
         density = grids[:, 1:].cpu().float().masked_fill(bad[..., None, None], 0.0)

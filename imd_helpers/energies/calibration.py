@@ -66,7 +66,8 @@ class Calibration:
         """Expected share of n samples at or below the threshold, with its 95 % interval.
 
         The interval holds what is not known: the coefficients, how this generator differs from
-        those of the table, and the luck of the draw.
+        those of the table, and the luck of the draw. It is one of whole crystals, and holds the
+        expectation.
 
         Args:
             features: (k, 4) of the samples that count; rows with NaN count as not stable.
@@ -83,7 +84,11 @@ class Calibration:
         for i, p in enumerate(self.drawn(features, rng=rng)[0]):
             found[i] = (rng.random(len(p)) < p).sum()
         low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return float(self.probability(features).sum() / n), float(low / n), float(high / n)
+        mean = float(self.probability(features).sum())
+        # crystals are whole: an interval of their number that leaves out its mean would be read
+        # as "none, for certain"
+        low, high = min(low, np.floor(mean)), max(high, np.ceil(mean))
+        return mean / n, float(low / n), float(high / n)
 
 
 @cache

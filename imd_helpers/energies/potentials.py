@@ -10,6 +10,7 @@ about, and may then be wrong by any amount. So crystals pass a distance gate fir
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -148,7 +149,9 @@ class Chgnet(Potential):
             with torch.no_grad():
                 out = self.model(graphs, task="e")["e"]
             return [(e,) for e in out.double().numpy()]
-        out = self.model(graphs, task="efs")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Converting a tensor")  # CHGNet's affair
+            out = self.model(graphs, task="efs")
         energy = out["e"].detach().double().numpy()
         forces_of = [f.detach().double().numpy() for f in out["f"]]
         # CHGNet divides by a signed volume, which would pull a left-handed cell uphill

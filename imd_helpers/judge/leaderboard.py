@@ -385,10 +385,10 @@ def _report(
         return replace(report, name=card.name)
     with locked(folder, file=REPORT):
         how = {"cache": folder / WORK, "name": card.name, **how}
-        report = judged(_samples(folder), sets(card.chemistry, card.made), **how)
-        write_atomic(file, report.to_json().encode())
+        text = judged(_samples(folder), sets(card.chemistry, card.made), **how).to_json()
+        write_atomic(file, text.encode())
         shutil.rmtree(folder / WORK, ignore_errors=True)  # its pieces are in the report now
-    return report
+    return Report.from_json(text)  # as it will be read: rounded
 
 
 def judged(samples: Samples, sets: Sets, **how: Any) -> Report:

@@ -326,7 +326,7 @@ class Gan(Game):
         tensors, header = checkpoint.read(path, expect=cls.format)
         try:
             config = cls._config_of(dict(header["config"]))
-            learnt = {name: (header | tensors)[name] for name in cls.LEARNT}
+            learnt = {k: v for k, v in (header | tensors).items() if k in cls.LEARNT}
             model = cls(config, learnt)
         except Exception as error:  # whatever a header from elsewhere may hold
             raise checkpoint.CheckpointError(

@@ -9,8 +9,8 @@ into those of the other (see `matching.prototypes`); `canonical` writes one of t
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from functools import cache, lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, cached_property, lru_cache
 from itertools import groupby, permutations, product
 
 import numpy as np
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..baselines.known import ALL, Templates
 from ..crystals import CrystalBatch, elements, symmetry
+from ..crystals.compositions import reduced
 from ..crystals.samples import Samples, in_places
 from ..crystals.wyckoff import Occupation, wyckoff_positions
 from ..datasets.store import CrystalSet
@@ -30,8 +31,10 @@ MOST = 20  # occupied orbits that a gene has room for
 WIDTH = 1 + 2 * MOST  # space group; letter and element of each orbit; zeros
 HEAVIEST = 94  # the heaviest element of the data
 UNKNOWN = "no known crystal occupies these positions"
+UNMATCHED = "no known crystal has these amounts"
 
 Orbit = tuple[str, int]  # Wyckoff letter, atomic number
+Find = Callable[[np.ndarray], tuple[int, np.ndarray]]  # row of a template, and new elements
 
 
 # ---- writing
@@ -176,14 +179,57 @@ class Transfer:
 
     def decode(self, genes: Tensor | np.ndarray) -> Samples:
         """Crystals of (n, 41) genes, with a reason where there is none."""
+        asked = {"space_group": np.asarray(genes)[:, 0].astype(np.int64)}
+        return self._refilled(np.asarray(genes), self.template, asked)
+
+    def decode_formulas(self, counts: np.ndarray) -> Samples:
+        """Crystals of (n, 119) formulas, with a reason where there is none.
+
+        The template is the known crystal with the same amounts whose elements are nearest, by the
+        mean difference of their Mendeleev numbers over all atoms; of equally near ones the first.
+        """
+        return self._refilled(reduced(np.asarray(counts)), self.template_of_formula, {})
+
+    def template_of_formula(self, formula: np.ndarray) -> tuple[int, np.ndarray]:
+        """The row of the nearest known crystal of (119,) amounts, and what its elements become.
+
+        Raises:
+            InputError: no atom, or no known crystal has these amounts.
+        """
+        held, orders = _spellings(formula)
+        if not held or held not in self.of_amounts:
+            raise InputError(UNMATCHED if held else "no formula: it has no atom")
+        rows, there = self.of_amounts[held]
+        scale, weights = mendeleev(), np.array(held) / sum(held)
+        apart = np.abs(scale[there][:, None] - scale[orders][None]) @ weights  # (crystals, orders)
+        best, order = np.unravel_index(apart.argmin(), apart.shape)
+        swap = ALL.copy()
+        swap[there[best]] = orders[order]
+        return int(rows[best]), swap
+
+    @cached_property
+    def of_amounts(self) -> dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]]:
+        """Rising amounts of a formula -> (k,) rows of known crystals, and (k, places) elements."""
+        rows: dict[tuple, list[int]] = defaultdict(list)
+        there: dict[tuple, list[tuple[int, ...]]] = defaultdict(list)
+        for row, formula in enumerate(reduced(self.known.crystals.counts().numpy())):
+            z = sorted(np.flatnonzero(formula).tolist(), key=lambda z: formula[z])
+            held = tuple(formula[z].tolist())
+            rows[held].append(row)
+            there[held].append(tuple(z))
+        return {held: (np.array(rows[held]), np.array(there[held])) for held in rows}
+
+    def _refilled(
+        self, asked_for: np.ndarray, template: Find, asked: dict[str, np.ndarray]
+    ) -> Samples:
+        """A crystal of each, in its template."""
         found, reasons = [], []
-        for gene in np.asarray(genes):
+        for one in asked_for:
             try:
-                found.append(self.template(gene))
+                found.append(template(one))
                 reasons.append("")
             except InputError as error:
                 reasons.append(str(error))
-        asked = {"space_group": np.asarray(genes)[:, 0].astype(np.int64)}
         made = None
         if found:
             rows, swap = (np.array(each) for each in zip(*found, strict=True))
@@ -192,6 +238,16 @@ class Transfer:
             made = old.refilled(np.arange(len(rows)), swap, self.volumes, power=1 / 3).crystals
         good = np.array([why == "" for why in reasons])
         return Samples.from_reasons(in_places(made, good), reasons, asked=asked)
+
+
+def _spellings(formula: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:
+    """Rising amounts of (119,) of a formula, and (k, places) elements in all orders that fit."""
+    z = sorted(np.flatnonzero(formula).tolist(), key=lambda z: formula[z])
+    alike = [list(same) for _, same in groupby(z, key=lambda z: formula[z])]
+    orders = [
+        tuple(z for part in parts for z in part) for parts in product(*map(permutations, alike))
+    ]
+    return tuple(formula[z].tolist()), np.array(orders)
 
 
 @cache

@@ -32,7 +32,7 @@ from ..matching.same import novel
 from ..networks import TrainConfig, losses
 from ..networks.fit import Turn
 from ..networks.layers import mlp
-from ..runtime import number, settle, whole
+from ..runtime import InputError, number, settle, whole
 from . import imatgen_networks
 from .gan import Condition, Gan, GanConfig
 from .imatgen_crystals import answers, cell_grids, relative, turned, varied
@@ -310,8 +310,15 @@ class IMatGen(Gan):
         return self.classifier(latent)[:, 0].sigmoid()
 
     def walk(self, ends: CrystalBatch, frames: int) -> Samples:
-        """Crystals on the way from the first of two to the second, ends included."""
-        mean, _, _ = self.encode(ends)
+        """Crystals on the way from the first of two to the second, ends included.
+
+        Raises:
+            InputError: not two crystals, one that cannot be encoded, or fewer than two frames.
+        """
+        mean, _, reasons = self.encode(ends)
+        if len(ends) != 2 or any(reasons):
+            why = "; ".join(filter(None, reasons)) or f"{len(ends)} crystals"
+            raise InputError(f"{why}: a walk goes from one crystal that fits the grids to another")
         share = torch.linspace(0, 1, whole("frames", frames, least=2), device=self.device)
         return self.decode(imatgen_networks.slerp(*mean[:, None].expand(-1, frames, -1), share))
 

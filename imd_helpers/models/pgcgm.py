@@ -28,7 +28,7 @@ from ..runtime import InputError, number, settle, whole
 from . import pgcgm_networks, pgcgm_sites
 from .cubic_sites import Labels, LabelSource
 from .gan import Condition, Gan, GanConfig
-from .pgcgm_crystals import expanded, mark_cells, mark_misfits
+from .pgcgm_crystals import expanded, mark_cells, mark_misfits, positions
 from .pgcgm_networks import N_SETS
 from .pgcgm_sites import N_ROWS, ONE, SPACE_GROUPS, TWO, BaseSites, Distances, affine
 
@@ -53,6 +53,7 @@ class PgcgmConfig(GanConfig):
     strength: float = 1.0  # factor of both losses
     cell: float = 0.0  # factor of the loss of cells too small or too large for their atoms
     decimals: int | None = 2  # of generated coordinates
+    placed: bool = False  # on Wyckoff positions drawn from training crystals of the group
     # of the sum of two radii; images of an atom that are nearer are one
     merged: float = pgcgm_sites.MERGED
     most_sites: int = 20  # in the primitive cell of a training crystal
@@ -69,6 +70,11 @@ class PgcgmConfig(GanConfig):
             raise InputError(
                 f"cell={self.cell:g} with blind=True: a blind critic is not told how much room "
                 "atoms have, choose blind=False or cell=0"
+            )
+        if self.placed and self.blind:
+            raise InputError(
+                "placed=True with blind=True: blind coordinates do not see the group, whose "
+                "positions they would be on, choose blind=False or placed=False"
             )
         if self.decimals is not None:
             settle(self, whole, "decimals", least=0)
@@ -111,7 +117,7 @@ class Pgcgm(Gan):
     Config = PgcgmConfig
     VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
     PROFILES: ClassVar = {"": SIZES, "paper": PUBLISHED}
-    LEARNT = ("elements", "labels.group", "labels.element")
+    LEARNT = ("elements", "labels.group", "labels.element", "positions")
     PIECE = 2_048
     conditions = ("space_group", "elements", "labels")
 
@@ -147,7 +153,8 @@ class Pgcgm(Gan):
     def learn(cls, data: BaseSites, config: PgcgmConfig) -> dict[str, Any]:
         """Elements, and the groups and elements of the training crystals."""
         known = np.unique(data.numbers)
-        return {
+        there = {"positions": positions(data).float()} if config.placed else {}
+        return there | {
             "elements": known.tolist(),
             "labels.group": torch.as_tensor(pgcgm_sites.group_index(data.space_group)),
             "labels.element": torch.as_tensor(np.searchsorted(known, data.numbers)),
@@ -232,12 +239,19 @@ class Pgcgm(Gan):
 
     def generate(self, labels: Labels) -> Batch:
         """Crystals from noise, with gradients."""
-        noise, features = self.noise(len(labels)), self.features[labels.element]
-        sites, code = self.generator(noise, labels.group, features)
+        given = [self.noise(len(labels)), labels.group, self.features[labels.element]]
+        if self.config.placed:
+            given.append(self.drawn_positions(labels.group))
+        sites, code = self.generator(*given)
         lengths = pgcgm_sites.averaged(pgcgm_sites.uncoded(code), labels.group)
         if self.config.blind:
             return Batch((sites + 1) / 2, lengths, labels)
         return Batch(sites[:, None], lengths, labels)
+
+    def drawn_positions(self, group: Tensor) -> Tensor:
+        """(n, 3, 3, 4) positions of the sites of training crystals of each group, by lot."""
+        same = self.labels.known.group == group[:, None]  # (n, crystals)
+        return self.learnt["positions"][torch.multinomial(same.float(), 1)[:, 0]]
 
     def described(self, some: Batch) -> tuple[Tensor, Distances, Distances]:
         """What the critic sees, with the distances between elements and within one."""

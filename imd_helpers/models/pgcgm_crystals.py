@@ -1,4 +1,4 @@
-"""From base sites to whole crystals: merging what is one site, and the published checks.
+"""From base sites to whole crystals: merging what is one site, positions, the published checks.
 
 Source: the sampler of MilesZhao/PGCGM at commit ab38ec6.
 """
@@ -9,11 +9,22 @@ import numpy as np
 import torch
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
+from torch import Tensor
 
 from ..crystals import CrystalBatch, elements, symmetry
 from ..crystals.geometry import closest_contact
 from ..descriptors.base import LARGEST, mark, without
-from .pgcgm_sites import MERGED, BaseSites, flat_shifts, group_index, projected, radius_of
+from .pgcgm_sites import (
+    MERGED,
+    SAME,
+    BaseSites,
+    affine,
+    flat_shifts,
+    group_index,
+    images,
+    projected,
+    radius_of,
+)
 
 AGAIN, CROWDED = 1.5, 100  # merge again, of the sum of two radii, in cells of more atoms
 APART = 0.75  # of the sum of two radii, which atoms must keep
@@ -84,6 +95,31 @@ def _middles(lattice: np.ndarray, frac: np.ndarray, within: float) -> np.ndarray
     name = fcluster(linkage(squareform(apart, checks=False), "average"), within, "distance")
     first = np.unique(name, return_index=True)[1]
     return np.stack([frac[i] + step[i, name == name[i]].mean(0) for i in first]) % 1.0
+
+
+# ---- positions
+
+
+@torch.no_grad()
+def positions(sites: BaseSites) -> Tensor:
+    """(n, 3, 3, 4) P and t of the Wyckoff position of each site: it holds the points P f + t.
+
+    They are means over the operations that leave the site where it is, as in `projected`: a point
+    has P = 0, an axis one free direction, and a general position P = 1, t = 0.
+    """
+    group, lattice = torch.as_tensor(group_index(sites.space_group)), sites.lattice()
+    found = torch.empty(len(sites), 3, 3, 4, dtype=torch.float64)
+    for k in group.unique().tolist():  # groups differ in how many operations they have
+        mine = (group == k).nonzero()[:, 0]
+        frac, cell = torch.as_tensor(sites.frac)[mine], torch.as_tensor(lattice)[mine]
+        moved, _ = images(frac, group[mine])
+        step = moved - frac[:, :, None]  # (crystals, 3, g, 3)
+        stays = ((step - step.round()) @ cell[:, None]).norm(dim=3) < SAME  # (crystals, 3, g)
+        operations = affine()[k, : stays.shape[2], :3].repeat(len(mine), 3, 1, 1, 1)
+        operations[..., 3] -= step.round()  # ends at the site itself, not at a copy
+        weight = stays.double() / stays.sum(2, keepdim=True)
+        found[mine] = (operations * weight[..., None, None]).sum(2)
+    return found
 
 
 # ---- checks

@@ -122,13 +122,23 @@ class WholeGenerator(nn.Module):
         super().__init__()
         self.condition = Condition(config)
         w = config.channels(1024)
-        self.body = mlp([config.latent + self.condition.width, w, w, w, 3 * N_ROWS + 3])
+        into = config.latent + self.condition.width + (N_ROWS * 12 if config.placed else 0)
+        self.body = mlp([into, w, w, w, 3 * N_ROWS + 3])
 
-    def forward(self, noise: Tensor, group: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Sites (batch, 3, 3) in fractions of the edges, and lengths (batch, 3) in [-1, 1]."""
-        condition = self.condition(group, features)
-        out = self.body(torch.cat([noise, condition], dim=1)).tanh()
-        return 0.5 + REACH * out[:, :-3].unflatten(1, (N_ROWS, 3)), out[:, -3:]
+    def forward(
+        self, noise: Tensor, group: Tensor, features: Tensor, positions: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Sites (batch, 3, 3) in fractions of the edges, and lengths (batch, 3) in [-1, 1].
+
+        Given (batch, 3, 3, 4) positions, see `pgcgm_crystals.positions`, the sites are on them.
+        """
+        seen = [noise, self.condition(group, features)]
+        seen += [] if positions is None else [positions.flatten(1)]
+        out = self.body(torch.cat(seen, dim=1)).tanh()
+        sites = 0.5 + REACH * out[:, :-3].unflatten(1, (N_ROWS, 3))
+        if positions is not None:
+            sites = (positions[..., :3] @ sites[..., None])[..., 0] + positions[..., 3]
+        return sites, out[:, -3:]
 
 
 class WholeCritic(nn.Module):

@@ -66,8 +66,13 @@ def frameworks(grids: Any, lattice: Tensor) -> Mended:
     cell, where there are too many Si, or where a Si is left without four bridges.
 
     Raises:
-        InputError: grids of another shape, or not one cell for each.
+        InputError: grids of another shape or of several, or not one cell for each.
     """
+    if len(getattr(grids, "shape", ())) < 3:
+        raise InputError(
+            f"grids={type(grids).__name__}: expected one tensor (batch, 3, n, n, n); give grids "
+            "of several sizes one size after the other"
+        )
     return mend(MethaneGrid(points=grids.shape[2]).decode(grids, lattice))
 
 

@@ -31,8 +31,11 @@ class PeriodicConv(nn.Conv3d):
     """
 
     def __init__(self, into: int, out: int, *, stride: int = 1) -> None:
-        half = KERNEL // 2
-        super().__init__(into, out, KERNEL, stride, half, padding_mode="circular")
+        super().__init__(into, out, KERNEL, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, into, n, n, n) to (batch, out, n / stride, …)."""
+        return super().forward(repeated(x, (2, 3, 4)))
 
 
 class PeriodicConvTranspose(nn.ConvTranspose3d):
@@ -52,7 +55,30 @@ class PeriodicConvTranspose(nn.ConvTranspose3d):
         if not self.periodic:
             return super().forward(x)
         step = self.stride[0]
+        if step == 1 and self.training:
+            return self.by_taps(x)
         return folded(functional.conv_transpose3d(x, self.weight, None, step), step * x.shape[-1])
+
+    def by_taps(self, x: Tensor) -> Tensor:
+        """The same sums for the stride 1: the taps along the last axis are channels of their own.
+
+        Convolutions to few channels are slow on a processor, and the last one makes three. Only
+        training takes this way: the order of the sums differs, and samples stay what they are.
+        """
+        taps = self.weight.flip(2, 3).permute(1, 4, 0, 2, 3).flatten(0, 1)  # (out x 5, into, 5, 5)
+        y = functional.conv3d(repeated(x, (2, 3)), taps[..., None]).unflatten(1, (-1, KERNEL))
+        moved = [y[:, :, k].roll(k - KERNEL // 2, -1) for k in range(KERNEL)]
+        return torch.stack(moved).sum(0)
+
+
+def repeated(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Grids with half a kernel more at both ends of axes of at least 4 points: the other end."""
+    half = KERNEL // 2
+    for axis in axes:
+        # pieces of one split: its gradient is one concatenation, that of torch's padding many
+        first, middle, last = x.split([half, x.shape[axis] - 2 * half, half], axis)
+        x = torch.cat([last, first, middle, last, first], axis)
+    return x
 
 
 def folded(x: Tensor, size: int) -> Tensor:

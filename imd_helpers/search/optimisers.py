@@ -8,13 +8,13 @@ goes on from there. Each optimiser asks until its oracle refuses, see `minimise`
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 
+from ..predictors.gaussian import expected_improvement, predicted
 from ..runtime import InputError, lookup, number, whole
 from .oracle import BudgetError, Oracle
 
@@ -25,8 +25,6 @@ OVERSHOOT = 0.25  # how far a child may lie beyond its parents, in units of thei
 INERTIA, PULL = 0.73, 1.5  # of a particle, for which a swarm neither explodes nor freezes
 TOURNAMENT = 3  # who compete to become a parent
 MUTATION = 0.1  # deviation of a step of a child that mutates
-RIDGE = 1e-6  # smallest variance of noise in a Gaussian process, of standardised values
-MOST_FITTED = 200  # answers that a Gaussian process learns from: the best half, and the last ones
 
 
 class Space:
@@ -39,10 +37,9 @@ class Space:
 
     settles = False  # is the way downhill part of the oracle's answer?
 
-    def __init__(self, dimensions: int, *, periodic: np.ndarray | None = None) -> None:
+    def __init__(self, dimensions: int, *, periodic: np.ndarray | bool = False) -> None:
         self.dimensions = whole("dimensions", dimensions, least=1)
-        none = np.zeros(dimensions, dtype=bool)
-        self.periodic = none if periodic is None else np.asarray(periodic, dtype=bool)
+        self.periodic = np.broadcast_to(periodic, dimensions)
 
     def random(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """(n, dimensions) points, all equally likely."""
@@ -150,11 +147,7 @@ def simulated_annealing(
 
 
 def particle_swarm(
-    oracle: Oracle,
-    space: Space,
-    rng: np.random.Generator,
-    *,
-    particles: int = 20,
+    oracle: Oracle, space: Space, rng: np.random.Generator, *, particles: int = 20
 ) -> None:
     """Particles fly on, drawn to the best places that they and the swarm have seen.
 
@@ -167,7 +160,7 @@ def particle_swarm(
     while True:
         own_way, swarm_way = space.way(points, own), space.way(points, own[[least.argmin()]])
         draws = rng.random((2, *points.shape))
-        speed = velocity(speed, own_way, swarm_way, draws, inertia=INERTIA, pull=PULL)
+        speed = velocity(speed, own_way, swarm_way, draws)
         points, values = asked(oracle, space.inside(points + speed))
         better = values < least
         own[better], least[better] = points[better], values[better]
@@ -191,7 +184,9 @@ def genetic(
     """
     points, values = asked(oracle, space.random(population, rng))
     while True:
-        mothers, fathers = (points[tournament(values, population, rng)] for _ in range(2))
+        drawn = rng.integers(len(values), size=(2, population, TOURNAMENT, 1))
+        winners = np.take_along_axis(drawn, values[drawn].argmin(2, keepdims=True), axis=2)
+        mothers, fathers = points[winners[..., 0, 0]]
         children = space.crossed(mothers, fathers, rng)
         changed = rng.random(population) < mutated
         if changed.any():
@@ -225,7 +220,8 @@ def bayesian(
         size = float(np.exp(rng.uniform(np.log(0.01), np.log(0.2))))
         pool = [space.random(candidates // 2, rng), space.moved(near, rng, size=size)]
         trial = np.concatenate(pool)
-        mean, deviation = predicted(space.features(points), values, space.features(trial))
+        known = np.minimum(values, values[values < WORST].max(initial=0.0))  # no answer: the worst
+        mean, deviation = predicted(space.features(points), known, space.features(trial))
         gain = expected_improvement(mean, deviation, values.min())
         trial = trial[np.argsort(-gain, kind="stable")[:batch]]
         found, theirs = asked(oracle, trial)
@@ -267,12 +263,11 @@ def minimise(
         raise InputError("this oracle has no budget, and the search would never end: give budget=")
     with suppress(BudgetError):
         search(oracle, space, np.random.default_rng(whole("seed", seed)), **settings)
-    points = np.concatenate(oracle.asked) if oracle.asked else np.zeros((0, space.dimensions))
-    if len(oracle.failed) == len(points):
+    if len(oracle.failed) == oracle.calls:
         why = next(iter(oracle.failed.values()), "the budget is below the price of one")
-        raise InputError(f"none of {len(points)} questions had an answer; the first: {why}")
+        raise InputError(f"none of {oracle.calls} questions had an answer; the first: {why}")
     oracle.idle = 0
-    ended, values = asked(oracle, points)  # all of them have answers
+    ended, values = asked(oracle, np.concatenate(oracle.asked))  # all have answers
     return ended[values.argmin()], float(values.min())
 
 
@@ -293,12 +288,6 @@ def _settled(oracle: Oracle, space: Space, point: np.ndarray) -> tuple[np.ndarra
     return point, value
 
 
-def tournament(values: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """(n,) places of winners: the smallest of `TOURNAMENT` drawn at random with replacement."""
-    drawn = rng.integers(len(values), size=(n, TOURNAMENT))
-    return drawn[np.arange(n), values[drawn].argmin(1)]
-
-
 def metropolis(change: float, temperature: float) -> float:
     """Probability to accept a change of the value: ``min(1, exp(-change / T))``.
 
@@ -313,53 +302,11 @@ def cooled(progress: float, first: float, last: float) -> float:
 
 
 def velocity(
-    before: np.ndarray,
-    own_way: np.ndarray,
-    swarm_way: np.ndarray,
-    draws: np.ndarray,
-    *,
-    inertia: float,
-    pull: float,
+    before: np.ndarray, own_way: np.ndarray, swarm_way: np.ndarray, draws: np.ndarray
 ) -> np.ndarray:
     """Steps of a swarm: ``w v + c (r1 own_way + r2 swarm_way)``, equation (eq-globalopt-velocity).
 
     The last steps v and the ways to the best places, of each particle and of all, have the shape
     (particles, dimensions); ``draws`` holds two such arrays of numbers from 0 to 1.
     """
-    return inertia * before + pull * (draws[0] * own_way + draws[1] * swarm_way)
-
-
-def expected_improvement(mean: np.ndarray, deviation: np.ndarray, best: float) -> np.ndarray:
-    """(n,) mean of ``max(best - y, 0)`` for normal y: equation (eq-globalopt-improvement)."""
-    from scipy.stats import norm
-
-    z = (best - mean) / np.maximum(deviation, 1e-12)
-    return (best - mean) * norm.cdf(z) + deviation * norm.pdf(z)
-
-
-def predicted(
-    features: np.ndarray, values: np.ndarray, wanted: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of a Gaussian process at other points.
-
-    Args:
-        features: (n, f) of points with (n,) values; one without an answer counts as the worst
-            of the others.
-        values: that were found.
-        wanted: (m, f) of the other points.
-    """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
-
-    values = np.minimum(values, values[values < WORST].max(initial=0.0))
-    half = MOST_FITTED // 2
-    rows = np.union1d(np.argsort(values)[:half], np.arange(len(values))[-half:])
-    centre, scale = features[rows].mean(0), features[rows].std(0) + 1e-9
-    length = Matern(np.sqrt(features.shape[1]), (0.05, 100.0), nu=2.5)
-    kernel = ConstantKernel(1.0, (0.01, 100.0)) * length + WhiteKernel(1e-3, (RIDGE, 1.0))
-    process = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        process.fit((features[rows] - centre) / scale, values[rows])
-    return process.predict((wanted - centre) / scale, return_std=True)
+    return INERTIA * before + PULL * (draws[0] * own_way + draws[1] * swarm_way)

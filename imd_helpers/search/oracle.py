@@ -12,7 +12,6 @@ from ..runtime import InputError, number
 from ..work import JsonLog, Process
 
 MOST_IDLE = 1_000  # calls in a row that ask nothing new, before a search counts as over
-NOT_FINITE = "the answer is not finite"
 
 
 class BudgetError(InputError):
@@ -37,7 +36,6 @@ class Oracle:
         log: a file of JSON lines, written after each batch. What it holds already is not computed
             again, so that a search that was killed goes on when it is started in the same way.
         about: what the log is of, on its first line.
-        watch: is told what each batch has cost, for a progress bar; may raise `BudgetError`.
 
     Raises:
         InputError: a budget or limit that is not positive, a function that no other process can
@@ -55,7 +53,6 @@ class Oracle:
         limit: float | None = None,
         log: Path | None = None,
         about: Mapping[str, Any] | None = None,
-        watch: Callable[[float], Any] | None = None,
     ) -> None:
         for name, value in (("budget", budget), ("limit", limit), ("dearest", dearest)):
             if value is not None:
@@ -67,7 +64,8 @@ class Oracle:
         self._costs: list[float] = []
         self._width = 1  # of the rows
         self._keys, self._cost, self._dearest = keys or row_keys, cost, dearest
-        self.watch = watch
+        # is told what each batch has cost, for a progress bar; may raise `BudgetError`
+        self.watch: Callable[[float], Any] | None = None
         self._answer = answer if limit is None else Process(answer, limit)
         self._log = None if log is None else JsonLog(log, dict(about or {}))
 
@@ -121,9 +119,8 @@ class Oracle:
         """Answer new questions, from the log or by asking, and pay for them."""
         kept = {} if self._log is None else self._log.kept
         missing = [i for i, key in enumerate(keys) if key.hex() not in kept]
-        found: dict[int, tuple[np.ndarray, str]] = {}
-        if missing:
-            found = dict(zip(missing, self._tried(questions[np.array(missing)]), strict=True))
+        answers = self._tried(questions[np.array(missing)]) if missing else []
+        found = dict(zip(missing, answers, strict=True))
         self.asked.append(questions)
         for i, key in enumerate(keys):
             row, why = found[i] if i in found else kept[key.hex()]
@@ -148,7 +145,8 @@ class Oracle:
                 return [self._tried(questions[np.array([i])])[0] for i in range(n)]
             return [(np.array([np.nan]), f"{type(error).__name__}: {error}")]
         good = np.isfinite(rows).all(1)
-        return [(row, "" if ok else NOT_FINITE) for row, ok in zip(rows, good, strict=True)]
+        why = "the answer is not finite"
+        return [(row, "" if ok else why) for row, ok in zip(rows, good, strict=True)]
 
 
 def row_keys(points: np.ndarray) -> list[bytes]:

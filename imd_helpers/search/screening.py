@@ -6,6 +6,7 @@ What is answered is kept on disk, so that a run that was killed goes on, and giv
 from __future__ import annotations
 
 import hashlib
+import pickle
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -15,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from ..crystals.compositions import blocks
-from ..runtime import InputError, whole
+from ..runtime import InputError, lookup, whole
 from ..work import Pieces, Workers, in_pieces, locked
 
 
@@ -94,8 +96,8 @@ def _filtered(
     candidates: Any, asks: Filter, out: Screened, workers: Workers, kept: Pieces, progress: bool
 ) -> Screened:
     """What one question leaves."""
-    parts = blocks(len(out.left), whole("piece", asks.piece, least=1))
-    rows = [out.left[part] for part in parts]
+    piece = whole("piece", asks.piece, least=1)
+    rows = [out.left[part] for part in blocks(len(out.left), piece)]
     passed, known_bad, seconds = np.zeros(out.n, dtype=bool), len(out.failed), 0.0
     told = in_pieces(
         _answer, lambda i: (asks.ask, candidates[rows[i]]), rows, asks.name, workers, kept,
@@ -104,8 +106,8 @@ def _filtered(
     for i, found in told:
         seconds += float(found.pop("seconds"))
         passed[rows[i]] = found.pop("keep")
-        bad = rows[i][found.pop("bad")].tolist()
-        out.failed.update(zip(bad, found.pop("why").tolist(), strict=True))
+        why = zip(rows[i].tolist(), found.pop("why").tolist(), strict=True)
+        out.failed.update({place: reason for place, reason in why if reason})
         for name, values in found.items():
             out.values.setdefault(name, np.full(out.n, np.nan))[rows[i]] = values
     failed, tried, left = len(out.failed) - known_bad, len(out.left), np.flatnonzero(passed)
@@ -113,12 +115,9 @@ def _filtered(
         why = out.failed[int(out.left[0])]
         raise InputError(f"{asks.name!r} breaks down on all {failed} candidates alike: {why}")
     if asks.best is not None and tried:
-        name, most = asks.best
-        if name not in out.values:
-            names = ", ".join(out.values)
-            raise InputError(f"best asks for {name!r}, but the answers have {names}")
+        name = lookup("number", asks.best[0], out.values)
         order = np.argsort(out.values[name][left], kind="stable")  # of equal ones the first
-        left = np.sort(left[order[: whole("best", most, least=1)]])
+        left = np.sort(left[order[: whole("best", asks.best[1], least=1)]])
     row = {"filter": asks.name, "tried": tried, "passed": len(left)}
     out.stages.append(row | {"failed": failed, "seconds": round(seconds, 6)})
     return replace(out, left=left)
@@ -127,44 +126,31 @@ def _filtered(
 def _answer(task: tuple[Callable[[Any], Mapping[str, ArrayLike]], Any]) -> dict[str, np.ndarray]:
     """What one process does: the answers about a piece, and the time they took."""
     start = time.process_time()
-    found, why = _without_culprits(*task)
-    bad = np.flatnonzero(why != "")
-    seconds = np.array(time.process_time() - start)
-    return {**found, "bad": bad, "why": why[bad].astype(str), "seconds": seconds}
+    table = _without_culprits(*task)
+    found = {name: column.to_numpy() for name, column in table.items()}
+    why, seconds = table["why"].to_numpy(dtype=str), np.array(time.process_time() - start)
+    return {**found, "why": why, "seconds": seconds}
 
 
-def _without_culprits(
-    ask: Callable[[Any], Mapping[str, ArrayLike]], some: Any
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Answers and why there is none, by halves until a candidate breaks down alone."""
+def _without_culprits(ask: Callable[[Any], Mapping[str, ArrayLike]], some: Any) -> pd.DataFrame:
+    """Answers and ``why`` there is none, by halves until a candidate breaks down alone."""
     n = len(some)
     try:
-        found = {name: np.asarray(values) for name, values in ask(some).items()}
-        wrong = {name: values.shape for name, values in found.items() if values.shape != (n,)}
-        if "keep" not in found or wrong:
-            raise InputError(f"an answer needs keep, and ({n},) of each number; got {wrong}")
-        return found, np.full(n, "", dtype=object)
+        table = pd.DataFrame({name: np.asarray(values) for name, values in ask(some).items()})
+        if "keep" not in table or len(table) != n:
+            raise InputError(f"an answer needs keep, and ({n},) of each number; got {table.shape}")
+        return table.assign(why="")
     except (ImportError, MemoryError, OSError):
         raise  # no candidate is to blame
     except Exception as error:
         if n == 1:
             text = f"{type(error).__name__}: {str(error)[:200]}"
-            return {"keep": np.zeros(1, dtype=bool)}, np.array([text], dtype=object)
-    halves = [(some[: n // 2], n // 2), (some[n // 2 :], n - n // 2)]
-    said = [(*_without_culprits(ask, half), k) for half, k in halves]
-    names = {name: None for found, _, _ in said for name in found}
-    joined = {
-        name: np.concatenate([found.get(name, np.full(k, np.nan)) for found, _, k in said])
-        for name in names
-    }
-    return joined, np.concatenate([why for _, why, _ in said])
+            return pd.DataFrame({"keep": [False], "why": [text]})
+    halves = [_without_culprits(ask, half) for half in (some[: n // 2], some[n // 2 :])]
+    return pd.concat(halves, ignore_index=True)
 
 
 def _digest(candidates: Any) -> str:
     """Tells two lists apart."""
-    digest = hashlib.sha256()
-    for part in getattr(candidates, "__dict__", {"": candidates}).values():
-        array = np.ascontiguousarray(part)
-        digest.update(f"{array.dtype} {array.shape}".encode())
-        digest.update(array.data)
-    return digest.hexdigest()
+    parts = getattr(candidates, "__dict__", {"": candidates}).values()
+    return hashlib.sha256(pickle.dumps([np.asarray(part) for part in parts])).hexdigest()

@@ -9,18 +9,15 @@ from typing import Any
 import numpy as np
 
 from ..crystals import CrystalBatch
-from ..descriptors.cell_points import CELL, CellPoints
+from ..descriptors.cell_points import CELL, TRIES, CellPoints
 from ..energies import potentials
-from ..energies.potentials import POTENTIALS
 from ..energies.relaxation import relax
 from ..matching.same import unique
 from ..runtime import InputError, lookup, progress_bar, whole
 from .optimisers import METHODS, Space, minimise
 from .oracle import Oracle
 
-TRIES = 50  # how often a crystal whose atoms overlap is drawn again
 SWAPPED = 0.3  # share of moves that also exchange two atoms
-STEPS = 60  # of a relaxation
 SETTINGS: dict[str, dict[str, Any]] = {  # of the methods: few points, because each is relaxed
     "random": {"batch": 5},
     "hopping": {"temperature": 0.1, "size": 0.15},
@@ -38,12 +35,7 @@ class Structures(CellPoints, Space):
 
     def __init__(self, formula: str, *, units: int = 1) -> None:
         CellPoints.__init__(self, formula, units=units)
-        dimensions = CELL + 3 * (len(self.numbers) - 1)
-        Space.__init__(self, dimensions, periodic=np.arange(dimensions) >= CELL)
-
-    def random(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Random cells of middling volume with atoms anywhere, but not on top of each other."""
-        return self._sound(n, None, rng)
+        Space.__init__(self, self.dimensions, periodic=np.arange(self.dimensions) >= CELL)
 
     def moved(self, points: np.ndarray, rng: np.random.Generator, *, size: float) -> np.ndarray:
         """Strained cells with displaced atoms, in some of which two elements change places."""
@@ -52,7 +44,7 @@ class Structures(CellPoints, Space):
         def draw(rows: np.ndarray) -> np.ndarray:
             found = step(points[rows], rng, size=size)
             for i in np.flatnonzero(rng.random(len(rows)) < SWAPPED):
-                found[i] = self._exchanged(found[i], rng)
+                found[i] = self.exchanged(found[i], rng)
             return found
 
         return self._sound(len(points), draw, rng)
@@ -63,65 +55,22 @@ class Structures(CellPoints, Space):
         """Cut and splice: one side of a plane from the mother, the other from the father."""
 
         def draw(rows: np.ndarray) -> np.ndarray:
-            return np.array([self._spliced(mothers[i], fathers[i], rng) for i in rows])
+            return np.array([self.spliced(mothers[i], fathers[i], rng) for i in rows])
 
         return self._sound(len(mothers), draw, rng)
 
     def _sound(
-        self, n: int, draw: Callable[[np.ndarray], np.ndarray] | None, rng: np.random.Generator
+        self, n: int, draw: Callable[[np.ndarray], np.ndarray], rng: np.random.Generator
     ) -> np.ndarray:
-        """Points whose atoms keep their distances; where they never do, random ones.
-
-        Random cells grow from try to try, because many atoms find no room in a small one.
-        """
+        """Points whose atoms keep their distances; where they never do, random ones."""
         points, left = np.empty((n, self.dimensions)), np.arange(n)
-        for k in range(-TRIES if draw else 0, 10 * TRIES):
-            if draw and k < 0:
-                points[left] = draw(left)
-            else:
-                some = rng.random((len(left), self.dimensions))
-                some[:, :CELL] = 0.25 + 0.5 * some[:, :CELL]
-                some[:, 0] += 0.25 * min(1.0, k / TRIES)
-                points[left] = some
+        for _ in range(TRIES):
+            points[left] = draw(left)
             left = left[~self.sound(points[left])]
             if not len(left):
-                break
+                return points
+        points[left] = self.random(len(left), rng)
         return points
-
-    def _exchanged(self, point: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Two atoms of different elements change places."""
-        kinds = np.unique(self.numbers)
-        if len(kinds) == 1:
-            return point
-        pair = [
-            rng.choice(np.flatnonzero(self.numbers == z))
-            for z in rng.choice(kinds, size=2, replace=False)
-        ]
-        frac = self._places(point)
-        frac[pair] = frac[pair[::-1]]
-        return self._point(point[:CELL], frac)
-
-    def _spliced(
-        self, mother: np.ndarray, father: np.ndarray, rng: np.random.Generator
-    ) -> np.ndarray:
-        axis, cut = rng.integers(3), rng.uniform(0.2, 0.8)
-        halves = [(self._places(each) + rng.random(3)) % 1.0 for each in (mother, father)]
-        below = halves[0][:, axis] < cut, halves[1][:, axis] >= cut
-        frac = np.empty_like(halves[0])
-        for z in np.unique(self.numbers):
-            mine = self.numbers == z
-            inside = [half[mine & part] for half, part in zip(halves, below, strict=True)]
-            outside = [half[mine & ~part] for half, part in zip(halves, below, strict=True)]
-            pool = [rng.permutation(np.concatenate(each)) for each in (inside, outside)]
-            frac[mine] = np.concatenate(pool)[: mine.sum()]  # too many are cut, too few filled up
-        return self._point(cut * mother[:CELL] + (1 - cut) * father[:CELL], frac)
-
-    def _places(self, point: np.ndarray) -> np.ndarray:
-        """(sites, 3) fractional coordinates."""
-        return np.concatenate([np.zeros((1, 3)), point[CELL:].reshape(-1, 3)])
-
-    def _point(self, cell: np.ndarray, frac: np.ndarray) -> np.ndarray:
-        return np.concatenate([cell, ((frac[1:] - frac[0]) % 1.0).ravel()])
 
 
 @dataclass(frozen=True)
@@ -162,12 +111,8 @@ class Energy:
         """An oracle whose budget is so many evaluations of the potential."""
         about = {"potential": self.potential, "steps": self.steps, "formula": self.space.formula}
         about |= {"units": self.space.units, **settings.pop("about", {})}
-        settings |= {"cost": _evaluations, "dearest": max(self.steps, 1)}
-        return Oracle(self, budget=calls, about=about, **settings)
-
-
-def _evaluations(row: np.ndarray) -> float:
-    return float(row[1]) if len(row) > 1 else 1.0  # an answer that never came is one NaN
+        settings |= {"budget": calls, "dearest": max(self.steps, 1)}
+        return Oracle(self, about=about, cost=lambda row: row[1] if len(row) > 1 else 1, **settings)
 
 
 def predict(
@@ -178,7 +123,7 @@ def predict(
     seed: int = 0,
     units: int = 1,
     potential: str = "chgnet",
-    steps: int = STEPS,
+    steps: int = 60,
     progress: bool = False,
     **oracle: Any,
 ) -> tuple[CrystalBatch, np.ndarray, np.ndarray, list[str]]:
@@ -209,15 +154,13 @@ def predict(
         raise InputError(f"calls={calls}: one relaxation may take steps={steps}, allow more calls")
     space = Structures(formula, units=units)
     about = {"method": lookup("method", method, METHODS), "seed": whole("seed", seed)}
-    energy = Energy(space, lookup("potential", potential, POTENTIALS), steps=steps)
     potentials.potential(potential)  # raises before there is a log
-    ask = energy.oracle(calls, about=about, **oracle)  # and this before there is a bar
+    ask = Energy(space, potential, steps=steps).oracle(calls, about=about, **oracle)
     with progress_bar(None, formula, progress, total=calls, unit="call") as bar:
         ask.watch = bar.update
         minimise(method, ask, space, seed=seed, **SETTINGS[method])
     spent, answers = ask.history()
-    good = np.flatnonzero(np.isfinite(answers[:, 0]))
-    order = good[answers[good, 0].argsort()]
+    order = answers[:, 0].argsort()[: np.isfinite(answers[:, 0]).sum()]  # NaN comes last
     order = order[unique(space.decode(answers[order, 2:]))]
-    crystals = space.decode(answers[order, 2:])
-    return crystals, answers[order, 0], spent[order], list(ask.failed.values())
+    found = answers[order]
+    return space.decode(found[:, 2:]), found[:, 0], spent[order], list(ask.failed.values())

@@ -54,7 +54,7 @@ def _draw_stages(ax: Axes, reports: Sequence[Report]) -> None:
         ax.barh(y, share, 0.72 / len(reports), color=COLORS[k % len(COLORS)], label=label)
         ax.errorbar(share, y, xerr=(share - low, high - share), fmt="none", ecolor=GREY, capsize=2)
         for place, value, end in zip(y, share, high, strict=True):
-            ax.text(end + 1, place, f"{value:.1f}", va="center", fontsize=8, color=GREY)
+            ax.text(end + 1, place, f"{value:.1f}", va="center", fontsize=9, color=GREY)
     _finish(ax, names, "samples that survive up to here, % of n")
     above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
     ax.legend(**above, ncols=2, frameon=False, labelcolor=GREY)
@@ -129,8 +129,8 @@ def _dress(ax: Axes, side: Axes, first: Phonons) -> None:
     ax.set_xlim(first.distance[0], first.distance[-1])
     ax.set_ylabel("frequency (THz), negative = imaginary", color=GREY)
     ax.set_title(f"{first.formula}, space group {first.space_group}", color=GREY, loc="left")
-    ax.legend(frameon=False, labelcolor=GREY, loc="upper right", ncols=2, fontsize=8)
+    ax.legend(frameon=False, labelcolor=GREY, loc="upper right", ncols=2)
     side.set_xlim(0, None)
     side.set_xticks([])
     side.set_xlabel("states", color=GREY)
-    side.set_title("no LO-TO splitting", color=GREY, fontsize=8, loc="right")
+    side.set_title("no LO-TO splitting", color=GREY, loc="right")

@@ -26,7 +26,7 @@ PALETTE: dict[str, str] = {
     "yellow": "#F0E442",
     "black": "#000000",
 }
-GREY = "#858b90"  # is seen on white and on black
+GREY = "#72777b"  # 4.5 to 1 against white and against black
 ALIKE = 0.25  # colours nearer than this in red, green and blue, 0 to 1, are taken for one
 
 

@@ -116,18 +116,23 @@ def player(drawings: Sequence[Drawing], names: Sequence[str]) -> Any:
 
 
 def _strip(drawings: Sequence[Drawing], names: Sequence[str], most: int) -> Figure:
-    """Some frames side by side, in one scale."""
+    """Some frames side by side, in one scale; more than four in two lines, for a phone."""
     from matplotlib import pyplot as plt
 
     if most < 1:
         raise InputError(f"strip={most} must be at least 1")
     n = min(most, len(drawings))
     rows = np.linspace(0, len(drawings) - 1, n).round().astype(int)
-    fig, axes = plt.subplots(1, n, figsize=(1.7 * n, 2.3), squeeze=False, layout="constrained")
+    lines = 1 if n <= 4 else 2
+    across = -(-n // lines)
+    size = (1.7 * across, 0.3 + 2.0 * lines)
+    fig, axes = plt.subplots(lines, across, figsize=size, squeeze=False, layout="constrained")
+    for ax in axes.flat[n:]:
+        ax.set_axis_off()
     flat = [_projected(drawings[i]) for i in rows]
     reach = max(np.abs(corners[..., :2]).max() for _, corners in flat) + 0.8  # Å
     colours = element_colours(kinds(drawings))
-    for ax, i, (atoms, corners) in zip(axes[0], rows, flat, strict=True):
+    for ax, i, (atoms, corners) in zip(axes.flat[:n], rows, flat, strict=True):
         _draw_frame(ax, drawings[i], atoms, corners, colours)
         ax.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
         ax.set_axis_off()

@@ -110,3 +110,11 @@ def test_what_was_left_out_is_predicted_better_than_by_guesses(threshold):
     found = RECORD["details"][threshold]["generators"].values()
     inside = [g["expected"][1] <= g["dft"][0] <= g["expected"][2] for g in found]
     assert sum(inside) >= 5
+
+
+@pytest.mark.parametrize("n", [1, 8, 100])
+def test_a_small_chance_is_not_told_as_none(n):
+    """A crystal high above the hull: the interval of the number of stable ones is 0 to 1, not 0."""
+    value, low, high = made_up().expected(samples(1) + [0.0, 0.3, 0.0, 0.0], n=n)
+    assert 0.0 < value < 0.025 / n
+    assert (low, high) == (0.0, pytest.approx(1 / n))

@@ -100,7 +100,8 @@ def test_best_first() -> None:
 def test_several_runs_make_one_row(single: Path) -> None:
     """The mean, an interval that holds those of samples and of runs, and the price of one run."""
     others = ("cubic-substitution", "cubic-site-marginals")
-    each = [*leaderboard(single, built_in=False).entries, *map(entry, others)]
+    first = [replace(some, reports=some.reports[:1]) for some in map(entry, others)]
+    each = [*leaderboard(single, built_in=False).entries, *first]
     for k, name in enumerate(others, 2):
         place = single / f"run-{k}"
         place.mkdir()
@@ -309,6 +310,7 @@ def test_rank_is_the_sum_of_calibrated_probabilities(agrees) -> None:
 
 @pytest.mark.equation("eq-leaderboard-better", function="imd_helpers.judge.leaderboard.better")
 def test_better(agrees) -> None:
+    """An entry beside itself wins as often as it loses; two entries share all the wins."""
     good, bad = entry(ONE), entry("cubic-cubicgan-paper")
     agrees(better(good, good), 0.5, within=0.05)  # as often as the other
     assert better(good, bad) > 0.9

@@ -1,11 +1,13 @@
 """Crystals to genes and back: one description of each, and the nearest known crystal."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
 
 import imd_helpers as imd
-from imd_helpers.crystals import CrystalBatch, symmetry
+from imd_helpers.crystals import CrystalBatch, compositions, symmetry
 from imd_helpers.crystals.wyckoff import occupations
 from imd_helpers.matching.prototypes import relabellings
 from imd_helpers.matching.same import same_as_reference
@@ -126,3 +128,58 @@ def test_what_is_no_gene_keeps_its_place_with_a_reason(row, why):
     assert why in made.reasons[0]
     with pytest.raises(InputError, match=why[:20]):
         genes.training_transfer().template(both[0])
+
+
+# ---- formulas
+
+
+def counts_of(*formulas):
+    return compositions.amounts(list(formulas))
+
+
+@pytest.fixture(scope="module")
+def cubic():
+    known = imd.datasets.load("oqmd_icsd", split="train").select(max_sites=5)
+    return Transfer(known, np.zeros((len(known), genes.WIDTH), dtype=int), genes.recorded()[1])
+
+
+def test_a_formula_takes_the_nearest_crystal_with_its_amounts(cubic):
+    """Against a search through all known crystals and all orders of equal amounts."""
+    wanted = counts_of("SrTiO3", "CaZrO3", "NaCl", "KBaBi", "LiCu2Ge")
+    made = cubic.decode_formulas(2 * wanted)  # a formula is its reduced amounts
+    assert made.ok.all()
+    assert (compositions.reduced(made.crystals.counts().numpy()) == wanted).all()
+    known, scale = compositions.reduced(cubic.known.crystals.counts().numpy()), genes.mendeleev()
+    for formula in wanted:
+        row, swap = cubic.template_of_formula(formula)
+        there = np.flatnonzero(known[row])
+        mine = (known[row][there] * abs(scale[there] - scale[swap[there]])).sum()
+        assert mine == pytest.approx(
+            min(
+                sum(k[a] * abs(scale[a] - scale[b]) for a, b in zip(old, new, strict=True))
+                for k in known
+                if sorted(k[k > 0]) == sorted(formula[formula > 0])
+                for old in [np.flatnonzero(k).tolist()]
+                for new in permutations(np.flatnonzero(formula).tolist())
+                if all(k[a] == formula[b] for a, b in zip(old, new, strict=True))
+            )
+        )
+
+
+def test_a_known_formula_comes_back_as_its_crystal(cubic):
+    rows = np.arange(0, len(cubic.known), 200)
+    known = cubic.known[rows].crystals
+    made = cubic.decode_formulas(known.counts().numpy())
+    assert made.crystals.formulas() == known.formulas()
+    same = [any(same_as_reference(made.crystals[[i]], cubic.known.crystals).first >= 0)
+            for i in range(3)]  # fmt: skip
+    assert all(same)
+
+
+def test_a_formula_without_template_keeps_its_place_with_a_reason(cubic):
+    made = cubic.decode_formulas(
+        np.concatenate([counts_of("NaCl", "Na7Cl5"), np.zeros((1, 119), dtype=int)])
+    )
+    assert made.ok.tolist() == [True, False, False]
+    assert made.reasons[1] == genes.UNMATCHED
+    assert "no atom" in made.reasons[2]

@@ -287,6 +287,11 @@ def test_samples_walks_and_reasons(model, oxides):
     assert len(walk) == 5
     ends = model.encode(oxides.crystals[:2])[0]
     assert walk.ok[0] == model.decode(ends).ok[0]
+    with pytest.raises(InputError, match="1 crystals: a walk goes from one"):
+        model.walk(oxides.crystals[:1], 5)
+    long = CrystalBatch(5 * oxides.crystals.lattice, oxides.crystals.frac, oxides.crystals.numbers)
+    with pytest.raises(InputError, match=r"max_edge.*: a walk goes"):
+        model.walk(long[:2], 5)
     assert ((model.stable_share(ends) > 0) & (model.stable_share(ends) < 1)).all()
 
 

@@ -111,6 +111,25 @@ def test_projection_by_hand_and_on_real_sites(sites, agrees):
     assert (many.numpy() == counted).all()
 
 
+def test_positions_of_real_sites(sites, agrees):
+    """A real site is on its position; its other points have as many images."""
+    place = pgcgm_crystals.positions(sites)
+    turn, shift = place[..., :3], place[..., 3]
+    frac, group, lattice = tensors(sites)
+
+    def onto(point):
+        return (turn @ point[..., None])[..., 0] + shift
+
+    agrees(onto(frac).numpy(), frac.numpy(), within=1e-3)
+    agrees((turn @ turn).numpy(), turn.numpy(), within=1e-9)
+    point = onto(torch.rand(frac.shape, generator=torch.Generator().manual_seed(0)).double())
+    agrees(onto(point).numpy(), point.numpy(), within=1e-9)
+    nothing = torch.zeros(len(sites), 3)
+    many = pgcgm_sites.projected(point, group, lattice, nothing)[1]
+    same = many == pgcgm_sites.projected(frac, group, lattice, nothing)[1]
+    assert same.double().mean() > 0.95  # by chance a point may be a more special one
+
+
 def test_a_description_does_not_depend_on_image_or_origin(sites):
     rng = np.random.default_rng(0)
     for group, frac in zip(sites.space_group.tolist(), sites.frac, strict=True):
@@ -251,8 +270,23 @@ def test_the_loss_on_the_room_of_atoms(data):
         PAPER.but(cell=1.0)
 
 
+def test_sites_on_drawn_positions(data, tmp_path):
+    """Each made site is on the position of a training crystal of its group, also after a file."""
+    model = model_of(data, FIXED, placed=True)
+    for each in (model, Pgcgm.load(model.save(tmp_path / "model.safetensors"))):
+        made = each.raw(0, 20, seed=3)
+        found = pgcgm_crystals.positions(made).float()
+        for group, place in zip(made.space_group, found, strict=True):
+            known = each.learnt["positions"][torch.as_tensor(data.space_group == group)]
+            assert (known - place).abs().flatten(1).amax(1).min() < 1e-4
+    model.generator_terms()["loss"].backward()
+    assert all(p.grad is not None for p in model.generator.parameters())
+    with pytest.raises(InputError, match="choose blind=False or placed=False"):
+        PAPER.but(placed=True)
+
+
 def test_what_is_asked_for_is_made(data):
-    for config in (PAPER, FIXED):
+    for config in (PAPER, FIXED, FIXED.but(placed=True)):
         model = model_of(data, config)
         made = model.raw(0, 6, condition={"space_group": 139, "elements": ("O", "Cs", "Cu")})
         assert set(made.space_group.tolist()) == {139}

@@ -12,7 +12,12 @@ from imd_helpers.datasets.splits import split_of_name
 from imd_helpers.descriptors.methane_grid import MethaneGrid, heat_of_adsorption, scale_energy
 from imd_helpers.models import zeogan
 from imd_helpers.models.zeogan import PAPER, ZeoConfig, ZeoGan
-from imd_helpers.models.zeogan_networks import Critic, Generator, PeriodicConvTranspose
+from imd_helpers.models.zeogan_networks import (
+    Critic,
+    Generator,
+    PeriodicConv,
+    PeriodicConvTranspose,
+)
 from imd_helpers.networks import fit
 from imd_helpers.runtime import InputError
 
@@ -46,11 +51,11 @@ def test_published_sizes():
 
 
 @verifies("eq-zeogan-transpose", "models.zeogan_networks.PeriodicConvTranspose")
-@pytest.mark.parametrize("stride", [1, 2])
-def test_a_transposed_convolution_point_by_point(stride, agrees):
-    """Loops over points and taps, counted round the edges."""
+@pytest.mark.parametrize(("stride", "training"), [(1, True), (1, False), (2, True)])
+def test_a_transposed_convolution_point_by_point(stride, training, agrees):
+    """Loops over points and taps, counted round the edges; training has a way of its own."""
     torch.manual_seed(0)
-    layer = PeriodicConvTranspose(2, 3, stride=stride).double()
+    layer = PeriodicConvTranspose(2, 3, stride=stride).double().train(training)
     x, n = torch.randn(1, 2, 4, 4, 4).double(), 4 * stride
     expected = np.zeros((3, n, n, n))
     for point in np.ndindex(4, 4, 4):
@@ -76,6 +81,34 @@ def test_a_roll_of_the_input_rolls_the_output(stride):
     wide = torch.randn(1, 2, 8, 8, 8)
     inside = (..., *[slice(2 * stride, 6 * stride)] * 3)
     assert torch.allclose(bordered(wide)[inside], layer(wide)[inside], atol=1e-6)
+
+
+def test_training_and_sampling_have_the_same_slopes():
+    """The last convolution goes another way in training: outputs and all gradients are equal."""
+    torch.manual_seed(0)
+    layer = PeriodicConvTranspose(2, 3, stride=1).double()
+    x = torch.randn(2, 2, 5, 5, 5, dtype=torch.float64, requires_grad=True)
+    found = []
+    for training in (True, False):
+        out = layer.train(training)(x)
+        found.append([out, *torch.autograd.grad(out.square().sum(), (x, layer.weight))])
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*found, strict=True))
+
+
+def test_the_critic_pads_as_torch_does():
+    """Outputs bit for bit those of torch's circular padding, and a penalty's gradients."""
+    torch.manual_seed(0)
+    layer = PeriodicConv(2, 3, stride=2)
+    theirs = torch.nn.Conv3d(2, 3, 5, 2, 2, padding_mode="circular")
+    theirs.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 2, 8, 8, 8)
+    assert torch.equal(layer(x), theirs(x))
+    slopes = []
+    for one in (layer, theirs):
+        y = x.clone().requires_grad_(True)
+        (slope,) = torch.autograd.grad(one(y).square().sum(), y, create_graph=True)
+        slopes.append(torch.autograd.grad(slope.square().sum(), one.weight)[0])
+    assert torch.allclose(*slopes, rtol=1e-4)
 
 
 def test_the_critics_features_know_no_origin():

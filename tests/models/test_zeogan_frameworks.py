@@ -108,14 +108,16 @@ def test_an_interrupted_framework_says_so(zeolites):
 
 
 def test_bad_grids_fail_alone(zeolites):
-    """Empty, not finite, too many peaks: each with its reason; the good one is as it was."""
+    """Empty, not finite, too many peaks, no room: each with its reason; the good one stays."""
     crystal = batch_of(zeolites["SOD"])
     good = grids_of(crystal)
     dense = CrystalBatch(0.75 * crystal.lattice, crystal.frac, crystal.numbers)
-    grids = torch.cat([good, 0 * good, torch.full_like(good, torch.nan), grids_of(dense)])
-    cells = torch.cat([crystal.lattice.expand(3, -1, -1), dense.lattice])
+    grids = torch.cat([good, 0 * good, torch.full_like(good, torch.nan), grids_of(dense), good])
+    tiny = 1e-3 * crystal.lattice
+    cells = torch.cat([crystal.lattice.expand(3, -1, -1), dense.lattice, tiny])
     made = zf.frameworks(grids, cells)
-    assert made.samples.ok.tolist() == [True, False, False, False]
+    assert made.samples.ok.tolist() == [True, False, False, False, False]
+    assert made.samples.reasons[4] == "an edge of 0.009 Å, at least 2.0 Å"
     assert "no peak" in made.samples.reasons[1]
     assert "NaN" in made.samples.reasons[2]
     assert "too many peaks" in made.samples.reasons[3]
@@ -129,3 +131,8 @@ def test_bad_grids_fail_alone(zeolites):
 def test_another_shape_is_an_error_that_teaches(shape):
     with pytest.raises(InputError, match=r"expected .*3, 8, 8, 8"):
         zf.frameworks(torch.zeros(shape), torch.eye(3)[None])
+
+
+def test_grids_of_several_sizes_are_an_error_that_teaches():
+    with pytest.raises(InputError, match="one size after the other"):
+        zf.frameworks([torch.zeros(3, 8, 8, 8), torch.zeros(3, 16, 16, 16)], torch.eye(3)[None])

@@ -5,9 +5,10 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
+from imd_helpers.predictors.gaussian import predicted
 from imd_helpers.runtime import InputError, UnknownNameError
 from imd_helpers.search import Oracle, Space, minimise
-from imd_helpers.search.optimisers import METHODS, predicted
+from imd_helpers.search.optimisers import METHODS
 
 SEEDS = range(9)
 

@@ -34,11 +34,11 @@ def test_steps_of_a_swarm_in_plain_loops(agrees):
     before, own, swarm = rng.normal(size=(3, 5, 2))
     draws = rng.random((2, 5, 2))
     expected = [
-        [0.7 * before[i, j] + 1.4 * draws[0, i, j] * own[i, j] + 1.4 * draws[1, i, j] * swarm[i, j]
+        [0.73 * before[i, j] + 1.5 * draws[0, i, j] * own[i, j] + 1.5 * draws[1, i, j] * swarm[i, j]
          for j in range(2)]
         for i in range(5)
     ]  # fmt: skip
-    found = optimisers.velocity(before, own, swarm, draws, inertia=0.7, pull=1.4)
+    found = optimisers.velocity(before, own, swarm, draws)
     agrees(found, expected, within=1e-12)
 
 

@@ -120,7 +120,7 @@ def test_moves_and_children_keep_the_formula_and_the_distances(formula):
 def test_a_child_has_atoms_of_both_parents():
     space = Structures("MgO", units=4)
     mothers, fathers = space.random(1, rng(1)), space.random(1, rng(2))
-    child = space._spliced(mothers[0], fathers[0], rng(5))
+    child = space.spliced(mothers[0], fathers[0], rng(5))
     places = [space._places(each) for each in (child, mothers[0], fathers[0])]
 
     def vectors(frac):  # between all pairs of atoms: they do not depend on the origin
@@ -139,7 +139,7 @@ def test_features_do_not_depend_on_the_cell_and_know_the_elements():
     again = space.encode(space.decode(points))
     good = np.isfinite(again).all(1)
     assert np.allclose(space.features(again[good]), space.features(points[good]), atol=1e-6)
-    swapped = np.array([space._exchanged(point, rng(4)) for point in points])
+    swapped = np.array([space.exchanged(point, rng(4)) for point in points])
     assert np.abs(space.features(swapped) - space.features(points)).max() > 1e-3
 
 
