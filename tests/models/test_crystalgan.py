@@ -199,3 +199,5 @@ def test_bad_settings_are_named():
         FIXED.but(latent=-1)
     with pytest.raises(InputError, match="constraint"):
         FIXED.but(constraint="hope")
+    with pytest.raises(InputError, match=r"metal=79.*12 \(Mg\)"):
+        crystalgan.hydrides_of(79)
