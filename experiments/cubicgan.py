@@ -200,7 +200,7 @@ def relapse(name: str, seed: int, width: float = 1 / 8) -> Row:
 def whole(steps: str = "10") -> None:
     """Train `paper` as it was published, as far as asked, and look on the way; goes on from there.
 
-    The networks stay in `_build`. An iteration is 20 seconds of a core and more.
+    The networks stay in `_build`. An iteration is 17 seconds of a core.
     """
     path = CHECKPOINTS / "cubicgan" / "whole.json"
     jobs = [(look,) for look in LOOKS if look <= int(steps)]
@@ -209,7 +209,10 @@ def whole(steps: str = "10") -> None:
 
 
 def whole_until(steps: int) -> Row:
-    """Go on to so many iterations; the last one's losses, and the funnel."""
+    """Go on to so many iterations; the last one's losses, and the funnel.
+
+    ``seconds`` are those of all iterations, ``cpu_seconds`` those since the look before.
+    """
     plain, schedule = cubicgan.PAPER, cubicgan.PAPER.train
     changes = {"width": plain.width, "batch": plain.batch, "steps": steps}
     changes |= {"log_every": 1, "save_every": 10}

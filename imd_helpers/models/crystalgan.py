@@ -305,7 +305,9 @@ def hydrides_of(metal: int) -> CrystalBatch:
     known = [z for pair in METALS.values() for z in pair]
     if metal not in known:
         named = ", ".join(f"{z} ({SYMBOLS[z]})" for z in known)
-        raise InputError(f"metal={metal!r}: no hydrides; the atomic number is one of {named}")
+        raise InputError(
+            f"metal={metal!r}: no set of hydrides; the atomic number is one of {named}"
+        )
     symbols = ["H", SYMBOLS[metal]]
     real = datasets.load("oqmd_icsd").select(nelements=2, elements=symbols)
     made = datasets.load("hydrides").select(elements=symbols)
