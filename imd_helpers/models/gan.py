@@ -84,6 +84,7 @@ class Gan(Game):
     VARIANTS: ClassVar[Mapping[str, Any]]  # configurations by name
     PROFILES: ClassVar[Mapping[str, Mapping[str, Mapping[str, Any]]]]  # see `recipe`
     LEARNT: ClassVar[tuple[str, ...]] = ()  # names of what `learn` gives
+    ONLY_IF: ClassVar[Mapping[str, str]] = {}  # of these, name: the switch that must be on for it
     KEPT_BY: ClassVar[Mapping[str, str]] = {}  # variant: rule of `imd.judge` that picks its data
     DROPPED: ClassVar[Mapping[str, Any]] = {}  # switches of older files that have but one value now
     PIECE: ClassVar[int] = 8_192  # samples made at once
@@ -288,8 +289,7 @@ class Gan(Game):
             lookup("condition", name, self.conditions)
         for network in self.networks.values():
             network.eval()
-        where = self.device
-        with torch.random.fork_rng(devices=[where] if where.type == "cuda" else []):
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(self.piece_seed(seed, index))
             return self.draw(n, condition)
 
@@ -326,7 +326,8 @@ class Gan(Game):
         tensors, header = checkpoint.read(path, expect=cls.format)
         try:
             config = cls._config_of(dict(header["config"]))
-            learnt = {k: v for k, v in (header | tensors).items() if k in cls.LEARNT}
+            names = [k for k in cls.LEARNT if getattr(config, cls.ONLY_IF.get(k, ""), True)]
+            learnt = {name: (header | tensors)[name] for name in names}
             model = cls(config, learnt)
         except Exception as error:  # whatever a header from elsewhere may hold
             raise checkpoint.CheckpointError(
@@ -334,8 +335,7 @@ class Gan(Game):
                 f"{error}): get a fresh copy, or train it again"
             ) from error
         for name, network in model.networks.items():
-            part = checkpoint.section(name, tensors)
-            checkpoint.load_into(network, part, source=str(path))
+            checkpoint.load_into(network, checkpoint.section(name, tensors), source=str(path))
         return model
 
     @classmethod

@@ -118,6 +118,7 @@ class Pgcgm(Gan):
     VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
     PROFILES: ClassVar = {"": SIZES, "paper": PUBLISHED}
     LEARNT = ("elements", "labels.group", "labels.element", "positions")
+    ONLY_IF: ClassVar = {"positions": "placed"}
     PIECE = 2_048
     conditions = ("space_group", "elements", "labels")
 
