@@ -120,11 +120,7 @@ class Samples:
         return self._of_kind(torch.Tensor, "a tensor")
 
     def _of_kind(self, kind: type, name: str) -> Any:
-        """The content.
-
-        Raises:
-            InputError: it is of another kind.
-        """
+        """The content, if it is of this kind."""
         if not isinstance(self.content, kind):
             raise InputError(
                 f"these samples hold {type(self.content).__name__}, not {name}: take .content"

@@ -172,8 +172,7 @@ def crystal_graph(
 def gaussians(distance: Tensor, *, stop: float = CUTOFF, step: float = STEP) -> Tensor:
     """(edges, gaussians) ``exp(-(d - c)^2 / step^2)`` of distances, c = 0, step, 2 step, … stop, Å.
 
-    Source:
-        Xie & Grossman (2018), and its code.
+    Source: Xie & Grossman (2018), and its code.
     """
     number("stop", stop, above=0, why=f"such as {CUTOFF} Å")
     number("step", step, above=0, why=f"such as {STEP} Å")
