@@ -214,6 +214,18 @@ def in_places(crystals: CrystalBatch | None, ok: np.ndarray) -> CrystalBatch:
     return CrystalBatch.cat([crystals, placeholder(1)])[place]
 
 
+def one_structure(given: Any) -> CrystalBatch | str:
+    """A pymatgen structure as a batch of one, or the reason why it is no crystal."""
+    from pymatgen.core import Structure
+
+    if not isinstance(given, Structure):
+        return f"no crystal but a {type(given).__name__}"
+    try:
+        return CrystalBatch.from_structures([given])
+    except InputError as error:
+        return str(error).removeprefix("structure 0 ")
+
+
 def assembled(parts: Sequence[CrystalBatch | str]) -> Samples:
     """One crystal or the reason why there is none, n times.
 
