@@ -29,8 +29,7 @@ def wilson(
     Raises:
         InputError: not 0 <= successes <= n, or a level outside (0, 1).
 
-    Source:
-        E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
+    Source: E. B. Wilson, J. Am. Stat. Assoc. 22 (1927) 209-212.
     """
     k, n = reals("successes", successes), reals("n", n)
     try:
@@ -63,8 +62,7 @@ def difference(
     Raises:
         InputError: as `wilson`.
 
-    Source:
-        R. G. Newcombe, Stat. Med. 17 (1998) 873-890, method 10.
+    Source: R. G. Newcombe, Stat. Med. 17 (1998) 873-890, method 10.
     """
     (one_low, one_high), (two_low, two_high) = (
         wilson(k, m) for k, m in zip(successes, n, strict=True)

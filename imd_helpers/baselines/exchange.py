@@ -42,8 +42,7 @@ class IonExchange(Baseline):
     Raises:
         InputError: a training set without any pair.
 
-    Source:
-        The idea: Hautier et al., Inorg. Chem. 50 (2011) 656, who fit probabilities for ions.
+    Source: the idea of Hautier et al., Inorg. Chem. 50 (2011) 656, who fit probabilities for ions.
     """
 
     def __init__(self, training: Templates | CrystalBatch) -> None:

@@ -29,7 +29,7 @@ from ..runtime import InputError
 from ..work import write_atomic
 from . import compositions, elements
 from .batch import CrystalBatch
-from .samples import Samples, assembled
+from .samples import Samples, assembled, one_structure
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -387,9 +387,7 @@ def _from_dict(values: str | dict[str, Any]) -> CrystalBatch | str:
 
     try:
         values = json.loads(values) if isinstance(values, str) else values
-        return CrystalBatch.from_structures([Structure.from_dict(values)])
-    except InputError as error:
-        return str(error).removeprefix("structure 0 ")
+        return one_structure(Structure.from_dict(values))
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         return f"no structure that pymatgen can read ({why}): give that of Structure.as_dict()"

@@ -53,8 +53,7 @@ def reduce_lattice(lattice: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         InputError: a cell without volume.
 
-    Source:
-        Nguyen and Stehle, ACM Trans. Algorithms 5 (2009) 46 (greedy reduction, dimension 3).
+    Source: Nguyen and Stehle, ACM Trans. Algorithms 5 (2009) 46 (greedy reduction, dimension 3).
     """
     from ..kernels.crystals import minkowski_batch
 

@@ -120,11 +120,7 @@ class Samples:
         return self._of_kind(torch.Tensor, "a tensor")
 
     def _of_kind(self, kind: type, name: str) -> Any:
-        """The content.
-
-        Raises:
-            InputError: it is of another kind.
-        """
+        """The content, if it is of this kind."""
         if not isinstance(self.content, kind):
             raise InputError(
                 f"these samples hold {type(self.content).__name__}, not {name}: take .content"
@@ -216,6 +212,18 @@ def in_places(crystals: CrystalBatch | None, ok: np.ndarray) -> CrystalBatch:
         return crystals
     place = np.where(ok, np.cumsum(ok) - 1, len(crystals))
     return CrystalBatch.cat([crystals, placeholder(1)])[place]
+
+
+def one_structure(given: Any) -> CrystalBatch | str:
+    """A pymatgen structure as a batch of one, or the reason why it is no crystal."""
+    from pymatgen.core import Structure
+
+    if not isinstance(given, Structure):
+        return f"no crystal but a {type(given).__name__}"
+    try:
+        return CrystalBatch.from_structures([given])
+    except InputError as error:
+        return str(error).removeprefix("structure 0 ")
 
 
 def assembled(parts: Sequence[CrystalBatch | str]) -> Samples:

@@ -180,11 +180,6 @@ def only_scale_is_free(crystals: CrystalBatch) -> np.ndarray:
     )
 
 
-def _in_any_order(symbol: str) -> str:
-    """A site symmetry, such as ``m.m2``, whatever the axes that its parts belong to."""
-    return "".join(sorted(symbol.replace(".", "")))
-
-
 def _orbits_of(data: moyopy.MoyoDataset) -> Orbits:
     cell = data.std_cell
     # std_cell lists sites; its own dataset gives letters and orbits in that same cell

@@ -142,11 +142,7 @@ def _disguise(path: Path) -> str:
 
 
 def _transfer(dataset: str, file: RemoteFile, target: Path) -> None:
-    """Try every address, resume what is there, verify, and only then give it its name.
-
-    Raises:
-        DownloadError: no address gave the right file.
-    """
+    """Try every address, resume what is there, verify, and only then give it its name."""
     part, problems = target.with_name(f"{target.name}.part"), []
     for address in file.urls:
         whole = part.exists() and _fault(part, file) is None
@@ -201,12 +197,7 @@ def _size(part: Path) -> int:
 
 
 def _receive(url: str, part: Path, file: RemoteFile) -> None:
-    """Append what is missing of a file to ``part``, or start it over if the server cannot.
-
-    Raises:
-        _RefusedError: the answer is no file.
-        _InterruptedError: the transfer broke off.
-    """
+    """Append what is missing of a file to ``part``, or start it over if the server cannot."""
     import requests
     from urllib3.exceptions import HTTPError, ReadTimeoutError
 
@@ -233,12 +224,7 @@ def _receive(url: str, part: Path, file: RemoteFile) -> None:
 
 
 def _first_byte(answer: Any, part: Path) -> int:
-    """Where in the file the answer begins: 0 unless the server granted the range we asked for.
-
-    Raises:
-        _RefusedError: the answer is no file.
-        _InterruptedError: the server is busy, or sent another range than was asked for.
-    """
+    """Where in the file the answer begins: 0 unless the server granted the range we asked for."""
     have = _size(part)
     code, reason = answer.status_code, answer.reason or ""
     if code in WORTH_RETRYING:

@@ -94,8 +94,7 @@ class BondBags(_Padded):
 
     Every pair of atoms counts, bonded or not.
 
-    Source:
-        Hansen et al., J. Phys. Chem. Lett. 6 (2015) 2326.
+    Source: Hansen et al., J. Phys. Chem. Lett. 6 (2015) 2326.
     """
 
     _read = staticmethod(read_molecules)
@@ -164,8 +163,7 @@ def uff_terms(molecule: Mol, *, stretch: str = "morse") -> dict[tuple[Any, ...],
         InputError: no conformer, an atom without parameters, or rdkit is not installed.
         UnknownNameError: no such stretch.
 
-    Source:
-        Rappé et al. (1992), equations 1, 2, 10, 16 and 20.
+    Source: Rappé et al. (1992), equations 1, 2, 10, 16 and 20.
     """
     lookup("stretch", stretch, STRETCHES)
     field = need("rdkit.Chem.rdForceFieldHelpers")

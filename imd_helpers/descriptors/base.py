@@ -17,7 +17,7 @@ from ..crystals import CrystalBatch, elements
 from ..crystals.batch import check_shapes
 from ..crystals.geometry import closest_contact
 from ..crystals.rules import broken_crystals, why_broken
-from ..crystals.samples import Samples, assembled, in_places
+from ..crystals.samples import Samples, assembled, in_places, one_structure
 from ..runtime import InputError, whole
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def read_crystals(given: Crystals) -> tuple[CrystalBatch, list[str]]:
     if one_batch:
         batch, reasons = check_shapes(given), [""] * len(given)
     else:
-        read = assembled([_one_structure(structure) for structure in given])
+        read = assembled([one_structure(each) for each in given])
         batch, reasons = read.crystals, list(read.reasons)
     mark(reasons, ~broken_crystals(batch), lambda i: why_broken(batch, i))
     mark_long(reasons, batch.lattice.detach().norm(dim=2))
@@ -176,13 +176,6 @@ def read_crystals(given: Crystals) -> tuple[CrystalBatch, list[str]]:
     if good.all():
         return batch, reasons
     return in_places(batch[good] if good.any() else None, good), reasons
-
-
-def _one_structure(structure: Structure) -> CrystalBatch | str:
-    try:
-        return CrystalBatch.from_structures([structure])
-    except InputError as error:
-        return str(error).removeprefix("structure 0 ")
 
 
 # ---- reasons

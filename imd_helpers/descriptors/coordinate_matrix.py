@@ -113,8 +113,7 @@ class CoordinateMatrix(_slots.SlotMatrix):
 def squeeze(frac: Tensor) -> Tensor:
     """Fractional coordinates of [0, 1) to [1/6, 5/6), so that zeros are free to mean "no atom".
 
-    Source:
-        Kim et al. (2020): a box of 10 in the middle of one of 15.
+    Source: Kim et al. (2020): a box of 10 in the middle of one of 15.
     """
     return (10.0 * frac + 2.5) / 15.0
 

@@ -82,8 +82,7 @@ class CoulombMatrix(_Matrix):
     fails where the diagonal holds no atomic number, an off-diagonal value is not positive, or no
     points in space have these distances; from eigenvalues there is no way back.
 
-    Source:
-        Rupp, Tkatchenko, Müller & von Lilienfeld, Phys. Rev. Lett. 108 (2012) 058301.
+    Source: Rupp, Tkatchenko, Müller & von Lilienfeld, Phys. Rev. Lett. 108 (2012) 058301.
     """
 
     _read = staticmethod(read_molecules)
@@ -143,8 +142,7 @@ class SineMatrix(_Matrix):
     The off-diagonal value is Z_i Z_j / | Σ_k sin²(π Δf_k) a_k |, which repeats from cell to cell
     like the crystal, and has the shape of 1 / distance nearby. It depends on the choice of cell.
 
-    Source:
-        Faber, Lindmaa, von Lilienfeld & Armiento, Int. J. Quantum Chem. 115 (2015) 1094.
+    Source: Faber, Lindmaa, von Lilienfeld & Armiento, Int. J. Quantum Chem. 115 (2015) 1094.
     """
 
     def _mark_misfits(self, batch: CrystalBatch, reasons: list[str]) -> None:
@@ -233,8 +231,7 @@ def ewald(
     Raises:
         InputError: no volume, two sites in one place, or sums too long.
 
-    Source:
-        Toukmaji & Board, Comput. Phys. Commun. 95 (1996) 73, equations 5 and 16.
+    Source: Toukmaji & Board, Comput. Phys. Commun. 95 (1996) 73, equations 5 and 16.
     """
     n, volume = len(charges), abs(float(np.linalg.det(lattice)))
     if volume < 1e-6:

@@ -26,6 +26,7 @@ from .amd import MOST, measurable_sites
 
 CUTOFF, NEIGHBOURS = 8.0, 12  # Å and sites, as published
 STEP = 0.2  # Å, between the centres of the Gaussians, as published
+SAME_PLACE = 1e-3  # Å; atoms that are nearer overlap
 TIE = 0.01  # Å; neighbours of one shell differ by less: rounded coordinates of the data
 REASONS = (
     "",
@@ -150,6 +151,7 @@ def crystal_graph(
         float(cutoff),
         0 if neighbours is None else int(neighbours),
         float(tie),
+        SAME_PLACE,
         status,
     )
     mask = numbers > 0
@@ -170,8 +172,7 @@ def crystal_graph(
 def gaussians(distance: Tensor, *, stop: float = CUTOFF, step: float = STEP) -> Tensor:
     """(edges, gaussians) ``exp(-(d - c)^2 / step^2)`` of distances, c = 0, step, 2 step, … stop, Å.
 
-    Source:
-        Xie & Grossman (2018), and its code.
+    Source: Xie & Grossman (2018), and its code.
     """
     number("stop", stop, above=0, why=f"such as {CUTOFF} Å")
     number("step", step, above=0, why=f"such as {STEP} Å")

@@ -82,8 +82,7 @@ def magpie(compositions: CrystalBatch | Sequence[str] | np.ndarray) -> Features:
     Raises:
         InputError: matminer is not installed, or a formula cannot be read.
 
-    Source:
-        Ward et al., npj Comput. Mater. 2 (2016) 16028.
+    Source: Ward et al., npj Comput. Mater. 2 (2016) 16028.
     """
     counts = _counts(compositions)
     mean, deviation = _magpie_scale()
@@ -182,8 +181,7 @@ def crystalnn(
     Raises:
         InputError: matminer is not installed, or the cache cannot be used.
 
-    Source:
-        Zimmermann and Jain, RSC Adv. 10 (2020) 6063 (the fingerprint).
+    Source: Zimmermann and Jain, RSC Adv. 10 (2020) 6063 (the fingerprint).
     """
     from ..datasets.remote import cache_dir
 

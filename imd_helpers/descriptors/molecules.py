@@ -112,8 +112,7 @@ def positions_from_distances(distances: Tensor) -> tuple[Tensor, Tensor]:
         Positions (n, 3), Å, from (n, n) distances, and a residual: the largest difference, Å,
         between their distances and the given ones, zero exactly if they fit in three dimensions.
 
-    Source:
-        W. S. Torgerson, Psychometrika 17 (1952) 401.
+    Source: W. S. Torgerson, Psychometrika 17 (1952) 401.
     """
     n = len(distances)
     center = torch.eye(n, dtype=distances.dtype) - 1.0 / n
@@ -148,8 +147,7 @@ def g2_molecules() -> tuple[list[str], MoleculeBatch, np.ndarray]:
         Names (as in `ase.build.molecule`), geometries (MP2/6-31G(d)), and (148,) energies of
         atomization at 0 K, kcal/mol, from measured enthalpies of formation at 298 K.
 
-    Source:
-        Curtiss, Raghavachari, Redfern & Pople, J. Chem. Phys. 106 (1997) 1063.
+    Source: Curtiss, Raghavachari, Redfern & Pople, J. Chem. Phys. 106 (1997) 1063.
     """
     from ase.data.g2 import atom_names, data, molecule_names
     from ase.symbols import string2symbols

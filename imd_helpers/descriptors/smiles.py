@@ -154,8 +154,7 @@ def to_selfies(text: str) -> list[str]:
     Raises:
         InputError: the text is not accepted, or selfies is not installed.
 
-    Source:
-        Krenn et al., Mach. Learn.: Sci. Technol. 1 (2020) 045024.
+    Source: Krenn et al., Mach. Learn.: Sci. Technol. 1 (2020) 045024.
     """
     selfies = need("selfies")
     try:
@@ -185,8 +184,7 @@ def embed(text: str, *, seed: int = 0) -> Mol:
     Raises:
         InputError: RDKit does not accept the text, finds no coordinates, or is not installed.
 
-    Source:
-        Riniker & Landrum, J. Chem. Inf. Model. 55 (2015) 2562.
+    Source: Riniker & Landrum, J. Chem. Inf. Model. 55 (2015) 2562.
     """
     chem, force = need("rdkit.Chem"), need("rdkit.Chem.rdForceFieldHelpers")
     distance = need("rdkit.Chem.rdDistGeom")

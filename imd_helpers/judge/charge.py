@@ -117,8 +117,7 @@ def charge_neutral(
         InputError: a formula that cannot be read, counts that are not whole or negative, no atoms.
         UnknownNameError: no such table, or no such element.
 
-    Source:
-        Davies et al., Chem 1 (2016) 617 (the rules); smact (the tables).
+    Source: Davies et al., Chem 1 (2016) 617 (the rules); smact (the tables).
     """
     from ..kernels.charges import BAD, MAX_COUNT, neutral_batch
 

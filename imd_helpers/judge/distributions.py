@@ -99,8 +99,7 @@ def coverage(
         DefinitionError: the fingerprints of the two sets were made differently.
         InputError: no sample, or a reference without any fingerprint.
 
-    Source:
-        Xie et al., ICLR 2022 (arXiv 2110.06197); ``compute_cov`` in scripts/eval_utils.py.
+    Source: Xie et al., ICLR 2022 (arXiv 2110.06197); ``compute_cov`` in scripts/eval_utils.py.
     """
     _comparable(samples.structure, reference.structure)
     _comparable(samples.composition, reference.composition)

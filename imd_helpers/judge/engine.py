@@ -414,11 +414,7 @@ def _without_culprits(task: Task) -> Answer:
 
 
 def _blame_the_machine(error: Exception) -> None:
-    """Raise if no sample can be at fault.
-
-    Raises:
-        InputError: a module, memory, a disk or a compiler is missing.
-    """
+    """Raise if no sample can be at fault: a module, memory, a disk or a compiler is missing."""
     compiler = type(error).__module__.startswith(("numba", "llvmlite"))
     said = "cannot cache" in str(error) or "out of memory" in str(error)
     if compiler or said or isinstance(error, ImportError | MemoryError | OSError):

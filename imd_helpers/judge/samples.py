@@ -19,7 +19,7 @@ from .. import datasets
 from ..crystals import CrystalBatch, compositions
 from ..crystals.batch import check_shapes, wrap
 from ..crystals.rules import broken_crystals, safe_counts
-from ..crystals.samples import Samples, assembled, digest, set_digest
+from ..crystals.samples import Samples, assembled, digest, one_structure, set_digest
 from ..datasets import CrystalSet
 from ..matching.cells import MatchSettings
 from ..matching.same import novel
@@ -157,18 +157,14 @@ class Known:
         return tuple(hashlib.sha256(blob).hexdigest()[:12] for blob in joined)
 
     @cached_property
-    def _rows_of(self) -> dict[bytes, list[int]]:
+    def _rows_of(self) -> dict[bytes, np.ndarray]:
         keys = (key for part in self._parts() for key in compositions.keys(safe_counts(part)))
-        rows: dict[bytes, list[int]] = {}
-        for i, key in enumerate(keys):
-            if key:
-                rows.setdefault(key, []).append(i)
-        return rows
+        return compositions.grouped(keys)
 
     def like(self, keys: Sequence[bytes]) -> tuple[CrystalBatch | None, np.ndarray]:
         """Known crystals of given compositions (`compositions.keys`), and their places."""
-        found = {i for key in set(keys) for i in self._rows_of.get(key, ())}
-        rows = np.array(sorted(found), dtype=np.int64)
+        found = [self._rows_of[key] for key in self._rows_of.keys() & set(keys)]
+        rows = np.sort(np.concatenate([np.zeros(0, dtype=np.int64), *found]))
         if len(rows) and isinstance(self.source, CrystalBatch):
             return self.source.narrow(rows), rows
         return (_batch(self.source[rows]) if len(rows) else None), rows
@@ -325,15 +321,4 @@ def _from_structures(given: Sequence[Any]) -> Samples:
             f"samples are a {type(given).__name__}: give a CrystalBatch, what a descriptor "
             "decoded, or a list of pymatgen structures"
         )
-    return assembled([_from_structure(each) for each in given])
-
-
-def _from_structure(given: Any) -> CrystalBatch | str:
-    from pymatgen.core import Structure
-
-    if not isinstance(given, Structure):
-        return f"no crystal but a {type(given).__name__}"
-    try:
-        return CrystalBatch.from_structures([given])
-    except InputError as error:
-        return str(error).removeprefix("structure 0 ")
+    return assembled([one_structure(each) for each in given])

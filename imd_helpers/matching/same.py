@@ -110,8 +110,7 @@ def structure_distance(
         crystal is broken or too elongated to count neighbours; and (n,) index of the nearest, or
         `NONE`.
 
-    Source:
-        Widdowson et al., MATCH 87 (2022) 529.
+    Source: Widdowson et al., MATCH 87 (2022) 529.
     """
     from scipy.spatial import cKDTree
 
