@@ -43,10 +43,10 @@ def address(app: Sphinx) -> str:
 
 def keep_units_with_numbers(_app: Sphinx, doctree: nodes.document, _page: str) -> None:
     """No line of prose ends between a number and its unit."""
-    for text in list(doctree.findall(nodes.Text)):
-        inside = text.parent
-        if not isinstance(inside, (nodes.literal, nodes.math, nodes.FixedTextElement)):
-            inside.replace(text, nodes.Text(UNIT.sub("\u00a0", text)))
+    code = (nodes.literal, nodes.math, nodes.FixedTextElement)
+    for text in filter(UNIT.search, list(doctree.findall(nodes.Text))):
+        if text.parent and not isinstance(text.parent, code):
+            text.parent.replace(text, nodes.Text(UNIT.sub("\u00a0", text)))
 
 
 def say_what_is_folded(_app: Sphinx, doctree: nodes.document) -> None:
