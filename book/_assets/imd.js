@@ -38,13 +38,15 @@
 })();
 
 /* Tables of pandas as a reader wants them: words to the left, numbers to the right under their names, no
- * row for the name of the index alone, a dash where there is no number, no sign before zero, an interval in one piece.
+ * row for the name of the index alone, a dash where there is no number, no sign before zero, an interval in one piece, and the numbers
+ * of several runs too.
  */
 (function () {
   const text = (cell) => (cell ? cell.textContent.trim() : "");
   const mendNumber = (cell) => {
     const interval = text(cell).match(/^([^()]+) (\([^()]*\d[^()]*(?: to |\u2013)[^()]*\))$/);
     if (text(cell) === "NaN") cell.textContent = "\u2013";
+    else if (/^[\d.]+( \/ [\d.]+)+/.test(text(cell))) cell.textContent = text(cell).replaceAll(" / ", "\u00a0/\u00a0");
     else if (/^-0(\.0*)?$/.test(text(cell))) cell.textContent = text(cell).slice(1);
     else if (interval) {
       const ends = Object.assign(document.createElement("span"), { className: "imd-ends", textContent: interval[2] });

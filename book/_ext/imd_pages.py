@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -16,11 +17,13 @@ from sphinx.application import Sphinx
 FEEDBACK = """<p class="imd-feedback">Something wrong or unclear on this page?
 <a href="{url}/issues/new?title={title}">Say so</a>, or read the
 <a href="{url}/issues">open questions</a>.</p>"""
+UNIT = re.compile(r"(?<=\d) (?=(%|Å|°|[mk]?eV|GPa|THz|kJ|GB|MB|K|s)(?!\w))")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("source-read", put_address)
     app.connect("doctree-read", say_what_is_folded)
+    app.connect("doctree-resolved", keep_units_with_numbers)
     app.connect("html-page-context", without_thebe, priority=900)
     app.connect("html-page-context", with_feedback, priority=900)
     app.connect("build-finished", serve_exported_notebooks)
@@ -36,6 +39,14 @@ def put_address(app: Sphinx, _name: str, source: list[str]) -> None:
 
 def address(app: Sphinx) -> str:
     return app.config.html_theme_options["repository_url"].rstrip("/")
+
+
+def keep_units_with_numbers(_app: Sphinx, doctree: nodes.document, _page: str) -> None:
+    """No line of prose ends between a number and its unit."""
+    code = (nodes.literal, nodes.math, nodes.FixedTextElement)
+    for text in filter(UNIT.search, list(doctree.findall(nodes.Text))):
+        if text.parent and not isinstance(text.parent, code):
+            text.parent.replace(text, nodes.Text(UNIT.sub("\u00a0", text)))
 
 
 def say_what_is_folded(_app: Sphinx, doctree: nodes.document) -> None:

@@ -11,6 +11,8 @@ import pytest
 from bookfiles import read_pages
 from PIL import Image
 
+import imd_helpers as imd
+
 pytestmark = pytest.mark.browser
 PAGES = [page.name for page in read_pages()]
 CHROMIUM = next(
@@ -172,7 +174,12 @@ def test_search_finds_a_word_from_the_disk(browser, html):
 def test_a_table_reads_as_prose_speaks_of_it(browser, repo, tmp_path):
     """Words left, no row for the index's name alone, a dash for no number, no minus before zero."""
     frame = pd.DataFrame(
-        {"made": ["in turn", "at once"], "share": ["0.97 (0.95 to 0.98)", "-0.00"], "n": [3, None]},
+        {
+            "made": ["in turn", "at once"],
+            "share": ["0.97 (0.95 to 0.98)", "-0.00"],
+            "runs": ["7.1 / 6.7", "0 / 12 % of 9"],
+            "n": [3, None],
+        },
         index=pd.Index(["GAN", "lot"], name="source"),
     )
     script = (repo / "book" / "_assets" / "imd.js").as_uri()
@@ -184,10 +191,28 @@ def test_a_table_reads_as_prose_speaks_of_it(browser, repo, tmp_path):
         "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
     )
     assert rows == [
-        ["source", "made", "share", "n"],
-        ["GAN", "in turn", "0.97 (0.95 to 0.98)", "3.0"],
-        ["lot", "at once", "0.00", "–"],
+        ["source", "made", "share", "runs", "n"],
+        ["GAN", "in turn", "0.97 (0.95 to 0.98)", "7.1\u00a0/\u00a06.7", "3.0"],
+        ["lot", "at once", "0.00", "0\u00a0/\u00a012 % of 9", "–"],
     ]
     assert page.locator(".imd-ends").all_text_contents() == ["(0.95 to 0.98)"]
     assert page.locator("td.imd-words").all_text_contents() == ["in turn", "at once"]
     page.close()
+
+
+def test_a_slider_moves_by_key_and_by_touch(browser, monkeypatch, tmp_path):
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda html: shown.append(html.data))
+    imd.show.slides(lambda axes, i: axes[0].plot([0, i]), ["one", "two", "three"], alt="lines")
+    file = tmp_path / "slides.html"
+    file.write_text(f"<meta charset=utf-8>{shown[0]}")
+    context = browser.new_context(offline=True, has_touch=True)
+    page = context.new_page()
+    page.goto(file.as_uri())
+    slider, said, seen = page.locator("input"), page.locator("output"), page.locator("img:visible")
+    slider.focus()
+    page.keyboard.press("ArrowLeft")
+    assert said.inner_text() == seen.get_attribute("title") == "two"
+    slider.tap(position={"x": 2, "y": 5})
+    assert said.inner_text() == seen.get_attribute("title") == "one"
+    context.close()

@@ -68,6 +68,16 @@ def test_a_folded_cell_says_what_is_in_it(repo):
     assert what_is_folded("plt.show()\nassert a") == "Code of the figure"
 
 
+def test_a_unit_stays_with_its_number_in_prose_and_is_left_alone_in_code(repo):
+    sys.path.insert(0, str(repo / "book" / "_ext"))
+    from docutils import nodes
+    from imd_pages import keep_units_with_numbers
+
+    said, code = nodes.paragraph("", "", nodes.Text("95 % of 5 samples")), nodes.literal("", "5 s")
+    keep_units_with_numbers(None, nodes.section("", said, code), "")
+    assert (said.astext(), code.astext()) == ("95\u00a0% of 5 samples", "5 s")
+
+
 @each_page
 def test_a_page_ends_with_a_way_to_say_what_is_wrong_with_it(html, page):
     text = read(html, page)
