@@ -209,6 +209,8 @@ def bayesian(
 ) -> None:
     """Fit a Gaussian process to all answers, and ask where it expects the largest improvement.
 
+    Where that was asked before, nothing new is learnt, and the next questions are random.
+
     Source:
         Jones, Schonlau and Welch, J. Global Optim. 13 (1998) 455.
     """
@@ -220,10 +222,13 @@ def bayesian(
         size = float(np.exp(rng.uniform(np.log(0.01), np.log(0.2))))
         pool = [space.random(candidates // 2, rng), space.moved(near, rng, size=size)]
         trial = np.concatenate(pool)
-        known = np.minimum(values, values[values < WORST].max(initial=0.0))  # no answer: the worst
-        mean, deviation = predicted(space.features(points), known, space.features(trial))
-        gain = expected_improvement(mean, deviation, values.min())
-        trial = trial[np.argsort(-gain, kind="stable")[:batch]]
+        if not oracle.idle:
+            answered = values[values < WORST]
+            known = np.minimum(values, answered.max() if len(answered) else 0.0)
+            mean, deviation = predicted(space.features(points), known, space.features(trial))
+            gain = expected_improvement(mean, deviation, known.min())
+            trial = trial[np.argsort(-gain, kind="stable")]
+        trial = trial[:batch]
         found, theirs = asked(oracle, trial)
         points, ended = np.concatenate([points, trial]), np.concatenate([ended, found])
         values = np.concatenate([values, theirs])
