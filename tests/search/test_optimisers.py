@@ -101,9 +101,7 @@ def test_where_the_zero_of_the_values_lies_changes_no_question(method):
 
 def test_a_minimum_in_a_corner_is_not_asked_about_for_ever(monkeypatch):
     fits = []
-    monkeypatch.setattr(
-        optimisers, "predicted", lambda *some: fits.append(1) or predicted(*some)
-    )
+    monkeypatch.setattr(optimisers, "predicted", lambda *some: fits.append(1) or predicted(*some))
     oracle = Oracle(lambda points: points.sum(1), budget=20)
     _, value = minimise("bayesian", oracle, Space(1), seed=0)
     assert value == 0
@@ -137,6 +135,12 @@ def test_periodic_dimensions_go_round():
 def test_what_cannot_be_searched_is_refused():
     with pytest.raises(UnknownNameError, match="hopping"):
         minimise("hoping", Oracle(ackley, budget=9), Space(2))
+    for method, name in (
+        ("random", "batch"), ("swarm", "particles"), ("genetic", "population"),
+        ("bayesian", "start"), ("bayesian", "candidates"), ("bayesian", "batch"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"{name}=0"):
+            minimise(method, Oracle(ackley, budget=9), Space(2), **{name: 0})
     with pytest.raises(InputError, match="no budget"):
         minimise("random", Oracle(ackley), Space(2))
     with pytest.raises(
