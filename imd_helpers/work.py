@@ -261,6 +261,9 @@ class Process:
             if isinstance(error, TimeoutError):
                 raise
             raise RuntimeError("the process that was asked died") from error
+        except BaseException:  # interrupted: the answer would be taken for that of the next thing
+            self.stop()
+            raise
         if not good:
             raise RuntimeError(found)
         return found

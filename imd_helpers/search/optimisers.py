@@ -98,6 +98,7 @@ def random_search(
     oracle: Oracle, space: Space, rng: np.random.Generator, *, batch: int = 8
 ) -> None:
     """Draw, ask, forget."""
+    whole("batch", batch, least=1)
     while True:
         asked(oracle, space.random(batch, rng))
 
@@ -154,7 +155,7 @@ def particle_swarm(
     Source:
         Kennedy and Eberhart, Proc. ICNN (1995) 1942; constants of Clerc and Kennedy (2002).
     """
-    points, values = asked(oracle, space.random(particles, rng))
+    points, values = asked(oracle, space.random(whole("particles", particles, least=1), rng))
     speed = 0.1 * rng.normal(size=points.shape)
     own, least = points.copy(), values.copy()
     while True:
@@ -182,7 +183,7 @@ def genetic(
     Source:
         Deaven and Ho, Phys. Rev. Lett. 75 (1995) 288, for atoms.
     """
-    points, values = asked(oracle, space.random(population, rng))
+    points, values = asked(oracle, space.random(whole("population", population, least=1), rng))
     while True:
         drawn = rng.integers(len(values), size=(2, population, TOURNAMENT, 1))
         winners = np.take_along_axis(drawn, values[drawn].argmin(2, keepdims=True), axis=2)
@@ -209,10 +210,14 @@ def bayesian(
 ) -> None:
     """Fit a Gaussian process to all answers, and ask where it expects the largest improvement.
 
+    Where that was asked before, nothing new is learnt, and the next questions are random.
+
     Source:
         Jones, Schonlau and Welch, J. Global Optim. 13 (1998) 455.
     """
-    points = space.random(start, rng)
+    points = space.random(whole("start", start, least=1), rng)
+    whole("batch", batch, least=1)
+    whole("candidates", candidates, least=2)
     ended, values = asked(oracle, points)
     while True:
         best = ended[np.argsort(values)[:5]]
@@ -220,10 +225,13 @@ def bayesian(
         size = float(np.exp(rng.uniform(np.log(0.01), np.log(0.2))))
         pool = [space.random(candidates // 2, rng), space.moved(near, rng, size=size)]
         trial = np.concatenate(pool)
-        known = np.minimum(values, values[values < WORST].max(initial=0.0))  # no answer: the worst
-        mean, deviation = predicted(space.features(points), known, space.features(trial))
-        gain = expected_improvement(mean, deviation, values.min())
-        trial = trial[np.argsort(-gain, kind="stable")[:batch]]
+        if not oracle.idle:
+            answered = values[values < WORST]
+            known = np.minimum(values, answered.max() if len(answered) else 0.0)
+            mean, deviation = predicted(space.features(points), known, space.features(trial))
+            gain = expected_improvement(mean, deviation, known.min())
+            trial = trial[np.argsort(-gain, kind="stable")]
+        trial = trial[:batch]
         found, theirs = asked(oracle, trial)
         points, ended = np.concatenate([points, trial]), np.concatenate([ended, found])
         values = np.concatenate([values, theirs])
@@ -256,7 +264,7 @@ def minimise(
 
     Raises:
         UnknownNameError: no such method.
-        InputError: an oracle without a budget, or no question had an answer.
+        InputError: an oracle without a budget, no point or particle, or no question had an answer.
     """
     search = METHODS[lookup("method", method, METHODS)]
     if oracle.budget is None:

@@ -38,8 +38,8 @@ class Oracle:
         about: what the log is of, on its first line.
 
     Raises:
-        InputError: a budget or limit that is not positive, a function that no other process can
-            be given, or the log of something else.
+        InputError: a budget, limit or cost that is not positive, a function that no other process
+            can be given, or the log of something else.
     """
 
     def __init__(
@@ -128,7 +128,8 @@ class Oracle:
             if why:
                 self.failed[key] = why
             self._width = max(self._width, len(row))
-            self._costs.append(1.0 if self._cost is None else float(self._cost(row)))
+            cost = 1.0 if self._cost is None else self._cost(row)
+            self._costs.append(number("cost of an answer", cost, above=0))
             self.spent += self._costs[-1]
         if self._log is not None and found:
             self._log.add([(keys[i].hex(), *found[i]) for i in missing])
@@ -139,7 +140,10 @@ class Oracle:
         """A row and a reason for each question; where a batch fails, one after the other."""
         n = len(questions)
         try:
-            rows = np.asarray(self._answer(questions), dtype=float).reshape(n, -1)
+            rows = np.atleast_1d(np.asarray(self._answer(questions), dtype=float))
+            if len(rows) != n or not rows.size:
+                raise InputError(f"{n} answers needed, (n,) or (n, width), got {rows.shape}")
+            rows = rows.reshape(n, -1)
         except Exception as error:
             if n > 1:
                 return [self._tried(questions[np.array([i])])[0] for i in range(n)]

@@ -7,7 +7,7 @@ import pytest
 
 from imd_helpers.predictors.gaussian import predicted
 from imd_helpers.runtime import InputError, UnknownNameError
-from imd_helpers.search import Oracle, Space, minimise
+from imd_helpers.search import Oracle, Space, minimise, optimisers
 from imd_helpers.search.optimisers import METHODS
 
 SEEDS = range(9)
@@ -17,6 +17,10 @@ def rastrigin(points):
     """Many equal valleys on a bowl; the deepest is at 0.63 in each dimension."""
     x = 10.24 * (points - 0.63)
     return (x**2 + 10 - 10 * np.cos(2 * np.pi * x)).sum(1)
+
+
+def bowl(points):
+    return ((points - 0.3) ** 2).sum(1)
 
 
 def ackley(points):
@@ -82,6 +86,29 @@ def test_failures_do_not_stop_a_search():
         assert oracle.calls == 40
 
 
+@pytest.mark.parametrize("method", ["random", "hopping", "swarm", "bayesian"])
+def test_where_the_zero_of_the_values_lies_changes_no_question(method):
+    def questions(shift):
+        def holes(points):
+            return np.where(points[:, 0] > 0.6, np.nan, bowl(points) + shift)
+
+        oracle = Oracle(holes, budget=30)
+        minimise(method, oracle, Space(2), seed=2)
+        return np.concatenate(oracle.asked)
+
+    assert np.allclose(questions(0), questions(-64), atol=1e-6)
+
+
+def test_a_minimum_in_a_corner_is_not_asked_about_for_ever(monkeypatch):
+    fits = []
+    monkeypatch.setattr(optimisers, "predicted", lambda *some: fits.append(1) or predicted(*some))
+    oracle = Oracle(lambda points: points.sum(1), budget=20)
+    _, value = minimise("bayesian", oracle, Space(1), seed=0)
+    assert value == 0
+    assert oracle.calls == 20
+    assert len(fits) <= 20
+
+
 def test_a_search_of_few_points_ends_before_its_budget():
     def nine(points):
         return (np.round(2 * points) ** 2).sum(1)
@@ -108,6 +135,12 @@ def test_periodic_dimensions_go_round():
 def test_what_cannot_be_searched_is_refused():
     with pytest.raises(UnknownNameError, match="hopping"):
         minimise("hoping", Oracle(ackley, budget=9), Space(2))
+    for method, name in (
+        ("random", "batch"), ("swarm", "particles"), ("genetic", "population"),
+        ("bayesian", "start"), ("bayesian", "candidates"), ("bayesian", "batch"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"{name}=0"):
+            minimise(method, Oracle(ackley, budget=9), Space(2), **{name: 0})
     with pytest.raises(InputError, match="no budget"):
         minimise("random", Oracle(ackley), Space(2))
     with pytest.raises(

@@ -63,6 +63,52 @@ def test_one_that_never_comes_is_given_up_and_one_that_dies_is_replaced():
     oracle._answer.stop()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda points: np.zeros((3, len(points))),  # a row for each number
+        lambda points: np.zeros(0),
+        lambda points: np.zeros(len(points) + 1),
+        lambda points: "a word",
+        lambda points: None,
+    ],
+)
+def test_what_is_no_answer_is_a_failure_and_never_a_number(answer):
+    oracle = Oracle(answer)
+    assert np.isnan(oracle(LINE)).all()
+    assert len(oracle.failed) == oracle.calls == 5
+
+
+def test_a_function_that_takes_one_point_is_asked_one_by_one():
+    oracle = Oracle(lambda points: float(bowl(points)[0]) if len(points) == 1 else bowl(points)[0])
+    assert np.allclose(oracle(LINE)[:, 0], bowl(LINE))
+    assert not oracle.failed
+
+
+def sleepy(points):
+    time.sleep(0.3)
+    return bowl(points)
+
+
+def test_after_an_interruption_no_answer_is_taken_for_another():
+    oracle = Oracle(sleepy, limit=60)
+    oracle(np.array([[0.2]]))  # its process has begun
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            oracle(np.array([[0.9]]))
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert oracle(np.array([[0.4]]))[0, 0] == pytest.approx(0.01)  # and not 0.36
+    oracle._answer.stop()
+
+
 def test_the_budget_is_kept_and_what_fits_is_asked():
     oracle = Oracle(bowl, budget=7)
     points = np.random.default_rng(0).random((5, 2))
@@ -163,5 +209,8 @@ def test_impossible_settings_are_refused():
     for name in ("budget", "limit", "dearest"):
         with pytest.raises(InputError, match=f"{name}=0"):
             Oracle(bowl, **{name: 0})
+    for cost in (0.0, -1.0, np.nan):  # a search would never end
+        with pytest.raises(InputError, match="cost of an answer"):
+            Oracle(bowl, budget=9, cost=lambda row, cost=cost: cost)(LINE)
     with pytest.raises(InputError, match="cannot be sent to another process"):
         Oracle(lambda points: points[:, 0], limit=1)
