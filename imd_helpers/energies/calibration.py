@@ -62,7 +62,9 @@ class Calibration:
             out.append(_logistic(drawn @ some.T + shift[:, None]))
         return out
 
-    def expected(self, features: np.ndarray, n: int | None = None) -> tuple[float, float, float]:
+    def expected(
+        self, features: np.ndarray, n: int | None = None, *, alike: ArrayLike | None = None
+    ) -> tuple[float, float, float]:
         """Expected share of n samples at or below the threshold, with its 95 % interval.
 
         The interval holds what is not known: the coefficients, how this generator differs from
@@ -72,17 +74,22 @@ class Calibration:
         Args:
             features: (k, 4) of the samples that count; rows with NaN count as not stable.
             n: the denominator; default: k.
+            alike: (k,) whole numbers, equal for samples that share their luck, as copies of one
+                crystal do; default: each has its own.
 
         Raises:
             InputError: n is smaller than k or zero.
         """
         k = len(features)
         n = whole("n", k if n is None else n, least=max(k, 1))
-        features = features[np.isfinite(features).all(1)]
+        there = np.isfinite(features).all(1)
+        features = features[there]
+        alike = np.arange(k) if alike is None else np.asarray(alike)
+        lots, of = np.unique(alike[there], return_inverse=True)
         rng = np.random.default_rng(SEED)
         found = np.zeros(DRAWS)
         for i, p in enumerate(self.drawn(features, rng=rng)[0]):
-            found[i] = (rng.random(len(p)) < p).sum()
+            found[i] = (rng.random(len(lots))[of] < p).sum()
         low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         mean = float(self.probability(features).sum())
         # crystals are whole: an interval of their number that leaves out its mean would be read

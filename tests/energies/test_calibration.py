@@ -78,6 +78,19 @@ def test_samples_without_energies_count_in_the_denominator_only():
         made_up().expected(x, n=99)
 
 
+def test_copies_share_their_luck():
+    """A hundred copies of one crystal are stable together, or not at all."""
+    one = made_up()
+    x = np.repeat(samples(1) - [0.0, 0.2, 0.0, 0.0], 100, axis=0)
+    p = one.probability(x[:1])[0]
+    assert 0.05 < p < 0.95
+    value, low, high = one.expected(x, alike=np.zeros(100, int))
+    assert (value, low, high) == (pytest.approx(p), 0.0, 1.0)
+    apart = one.expected(x)
+    assert apart == one.expected(x, alike=np.arange(100)[::-1])
+    assert 0.0 < apart[1] < p < apart[2] < 1.0
+
+
 def test_unknown_pairs_and_thresholds_are_refused():
     with pytest.raises(UnknownNameError, match="calibrated pair"):
         calibration.calibration(("chgnet", "dft"))
