@@ -144,11 +144,14 @@ def above_hull(
     *,
     added: ArrayLike | None = None,
 ) -> HullVerdict:
-    """Energy above the hull of all known phases; other arguments as in `formation_energy`.
+    """Energy above the hull of all known phases.
 
     Phases that nobody knows are missing: a crystal may be less stable than it looks here.
 
     Args:
+        counts: (n, 119) atoms of each element.
+        energy: (n,) eV/atom by this potential.
+        potential: which potential the energies are from.
         added: (n,) eV/atom, corrections MP2020 of these crystals (`corrections.mp2020`), for a
             potential that did not learn them; the known phases then get theirs.
     """

@@ -449,9 +449,7 @@ class Hull(Fact):
         if run.protocol.energies.ensemble:
             run.values["energy_above_hull"] = np.where(both, above.mean(0), above[0])
 
-    def _above(
-        self, run: Run, k: int, rows: np.ndarray, *, corrected: bool = False
-    ) -> np.ndarray:
+    def _above(self, run: Run, k: int, rows: np.ndarray, *, corrected: bool = False) -> np.ndarray:
         """(n,) energy above hull by potential k."""
         called = potential_name(run.potentials[k])
         energy = run.value("energy").copy()
