@@ -28,6 +28,7 @@ from ..runtime import InputError, data_path, lookup, whole
 FEATURES = ("one", "mean distance", "difference", "formation energy")
 LOWEST, HIGHEST = -0.3, 0.6  # eV/atom; mean distances beyond count as these
 LARGEST_DIFFERENCE = 0.3  # eV/atom, likewise
+ANIONS = (1, 5, 6, 7, 8, 9, 15, 16, 17, 33, 34, 35, 51, 52, 53)  # H B C N O F P S Cl As … I
 DRAWS, SEED = 1_000, 0
 LEVEL = 0.95
 
@@ -47,6 +48,23 @@ class Calibration:
     def probability(self, features: np.ndarray) -> np.ndarray:
         """(n,) that DFT puts the crystal at or below the threshold; NaN without an answer."""
         return _logistic(features @ self.coefficients)
+
+    def doubts(self, held: np.ndarray) -> list[str]:
+        """What to know of samples about which the table says little, or the fit too much.
+
+        Args:
+            held: (n, 119) bool, the elements of each sample.
+        """
+        strange = int((held & ~self.seen).any(1).sum())
+        metals = int((held.any(1) & ~held[:, list(ANIONS)].any(1)).sum())
+        return [
+            text
+            for k, text in (
+                (strange, f"{strange} samples hold elements that the calibration never saw"),
+                (metals, f"{metals} are of metals alone, of which DFT may have half as many"),
+            )
+            if k
+        ]
 
     def drawn(self, *features: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         """Probabilities (`DRAWS`, k) of the samples (k, 4) of each of several generators.

@@ -80,18 +80,16 @@ def _calibrated(run: Run, share: Share) -> list[Number]:
     if not n:
         return []
     held = safe_counts(run.content[np.flatnonzero(rows)]) > 0
-    strange = int((held & ~fit.seen).any(1).sum())
-    raw = _share(run, share)
-    note = f"the potentials say {raw.value:.1%}"
-    if strange:
-        note += f"; {strange} samples hold elements that the calibration never saw"
-    without = int((~np.isfinite(x)).any(1).sum())
+    raw, without = _share(run, share), int((~np.isfinite(x)).any(1).sum())
+    note = "; ".join([f"the potentials say {raw.value:.1%}", *fit.doubts(held)])
     if without:
         note += f"; {without} samples without both energies count as not stable"
     meaning = {**raw.definition, "calibrated": list(pair), "coefficients": list(fit.coefficients)}
     name = f"{share.name}, expected by DFT"
     ends = fit.expected(x, n, alike=_alike(run, np.flatnonzero(rows), first, others))
-    return [Number(name, ends[0], n, *ends[1:], "calibration", SHARE, meaning, 0.0, note)]
+    return [
+        Number(name, ends[0], n, *ends[1:], "calibration", SHARE, meaning, 0.0, "; ".join(notes))
+    ]
 
 
 def _behind_low(run: Run) -> list[str]:
