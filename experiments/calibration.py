@@ -23,10 +23,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
 from imd_helpers.crystals import CrystalBatch, elements
+from imd_helpers.crystals.files import read
 from imd_helpers.energies import calibration, corrections, hull
 from imd_helpers.energies.calibration import Calibration, features
 from imd_helpers.energies.potentials import POTENTIALS
 from imd_helpers.intervals import wilson
+from imd_helpers.judge import Report
 
 OUT = record.DATA / "calibration"
 WORK = record.BUILD / "calibration"
@@ -136,9 +138,14 @@ def fit_of(table: Table, pair: tuple[str, str], threshold: float, rows: np.ndarr
 
 def left_out(table: Table, pair: tuple[str, str], threshold: float, by: str) -> np.ndarray:
     """(n,) probability of each crystal by a fit without its group."""
+    return predicted(table.features(pair), table.dft <= threshold, table, by)
+
+
+def predicted(x: np.ndarray, stable: np.ndarray, table: Table, by: str) -> np.ndarray:
+    """The same from any features (n, k)."""
     groups = getattr(table, by)
     folds = GroupKFold(FOLDS) if by == "system" else LeaveOneGroupOut()
-    x, stable, out = table.features(pair), table.dft <= threshold, np.zeros(len(table.dft))
+    out = np.zeros(len(stable))
     for rest, held in folds.split(x, groups=groups):
         out[held] = 1 / (1 + np.exp(-x[held] @ fitted(x[rest], stable[rest])))
     return out
@@ -211,6 +218,36 @@ def chemistry(table: Table, pair: tuple[str, str], threshold: float) -> Row:
     return out
 
 
+def fifth(table: Table, pair: tuple[str, str], threshold: float) -> Row:
+    """A fifth coefficient, of metals alone: what it would be worth, and what the board would say.
+
+    ``board`` has for each entry of the leaderboard its expected share, and that with the fifth.
+    """
+    x, stable = table.features(pair), table.dft <= threshold
+    wide = np.column_stack([x, chemistries(table.counts)["metals alone"]])
+    ways = [(some, fitted(some, stable)) for some in (x, wide)]
+    out: Row = {"coefficients": ways[1][1].tolist()}
+    for by in ("system", "method"):
+        p = predicted(wide, stable, table, by)
+        loss = -np.log(np.where(stable, p, 1 - p))
+        out[by] = {"brier": float(((p - stable) ** 2).mean()), "log_loss": float(loss.mean())}
+    board = {}
+    for file in sorted((record.DATA / "leaderboard").glob("*/report.json")):
+        report = Report.from_json(file.read_text(encoding="utf-8"))
+        asked = report.facts.get("metastable", np.zeros(report.n)) > -1
+        if not asked.any():
+            continue
+        above = [report.values[f"energy_above_hull {name}"][asked] for name in pair]
+        some = features(np.stack(above, axis=1), report.values["formation_energy"][asked])
+        counts = read(file.parent / "samples.zip").crystals.counts().numpy()[asked]
+        more = np.column_stack([some, chemistries(counts)["metals alone"]])
+        found = [
+            1 / (1 + np.exp(-each @ b)) for each, (_, b) in zip((some, more), ways, strict=True)
+        ]
+        board[file.parent.name] = [float(np.nansum(p) / report.n) for p in found]
+    return out | {"board": board}
+
+
 def chemistries(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Name -> (n,) bool; a crystal may belong to several, but to metals only if to no other."""
     kinds = {"oxides": "O", "halides": "F Cl Br I", "sulfides to tellurides": "S Se Te"}
@@ -273,6 +310,7 @@ def fit(file: str) -> None:
             "generators": generators(table, tuple(best.split(" + ")), t),
             "reliability": reliability(table, tuple(best.split(" + ")), t),
             "chemistry": chemistry(table, tuple(best.split(" + ")), t),
+            "fifth": fifth(table, tuple(best.split(" + ")), t),
         }
         for t in THRESHOLDS
     }
