@@ -221,7 +221,8 @@ def chemistry(table: Table, pair: tuple[str, str], threshold: float) -> Row:
 def fifth(table: Table, pair: tuple[str, str], threshold: float) -> Row:
     """A fifth coefficient, of metals alone: what it would be worth, and what the board would say.
 
-    ``board`` has for each entry of the leaderboard its expected share, and that with the fifth.
+    ``board`` has for each entry of the leaderboard its expected share, and that with the fifth,
+    means over its runs.
     """
     x, stable = table.features(pair), table.dft <= threshold
     wide = np.column_stack([x, chemistries(table.counts)["metals alone"]])
@@ -231,10 +232,11 @@ def fifth(table: Table, pair: tuple[str, str], threshold: float) -> Row:
         p = predicted(wide, stable, table, by)
         loss = -np.log(np.where(stable, p, 1 - p))
         out[by] = {"brier": float(((p - stable) ** 2).mean()), "log_loss": float(loss.mean())}
-    board = {}
-    for file in sorted((record.DATA / "leaderboard").glob("*/report.json")):
+    runs: dict[str, list[list[float]]] = {}
+    folder = record.DATA / "leaderboard"
+    for file in sorted(folder.rglob("report.json")):
         report = Report.from_json(file.read_text(encoding="utf-8"))
-        asked = report.facts.get("metastable", np.zeros(report.n)) > -1
+        asked = report.facts.get("metastable", np.zeros(0)) > -1
         if not asked.any():
             continue
         above = [report.values[f"energy_above_hull {name}"][asked] for name in pair]
@@ -244,7 +246,9 @@ def fifth(table: Table, pair: tuple[str, str], threshold: float) -> Row:
         found = [
             1 / (1 + np.exp(-each @ b)) for each, (_, b) in zip((some, more), ways, strict=True)
         ]
-        board[file.parent.name] = [float(np.nansum(p) / report.n) for p in found]
+        entry = file.relative_to(folder).parts[0]
+        runs.setdefault(entry, []).append([float(np.nansum(p) / report.n) for p in found])
+    board = {entry: np.mean(each, axis=0).tolist() for entry, each in runs.items()}
     return out | {"board": board}
 
 
