@@ -22,16 +22,19 @@ from record import Row, rounded
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
-from imd_helpers.crystals import CrystalBatch
-from imd_helpers.energies import calibration, hull
+from imd_helpers.crystals import CrystalBatch, elements
+from imd_helpers.crystals.files import read
+from imd_helpers.energies import calibration, corrections, hull
 from imd_helpers.energies.calibration import Calibration, features
 from imd_helpers.energies.potentials import POTENTIALS
 from imd_helpers.intervals import wilson
+from imd_helpers.judge import Report
 
 OUT = record.DATA / "calibration"
 WORK = record.BUILD / "calibration"
 CHUNK = 100
 THRESHOLDS = (0.0, 0.1)  # eV/atom
+RAW = ("sevennet", "sevennet_l3i5")  # learned energies without the corrections MP2020
 RIDGE = 1e-3
 RESAMPLES, SEED = 400, 0
 FOLDS = 10
@@ -135,9 +138,14 @@ def fit_of(table: Table, pair: tuple[str, str], threshold: float, rows: np.ndarr
 
 def left_out(table: Table, pair: tuple[str, str], threshold: float, by: str) -> np.ndarray:
     """(n,) probability of each crystal by a fit without its group."""
+    return predicted(table.features(pair), table.dft <= threshold, table, by)
+
+
+def predicted(x: np.ndarray, stable: np.ndarray, table: Table, by: str) -> np.ndarray:
+    """The same from any features (n, k)."""
     groups = getattr(table, by)
     folds = GroupKFold(FOLDS) if by == "system" else LeaveOneGroupOut()
-    x, stable, out = table.features(pair), table.dft <= threshold, np.zeros(len(table.dft))
+    out = np.zeros(len(stable))
     for rest, held in folds.split(x, groups=groups):
         out[held] = 1 / (1 + np.exp(-x[held] @ fitted(x[rest], stable[rest])))
     return out
@@ -190,6 +198,69 @@ def generators(table: Table, pair: tuple[str, str], threshold: float) -> Row:
     return out
 
 
+def chemistry(table: Table, pair: tuple[str, str], threshold: float) -> Row:
+    """Crystals of one chemistry: what DFT says, and what is expected with and without others alike.
+
+    ``expected`` is by a fit that saw none of this chemistry, ``systems`` by fits that left out
+    chemical systems only.
+    """
+    x, stable = table.features(pair), table.dft <= threshold
+    by_system, out = left_out(table, pair, threshold, "system"), {}
+    for name, mine in chemistries(table.counts).items():
+        without = fit_of(table, pair, threshold, np.flatnonzero(~mine))
+        hits, n = int(stable[mine].sum()), int(mine.sum())
+        out[name] = {
+            "n": n,
+            "dft": [hits / n, *map(float, wilson(hits, n))],
+            "expected": list(without.expected(x[mine])),
+            "systems": float(by_system[mine].mean()),
+        }
+    return out
+
+
+def fifth(table: Table, pair: tuple[str, str], threshold: float) -> Row:
+    """A fifth coefficient, of metals alone: what it would be worth, and what the board would say.
+
+    ``board`` has for each entry of the leaderboard its expected share, and that with the fifth,
+    means over its runs.
+    """
+    x, stable = table.features(pair), table.dft <= threshold
+    wide = np.column_stack([x, chemistries(table.counts)["metals alone"]])
+    ways = [(some, fitted(some, stable)) for some in (x, wide)]
+    out: Row = {"coefficients": ways[1][1].tolist()}
+    for by in ("system", "method"):
+        p = predicted(wide, stable, table, by)
+        loss = -np.log(np.where(stable, p, 1 - p))
+        out[by] = {"brier": float(((p - stable) ** 2).mean()), "log_loss": float(loss.mean())}
+    runs: dict[str, list[list[float]]] = {}
+    folder = record.DATA / "leaderboard"
+    for file in sorted(folder.rglob("report.json")):
+        report = Report.from_json(file.read_text(encoding="utf-8"))
+        asked = report.facts.get("metastable", np.zeros(0)) > -1
+        if not asked.any():
+            continue
+        above = [report.values[f"energy_above_hull {name}"][asked] for name in pair]
+        some = features(np.stack(above, axis=1), report.values["formation_energy"][asked])
+        counts = read(file.parent / "samples.zip").crystals.counts().numpy()[asked]
+        more = np.column_stack([some, chemistries(counts)["metals alone"]])
+        found = [
+            1 / (1 + np.exp(-each @ b)) for each, (_, b) in zip((some, more), ways, strict=True)
+        ]
+        entry = file.relative_to(folder).parts[0]
+        runs.setdefault(entry, []).append([float(np.nansum(p) / report.n) for p in found])
+    board = {entry: np.mean(each, axis=0).tolist() for entry, each in runs.items()}
+    return out | {"board": board}
+
+
+def chemistries(counts: np.ndarray) -> dict[str, np.ndarray]:
+    """Name -> (n,) bool; a crystal may belong to several, but to metals only if to no other."""
+    kinds = {"oxides": "O", "halides": "F Cl Br I", "sulfides to tellurides": "S Se Te"}
+    kinds |= {"nitrides to antimonides": "N P As Sb", "hydrides, borides, carbides": "H B C"}
+    numbers = {name: [elements.number(s) for s in text.split()] for name, text in kinds.items()}
+    out = {name: (counts[:, some] > 0).any(1) for name, some in numbers.items()}
+    return out | {"metals alone": ~(counts[:, list(calibration.ANIONS)] > 0).any(1)}
+
+
 def errors(table: Table) -> Row:
     """How far each potential lies from DFT, eV/atom."""
     out: Row = {}
@@ -205,6 +276,20 @@ def errors(table: Table) -> Row:
                 "correlation": float(np.corrcoef(table.above(name)[mine], table.dft[mine])[0, 1]),
             }
     return out
+
+
+def corrected(table: Table, crystals: CrystalBatch, name: str) -> Row:
+    """What the corrections MP2020 change for a potential that did not learn them, eV/atom."""
+    added = corrections.mp2020(crystals)
+    found = hull.above_hull(table.counts, energies(crystals, name), name, added=added)
+    before, after = table.above(name), found.energy_above_hull
+    out: Row = {"moved_by_0.05": float((np.abs(after - before) > 0.05).mean())}
+    for label, above in (("without", before), ("with", after)):
+        off = above - table.dft
+        shares = {f"share_{t}": float((above <= t).mean()) for t in THRESHOLDS}
+        errors = {"median": np.median(off), "mean_absolute": np.abs(off).mean()}
+        out[label] = {key: float(value) for key, value in errors.items()} | shares
+    return out | {"verdicts_changed": int(((before <= 0) != (after <= 0)).sum())}
 
 
 # ---- the file
@@ -228,6 +313,8 @@ def fit(file: str) -> None:
         str(t): {
             "generators": generators(table, tuple(best.split(" + ")), t),
             "reliability": reliability(table, tuple(best.split(" + ")), t),
+            "chemistry": chemistry(table, tuple(best.split(" + ")), t),
+            "fifth": fifth(table, tuple(best.split(" + ")), t),
         }
         for t in THRESHOLDS
     }
@@ -242,6 +329,7 @@ def fit(file: str) -> None:
         "pairs": pairs,
         "compared": compared,
         "errors": errors(table),
+        "corrected": {name: corrected(table, crystals_of(table.table), name) for name in RAW},
         "details": details,
     }
     record.write(OUT / "stability.json", rounded(results, 5))

@@ -28,6 +28,7 @@ from ..runtime import InputError, data_path, lookup, whole
 FEATURES = ("one", "mean distance", "difference", "formation energy")
 LOWEST, HIGHEST = -0.3, 0.6  # eV/atom; mean distances beyond count as these
 LARGEST_DIFFERENCE = 0.3  # eV/atom, likewise
+ANIONS = (1, 5, 6, 7, 8, 9, 15, 16, 17, 33, 34, 35, 51, 52, 53)  # H B C N O F P S Cl As … I
 DRAWS, SEED = 1_000, 0
 LEVEL = 0.95
 
@@ -48,6 +49,23 @@ class Calibration:
         """(n,) that DFT puts the crystal at or below the threshold; NaN without an answer."""
         return _logistic(features @ self.coefficients)
 
+    def doubts(self, held: np.ndarray) -> list[str]:
+        """What to know of samples about which the table says little, or the fit too much.
+
+        Args:
+            held: (n, 119) bool, the elements of each sample.
+        """
+        strange = int((held & ~self.seen).any(1).sum())
+        metals = int((held.any(1) & ~held[:, list(ANIONS)].any(1)).sum())
+        return [
+            text
+            for k, text in (
+                (strange, f"{strange} samples hold elements that the calibration never saw"),
+                (metals, f"{metals} are of metals alone, of which DFT may have half as many"),
+            )
+            if k
+        ]
+
     def drawn(self, *features: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
         """Probabilities (`DRAWS`, k) of the samples (k, 4) of each of several generators.
 
@@ -62,7 +80,9 @@ class Calibration:
             out.append(_logistic(drawn @ some.T + shift[:, None]))
         return out
 
-    def expected(self, features: np.ndarray, n: int | None = None) -> tuple[float, float, float]:
+    def expected(
+        self, features: np.ndarray, n: int | None = None, *, alike: ArrayLike | None = None
+    ) -> tuple[float, float, float]:
         """Expected share of n samples at or below the threshold, with its 95 % interval.
 
         The interval holds what is not known: the coefficients, how this generator differs from
@@ -72,17 +92,22 @@ class Calibration:
         Args:
             features: (k, 4) of the samples that count; rows with NaN count as not stable.
             n: the denominator; default: k.
+            alike: (k,) whole numbers, equal for samples that share their luck, as copies of one
+                crystal do; default: each has its own.
 
         Raises:
             InputError: n is smaller than k or zero.
         """
         k = len(features)
         n = whole("n", k if n is None else n, least=max(k, 1))
-        features = features[np.isfinite(features).all(1)]
+        there = np.isfinite(features).all(1)
+        features = features[there]
+        alike = np.arange(k) if alike is None else np.asarray(alike)
+        lots, of = np.unique(alike[there], return_inverse=True)
         rng = np.random.default_rng(SEED)
         found = np.zeros(DRAWS)
         for i, p in enumerate(self.drawn(features, rng=rng)[0]):
-            found[i] = (rng.random(len(p)) < p).sum()
+            found[i] = (rng.random(len(lots))[of] < p).sum()
         low, high = np.quantile(found, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
         mean = float(self.probability(features).sum())
         # crystals are whole: an interval of their number that leaves out its mean would be read

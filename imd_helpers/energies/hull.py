@@ -137,12 +137,27 @@ def formation_energy(counts: ArrayLike, energy: ArrayLike, potential: str = "chg
     return energy - reference
 
 
-def above_hull(counts: ArrayLike, energy: ArrayLike, potential: str = "chgnet") -> HullVerdict:
-    """Energy above the hull of all known phases; arguments as in `formation_energy`.
+def above_hull(
+    counts: ArrayLike,
+    energy: ArrayLike,
+    potential: str = "chgnet",
+    *,
+    added: ArrayLike | None = None,
+) -> HullVerdict:
+    """Energy above the hull of all known phases.
 
     Phases that nobody knows are missing: a crystal may be less stable than it looks here.
+
+    Args:
+        counts: (n, 119) atoms of each element.
+        energy: (n,) eV/atom by this potential.
+        potential: which potential the energies are from.
+        added: (n,) eV/atom, corrections MP2020 of these crystals (`corrections.mp2020`), for a
+            potential that did not learn them; the known phases then get theirs.
     """
     known = phases(potential)
+    if added is not None:
+        energy = np.asarray(energy, dtype=float) + np.asarray(added, dtype=float)
     fraction, energy = _fractions(counts, energy)
     formed = formation_energy(counts, energy, potential)
     n, lacks = len(energy), missing(counts)
@@ -157,7 +172,9 @@ def above_hull(counts: ArrayLike, energy: ArrayLike, potential: str = "chgnet") 
             what = elements.SYMBOLS[unknown[0]]
             reasons[members] = f"no {known.potential} energy of elemental {what}"
             continue
-        x, e, _ = known.system(system)
+        x, e, rows = known.system(system)
+        if added is not None:
+            e = e + np.array([_corrected(int(row)) for row in rows])
         compounds = int((x.max(1) < 1 - SAME).sum())
         competitors[members] = compounds
         for i in members:
@@ -169,6 +186,15 @@ def above_hull(counts: ArrayLike, energy: ArrayLike, potential: str = "chgnet") 
             if not compounds and system.sum() > 1:
                 reasons[i] = f"no known compound in {names}: the hull is that of the elements"
     return HullVerdict(above, lacks, formed, competitors, np.isfinite(above), tuple(reasons))
+
+
+@cache
+def _corrected(row: int) -> float:
+    """What MP2020 adds to a phase, eV/atom; nothing to elements, which may have no row."""
+    from ..datasets import load
+    from .corrections import mp2020
+
+    return float(mp2020(load("oqmd_icsd").crystals[[row]])[0]) if row >= 0 else 0.0
 
 
 def missing(counts: ArrayLike) -> np.ndarray:

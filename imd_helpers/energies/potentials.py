@@ -53,6 +53,7 @@ class Potential(ABC):
     package: str  # that holds them
     extra: str  # of this package that installs it
     scale: str  # which energies it learned
+    corrected = True  # the corrections MP2020 are in them, or have no place there
 
     def definition(self) -> dict[str, Any]:
         """Model, package and energy scale, for reports."""
@@ -164,7 +165,7 @@ class Sevennet(Potential):
     """SevenNet-0 (11Jul2024): Park et al., J. Chem. Theory Comput. 20 (2024) 4857."""
 
     name, label, package, extra = "sevennet", "SevenNet-0", "sevenn", "hull"
-    scale = "PBE(+U), uncorrected"
+    scale, corrected = "PBE(+U), uncorrected", False
     weights = "7net-0"
 
     def __init__(self) -> None:

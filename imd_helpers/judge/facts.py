@@ -426,7 +426,11 @@ def converged(run: Run) -> tuple[np.ndarray, dict[int, str]]:
 
 
 class Hull(Fact):
-    """Are there energies to compare with? By each potential; the first one's verdict counts."""
+    """Are there energies to compare with? By each potential; the first one's verdict counts.
+
+    What each potential says stays as it is, because so it was calibrated; where a protocol wants
+    corrections that the first one did not learn, they go into the energy above hull that decides.
+    """
 
     def ask(self, run: Run) -> None:
         """Ask each potential about all samples that the first one gave an energy."""
@@ -436,6 +440,8 @@ class Hull(Fact):
         run.note(self, missing, np.zeros(len(missing), dtype=bool), why)
         above = np.stack([self._above(run, k, rows) for k in range(len(run.potentials))])
         run.values["energy_above_hull"] = above[0].copy()
+        if adds(run):
+            run.values["energy_above_hull"] = self._above(run, 0, rows, corrected=True)
         if len(above) < 2:
             return
         both = np.isfinite(above).all(0)
@@ -443,7 +449,7 @@ class Hull(Fact):
         if run.protocol.energies.ensemble:
             run.values["energy_above_hull"] = np.where(both, above.mean(0), above[0])
 
-    def _above(self, run: Run, k: int, rows: np.ndarray) -> np.ndarray:
+    def _above(self, run: Run, k: int, rows: np.ndarray, *, corrected: bool = False) -> np.ndarray:
         """(n,) energy above hull by potential k."""
         called = potential_name(run.potentials[k])
         energy = run.value("energy").copy()
@@ -455,16 +461,26 @@ class Hull(Fact):
                 energy[some] = answer.values["energy"]
             rows = rows[np.isfinite(energy[rows])]
         settings = {"potential": called, "competitors": run.protocol.energies.competitors}
+        label = f"hull {called}"
+        if corrected:
+            settings, label = {**settings, "corrected": True}, f"{label} corrected"
         above = np.full(len(run.samples), np.nan)
         for some, answer in run.answers(
-            self, self.answer, rows, settings, label=f"hull {called}", each={"energy": energy}
+            self, self.answer, rows, settings, label=label, each={"energy": energy}
         ):
             above[some] = answer.values.pop("energy_above_hull")
-            if k == 0:
+            if k == 0 and not corrected:
                 run.take(self, some, answer)
-        if len(run.potentials) > 1:
+        if len(run.potentials) > 1 and not corrected:
             run.values[f"energy_above_hull {called}"] = above
         return above
+
+
+def adds(run: Run) -> bool:
+    """Does the protocol want corrections that the first potential did not learn?"""
+    from ..energies.potentials import potential
+
+    return run.protocol.corrected and not potential(run.potentials[0]).corrected
 
 
 def single_point(content: CrystalBatch, rows: np.ndarray, *, potential: Any) -> Answer:
@@ -482,11 +498,13 @@ def above_hull(
     energy: np.ndarray,
     potential: str,
     competitors: int,
+    corrected: bool = False,
 ) -> Answer:
-    """Energy above hull, where enough known compounds compete."""
-    from ..energies import hull
+    """Energy above hull, where enough known compounds compete; with MP2020 if asked for."""
+    from ..energies import corrections, hull
 
-    verdict = hull.above_hull(content.counts().numpy(), energy, potential)
+    added = {"added": corrections.mp2020(content)} if corrected else {}
+    verdict = hull.above_hull(content.counts().numpy(), energy, potential, **added)
     few = np.asarray(verdict.n_competitors) < competitors
     ok = np.asarray(verdict.ok) & ~few
     told = "only {} known compounds compete".format
@@ -617,7 +635,7 @@ def _relaxed_means(run: Run) -> dict[str, Any]:
 
 
 def _hull_means(run: Run) -> dict[str, Any]:
-    from ..energies import hull
+    from ..energies import corrections, hull
     from ..energies.potentials import potential
 
     energies = run.protocol.energies
@@ -625,6 +643,7 @@ def _hull_means(run: Run) -> dict[str, Any]:
     return {
         "competitors": energies.competitors,
         "combined": "mean" if energies.ensemble and len(each) > 1 else "first",
+        **(corrections.definition() if adds(run) else {}),
         **{name: {**about, **hull.definition(name)} for name, about in each.items()},
     }
 

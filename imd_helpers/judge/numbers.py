@@ -68,6 +68,7 @@ def _calibrated(run: Run, share: Share) -> list[Number]:
     others = [other for other in share.where if other not in LOW]
     pair = tuple(potential_name(each) for each in run.potentials[:2])
     known = set(pair) <= set(POTENTIALS) and not any("among" in other for other in others)
+    known &= not set(others) & set(_behind_low(run))
     limit = getattr(run.protocol.energies, fact, float("nan"))
     if share.but_not or not known or not calibration.calibrated(pair, limit):
         return []
@@ -79,14 +80,33 @@ def _calibrated(run: Run, share: Share) -> list[Number]:
     if not n:
         return []
     held = safe_counts(run.content[np.flatnonzero(rows)]) > 0
-    strange = int((held & ~fit.seen).any(1).sum())
-    raw = _share(run, share)
-    note = f"the potentials say {raw.value:.1%}"
-    if strange:
-        note += f"; {strange} samples hold elements that the calibration never saw"
+    raw, without = _share(run, share), int((~np.isfinite(x)).any(1).sum())
+    note = "; ".join([f"the potentials say {raw.value:.1%}", *fit.doubts(held)])
+    if without:
+        note += f"; {without} samples without both energies count as not stable"
     meaning = {**raw.definition, "calibrated": list(pair), "coefficients": list(fit.coefficients)}
-    name, ends = f"{share.name}, expected by DFT", fit.expected(x, n)
-    return [Number(name, ends[0], n, *ends[1:], "calibration", SHARE, meaning, 0.0, note)]
+    name = f"{share.name}, expected by DFT"
+    ends = fit.expected(x, n, alike=_alike(run, np.flatnonzero(rows), first, others))
+    return [
+        Number(name, ends[0], n, *ends[1:], "calibration", SHARE, meaning, 0.0, "; ".join(notes))
+    ]
+
+
+def _behind_low(run: Run) -> list[str]:
+    """Facts that were asked only of what the potentials call stable: DFT may call more so."""
+    order = [step.fact for step, _ in run.steps]
+    sieve = [step.fact for step, _ in run.steps if step.filters and step.fact in LOW]
+    return order[order.index(sieve[0]) + 1 :] if sieve else []
+
+
+def _alike(run: Run, rows: np.ndarray, first: str, others: Sequence[str]) -> np.ndarray | None:
+    """Where copies count, samples of one composition are stable together, or not at all."""
+    before = [step.fact for step, _ in run.steps if step.filters]
+    before = before[: before.index(first)] if first in before else before
+    if "unique" in (*others, *before):
+        return None
+    numbers: dict[bytes, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in run.keys(rows)], dtype=int)
 
 
 def _mean(run: Run, mean: Mean) -> Number:

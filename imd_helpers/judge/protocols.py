@@ -105,6 +105,8 @@ class Protocol:
     # ``reference``, ``training`` or both: what a novel crystal must differ from
     novel_to: tuple[str, ...] = ("reference",)
     energies: Energies = field(default_factory=Energies)  # see `Energies`
+    # the energy above hull that decides has the corrections MP2020, whatever the potential learned
+    corrected: bool = False
     # potentials that are asked about strains and displacements; all must agree
     witnesses: tuple[str, ...] = ("chgnet", "sevennet")
     asks_for: int | None = None  # how many samples the protocol demands

@@ -78,6 +78,40 @@ def test_samples_without_energies_count_in_the_denominator_only():
         made_up().expected(x, n=99)
 
 
+def test_copies_share_their_luck():
+    """A hundred copies of one crystal are stable together, or not at all."""
+    one = made_up()
+    x = np.repeat(samples(1) - [0.0, 0.2, 0.0, 0.0], 100, axis=0)
+    p = one.probability(x[:1])[0]
+    assert 0.05 < p < 0.95
+    value, low, high = one.expected(x, alike=np.zeros(100, int))
+    assert (value, low, high) == (pytest.approx(p), 0.0, 1.0)
+    apart = one.expected(x)
+    assert apart == one.expected(x, alike=np.arange(100)[::-1])
+    assert 0.0 < apart[1] < p < apart[2] < 1.0
+
+
+def test_doubts_count_what_the_table_cannot_tell():
+    held = np.zeros((4, 119), dtype=bool)
+    held[0, [11, 17]] = held[1, [28, 13]] = held[2, [86, 17]] = True  # NaCl, NiAl, RnCl, nothing
+    assert calibration.calibration(BEST, 0.1).doubts(held) == [
+        "1 samples hold elements that the calibration never saw",
+        "1 are of metals alone, of which DFT may have half as many",
+    ]
+    assert calibration.calibration(BEST, 0.1).doubts(held[:1]) == []
+
+
+@pytest.mark.parametrize("threshold", ["0.0", "0.1"])
+def test_a_chemistry_that_was_left_out_is_predicted_but_for_metals(threshold):
+    """As recorded; what a note says of metals is what was counted."""
+    found = RECORD["details"][threshold]["chemistry"]
+    metals = found["metals alone"]
+    for name, each in found.items():
+        inside = each["expected"][1] <= each["dft"][0] <= each["expected"][2]
+        assert inside or each is metals, name
+    assert 1.5 < metals["systems"] / metals["dft"][0] < 3
+
+
 def test_unknown_pairs_and_thresholds_are_refused():
     with pytest.raises(UnknownNameError, match="calibrated pair"):
         calibration.calibration(("chgnet", "dft"))

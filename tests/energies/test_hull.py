@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 import imd_helpers as imd
 from imd_helpers.crystals import elements
 from imd_helpers.energies import hull
+from imd_helpers.energies.corrections import mp2020
 from imd_helpers.energies.potentials import POTENTIALS, potential
 from imd_helpers.runtime import InputError, UnknownNameError
 
@@ -86,6 +87,45 @@ def test_every_phase_lies_on_or_above_its_own_hull(name):
     # OQMD puts all of them within 0.1 eV/atom; a potential roughly agrees
     compounds = known.fraction[rows].max(1) < 1
     assert np.median(found.energy_above_hull[compounds]) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("formula", "each"),
+    [
+        ("Fe2O3", {"Fe": -2.256, "O": -0.687}),  # an oxide of a metal under +U
+        ("MnF2", {"Mn": -1.668, "F": -0.462}),
+        ("Na2O2", {"O": -0.465}),  # a peroxide, told by the distance of its oxygens
+        ("KO2", {"O": -0.161}),  # a superoxide
+        ("FeS", {"S": -0.503}),  # no +U without oxygen or fluorine
+        ("NaCl", {"Cl": -0.614}),
+        ("ZrNiSn", {}),
+        ("Fe", {}),
+    ],
+)
+def test_corrections_are_those_of_the_publication(formula, each):
+    """Constants of Wang et al. (2021), eV for an atom, from `MP2020Compatibility.yaml`."""
+    found = imd.datasets.load("oqmd_icsd").select(formulas=formula).crystals[:1]
+    atoms = Composition(formula)
+    by_hand = sum(each[s] * atoms[s] for s in each) / atoms.num_atoms
+    assert mp2020(found)[0] == pytest.approx(by_hand, abs=1e-9)
+
+
+def test_corrections_do_not_cancel_in_a_hull():
+    """A metal under +U is corrected in its oxide alone; pymatgen draws the corrected hull."""
+    name = "sevennet"
+    present = np.isin(np.arange(elements.N_COLUMNS), [elements.number(s) for s in ("Fe", "O")])
+    x, energy, rows = hull.phases(name).system(present)
+    crystals = imd.datasets.load("oqmd_icsd").crystals
+    added = np.array([mp2020(crystals[[r]])[0] if r >= 0 else 0.0 for r in rows])
+    raw, found = (hull.above_hull(x, energy, name, **k) for k in ({}, {"added": added}))
+    entries = [
+        PDEntry(Composition({elements.SYMBOLS[z]: c[z] for z in np.flatnonzero(c)}), e)
+        for c, e in zip(x, energy + added, strict=True)
+    ]
+    theirs = PhaseDiagram(entries)
+    above = [theirs.get_e_above_hull(each) for each in entries]
+    assert found.energy_above_hull - found.missing == pytest.approx(above, abs=1e-6)
+    assert np.abs(found.energy_above_hull - raw.energy_above_hull).max() > 0.05
 
 
 @pytest.mark.parametrize("formula", ["ErIBr3", "Mg2MnO3", "NaCl", "Sr2Ti3O5"])

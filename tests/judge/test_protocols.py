@@ -9,6 +9,7 @@ from fakes import Spring, use_fake_hull
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.rules import RULES
 from imd_helpers.crystals.samples import Samples
+from imd_helpers.energies import corrections, hull
 from imd_helpers.judge import PROTOCOLS, DefinitionError, Protocol, compare, judge
 from imd_helpers.judge.mechanics import FACTS
 from imd_helpers.judge.protocols import Distance, Mean, Share
@@ -240,6 +241,87 @@ def test_an_ensemble_takes_the_mean(samples, monkeypatch):
     assert spread.unit == "eV/atom"
     with pytest.raises(DefinitionError, match="disagreement of the potentials"):
         compare([lemat, judge(samples, protocol="lemat", potentials=(one,), **options)])
+
+
+# ---- what DFT is expected to say
+
+PAIR = ("chgnet", "sevennet_l3i5")  # calibrated; here two springs bear the names
+
+
+def by_pair(samples, protocol, monkeypatch, above=ABOVE_HULL):
+    use_fake_hull(monkeypatch)
+    springs = tuple(Spring(above, VOLUMES, name=name) for name in PAIR)
+    options = {"reference": rocksalt(4.21, MG, OX), "distributions": False}
+    report = judge(samples, protocol=protocol, potentials=springs, **options)
+    return {number.name: number for number in report.numbers}
+
+
+def test_copies_of_one_crystal_are_one_piece_of_luck(monkeypatch):
+    """As likely as not within 0.1 eV/atom by DFT: forty copies are so together, or not at all."""
+    copies = CrystalBatch.cat([SAMPLES[0]] * 40)
+    told = by_pair(copies, "mattergen", monkeypatch, {"NaCl": 0.02})
+    stable, sun = (told[f"{name}, expected by DFT"] for name in ("stable", "S.U.N."))
+    assert 0.1 < stable.value < 0.9
+    assert (stable.low, stable.high) == (0.0, 1.0)
+    assert sun.value == pytest.approx(stable.value / 40)  # only one of them is unique
+    apart = CrystalBatch.cat([rocksalt(5.64, NA, z) for z in range(3, 43)])
+    told = by_pair(apart, "mattergen", monkeypatch)["stable, expected by DFT"]
+    assert told.high - told.low < 0.9  # forty formulas
+
+
+def test_nothing_is_expected_of_what_only_the_stable_were_asked(samples, monkeypatch):
+    """`flowmm` asks what is new only of crystals that the potentials call stable."""
+    told = by_pair(samples, "flowmm", monkeypatch)
+    assert "stable, expected by DFT" in told
+    assert "S.U.N." in told
+    assert "S.U.N., expected by DFT" not in told
+
+
+def test_odd_sets_have_an_expectation_all_the_same(samples, monkeypatch):
+    """One crystal, only failures, an element that neither hull nor table knows."""
+    crystals, name = samples.crystals, "stable, expected by DFT"
+    one = by_pair(crystals[:1], "mattergen", monkeypatch)[name]
+    assert one.n == 1
+    assert one.low <= one.value <= one.high
+    failed = Samples(crystals[:2], np.zeros(2, dtype=bool), ("no", "no"))
+    none = by_pair(failed, "mattergen", monkeypatch)[name]
+    assert (none.value, none.low, none.high, none.n) == (0.0, 0.0, 0.0, 2)
+    radon = pair(5.0, 86, CL)
+    strange = by_pair(radon, "mattergen", monkeypatch, {"ClRn": np.nan, "RnCl": np.nan})[name]
+    assert strange.value == 0.0
+    assert not np.isnan(strange.high)
+
+
+class Uncorrected(Spring):
+    corrected = False
+
+
+def test_corrections_reach_the_verdict_and_nothing_else(samples, monkeypatch):
+    """-0.2 eV/atom for oxides: of a potential that learned them without, in two protocols."""
+    use_fake_hull(monkeypatch)
+    plain = hull.above_hull
+
+    def above_hull(counts, energy, potential="chgnet", *, added=0.0):
+        return plain(counts, np.asarray(energy) + added, potential)
+
+    def oxides(crystals):
+        return np.where(crystals.counts().numpy()[:, OX] > 0, -0.2, 0.0)
+
+    monkeypatch.setattr(hull, "above_hull", above_hull)
+    monkeypatch.setattr(corrections, "mp2020", oxides)
+    above = {**ABOVE_HULL, "MgO": 0.15}
+    for kind, protocol, stable in (
+        (Spring, "mattergen", 0),
+        (Uncorrected, "mattergen", 1),
+        (Uncorrected, "flowmm", 1),
+        (Uncorrected, "lemat", 0),  # theirs are not corrected
+    ):
+        models = tuple(kind(above, VOLUMES, name=name) for name in PAIR)
+        report = judge(samples, protocol=protocol, potentials=models, distributions=False)
+        assert (report.facts["stable"][2] == 1) == stable, protocol
+        assert report.values["energy_above_hull chgnet"][2] == pytest.approx(0.15)
+        meanings = {k: v for k, v in report.definition.items() if k != "report"}
+        assert ("'corrections'" in str(meanings)) == bool(stable)
 
 
 def test_other_protocols_do_not_compare(samples, spring):
