@@ -74,7 +74,7 @@ class ConstantSlope(nn.LeakyReLU):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…) to (…), the same numbers."""
-        return x * torch.where(x.detach() > 0, 1.0, self.negative_slope)
+        return x * x.detach().sign().clamp_(min=self.negative_slope)
 
 
 class RowDense(nn.Linear):
