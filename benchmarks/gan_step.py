@@ -8,7 +8,8 @@ each. The peer is a straightforward port of the published code: convolutions ove
 The share of the machine's rate is the multiplications that the step needs in a second, over those
 of one large product of matrices. A convolution of the same size is timed as well, for torch hands
 products and convolutions to two libraries, which are not equally fast on every processor. All take
-turns, because a machine's speed changes with what else it does.
+turns, because a machine's speed changes with what else it does. At last every operation of the step
+is timed by itself, to say how much of it are products at all.
 """
 
 from __future__ import annotations
@@ -18,14 +19,17 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from common import best_of, environment, save
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from imd_helpers.models import mg_mn_o
 from imd_helpers.models.coordinate_networks import ConstantSlope, Pointwise, RowDense
@@ -127,6 +131,36 @@ def operations_of(model: MgMnOGan) -> float:
     return float(sum(e.flops for e in counted.key_averages() if e.key in PRODUCTS))
 
 
+class Timed(TorchDispatchMode):
+    """Names and times, s, of all operations, also those of the way back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[str, float]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The operation, timed."""
+        began = time.process_time()
+        out = func(*args, **(kwargs or {}))
+        self.rows.append((str(func), time.process_time() - began))
+        return out
+
+
+def share_of_products(model: MgMnOGan) -> float:
+    """Time in products and convolutions over that in all operations, each at its shortest."""
+    runs = []
+    for _ in range(TIMES):
+        with Timed() as timed:
+            step(model)
+        runs.append(timed.rows)
+    names = [name for name, _ in runs[0]]
+    shortest = [min(t for _, t in rows) for rows in zip(*runs, strict=True)]
+    of = ("aten.mm", "aten.addmm", "aten.convolution")
+    return sum(t for name, t in zip(names, shortest, strict=True) if name.startswith(of)) / sum(
+        shortest
+    )
+
+
 def in_turn(jobs: dict[str, Callable[[], object]]) -> dict[str, float]:
     """Shortest time of each, s, of several rounds."""
     rounds = [{name: best_of(1, job)[0] for name, job in jobs.items()} for _ in range(TIMES)]
@@ -169,6 +203,7 @@ def main() -> None:
         "operations a second": rate,
         "share of the matrix rate": share["product"],
         "share of a convolution's rate": share["convolution"],
+        "share of the time in products": share_of_products(model),
         "largest_difference": difference,
         "required": REQUIRED,
         **environment("torch"),
@@ -176,6 +211,7 @@ def main() -> None:
     print(*(f"{name}: {1e3 * each:.0f} ms" for name, each in seconds.items()), sep=", ")
     for name, each in rate.items():
         print(f"{share[name]:.0%} of the rate of a {name} ({each / 1e9:.0f} GFLOP/s)")
+    print(f"{result['share of the time in products']:.0%} of the time in products")
     if ratio < REQUIRED["straightforward port"]:
         raise SystemExit(f"{ratio:.2f} times as fast, {REQUIRED['straightforward port']} required")
     if save_it:

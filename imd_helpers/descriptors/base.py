@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..crystals import CrystalBatch, elements
 from ..crystals.batch import check_shapes
@@ -116,6 +116,22 @@ def check_batch(tensor: Tensor, shape: Sequence[int], note: str = "") -> None:
             f"tensor of shape {tuple(tensor.shape)}: expected (batch, {expected}) with batch >= 1"
             + note
         )
+
+
+def for_network(given: Any, shape: Sequence[int], network: nn.Module) -> Tensor:
+    """(batch, *shape) as a network takes it: of its precision, on its device, with gradients.
+
+    What is given may be a tensor or a NumPy array of any precision, NaN in some of its rows.
+
+    Raises:
+        InputError: no numbers, or as `check_batch`.
+    """
+    if not isinstance(given, Tensor):
+        given, reasons = read_tensor(given, shape)
+        given = given.clone()
+        given[[reason != "" for reason in reasons]] = torch.nan
+    check_batch(given, shape)
+    return given.to(next(network.parameters()))
 
 
 def read_tensor(given: Any, shape: Sequence[int], note: str = "") -> tuple[Tensor, list[str]]:

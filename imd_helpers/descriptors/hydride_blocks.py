@@ -17,16 +17,19 @@ asmanouira/CrystalGAN at commit 6b98615.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..crystals import CrystalBatch, elements
-from ..crystals.samples import Samples
+from ..crystals.samples import Samples, assembled
 from ..runtime import InputError, lookup, whole
 from . import _slots
-from .base import mark, mark_cells
+from .base import NOT_FINITE, mark, mark_cells, mark_overlaps
 
 RULES = ("published", "apart")
 ROWS = 18
@@ -49,6 +52,7 @@ class HydrideBlocks(_slots.SlotMatrix):
     numbers: tuple[int, ...] = (1, 46, 28)
     rows: int = ROWS
     rule: str = "apart"
+    note = "; blocks that differ in length are read by `read`"
 
     def __post_init__(self) -> None:
         lookup("rule of padding", self.rule, RULES)
@@ -66,6 +70,52 @@ class HydrideBlocks(_slots.SlotMatrix):
     def slots(self) -> tuple[int, ...]:
         """How many rows each element has."""
         return (self.rows,) * len(self.numbers)
+
+    # ---- the authors' files
+
+    def read(self, cells: Iterable[Any]) -> Samples:
+        """Crystals from blocks of their own length, as the authors' files hold them.
+
+        A cell is a list of blocks in Å: three lattice vectors, then (k, 3) atoms of each element in
+        the order of ``numbers``. A block ends where two rows are equal, which is at the zeros of
+        padding; one row of zeros is an atom at the origin. So nothing is lost here, as it is once
+        all blocks are padded.
+
+        Returns:
+            As many as there are cells, with a reason for each that is no crystal.
+
+        Raises:
+            InputError: no cell.
+        """
+        made = assembled([self._one_cell(cell) for cell in cells])
+        reasons = list(made.reasons)
+        self._mark_missing(made.crystals.counts()[:, list(self.numbers)], reasons)
+        mark_overlaps(reasons, made.crystals)
+        return Samples.from_reasons(made.crystals, reasons)
+
+    def _one_cell(self, cell: Any) -> CrystalBatch | str:
+        """One crystal, or why it is none."""
+        try:
+            blocks = [np.array(block, dtype=np.float64) for block in cell]
+        except (TypeError, ValueError) as error:
+            return f"a block is no array of numbers ({error})"
+        blocks = [b.reshape(-1, 3) if b.size in (0, 3) else b for b in blocks]
+        shapes = [b.shape for b in blocks]
+        if len(blocks) != self.shape[0] or any(b.ndim != 2 or b.shape[1] != 3 for b in blocks):
+            names = ", ".join(elements.SYMBOLS[z] for z in self.numbers)
+            return f"blocks of shapes {shapes}: expected (k, 3) of the cell, {names}, in this order"
+        if not all(np.isfinite(b).all() for b in blocks):
+            return NOT_FINITE
+        lattice, *atoms = (b[: _until_padding(b)] for b in blocks)
+        if len(lattice) != 3:
+            return f"the first block has {len(lattice)} lattice vectors instead of 3"
+        reasons, vectors = [""], torch.as_tensor(lattice)[None]
+        mark_cells(reasons, vectors)
+        sizes = [len(each) for each in atoms]
+        if reasons[0] or sum(sizes) == 0:
+            return reasons[0] or "no row holds an atom"
+        frac = torch.as_tensor(np.concatenate(atoms)) @ torch.linalg.inv(vectors[0])
+        return CrystalBatch.from_ragged(vectors, frac, np.repeat(self.numbers, sizes), [sum(sizes)])
 
     # ---- crystal -> tensor
 
@@ -122,6 +172,12 @@ class HydrideBlocks(_slots.SlotMatrix):
         first = torch.cat([equal, last], dim=2).long().argmax(2)  # first of two equal rows
         length = torch.where(equal.any(2), first, self.rows)
         return torch.arange(self.rows) < length[:, :, None]
+
+
+def _until_padding(block: np.ndarray) -> int:
+    """How many rows of (k, 3) come before two that are equal."""
+    equal = (block[1:] == block[:-1]).all(1)
+    return int(equal.argmax()) if equal.any() else len(block)
 
 
 def off_origin(lattice: Tensor, cart: Tensor) -> Tensor:

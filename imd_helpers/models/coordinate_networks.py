@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..descriptors.base import for_network
 from ..networks import layers
-from .coordinate_rows import CELL_ROWS, N_ATOMS, SLOTS, neighbours
+from .coordinate_rows import CELL_ROWS, DESCRIPTOR, N_ATOMS, SLOTS, neighbours
 from .periodic import NEAREST
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class ConstantSlope(nn.LeakyReLU):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…) to (…), the same numbers."""
-        return x * torch.where(x.detach() > 0, 1.0, self.negative_slope)
+        return x * x.detach().sign().clamp_(min=self.negative_slope)
 
 
 class RowDense(nn.Linear):
@@ -112,7 +113,10 @@ class Critic(nn.Module):
         How near the neighbours of each atom are, on an even and on a steep scale, which tells atoms
         that meet from all others. What has been seen already stays as it is.
         """
-        if not self.far or matrix.shape[2] != 3:
+        if self.far and matrix.shape[1:] == (CELL_ROWS + N_ATOMS, self.rows[0].in_features):
+            return matrix
+        matrix = for_network(matrix, DESCRIPTOR.shape, self)
+        if not self.far:
             return matrix
         near = neighbours(matrix)
         atoms = torch.cat([near, STEEP * near**STEEPNESS], dim=2)
@@ -147,6 +151,7 @@ class Classifier(nn.Module):
 
     def forward(self, matrix: Tensor) -> tuple[Tensor, list[Tensor]]:
         """(batch, 28, 2) logits of empty and atom, and (batch, most) logits of each count."""
+        matrix = for_network(matrix, DESCRIPTOR.shape, self)
         parts = matrix[:, CELL_ROWS:].split(SLOTS, dim=1)
         states = [branch(part) for branch, part in zip(self.states, parts, strict=True)]
         counts = [f(s.flatten(1)) for f, s in zip(self.counts, states, strict=True)]

@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..descriptors.base import for_network
+from ..descriptors.hydride_blocks import ROWS
 from ..networks.layers import mlp, spectral_norm
-from .hydride_rows import KINDS, in_cell, is_atom, neighbours, with_cell
+from .hydride_rows import KINDS, in_cell, inverse, is_atom, neighbours, with_cell
 from .periodic import NEAREST, features
 
 if TYPE_CHECKING:
     from .crystalgan import CrystalGanConfig
 
+SHAPE = (1 + len(KINDS), ROWS, 3)  # of the blocks of a crystal
 LAYERS = 10  # hidden ones of a network of rows; 5 in the published third step
 STRETCH = 0.1  # largest logarithm of the factor by which a step of a map scales an edge
 ROUNDS = 3  # steps of a map
@@ -31,7 +34,7 @@ class RowNetwork(nn.Module):
 
     def forward(self, blocks: Tensor) -> Tensor:
         """(n, 4, 18, 3) Å to (n, 4, 18, outputs)."""
-        return self.body(blocks)
+        return self.body(for_network(blocks, SHAPE, self))
 
 
 class Trunk(nn.Module):
@@ -72,6 +75,7 @@ class WholeMap(nn.Module):
 
     def forward(self, blocks: Tensor) -> Tensor:
         """(n, 4, 18, 3) Å to the same, with noise drawn here; rows that are empty stay so."""
+        blocks = for_network(blocks, SHAPE, self)
         present = is_atom(blocks)  # (n, 54)
         noise = torch.randn(*present.shape, self.latent).to(blocks)
         for _ in range(ROUNDS):
@@ -85,9 +89,7 @@ class WholeMap(nn.Module):
             pull = pull * (1 / near.distance - 1 / last)
             move = (pull[..., None] * near.vector).sum((2, 3))  # (n, atoms, 3) Å
             stretch = (STRETCH * torch.tanh(self.scale(crystal))).exp()  # (n, 3), of the vectors
-            frac = in_cell(blocks).index_add(
-                1, near.used, move @ torch.linalg.inv(blocks[:, 0, :3])
-            )
+            frac = in_cell(blocks).index_add(1, near.used, move @ inverse(blocks[:, 0, :3]))
             blocks = with_cell(blocks[:, 0, :3] * stretch[:, :, None], frac, present)
         return blocks
 
@@ -104,6 +106,7 @@ class WholeDiscriminator(nn.Module):
 
     def forward(self, blocks: Tensor) -> Tensor:
         """(n, 4, 18, 3) Å to (n,)."""
+        blocks = for_network(blocks, SHAPE, self)
         near = neighbours(blocks)
         _, crystal = self.trunk(features(near), is_atom(blocks)[:, near.used].float())
         return self.head(crystal).squeeze(1)

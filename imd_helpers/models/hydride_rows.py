@@ -21,7 +21,13 @@ def is_atom(blocks: Tensor) -> Tensor:
 
 def in_cell(blocks: Tensor) -> Tensor:
     """(n, 54, 3) fractional coordinates of the rows of (n, 4, 18, 3) blocks."""
-    return blocks[:, 1:].flatten(1, 2) @ torch.linalg.inv(blocks[:, 0, :3])
+    return blocks[:, 1:].flatten(1, 2) @ inverse(blocks[:, 0, :3])
+
+
+def inverse(lattice: Tensor) -> Tensor:
+    """(n, 3, 3) inverse cells; NaN for a flat one, which must not stop the others."""
+    found, flat = torch.linalg.inv_ex(lattice)
+    return torch.where(flat[:, None, None] > 0, torch.nan, found)
 
 
 def with_cell(lattice: Tensor, frac: Tensor, present: Tensor) -> Tensor:

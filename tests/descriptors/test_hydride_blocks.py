@@ -5,12 +5,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.geometry import closest_contact
 from imd_helpers.descriptors.hydride_blocks import HydrideBlocks, off_origin
+from imd_helpers.models.crystalgan import FIXED, METALS, CrystalGan
 from imd_helpers.runtime import InputError
 
 apart, published = HydrideBlocks(), HydrideBlocks(rule="published")
@@ -41,6 +43,57 @@ def random_crystals(draw):
         if closest_contact(crystal(lattice, frac, numbers))[0][0] > 0.6:
             return crystal(lattice, frac, numbers)
     return crystal(lattice, [[0, 0, 0], [0.5, 0.5, 0.5]], [46, 1])
+
+
+def as_in_a_file(batch, metals=(46, 28)):
+    """Blocks of their own length, rows in random order; 18 zeros where a metal lacks."""
+    rng = np.random.default_rng(0)
+    for one in batch.structures():
+        cells = [one.lattice.matrix]
+        for z in (1, *metals):
+            rows = rng.permutation([site.coords for site in one if z == site.specie.Z])
+            cells.append(rows if len(rows) else np.zeros((18, 3)))
+        yield cells
+
+
+@pytest.mark.parametrize("pair", ["pd_ni_h", "mg_ti_h"])
+def test_the_authors_form_is_read_to_the_last_atom(pair):
+    """Real hydrides as blocks that differ in length; padded, a sixth of them loses an atom."""
+    data = CrystalGan.read(FIXED.but(data=pair))
+    blocks = HydrideBlocks((1, *METALS[pair]))
+    for crystals in data:
+        made = blocks.read(as_in_a_file(crystals, METALS[pair]))
+        assert made.ok.all()
+        assert torch.equal(made.crystals.counts(), crystals.counts())
+        matcher = StructureMatcher(scale=False, attempt_supercell=False)
+        pairs = zip(made.crystals.structures()[:8], crystals.structures()[:8], strict=True)
+        assert all(matcher.fit(a, b) for a, b in pairs)
+        assert blocks.decode(blocks.encode(made.crystals)).ok.all()
+        padded = HydrideBlocks((1, *METALS[pair]), rule="published")
+        assert padded.decode(padded.encode(crystals)).ok.mean() < 0.95
+
+
+def test_what_is_no_cell_of_blocks_says_so():
+    good = next(as_in_a_file(hydride()))
+    wrong = {
+        "expected (k, 3) of the cell, H, Pd, Ni": good[:3],
+        "shapes [(3, 3), (2, 2)": [good[0], np.ones((2, 2)), *good[2:]],
+        "NaN": [good[0], np.full((1, 3), np.nan), *good[2:]],
+        "2 lattice vectors": [good[0][:2], *good[1:]],
+        "no row holds": [good[0], *[np.zeros((18, 3))] * 3],
+        "no atom of H": [good[0], [], *good[2:]],
+        "flat": [np.diag([3.0, 3.0, 0.0]), *good[1:]],
+        "overlap": [good[0], [[0.1, 0.0, 0.0]], *good[2:]],
+        "no array of numbers": [good[0], "H", *good[2:]],
+    }
+    made = apart.read([good, *wrong.values()])
+    assert made.ok.tolist() == [True] + [False] * len(wrong)
+    for text, reason in zip(wrong, made.reasons[1:], strict=True):
+        assert text in reason
+    ragged = np.empty((1, 4), dtype=object)
+    ragged[0] = good
+    with pytest.raises(InputError, match="`read`"):
+        apart.decode(ragged)
 
 
 def test_the_published_form():

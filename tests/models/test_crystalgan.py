@@ -147,6 +147,22 @@ def test_a_turned_and_shifted_crystal_is_mapped_to_the_same_crystal(maps):
     assert (found[0] - start).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("config", [PAPER, FIXED])
+def test_blocks_in_double_precision_and_a_flat_cell_among_them(config, maps):
+    """The flat one has no logit, or, seen row by row, nothing to do with the others."""
+    model = CrystalGan(config.but(third=False))
+    model.discriminator_first.eval()
+    blocks = maps.second[:5].double().numpy().copy()
+    wanted = model.discriminator_first(blocks)
+    blocks[2, 0] = 0.0
+    found = model.discriminator_first(blocks)
+    assert found[2].isnan().all() or not config.whole
+    assert torch.allclose(found[[0, 1, 3, 4]], wanted[[0, 1, 3, 4]], atol=1e-6)
+    assert model.map(model.to_first, blocks[:2]).isfinite().all()
+    with pytest.raises(InputError, match=r"expected \(batch, 4, 18, 3\)"):
+        model.discriminator_first(blocks[:, :, :17])
+
+
 # ---- training
 
 

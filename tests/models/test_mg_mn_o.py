@@ -113,6 +113,34 @@ def test_augmentation_gives_each_composition_its_share(matrices):
     assert (size >= 2).any()
 
 
+def test_images_of_the_authors_form_pass_through_all(oxides, matrices):
+    """Float64, an element's rows in any order and with gaps; one that is NaN stays alone."""
+    rng, images = np.random.default_rng(0), matrices.double().numpy().copy()
+    for image in images:
+        for rows in np.split(image[2:], np.cumsum(coordinate_rows.SLOTS)[:-1]):
+            rows[:] = rng.permutation(rows)
+    made = DESCRIPTOR.decode(images)
+    assert made.ok.all()
+    assert same(oxides, made.crystals).all()
+    config = mg_mn_o.PAPER.but(width=1 / 16, copies=4)
+    assert len(MgMnOGan.from_data(made.valid(), config).data) >= 4
+    model = MgMnOGan(mg_mn_o.PAPER.but(width=1 / 8))
+    for network in (model.critic, MgMnOGan(mg_mn_o.FIXED.but(width=1 / 8)).critic):
+        assert torch.allclose(network(images), network(matrices), atol=1e-3)
+    model.classifier.eval()
+    broken = images.copy()
+    broken[1, 3] = np.nan
+    for network in (model.critic, lambda x: model.classifier(x)[0]):
+        found, wanted = network(broken), network(images)
+        assert found[1].isnan().any()
+        others = torch.arange(len(images)) != 1
+        assert torch.equal(found[others], wanted[others])
+    for wrong in (images[:, :29], images[0], images.reshape(-1, 90)):
+        for network in (model.critic, model.classifier):
+            with pytest.raises(InputError, match=r"expected \(batch, 30, 3\)"):
+                network(wrong)
+
+
 @pytest.mark.parametrize("variant", ["paper", "fixed"])
 def test_it_trains_and_resumes_bit_for_bit(variant, oxides, tmp_path):
     whole = model_of(variant, oxides)
