@@ -25,13 +25,16 @@ import imd_helpers as imd
 from imd_helpers import baselines
 from imd_helpers.baselines.cells import atomic_volumes
 from imd_helpers.crystals import CrystalBatch, geometry
+from imd_helpers.crystals.compositions import reduced
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.crystals.wyckoff import wyckoff_positions
 from imd_helpers.datasets.store import CrystalSet
+from imd_helpers.judge import charge
 from imd_helpers.matching import cells
 from imd_helpers.matching.same import NONE, same_as_reference
 from imd_helpers.models import genes
 from imd_helpers.models.gene_models import GeneDiffusion, GeneTransformer
+from imd_helpers.runtime import InputError
 
 FOLDER = CHECKPOINTS / "genes"
 MODELS = {kind.name: kind for kind in (GeneTransformer, GeneDiffusion)}
@@ -39,6 +42,7 @@ RUNGS = ("ion exchange", "site marginals", "substitution")
 MAKERS = (*MODELS, *(f"{name}, elements only" for name in MODELS), *RUNGS)
 SEEDS, N, MOST = (0, 1, 2), 10_000, GeneTransformer.Config().orbits
 BACK, RELAXED = 1_000, (40, 20)  # crystals to bring back; to relax: that did not come, that did
+NEXT = 8  # nearest templates of a crystal that did not come back from the first
 
 
 def read() -> None:
@@ -76,6 +80,10 @@ def transfer() -> None:
         f"{low} to {high} free": (free >= low) & (free <= high)
         for low, high in ((0, 0), (1, 2), (3, 5), (6, 10), (11, 999))
     }
+    holds = held.crystals.counts().numpy() > 0
+    nonmetal = ~charge.oxidation_table().metal
+    hydrogen, metals = holds[:, 1], ~(holds & nonmetal)[:, 1:].any(1)
+    groups |= {"hydrogen": hydrogen, "metals only": metals, "others": ~hydrogen & ~metals}
     for way, decode in ways.items():
         made = decode(written)
         same, ratio = compared(made, held)
@@ -91,6 +99,7 @@ def transfer() -> None:
         }
         if way == "nearest":
             out["distance"] = by_distance(written, made.ok, same)
+            out["lost"] = lost(held, written, np.flatnonzero(~same))
     record.write(FOLDER / "transfer.json", rounded(out))
 
 
@@ -161,6 +170,33 @@ def by_distance(written: np.ndarray, ok: np.ndarray, same: np.ndarray) -> list[R
         {"from": low, "to": high, "n": int(rows.sum()), "same": int(same[rows].sum())}
         for low, high, rows in inside
     ]
+
+
+def lost(held: CrystalSet, written: np.ndarray, rows: np.ndarray) -> dict[str, Row]:
+    """Kinds of crystals that did not come back, and how many are right in a further template.
+
+    Where the prototype is known these are the eight nearest of it, else crystals of equal amounts.
+    """
+    nearest, out = genes.training_transfer(), {}
+    amounts = reduced(held.crystals.counts().numpy())
+    for row in rows:
+        try:
+            found = nearest.templates(written[row], most=NEXT)
+            alone = len({first for first, _ in found}) == 1
+            kind = "its prototype has one crystal" if alone else "its prototype has several"
+        except InputError as error:
+            kind = "no gene" if str(error) != genes.UNKNOWN else "its prototype is unknown"
+            try:
+                found = nearest.templates_of_formula(amounts[row], most=NEXT)
+            except InputError:
+                kind, found = "its amounts are unknown", []
+        counted = out.setdefault(kind, {"n": 0, f"right in one of {NEXT}": 0})
+        counted["n"] += 1
+        if found:
+            made = nearest.refilled(np.arange(len(found)), found.__getitem__, {})
+            same, _ = compared(made, held[np.full(len(found), row)])
+            counted[f"right in one of {NEXT}"] += int(same.any())
+    return out
 
 
 def relaxed() -> None:

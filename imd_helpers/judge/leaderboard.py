@@ -53,6 +53,7 @@ SHARES = {  # column: number of the protocol
 }
 P1, PER_HOUR, EACH = "P1", "S.U.N. ≤ 0.1 per CPU hour", "by DFT, each run"
 HOUR, SEED = 3600.0, 0
+WIDE = 0.1  # an interval as wide as this says nothing of decimals of a per cent
 THRESHOLDS = {RANKED_BY: 0.1, "S.U.N., expected by DFT": 0.0}  # eV/atom above DFT's hull
 SORT = (
     "<script>for(const t of document.querySelectorAll('table.imd-board'))"
@@ -194,7 +195,7 @@ class Board:
     refused: dict[str, str]
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Title -> one row an entry; cells read ``12.3 % (11.0–13.7)``."""
+        """Title -> one row an entry; cells read ``12.3 % (11.0–13.7)`` or ``18 % (8–30)``."""
         import pandas as pd
 
         out = {}
@@ -235,7 +236,7 @@ def cells(entry: Entry) -> dict[str, str]:
     """Column -> what is shown; the page sorts by the first number in it."""
     rate, k = entry.per_hour(), len(entry.reports)
     out = {"made by": entry.card.made_by, "n": f"{k} × {entry.report.n:,}"}
-    out |= {column: str(share) for column, share in entry.shares().items()}
+    out |= {column: shown(share) for column, share in entry.shares().items()}
     if k > 1 and entry.rank() >= 0:
         out[EACH] = " / ".join(f"{100 * rank:.1f}" for rank in entry.ranks()) + " %"
     if found := [report[DIFFERENT] for report in entry.reports if DIFFERENT in entry.numbers]:
@@ -243,7 +244,16 @@ def cells(entry: Entry) -> dict[str, str]:
         out[DIFFERENT] = f"{hits} of {found[0].n:,}"
     out["CPU hours"] = f"{entry.cpu_seconds / HOUR:.2f}"
     out["of it training"] = f"{entry.card.training_seconds / HOUR:.2f}"
-    return out | {PER_HOUR: "–" if np.isnan(rate) else f"{rate:.1f}"}
+    return out | {PER_HOUR: "–" if np.isnan(rate) else f"{rate:.{int(rate < 10)}f}"}
+
+
+def shown(share: Number) -> str:
+    """A share with its interval in per cent, e.g. ``18 % (8–30)``; decimals if it is narrow."""
+    if np.isnan(share.value):
+        return "–"
+    digits = int(share.high - share.low < WIDE)
+    value, low, high = (f"{100 * x:.{digits}f}" for x in (share.value, share.low, share.high))
+    return f"{value} % ({low}–{high})"
 
 
 def better(one: Entry, other: Entry) -> float:

@@ -160,7 +160,11 @@ class Transfer:
         return occupation(*read(gene)).prototype() in self.rows
 
     def template(self, gene: np.ndarray) -> tuple[int, np.ndarray]:
-        """The row of the nearest known crystal, and (119,) what each of its elements becomes.
+        """The nearest of `templates`."""
+        return self.templates(gene, most=1)[0]
+
+    def templates(self, gene: np.ndarray, *, most: int) -> list[tuple[int, np.ndarray]]:
+        """Rows of known crystals, and (119,) what each of their elements becomes; nearest first.
 
         Raises:
             InputError: no gene, or no known crystal occupies its positions.
@@ -172,15 +176,12 @@ class Transfer:
         there, orders = self.places[name], np.array(sorted(set(_orders(taken))))
         scale = mendeleev()
         apart = np.abs(scale[there][:, None] - scale[orders][None]).mean(2)  # (crystals, orders)
-        best, order = np.unravel_index(apart.argmin(), apart.shape)
-        swap = ALL.copy()
-        swap[there[best]] = orders[order]
-        return int(self.rows[name][best]), swap
+        return _nearest(apart, self.rows[name], there, orders, most)
 
     def decode(self, genes: Tensor | np.ndarray) -> Samples:
         """Crystals of (n, 41) genes, with a reason where there is none."""
         asked = {"space_group": np.asarray(genes)[:, 0].astype(np.int64)}
-        return self._refilled(np.asarray(genes), self.template, asked)
+        return self.refilled(np.asarray(genes), self.template, asked)
 
     def decode_formulas(self, counts: np.ndarray) -> Samples:
         """Crystals of (n, 119) formulas, with a reason where there is none.
@@ -188,10 +189,13 @@ class Transfer:
         The template is the known crystal with the same amounts whose elements are nearest, by the
         mean difference of their Mendeleev numbers over all atoms; of equally near ones the first.
         """
-        return self._refilled(reduced(np.asarray(counts)), self.template_of_formula, {})
+        wanted = reduced(np.asarray(counts))
+        return self.refilled(wanted, lambda one: self.templates_of_formula(one, most=1)[0], {})
 
-    def template_of_formula(self, formula: np.ndarray) -> tuple[int, np.ndarray]:
-        """The row of the nearest known crystal of (119,) amounts, and what its elements become.
+    def templates_of_formula(
+        self, formula: np.ndarray, *, most: int
+    ) -> list[tuple[int, np.ndarray]]:
+        """Rows of known crystals of (119,) amounts, and what their elements become; nearest first.
 
         Raises:
             InputError: no atom, or no known crystal has these amounts.
@@ -202,10 +206,7 @@ class Transfer:
         rows, there = self.of_amounts[held]
         scale, weights = mendeleev(), np.array(held) / sum(held)
         apart = np.abs(scale[there][:, None] - scale[orders][None]) @ weights  # (crystals, orders)
-        best, order = np.unravel_index(apart.argmin(), apart.shape)
-        swap = ALL.copy()
-        swap[there[best]] = orders[order]
-        return int(rows[best]), swap
+        return _nearest(apart, rows, there, orders, most)
 
     @cached_property
     def of_amounts(self) -> dict[tuple[int, ...], tuple[np.ndarray, np.ndarray]]:
@@ -219,12 +220,19 @@ class Transfer:
             there[held].append(tuple(z))
         return {held: (np.array(rows[held]), np.array(there[held])) for held in rows}
 
-    def _refilled(
-        self, asked_for: np.ndarray, template: Find, asked: dict[str, np.ndarray]
+    def refilled(
+        self, wanted: np.ndarray, template: Find, asked: dict[str, np.ndarray]
     ) -> Samples:
-        """A crystal of each, in its template."""
+        """A crystal of each of n things, in the template that is found for it.
+
+        Args:
+            wanted: (n, …), e.g. genes.
+            template: finds a row of `known` for one of them, and what its elements become; its
+                `InputError` says why there is none.
+            asked: what was asked of the samples.
+        """
         found, reasons = [], []
-        for one in asked_for:
+        for one in wanted:
             try:
                 found.append(template(one))
                 reasons.append("")
@@ -238,6 +246,19 @@ class Transfer:
             made = old.refilled(np.arange(len(rows)), swap, self.volumes, power=1 / 3).crystals
         good = np.array([why == "" for why in reasons])
         return Samples.from_reasons(in_places(made, good), reasons, asked=asked)
+
+
+def _nearest(
+    apart: np.ndarray, rows: np.ndarray, there: np.ndarray, orders: np.ndarray, most: int
+) -> list[tuple[int, np.ndarray]]:
+    """Rows and exchanges of the smallest of (crystals, orders) distances, of equal ones the first."""
+    first = [apart.argmin()] if most == 1 else np.argsort(apart, axis=None, kind="stable")[:most]
+    found = []
+    for best, order in zip(*np.unravel_index(first, apart.shape), strict=True):
+        swap = ALL.copy()
+        swap[there[best]] = orders[order]
+        found.append((int(rows[best]), swap))
+    return found
 
 
 def _spellings(formula: np.ndarray) -> tuple[tuple[int, ...], np.ndarray]:

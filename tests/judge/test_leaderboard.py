@@ -31,7 +31,9 @@ from imd_helpers.judge.leaderboard import (
     cells,
     leaderboard,
     read_card,
+    shown,
 )
+from imd_helpers.judge.report import Number
 from imd_helpers.judge.samples import DIFFERENT, FOUND, sets_of
 from imd_helpers.runtime import InputError, data_path
 
@@ -72,9 +74,17 @@ def test_tables_are_those_of_the_reports() -> None:
             runs = [json.loads(file.read_text(encoding="utf-8")) for file in files_of]
             assert len(runs) == len(one.reports)
             copies = np.mean([data["values"][KIND].count(0.0) / data["n"] for data in runs])
-            assert f"{100 * copies:.1f} %" in table.loc[one.card.name, "copy"]
+            assert one.shares()["copy"].value == pytest.approx(copies)
+            assert table.loc[one.card.name, "copy"] == shown(one.shares()["copy"])
             valid = [{k["name"]: k["value"] for k in data["numbers"]}["valid"] for data in runs]
             assert one.shares()["valid"].value == pytest.approx(np.mean(valid))
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "text"), [(7, 40, "18 % (9–32)"), (2, 300, "0.7 % (0.2–2.4)"), (0, 0, "–")]
+)
+def test_shares_have_the_digits_of_their_interval(hits: int, n: int, text: str) -> None:
+    assert shown(Number.share("any", hits, n, {})) == text
 
 
 def test_reports_are_of_the_samples_beside_them() -> None:
