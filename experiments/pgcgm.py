@@ -9,6 +9,7 @@
     python experiments/pgcgm.py parts            sites or cells of fixed from elsewhere
     python experiments/pgcgm.py room             CubicGAN and drawn positions in equal room
     python experiments/pgcgm.py placed [STEPS]   on positions drawn by lot, three seeds
+    python experiments/pgcgm.py drawn            what these owe to cells, coordinates and the lot
     python experiments/pgcgm.py rounding         what two decimals do to real crystals
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
@@ -32,12 +33,13 @@ from imd_helpers.crystals import CrystalBatch
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.models import pgcgm_crystals
 from imd_helpers.models.pgcgm import Pgcgm
-from imd_helpers.models.pgcgm_sites import BaseSites
+from imd_helpers.models.pgcgm_sites import ONE, TWO, BaseSites, contacts, group_index, radius_of
 from imd_helpers.networks import fit
 
 PATH = CHECKPOINTS / "pgcgm" / "results.json"
 N_JUDGED, SEEDS = 1_000, (0, 1, 2)
 STEPS = 300  # of the ablation
+TRIES = 10  # draws of coordinates, of which the best is taken
 TRAINED = (("fixed", 0), ("paper", 0), ("fixed", 1), ("fixed", 2))
 ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "penalty only": ("fixed", {"inter": False, "intra": False}),
@@ -48,7 +50,6 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "both, cell, no gap": ("fixed", {"cell": 2.0, "merged": 0.75}),
     "paper": ("paper", {}),
 }
-PLACED = ("fixed", {"placed": True})
 CUBIC = (225, 216, 221)
 
 
@@ -223,8 +224,7 @@ def exchanged(raw: BaseSites, seed: int) -> dict[str, BaseSites]:
     rng, train = np.random.default_rng(seed), page().train
     rows = [rng.choice(np.flatnonzero(train.space_group == g)) for g in raw.space_group]
     real = train[np.array(rows)]
-    place = pgcgm_crystals.positions(real).numpy()
-    point = (place[..., :3] @ rng.random((len(raw), 3, 3, 1)))[..., 0] + place[..., 3]
+    point = by_lot(real, rng)
     copied = replace(raw, frac=real.frac)
     return {
         "as made": raw,
@@ -282,9 +282,56 @@ def placed(steps: str = str(STEPS)) -> None:
 
 def of_placed(steps: int, seed: int) -> Row:
     """One training on drawn positions, judged in all groups and in the cubic ones."""
-    model = trained(PLACED, seed, steps=steps)
+    model = trained(("placed", {}), seed, steps=steps)
     cubes = page().verdict(of_groups(model, known_cubes(), seed))
     return rounded(page().verdict(model.sample(N_JUDGED, seed=seed)) | {"cubic": cubes})
+
+
+def drawn() -> None:
+    """Samples of `placed` with a part from elsewhere, and drawn positions in equal room."""
+    jobs = [(seed,) for seed in SEEDS]
+    record.fill(PATH, ("seed",), jobs, of_drawn, under="drawn")
+
+
+def of_drawn(seed: int) -> Row:
+    """One training of full length; all groups, and the cubic ones."""
+    model = imd.models.load("pgcgm", variant="placed")
+    if seed:
+        model, _ = record.train(Pgcgm, "placed", seed=seed, progress=False)
+    found = {}
+    every = model.raw(0, N_JUDGED, seed=seed)
+    for key, raw in (("all", every), ("cubic", raw_of_groups(model, known_cubes(), seed))):
+        filled = fullness(pgcgm_crystals.expanded(raw, decimals=None, projects=True))
+        lot = exchanged(raw, seed)["no network"]
+        as_wide = np.random.default_rng(seed).permutation(filled)[:, None] ** (1 / 3)
+        ways = {
+            "as made": raw,
+            "coordinates by lot": replace(raw, frac=by_lot(raw, np.random.default_rng(seed))),
+            "usual volume": scaled(raw),
+            "no network, as wide": replace(lot, lengths=lot.lengths * as_wide),
+            "no network": lot,
+            "no network, apart": apart(lot, seed),
+        }
+        found[key] = {name: page().verdict(model.decode(sites)) for name, sites in ways.items()}
+        found[key]["fullness"] = float(np.median(filled))
+    return rounded(found)
+
+
+def by_lot(sites: BaseSites, rng: np.random.Generator) -> np.ndarray:
+    """(n, 3, 3) other points of the same positions: what these leave free is random."""
+    place = pgcgm_crystals.positions(sites).numpy()
+    return (place[..., :3] @ rng.random((len(sites), 3, 3, 1)))[..., 0] + place[..., 3]
+
+
+def apart(sites: BaseSites, seed: int) -> BaseSites:
+    """Of `TRIES` draws of the free coordinates that whose atoms are farthest apart."""
+    rng = np.random.default_rng(seed)
+    group, lattice = group_index(sites.space_group), torch.as_tensor(sites.lattice())
+    radius = radius_of(sites.numbers)
+    frac = np.stack([by_lot(sites, rng) for _ in range(TRIES)])
+    near = [contacts(torch.as_tensor(f), torch.as_tensor(group), lattice).numpy() for f in frac]
+    best = (np.stack(near) / (radius[:, ONE] + radius[:, TWO])).min(2).argmax(0)
+    return replace(sites, frac=frac[best, np.arange(len(sites))])
 
 
 # ---- real crystals
@@ -300,7 +347,8 @@ def rounding() -> None:
     )  # fmt: skip
 
 
-TASKS = (train, models, ablation, longer, rungs, cubic, parts, room, placed, rounding)
+TASKS = (train, models, ablation, longer, rungs, cubic, parts, room, placed, drawn,
+         rounding)  # fmt: skip
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
