@@ -304,13 +304,15 @@ def of_drawn(seed: int) -> Row:
         filled = fullness(pgcgm_crystals.expanded(raw, decimals=None, projects=True))
         lot = exchanged(raw, seed)["no network"]
         as_wide = np.random.default_rng(seed).permutation(filled)[:, None] ** (1 / 3)
+        wide = replace(lot, lengths=lot.lengths * as_wide)
         ways = {
             "as made": raw,
             "coordinates by lot": replace(raw, frac=by_lot(raw, np.random.default_rng(seed))),
             "usual volume": scaled(raw),
-            "no network, as wide": replace(lot, lengths=lot.lengths * as_wide),
             "no network": lot,
-            "no network, apart": apart(lot, seed),
+            "no network, as wide": wide,
+            "no network, best of ten": best_of(lot, seed),
+            "no network, as wide, best of ten": best_of(wide, seed),
         }
         found[key] = {name: page().verdict(model.decode(sites)) for name, sites in ways.items()}
         found[key]["fullness"] = float(np.median(filled))
@@ -323,7 +325,7 @@ def by_lot(sites: BaseSites, rng: np.random.Generator) -> np.ndarray:
     return (place[..., :3] @ rng.random((len(sites), 3, 3, 1)))[..., 0] + place[..., 3]
 
 
-def apart(sites: BaseSites, seed: int) -> BaseSites:
+def best_of(sites: BaseSites, seed: int) -> BaseSites:
     """Of `TRIES` draws of the free coordinates that whose atoms are farthest apart."""
     rng = np.random.default_rng(seed)
     group, lattice = group_index(sites.space_group), torch.as_tensor(sites.lattice())
