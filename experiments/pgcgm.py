@@ -9,7 +9,6 @@
     python experiments/pgcgm.py parts            sites or cells of fixed from elsewhere
     python experiments/pgcgm.py room             CubicGAN and drawn positions in equal room
     python experiments/pgcgm.py placed [STEPS]   on positions drawn by lot, three seeds
-    python experiments/pgcgm.py drawn            what these owe to cells, coordinates and the lot
     python experiments/pgcgm.py rounding         what two decimals do to real crystals
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
@@ -244,15 +243,27 @@ def exchanged(raw: BaseSites, seed: int) -> dict[str, BaseSites]:
     }
 
 
+def by_lot(sites: BaseSites, rng: np.random.Generator) -> np.ndarray:
+    """(n, 3, 3) other points of the same positions: what these leave free is random."""
+    place = pgcgm_crystals.positions(sites).numpy()
+    return (place[..., :3] @ rng.random((len(sites), 3, 3, 1)))[..., 0] + place[..., 3]
+
+
+def best_of(tries: int, sites: BaseSites, seed: int) -> BaseSites:
+    """Of several draws of the free coordinates that whose atoms are farthest apart."""
+    rng = np.random.default_rng(seed)
+    group, lattice = group_index(sites.space_group), torch.as_tensor(sites.lattice())
+    radius = radius_of(sites.numbers)
+    frac = np.stack([by_lot(sites, rng) for _ in range(tries)])
+    near = [contacts(torch.as_tensor(f), torch.as_tensor(group), lattice).numpy() for f in frac]
+    best = (np.stack(near) / (radius[:, ONE] + radius[:, TWO])).min(2).argmax(0)
+    return replace(sites, frac=frac[best, np.arange(len(sites))])
+
+
 def scaled(sites: BaseSites) -> BaseSites:
     """Cells of the volume that their atoms take in the training crystals."""
     whole = pgcgm_crystals.expanded(sites, decimals=None, projects=True)
-    return widened(sites, 1 / fullness(whole))
-
-
-def widened(sites: BaseSites, volume: np.ndarray) -> BaseSites:
-    """Cells of (n,) times the volume."""
-    return replace(sites, lengths=sites.lengths * volume[:, None] ** (1 / 3))
+    return replace(sites, lengths=sites.lengths * fullness(whole)[:, None] ** (-1 / 3))
 
 
 def room() -> None:
@@ -270,8 +281,8 @@ def of_room(seed: int) -> Row:
     usual = replace(samples, content=CrystalBatch(lattice, crystals.frac, crystals.numbers))
     model = imd.models.load("pgcgm", variant="fixed")
     lot = exchanged(raw_of_groups(model, known_cubes(), seed), seed)["no network"]
-    as_tight = np.random.default_rng(seed).choice(filled[samples.ok], size=len(lot))
-    tight = model.decode(widened(lot, as_tight))
+    as_tight = np.random.default_rng(seed).choice(filled[samples.ok], size=len(lot)) ** (1 / 3)
+    tight = model.decode(replace(lot, lengths=lot.lengths * as_tight[:, None]))
     return rounded({
         "fullness": float(np.median(filled[samples.ok])),
         "CubicGAN, as made": verdict(samples),
@@ -300,52 +311,6 @@ def of_placed(steps: int, seed: int) -> Row:
     return rounded(page().verdict(model.sample(N_JUDGED, seed=seed)) | {"cubic": cubes})
 
 
-def drawn() -> None:
-    """Samples of `placed` with a part from elsewhere, and drawn positions in equal room."""
-    jobs = [(seed,) for seed in SEEDS]
-    record.fill(PATH, ("seed",), jobs, of_drawn, under="drawn")
-
-
-def of_drawn(seed: int) -> Row:
-    """One training of full length; all groups, and the cubic ones."""
-    model = imd.models.load("pgcgm", variant="placed")
-    if seed:
-        model, _ = record.train(Pgcgm, "placed", seed=seed, progress=False)
-    found = {}
-    every = model.raw(0, N_JUDGED, seed=seed)
-    for key, raw in (("all", every), ("cubic", raw_of_groups(model, known_cubes(), seed))):
-        filled = fullness(pgcgm_crystals.expanded(raw, decimals=None, projects=True))
-        as_wide = np.random.default_rng(seed).permutation(filled)
-        wide = widened(exchanged(raw, seed)["no network"], as_wide)
-        ways = {
-            "as made": raw,
-            "coordinates by lot": replace(raw, frac=by_lot(raw, np.random.default_rng(seed))),
-            "usual volume": scaled(raw),
-            "no network, as wide": wide,
-            **{f"{name}, as wide": best_of(n, wide, seed) for name, n in BEST_OF.items()},
-        }
-        found[key] = {name: page().verdict(model.decode(sites)) for name, sites in ways.items()}
-        found[key]["fullness"] = float(np.median(filled))
-    return rounded(found)
-
-
-def by_lot(sites: BaseSites, rng: np.random.Generator) -> np.ndarray:
-    """(n, 3, 3) other points of the same positions: what these leave free is random."""
-    place = pgcgm_crystals.positions(sites).numpy()
-    return (place[..., :3] @ rng.random((len(sites), 3, 3, 1)))[..., 0] + place[..., 3]
-
-
-def best_of(tries: int, sites: BaseSites, seed: int) -> BaseSites:
-    """Of several draws of the free coordinates that whose atoms are farthest apart."""
-    rng = np.random.default_rng(seed)
-    group, lattice = group_index(sites.space_group), torch.as_tensor(sites.lattice())
-    radius = radius_of(sites.numbers)
-    frac = np.stack([by_lot(sites, rng) for _ in range(tries)])
-    near = [contacts(torch.as_tensor(f), torch.as_tensor(group), lattice).numpy() for f in frac]
-    best = (np.stack(near) / (radius[:, ONE] + radius[:, TWO])).min(2).argmax(0)
-    return replace(sites, frac=frac[best, np.arange(len(sites))])
-
-
 # ---- real crystals
 
 
@@ -359,8 +324,7 @@ def rounding() -> None:
     )  # fmt: skip
 
 
-TASKS = (train, models, ablation, longer, rungs, cubic, parts, room, placed, drawn,
-         rounding)  # fmt: skip
+TASKS = (train, models, ablation, longer, rungs, cubic, parts, room, placed, rounding)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
