@@ -66,6 +66,7 @@ CUBIC_NETWORKS = {  # name: model, variant, what it learned from
     "CubicGAN paper": ("cubicgan", "paper", LEARNED),
     "PGCGM fixed": ("pgcgm", "fixed", OF_TWENTY),
     "PGCGM paper": ("pgcgm", "paper", OF_TWENTY),
+    "PGCGM placed": ("pgcgm", "placed", OF_TWENTY),
     "gene transformer": ("gene_transformer", "icsd", OF_GENES),
     "gene diffusion": ("gene_diffusion", "icsd", OF_GENES),
 }

@@ -91,6 +91,7 @@ FIXED = PgcgmConfig(
         steps=5_000, critic_steps=3, lr_generator=5e-4, lr_critic=1e-3, fall=0.3, ema=0.995
     ),
 )
+PLACED = FIXED.but(placed=True)
 SMOKE = {"width": 1 / 16, "batch": 16, "steps": 20, "log_every": 5, "save_every": 20}
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": SMOKE | {"most_sites": 5},
@@ -115,7 +116,7 @@ class Pgcgm(Gan):
 
     name, format = "pgcgm", "imd-pgcgm-1"
     Config = PgcgmConfig
-    VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED}
+    VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED, "placed": PLACED}
     PROFILES: ClassVar = {"": SIZES, "paper": PUBLISHED}
     LEARNT = ("elements", "labels.group", "labels.element", "positions")
     ONLY_IF: ClassVar = {"positions": "placed"}

@@ -8,7 +8,7 @@ from pymatgen.core import Lattice, Structure
 from imd_helpers import datasets
 from imd_helpers.crystals import symmetry
 from imd_helpers.models import pgcgm_crystals, pgcgm_networks, pgcgm_sites
-from imd_helpers.models.pgcgm import FIXED, PAPER, Pgcgm
+from imd_helpers.models.pgcgm import FIXED, PAPER, PLACED, Pgcgm
 from imd_helpers.models.pgcgm_sites import PAIRS, SPACE_GROUPS, BaseSites
 from imd_helpers.runtime import InputError
 
@@ -272,7 +272,7 @@ def test_the_loss_on_the_room_of_atoms(data):
 
 def test_sites_on_drawn_positions(data, tmp_path):
     """Each made site is on the position of a training crystal of its group, also after a file."""
-    model = model_of(data, FIXED, placed=True)
+    model = model_of(data, PLACED)
     for each in (model, Pgcgm.load(model.save(tmp_path / "model.safetensors"))):
         made = each.raw(0, 20, seed=3)
         found = pgcgm_crystals.positions(made).float()
@@ -286,7 +286,7 @@ def test_sites_on_drawn_positions(data, tmp_path):
 
 
 def test_what_is_asked_for_is_made(data):
-    for config in (PAPER, FIXED, FIXED.but(placed=True)):
+    for config in (PAPER, FIXED, PLACED):
         model = model_of(data, config)
         made = model.raw(0, 6, condition={"space_group": 139, "elements": ("O", "Cs", "Cu")})
         assert set(made.space_group.tolist()) == {139}
@@ -299,7 +299,7 @@ def test_what_is_asked_for_is_made(data):
             model.sample(2, condition={"elements": ("O", "O", "Cu")})
 
 
-@pytest.mark.parametrize("variant", ["paper", "fixed"])
+@pytest.mark.parametrize("variant", Pgcgm.VARIANTS)
 def test_training_goes_on_bit_for_bit(variant, data, tmp_path, monkeypatch):
     monkeypatch.setattr(Pgcgm, "read", classmethod(lambda cls, config, split="train": data))
     how = {"variant": variant, "profile": "smoke", "progress": False}
