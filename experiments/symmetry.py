@@ -33,7 +33,8 @@ SETTINGS = {  # of the page
 
 
 UNTIL = 'train, test = (imd.datasets.load("oqmd_icsd", split=s).select(max_sites=20)'
-page = partial(record.chapter, "2_descriptors/symmetry", until=UNTIL)  # its graphs and training
+# the graphs and the training of the chapter
+page = partial(record.chapter, "2_descriptors/symmetry", until=UNTIL)
 
 
 @torch.no_grad()
