@@ -16,7 +16,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
-from types import ModuleType
 
 import numpy as np
 import record
@@ -24,6 +23,7 @@ from record import BUILD, CHECKPOINTS, Row, once, rounded
 
 import imd_helpers as imd
 from imd_helpers.baselines.exchange import exchange_pairs
+from imd_helpers.baselines.random_crystals import grid_orbits
 from imd_helpers.crystals import symmetry
 from imd_helpers.crystals.wyckoff import occupations
 from imd_helpers.descriptors import symmetry_sites
@@ -58,14 +58,8 @@ JUDGED, HITS = 20, 5  # of each reward, of each arm
 PROBLEMS = ("any prototype", "new prototype")
 
 
-# ---- what everybody knows
-
-
-@cache
-def page() -> ModuleType:
-    """The chapter's target, known crystals, surrogate for gaps, oracle, loop and policy."""
-    return record.chapter("5_judging/closed_loop", until=UNTIL)
-
+# the chapter's target, known crystals, surrogate for gaps, oracle, loop and policy
+page = partial(record.chapter, "5_judging/closed_loop", until=UNTIL)
 
 # ---- spaces
 
@@ -77,11 +71,8 @@ def pool(problem: str) -> GenePool:
     if problem == PROBLEMS[0]:
         return mine
     found: dict[tuple, None] = {}
-    corners = itertools.product(range(4), repeat=3)
-    cells = list(corners)
     for group in SPACE_GROUPS:
-        orbits = sorted({symmetry_sites.smallest_site(group, cell) for cell in cells})
-        for three in itertools.combinations(orbits, N_ROWS):
+        for three in itertools.combinations(grid_orbits(group), N_ROWS):
             found.setdefault(symmetry_sites.prototype(group, np.array(three)))
     groups, grids = (np.array(part) for part in zip(*found, strict=True))
     every = GenePool(groups, grids, mine.elements)

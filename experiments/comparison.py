@@ -16,7 +16,6 @@ import itertools
 import time
 from collections.abc import Iterator
 from functools import cache, partial
-from types import ModuleType
 from typing import Any
 
 import comparison_entries as entries
@@ -72,10 +71,8 @@ def chunks(batch: CrystalBatch) -> Iterator[CrystalBatch]:
 # ---- round trip
 
 
-@cache
-def page() -> ModuleType:
-    """The chapter, up to its measure of how far two crystals are apart."""
-    return record.chapter("2_descriptors/comparison", until="### A round trip")
+# the chapter, up to its measure of how far two crystals are apart
+page = partial(record.chapter, "2_descriptors/comparison", until="### A round trip")
 
 
 def deviation(one: CrystalBatch, other: CrystalBatch) -> np.ndarray:

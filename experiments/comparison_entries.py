@@ -266,7 +266,7 @@ def unit_back(written: Samples) -> Samples:
 
 def pgcgm_entry(decimals: int | None) -> Entry:
     """PGCGM's input: base sites, lengths, features and the operations of the group."""
-    raw = elements.features("cubicgan")
+    raw = elements.features()
     table = torch.as_tensor(elements.minmax(raw, np.arange(1, len(raw))) * 2 - 1)
 
     def write(batch: CrystalBatch) -> Samples:
@@ -344,7 +344,7 @@ def amd_written(batch: CrystalBatch) -> Samples:
 def _soap() -> Any:
     from dscribe.descriptors import SOAP
 
-    chi = elements.features("cubicgan")[:, 1]  # electronegativity, the mean where there is none
+    chi = elements.features()[:, 1]  # electronegativity, the mean where there is none
     species = list(elements.SYMBOLS[1:97])
     weights = {s: float(chi[elements.number(s)]) for s in species}
     return SOAP(

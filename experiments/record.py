@@ -15,6 +15,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -145,6 +146,7 @@ def train(kind: Any, variant: str, *, seed: int = 0, progress: bool = True) -> t
 # ---- what the page shows
 
 
+@cache
 def chapter(page: str, *, until: str) -> ModuleType:
     """Run the code of a chapter up to a line of it; its data, networks and measures by name.
 

@@ -11,8 +11,7 @@ Trained on the training split of `oqmd_icsd`, judged on its test split, at most 
 from __future__ import annotations
 
 import time
-from functools import cache
-from types import ModuleType
+from functools import partial
 
 import numpy as np
 import record
@@ -33,13 +32,9 @@ SETTINGS = {  # of the page
 }  # fmt: skip
 
 
-@cache
-def page() -> ModuleType:
-    """The graphs and the training of the chapter."""
-    return record.chapter("2_descriptors/symmetry", until=UNTIL)
-
-
 UNTIL = 'train, test = (imd.datasets.load("oqmd_icsd", split=s).select(max_sites=20)'
+# the graphs and the training of the chapter
+page = partial(record.chapter, "2_descriptors/symmetry", until=UNTIL)
 
 
 @torch.no_grad()

@@ -20,19 +20,12 @@ __all__ = ["CHECKS", "Check", "answer", "names"]
 
 @dataclass(frozen=True)
 class Check:
-    """A question with a number as its answer.
+    """A question with a number as its answer."""
 
-    Attributes:
-        truth: computes the answer.
-        hint: what to think of when the answer is wrong; it must not give the answer away.
-        tolerance: largest accepted difference, as a share of the truth; 0 asks for equality.
-        share: is the answer a share, from 0 to 1, which people like to give in per cent?
-    """
-
-    truth: Callable[[], float]
-    hint: str
-    tolerance: float = 0.0
-    share: bool = False
+    truth: Callable[[], float]  # computes the answer
+    hint: str  # what to think of when the answer is wrong; it must not give the answer away
+    tolerance: float = 0.0  # largest accepted difference, as a share of the truth; 0: equality
+    share: bool = False  # is the answer a share, which people like to give in per cent?
 
     def right(self, value: Any) -> bool:
         """Is the value the truth, within the tolerance?

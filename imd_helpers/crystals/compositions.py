@@ -10,7 +10,6 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -105,14 +104,14 @@ def integer_amounts(formula: str) -> dict[int, int]:
 
 def _compiled(formulas: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     """(n, 119) int16 counts, and (n,) bool: could the compiled parser read it?"""
-    from ..kernels.formulas import parse_batch
+    from ..kernels.formulas import parse_batch, symbol_table
 
     formulas = [each if isinstance(each, str) else "" for each in formulas]
     joined = "".join(formulas)
     text = np.frombuffer(joined.encode("ascii", "replace"), dtype=np.uint8)
     ends = np.cumsum(np.fromiter(map(len, formulas), dtype=np.int64, count=len(formulas)))
     counts = none(len(formulas))
-    known = parse_batch(text, ends, _symbol_table(), counts)
+    known = parse_batch(text, ends, symbol_table(elements.SYMBOLS), counts)
     known &= counts.any(1) & (counts.max(1) <= LARGEST)
     if elements.ROMAN.search(joined):
         known &= [elements.ROMAN.search(formula) is None for formula in formulas]
@@ -127,13 +126,6 @@ def _patiently(formula: Any) -> dict[int, float]:
         f"{formula!r} is no formula: a blank, or NaN (sodium nitride?) that pandas takes for one; "
         "drop it, or read the table with keep_default_na=False"
     )
-
-
-@cache
-def _symbol_table() -> np.ndarray:
-    from ..kernels.formulas import symbol_table
-
-    return symbol_table(elements.SYMBOLS)
 
 
 def formulas(counts: np.ndarray) -> list[str]:

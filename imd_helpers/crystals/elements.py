@@ -32,9 +32,7 @@ _NUMBERS = {symbol: z for z, symbol in enumerate(SYMBOLS) if symbol}
 
 # The 23 columns that the published CubicGAN uses, in its order (util.py of MilesZhao/CubicGAN,
 # commit 7034d84); PGCGM uses the same. The first is the atomic number itself.
-FEATURE_SETS: dict[str, tuple[str, ...]] = {
-    "cubicgan": tuple(name for name in _rows()[0] if name not in ("symbol", "covalent_radius"))
-}
+FEATURES = tuple(name for name in _rows()[0] if name not in ("symbol", "covalent_radius"))
 
 
 def number(symbol: str) -> int:
@@ -84,16 +82,13 @@ def by_electronegativity() -> np.ndarray:
 
 
 @cache
-def features(name: str = "cubicgan") -> np.ndarray:
-    """(119, 23) float32 raw feature table of a published model; row = atomic number.
+def features() -> np.ndarray:
+    """(119, 23) float32 `FEATURES`, as they are; row = atomic number.
 
     A property that an element lacks is filled with the mean over the elements that have it.
     Scale the rows that you use with `minmax`.
-
-    Raises:
-        UnknownNameError: no such feature set.
     """
-    values = filled(FEATURE_SETS[lookup("feature set", name, FEATURE_SETS)])
+    values = filled(FEATURES)
     values[0] = 0.0
     return values.astype(np.float32)
 

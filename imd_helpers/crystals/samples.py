@@ -163,13 +163,11 @@ class Stream:
             stream with this seed. It may say how large a piece is at most (``PIECE``).
         n: how many.
         seed: of all pieces; the same seed gives the same samples, whoever makes which piece.
-        condition: what is asked of the source, if it can be asked.
     """
 
     source: Any
     n: int
     seed: int = 0
-    condition: Any = None
 
     def __post_init__(self) -> None:
         whole("n", self.n, least=1)
@@ -186,8 +184,7 @@ class Stream:
 
     def piece(self, index: int) -> Samples:
         """One of the pieces."""
-        asked = {} if self.condition is None else {"condition": self.condition}
-        return self.source.piece(index, self.sizes[index], seed=self.seed, **asked)
+        return self.source.piece(index, self.sizes[index], seed=self.seed)
 
 
 def placeholder(n: int) -> CrystalBatch:

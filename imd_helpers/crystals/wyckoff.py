@@ -58,15 +58,11 @@ Held = tuple[tuple[str, int], ...]  # Wyckoff letters and how often each is take
 
 @dataclass(frozen=True)
 class Occupation:
-    """Which element stands on which Wyckoff positions of a crystal.
+    """Which element stands on which Wyckoff positions of a crystal."""
 
-    Attributes:
-        space_group: ITA number.
-        ways: for each choice of origin and axes that gives other letters: (positions, atomic
-            number) of each element.
-    """
-
-    space_group: int
+    space_group: int  # ITA number
+    # for each choice of origin and axes that gives other letters: positions and atomic number of
+    # each element
     ways: tuple[tuple[tuple[Held, int], ...], ...]
 
     def prototype(self) -> tuple:

@@ -105,7 +105,7 @@ class CrystalGraph:
 
     def site_features(self) -> Tensor:
         """(sites, features) float32: CubicGAN's properties, each scaled to [0, 1] over H to Og."""
-        raw = elements.features("cubicgan")
+        raw = elements.features()
         scaled = elements.minmax(raw, np.arange(1, len(raw)))
         return torch.as_tensor(scaled, device=self.numbers.device)[self.numbers]
 

@@ -166,7 +166,7 @@ class ElementRows:
     def feature_table(self) -> Tensor:
         """(elements, 23) float32 features scaled to [0, 1] over ``element_numbers``."""
         rows = np.array(self.element_numbers)
-        scaled = elements.minmax(elements.features("cubicgan"), rows)[rows]
+        scaled = elements.minmax(elements.features(), rows)[rows]
         return torch.as_tensor(scaled, dtype=torch.float32)
 
     def element_index(self, numbers: np.ndarray) -> Tensor:

@@ -157,8 +157,8 @@ def bonds_balance(content: CrystalBatch, rows: np.ndarray) -> Answer:
 
 def group_kept(content: CrystalBatch, rows: np.ndarray, *, requested: np.ndarray) -> Answer:
     """Is the space group that was asked for the one found?"""
-    ok, found = same.space_group_kept(content, requested, symprec=SYMPREC)
-    told = "space group {} found, {} requested".format
+    found = symmetry.space_group_numbers(content, symprec=SYMPREC)
+    ok, told = found == requested, "space group {} found, {} requested".format
     return Answer.of(ok, lambda i: told(found[i], requested[i]), space_group=found.astype(float))
 
 

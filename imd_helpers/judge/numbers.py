@@ -23,6 +23,7 @@ NAN = float("nan")
 ALL = "all samples"
 COVERAGE = ("recall", "precision")
 LOW = ("stable", "metastable")
+NEAR = 0.1  # eV/atom above both hulls, for which there is a calibration
 
 
 def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
@@ -123,7 +124,7 @@ def _mean(run: Run, mean: Mean) -> Number:
 # ---- crystals that were relaxed outside of a run
 
 
-def at_rest(row: Mapping[str, Any], *, near: float = 0.1) -> dict[str, Any]:
+def at_rest(row: Mapping[str, Any]) -> dict[str, Any]:
     """What became of relaxed crystals: at rest, near both hulls, and what DFT is expected to say.
 
     One that was pushed and fell by more than 0.001 eV/atom counts where it came to rest.
@@ -132,7 +133,6 @@ def at_rest(row: Mapping[str, Any], *, near: float = 0.1) -> dict[str, Any]:
         row: ``n``, ``found_at_rest``, and for each of ``crystals`` whether it ``converged``, its
             ``above_hull`` and ``formation_energy`` by the judge's pair of potentials, eV/atom, and
             the same again under ``rattled`` if it was pushed.
-        near: eV/atom above both hulls, for which there is a calibration.
 
     Returns:
         The cells of a table; shares with their 95 % interval.
@@ -147,9 +147,9 @@ def at_rest(row: Mapping[str, Any], *, near: float = 0.1) -> dict[str, Any]:
         fell += drop > 0.001
     above = np.array([end["above_hull"] for end in ends], dtype=float)
     formed = np.array([end["formation_energy"][0] for end in ends], dtype=float)
-    hits = int((above.max(1) <= near).sum())
+    hits = int((above.max(1) <= NEAR).sum())
     low, high = wilson(hits, row["n"])
-    expected = calibration(JUDGES, near).expected(features(above, formed))
+    expected = calibration(JUDGES, NEAR).expected(features(above, formed))
     return {
         "relaxed": row["n"],
         "at rest": sum(c["converged"] for c in row["crystals"]),

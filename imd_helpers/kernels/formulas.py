@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from numba import njit
 
@@ -13,6 +15,7 @@ LARGEST = 9_999  # count of one element
 LETTERS = 26
 
 
+@cache
 def symbol_table(symbols) -> np.ndarray:
     """(26, 27) atomic number by first letter and second letter (0: none); 0 where no element."""
     table = np.zeros((LETTERS, LETTERS + 1), dtype=np.int64)

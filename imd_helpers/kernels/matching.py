@@ -43,9 +43,8 @@ TURN, MASK, ROUNDING = 2.0**32, 2**32 - 1, 8  # coordinates in whole numbers
 
 @jit
 def _orthogonalise(basis, star, mu, norm):
+    copy_matrix(basis, star)
     for i in range(3):
-        for k in range(3):
-            star[i, k] = basis[i, k]
         for j in range(i):
             mu[i, j] = dot(basis[i], star[j]) / norm[j]
             for k in range(3):
@@ -133,6 +132,16 @@ def _turn(basis, xi, eta, zeta, e):
 
 
 @jit
+def _too_long(product, square, other, third, e):
+    """Steps A5 to A7: would the longer of two vectors be shorter less the other one?"""
+    return (
+        abs(product) > square + e
+        or (abs(product - square) < e and other - e > 2 * third)
+        or (abs(product + square) < e and other < -e)
+    )
+
+
+@jit
 def _niggli_step(basis, e):
     """One round of steps A1 to A8; returns whether another one is needed."""
     A, B, C = dot(basis[0], basis[0]), dot(basis[1], basis[1]), dot(basis[2], basis[2])
@@ -148,23 +157,11 @@ def _niggli_step(basis, e):
     xi, eta = 2 * dot(basis[1], basis[2]), 2 * dot(basis[0], basis[2])
     zeta = 2 * dot(basis[0], basis[1])
     all_sum = xi + eta + zeta + A + B
-    if (
-        abs(xi) > B + e
-        or (abs(xi - B) < e and zeta - e > 2 * eta)
-        or (abs(xi + B) < e and zeta < -e)
-    ):
+    if _too_long(xi, B, zeta, eta, e):
         _add_row(basis, 2, -1.0 if xi > 0 else 1.0, 1)
-    elif (
-        abs(eta) > A + e
-        or (abs(eta - A) < e and zeta - e > 2 * xi)
-        or (abs(eta + A) < e and zeta < -e)
-    ):
+    elif _too_long(eta, A, zeta, xi, e):
         _add_row(basis, 2, -1.0 if eta > 0 else 1.0, 0)
-    elif (
-        abs(zeta) > A + e
-        or (abs(zeta - A) < e and eta - e > 2 * xi)
-        or (abs(zeta + A) < e and eta < -e)
-    ):
+    elif _too_long(zeta, A, eta, xi, e):
         _add_row(basis, 1, -1.0 if zeta > 0 else 1.0, 0)
     elif all_sum < -e or (abs(all_sum) < e < zeta + 2 * (A + eta)):
         _add_row(basis, 2, 1.0, 0)
@@ -956,11 +953,8 @@ def fit(vectors, picked, frac, whole, parameters, two, turns, anchor, bounds, gr
                 c = picked[2, k]
                 bc, ac = _cosine(vectors, b, c), _cosine(vectors, a, c)
                 for m in range(3):
-                    trial[0, m], trial[1, m], trial[2, m] = (
-                        vectors[a, m],
-                        vectors[b, m],
-                        vectors[c, m],
-                    )
+                    trial[0, m], trial[1, m] = vectors[a, m], vectors[b, m]
+                    trial[2, m] = vectors[c, m]
                 if abs(abs(determinant(trial)) - 1.0) > 0.5:
                     continue
                 invert(trial, straight)

@@ -54,19 +54,12 @@ SYMPREC = 0.1  # Å, how far atoms may be from the symmetric position for a prot
 
 @dataclass(frozen=True, eq=False)
 class NoveltyKinds:
-    """One label for each of n crystals.
+    """One label for each of n crystals."""
 
-    Attributes:
-        kind: (n,) one of `KINDS`.
-        reference: (n,) index of the reference crystal that shows it, or `NONE`.
-        details: n sentences: what was found.
-        definition: what the labels mean.
-    """
-
-    kind: np.ndarray
-    reference: np.ndarray
-    details: tuple[str, ...]
-    definition: dict[str, Any]
+    kind: np.ndarray  # (n,) one of `KINDS`
+    reference: np.ndarray  # (n,) index of the reference crystal that shows it, or `NONE`
+    details: tuple[str, ...]  # n sentences: what was found
+    definition: dict[str, Any]  # what the labels mean
 
     def __len__(self) -> int:
         return len(self.kind)

@@ -1,4 +1,4 @@
-"""Which crystals are the same: uniqueness, novelty, and whether a requested symmetry is there.
+"""Which crystals are the same: uniqueness and novelty.
 
 "The same" means what pymatgen's `StructureMatcher.fit` means by it, decided by compiled code (see
 `matching`, which says how enantiomers, supercells and scaled copies are treated). Beside the yes or
@@ -12,10 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..crystals import CrystalBatch, compositions, symmetry
+from ..crystals import CrystalBatch, compositions
 from ..crystals.rules import safe_counts
 from ..descriptors import amd
-from ..runtime import InputError
 from . import cells as matching
 from .cells import NONE, MatchSettings
 
@@ -26,7 +25,6 @@ __all__ = [
     "novel",
     "same_as_earlier",
     "same_as_reference",
-    "space_group_kept",
     "structure_distance",
     "unique",
 ]
@@ -126,32 +124,6 @@ def structure_distance(
             distance[new], place = cKDTree(theirs[known]).query(ours[new], p=np.inf)
             index[new] = known[place]
     return distance, index
-
-
-def space_group_kept(
-    crystals: CrystalBatch, requested: np.ndarray, *, symprec: float = 0.1
-) -> tuple[np.ndarray, np.ndarray]:
-    """Is the space group that a sample was asked to have the one it has?
-
-    Args:
-        crystals: n crystals.
-        requested: (n,) ITA numbers.
-        symprec: how far atoms may be from the symmetric position, Å.
-
-    Returns:
-        (n,) bool, and (n,) the numbers found (0 where none was).
-
-    Raises:
-        InputError: not one requested number for each crystal.
-    """
-    requested = np.asarray(requested)
-    if requested.shape != (len(crystals),):
-        raise InputError(
-            f"requested space groups have shape {requested.shape} for {len(crystals)} crystals: "
-            "give one number for each"
-        )
-    found = symmetry.space_group_numbers(crystals, symprec=symprec)
-    return found == requested, found
 
 
 def _not_found(found: Matches) -> np.ndarray:

@@ -21,25 +21,15 @@ MOST_ATOMS = 2000  # more than this and a browser stutters
 
 @dataclass(frozen=True)
 class Drawing:
-    """One crystal, ready to be drawn.
+    """One crystal, ready to be drawn."""
 
-    Attributes:
-        lattice: (3, 3) Å, rows a, b, c of the unit cell.
-        numbers: (atoms,) atomic numbers, images included.
-        positions: (atoms, 3) Å.
-        sticks: for each atom the atoms it is joined to.
-        formula: reduced formula.
-        n_sites: atoms in the unit cell.
-        reduced: is the cell another than the given one, a very skewed one?
-    """
-
-    lattice: np.ndarray
-    numbers: np.ndarray
-    positions: np.ndarray
-    sticks: list[list[int]]
-    formula: str
-    n_sites: int
-    reduced: bool = False
+    lattice: np.ndarray  # (3, 3) Å, rows a, b, c of the unit cell
+    numbers: np.ndarray  # (atoms,) atomic numbers, images included
+    positions: np.ndarray  # (atoms, 3) Å
+    sticks: list[list[int]]  # for each atom the atoms it is joined to
+    formula: str  # reduced
+    n_sites: int  # atoms in the unit cell
+    reduced: bool = False  # is the cell another than the given one, a very skewed one?
 
     def words(self) -> str:
         """The picture in words, for readers who cannot see it."""

@@ -170,4 +170,4 @@ def test_features_are_scaled_over_the_training_elements(descriptor):
     assert torch.equal(table.min(0).values, torch.zeros(23))
     number = table[:, 0]
     assert (number.diff() > 0).all()
-    assert elements.FEATURE_SETS["cubicgan"][0] == "number"
+    assert elements.FEATURES[0] == "number"

@@ -10,7 +10,7 @@ import pytest
 
 REPO = Path(__file__).resolve().parents[2]
 SCRIPTS = sorted((REPO / "experiments").glob("*.py"))
-CHAPTER = re.compile(r'record\.chapter\(\s*"([^"]+)",\s*until=(.+?)\s*\)\n', re.S)
+CHAPTER = re.compile(r'record\.chapter[(,]\s*"([^"]+)",\s*until=(.+?)\s*\)\n', re.S)
 
 
 @pytest.fixture(scope="module")

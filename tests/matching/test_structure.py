@@ -11,10 +11,8 @@ from imd_helpers.matching.same import (
     MatchSettings,
     same_as_earlier,
     same_as_reference,
-    space_group_kept,
     structure_distance,
 )
-from imd_helpers.runtime import InputError
 
 
 @pytest.fixture(scope="module")
@@ -189,19 +187,3 @@ def test_distance_of_broken_crystals_is_not_a_number(polymorphs):
         assert np.isnan(found).tolist() == [False, True, False, False]
         assert index[1] == NONE
     assert np.isfinite(structure_distance(polymorphs[:4], batch)[0]).all()  # they count for nothing
-
-
-def test_space_group_kept():
-    data = imd.datasets.load("oqmd_icsd").select(max_sites=8, space_groups=[225, 221])[:200]
-    asked = data.table["space_group"].to_numpy()
-    ok, found = space_group_kept(data.crystals, asked)
-    assert ok.mean() > 0.98
-    assert (found[ok] == asked[ok]).all()
-    assert not space_group_kept(data.crystals, asked - 1)[0].any()
-    broken = CrystalBatch(
-        torch.full((2, 3, 3), torch.nan), data.crystals.frac[:2], data.crystals.numbers[:2]
-    )
-    ok, found = space_group_kept(broken, [225, 225])
-    assert found.tolist() == [0, 0]
-    with pytest.raises(InputError, match="one number for each"):
-        space_group_kept(data.crystals, [225])
