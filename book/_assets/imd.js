@@ -65,7 +65,10 @@
     const heads = [...(table.tHead?.rows || [])];
     const head = heads.length > 1 ? joinNames(...heads.slice(-2)) : heads[0];
     const rows = [...(table.tBodies[0]?.rows || [])];
-    rows.forEach((row) => [...row.cells].forEach(mendNumber));
+    rows.forEach((row) => [...row.cells].forEach((cell) => {
+      mendNumber(cell);
+      if (text(cell).length > 24) cell.style.minWidth = "14ch"; // a long one is not squeezed to a word a line
+    }));
     // from the right, as the left cells may span rows
     const width = Math.max(0, ...rows.map((row) => row.cells.length));
     for (let i = 1; i <= width; i++) {
