@@ -38,7 +38,7 @@
 })();
 
 /* Tables of pandas as a reader wants them: words to the left, numbers to the right under their names, no
- * row for the name of the index alone, a dash where there is no number, no sign before zero, an interval in one piece, and the numbers
+ * row for the name of the index alone, a dash where there is no number, ∞ for inf, no sign before zero, an interval in one piece, and the numbers
  * of several runs too.
  */
 (function () {
@@ -46,6 +46,7 @@
   const mendNumber = (cell) => {
     const interval = text(cell).match(/^([^()]+) (\([^()]*\d[^()]*(?: to |\u2013)[^()]*\))$/);
     if (text(cell) === "NaN") cell.textContent = "\u2013";
+    else if (text(cell) === "inf") cell.textContent = "\u221e";
     else if (/^[\d.]+( \/ [\d.]+)+/.test(text(cell))) cell.textContent = text(cell).replaceAll(" / ", "\u00a0/\u00a0");
     else if (/^-0(\.0*)?$/.test(text(cell))) cell.textContent = text(cell).slice(1);
     else if (interval) {
@@ -64,7 +65,10 @@
     const heads = [...(table.tHead?.rows || [])];
     const head = heads.length > 1 ? joinNames(...heads.slice(-2)) : heads[0];
     const rows = [...(table.tBodies[0]?.rows || [])];
-    rows.forEach((row) => [...row.cells].forEach(mendNumber));
+    rows.forEach((row) => [...row.cells].forEach((cell) => {
+      mendNumber(cell);
+      if (text(cell).length > 24) cell.style.minWidth = "14ch"; // a long one is not squeezed to a word a line
+    }));
     // from the right, as the left cells may span rows
     const width = Math.max(0, ...rows.map((row) => row.cells.length));
     for (let i = 1; i <= width; i++) {

@@ -178,7 +178,7 @@ def test_a_table_reads_as_prose_speaks_of_it(browser, repo, tmp_path):
             "made": ["in turn", "at once"],
             "share": ["0.97 (0.95 to 0.98)", "-0.00"],
             "runs": ["7.1 / 6.7", "0 / 12 % of 9"],
-            "n": [3, None],
+            "n": [float("inf"), None],
         },
         index=pd.Index(["GAN", "lot"], name="source"),
     )
@@ -192,7 +192,7 @@ def test_a_table_reads_as_prose_speaks_of_it(browser, repo, tmp_path):
     )
     assert rows == [
         ["source", "made", "share", "runs", "n"],
-        ["GAN", "in turn", "0.97 (0.95 to 0.98)", "7.1\u00a0/\u00a06.7", "3.0"],
+        ["GAN", "in turn", "0.97 (0.95 to 0.98)", "7.1\u00a0/\u00a06.7", "∞"],
         ["lot", "at once", "0.00", "0\u00a0/\u00a012 % of 9", "–"],
     ]
     assert page.locator(".imd-ends").all_text_contents() == ["(0.95 to 0.98)"]

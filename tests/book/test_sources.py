@@ -1,7 +1,9 @@
 """Rules for the sources of the book, checked without building it."""
 
+import json
 import re
 from collections import Counter
+from fractions import Fraction
 
 import pytest
 from bookfiles import BookError, read_address, read_pages
@@ -181,7 +183,7 @@ def test_the_readme_opens_notebooks_at_the_configured_address(repo):
 
 
 def test_the_table_of_systems_names_chapters_and_papers_that_exist(repo):
-    """One table, `_status.md`, for every page that says how far the book is."""
+    """One table, `_status.md`, says how far the book is, with the widths of the weights."""
     text = (repo / "book" / "_status.md").read_text("utf-8")
     rows = [line for line in text.splitlines()[2:] if line]
     assert len(rows) == 8
@@ -190,6 +192,11 @@ def test_the_table_of_systems_names_chapters_and_papers_that_exist(repo):
         assert set(re.findall(r"\{cite:p\}`([^`]+)`", row)) <= set(known), row
         for chapter in re.findall(r"\{doc\}`/([^`]+)`", row):
             assert chapter in {page.name for page in CHAPTERS}, row
+        model = re.search(r"\{doc\}`/4_models/(\w+)`", row)[1]
+        runs = [repo / f"data/checkpoints/{model}-{v}/run.json" for v in ("paper", "fixed")]
+        widths = dict.fromkeys(json.loads(run.read_text())["config"]["width"] for run in runs)
+        said = row.rsplit("|", 2)[1].split(" and ")
+        assert [float(Fraction(width.strip())) for width in said] == list(widths), row
 
 
 def test_licences_lie_beside_what_is_vendored(repo):
