@@ -289,7 +289,12 @@ def test_odd_sets_have_an_expectation_all_the_same(samples, monkeypatch):
     radon = pair(5.0, 86, CL)
     strange = by_pair(radon, "mattergen", monkeypatch, {"ClRn": np.nan, "RnCl": np.nan})[name]
     assert strange.value == 0.0
-    assert not np.isnan(strange.high)
+    assert strange.note == (
+        "the potentials say 0.0%; 1 samples hold elements that the calibration never saw; "
+        "1 samples without both energies count as not stable"
+    )
+    metal = by_pair(crystals[6:7], "mattergen", monkeypatch)[name]
+    assert "1 are of metals alone" in metal.note
 
 
 class Uncorrected(Spring):
