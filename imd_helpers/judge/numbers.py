@@ -88,9 +88,7 @@ def _calibrated(run: Run, share: Share) -> list[Number]:
     meaning = {**raw.definition, "calibrated": list(pair), "coefficients": list(fit.coefficients)}
     name = f"{share.name}, expected by DFT"
     ends = fit.expected(x, n, alike=_alike(run, np.flatnonzero(rows), first, others))
-    return [
-        Number(name, ends[0], n, *ends[1:], "calibration", SHARE, meaning, 0.0, "; ".join(notes))
-    ]
+    return [Number(name, ends[0], n, *ends[1:], "calibration", SHARE, meaning, 0.0, note)]
 
 
 def _behind_low(run: Run) -> list[str]:

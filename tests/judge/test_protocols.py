@@ -248,9 +248,11 @@ def test_an_ensemble_takes_the_mean(samples, monkeypatch):
 PAIR = ("chgnet", "sevennet_l3i5")  # calibrated; here two springs bear the names
 
 
-def by_pair(samples, protocol, monkeypatch, above=ABOVE_HULL):
+def by_pair(samples, protocol, monkeypatch, above=ABOVE_HULL, broken=()):
+    """Name -> number; the second potential breaks down for some formulas."""
     use_fake_hull(monkeypatch)
-    springs = tuple(Spring(above, VOLUMES, name=name) for name in PAIR)
+    formulas = dict(zip(PAIR, ((), broken), strict=True))
+    springs = tuple(Spring(above, VOLUMES, formulas[name], name) for name in PAIR)
     options = {"reference": rocksalt(4.21, MG, OX), "distributions": False}
     report = judge(samples, protocol=protocol, potentials=springs, **options)
     return {number.name: number for number in report.numbers}
@@ -286,10 +288,13 @@ def test_odd_sets_have_an_expectation_all_the_same(samples, monkeypatch):
     failed = Samples(crystals[:2], np.zeros(2, dtype=bool), ("no", "no"))
     none = by_pair(failed, "mattergen", monkeypatch)[name]
     assert (none.value, none.low, none.high, none.n) == (0.0, 0.0, 0.0, 2)
-    radon = pair(5.0, 86, CL)
-    strange = by_pair(radon, "mattergen", monkeypatch, {"ClRn": np.nan, "RnCl": np.nan})[name]
-    assert strange.value == 0.0
-    assert not np.isnan(strange.high)
+    radon = by_pair(pair(5.0, 86, CL), "mattergen", monkeypatch)[name]
+    assert radon.note.endswith("; 1 samples hold elements that the calibration never saw")
+    one = by_pair(crystals[:1], "mattergen", monkeypatch, broken=("NaCl",))[name]
+    assert one.value == 0.0
+    assert one.note.endswith("; 1 samples without both energies count as not stable")
+    metal = by_pair(crystals[6:7], "mattergen", monkeypatch)[name]
+    assert "1 are of metals alone" in metal.note
 
 
 class Uncorrected(Spring):
