@@ -37,7 +37,8 @@ def n_atoms(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def neighbours(matrix: Tensor) -> Tensor:
     """(n, 28, 15) how near the neighbours of each row of (n, 30, 3) are, 0 at 6 Å and beyond.
 
-    Five of each element; zeros for rows without an atom.
+    Five of each element, over 27 cells, which may miss some in a skewed cell; zeros for rows
+    without an atom.
     """
     present, _ = n_atoms(matrix)
     lattice, _ = lattice_of(matrix[:, 0] * LENGTH_MAX, matrix[:, 1] * ANGLE_MAX)

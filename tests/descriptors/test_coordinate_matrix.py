@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Lattice, Structure
 
 import imd_helpers as imd
@@ -112,6 +113,17 @@ def test_cells_from_parameters(lengths, angles):
         assert volume == pytest.approx(np.prod(lengths) * np.sqrt(square), rel=1e-6)
         other = Lattice.from_parameters(*lengths, *angles)
         assert volume == pytest.approx(other.volume, rel=1e-6)
+
+
+def test_every_committed_oxide_comes_back():
+    """By the matcher of the judge, which agrees with pymatgen's; of each tenth by that one."""
+    crystals = imd.datasets.load("mg_mn_o").crystals
+    made = mg_mn_o.decode(mg_mn_o.encode(crystals)).checked()
+    assert torch.equal(made.counts(), crystals.counts())
+    assert not imd.judge.novel(made, crystals).any()
+    pairs = zip(made[::10].structures(), crystals[::10].structures(), strict=True)
+    matcher = StructureMatcher(scale=False, attempt_supercell=False)
+    assert all(matcher.fit(a, b) for a, b in pairs)
 
 
 def test_real_crystals_of_any_system_come_back():
