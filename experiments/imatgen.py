@@ -5,7 +5,6 @@
     python experiments/imatgen.py rungs            the same verdicts without learning
     python experiments/imatgen.py biases           the published coders without and with biases
     python experiments/imatgen.py more             real oxides among ten times as many samples
-    python experiments/imatgen.py rest             real oxides among the best samples, at rest
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
 """
@@ -21,8 +20,6 @@ from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.energies import hull, relaxation
-from imd_helpers.energies.potentials import potential
 from imd_helpers.models.imatgen import IMatGen
 from imd_helpers.networks import fit
 
@@ -30,11 +27,7 @@ PATH = CHECKPOINTS / "imatgen" / "results.json"
 N_JUDGED, SEEDS = 500, (0, 1, 2)
 TRAINED = (("fixed", 0), ("paper", 0), ("fixed", 1), ("fixed", 2))
 FIRST = 60  # steps with grids, of `biases`
-N_MORE = 5_000
-MORE = ("around, 10 spreads", "between", "between alike", "around, put back")
-RUNGS = ("substitution", "random Wyckoff positions", "ion exchange")
-RESTED = ("between alike", "around, 10 spreads", "random Wyckoff positions", "blends of alike")
-N_RESTED, JUDGE, FMAX, STEPS = 20, "chgnet", 0.05, 100
+N_MORE, MORE = 5_000, ("around, 10 spreads", "between")  # ways that make new crystals
 
 
 @cache
@@ -56,17 +49,12 @@ def models() -> None:
     record.fill(PATH, ("variant", "seed"), TRAINED, of_training, under="models")
 
 
-@cache
-def trained(variant: str, seed: int) -> IMatGen:
-    """Committed weights, or for other seeds than 0 a training."""
-    if not seed:
-        return imd.models.load("imatgen", variant=variant)
-    return record.train(IMatGen, variant, seed=seed, progress=False)[0]
-
-
 def of_training(variant: str, seed: int) -> Row:
     """One training."""
-    model = trained(variant, seed)
+    if seed:
+        model, _ = record.train(IMatGen, variant, seed=seed, progress=False)
+    else:
+        model = imd.models.load("imatgen", variant=variant)
     found: Row = {
         "back": {s: page().stages(model, getattr(page(), s).crystals) for s in ("val", "test")}
     }
@@ -115,30 +103,20 @@ def of_biases(biased: bool) -> Row:
     return rounded({"error": rows, "awake": [awake, page().awake(model, sites)]})
 
 
-# ---- why
+# ---- more samples
 
 
 def more() -> None:
     """Which real oxides are among ten times as many samples, and with each atom anywhere."""
-    jobs = [(way, seed) for seed in SEEDS for way in MORE]
-    jobs[len(MORE) : len(MORE)] = [(way, 0) for way in (*RUNGS, *page().OTHERS)]
-    record.fill(PATH, ("way", "seed"), jobs, of_more, under="more")
+    jobs = [(way,) for way in (*MORE, *page().FURTHER)]
+    record.fill(PATH, ("way",), jobs, of_more, under="more")
 
 
-def of_more(way: str, seed: int) -> Row:
-    """One way and training, or one sampler without learning."""
-    samples = made(way, N_MORE, seed)
-    loose = page().anywhere(samples, seed)
-    return {**counted(samples), "anywhere": counted(loose) if way in MORE else None}
-
-
-def made(way: str, n: int, seed: int) -> Samples:
-    """Samples of one way of a training of `fixed`, or of a sampler without learning."""
-    rungs = page().RUNGS | page().OTHERS
-    if way in rungs:
-        return rungs[way](n, seed)
-    model, further = trained("fixed", seed), page().FURTHER
-    return further[way](model, n, seed) if way in further else page().drawn(model, way, n, seed)
+def of_more(way: str) -> Row:
+    """One way of the committed weights, or one sampler without learning."""
+    model, further = imd.models.load("imatgen", variant="fixed"), page().FURTHER
+    samples = further[way](N_MORE, 0) if way in further else page().drawn(model, way, N_MORE, 0)
+    return {**counted(samples), "anywhere": counted(page().anywhere(samples, 0))}
 
 
 def counted(samples: Samples) -> Row:
@@ -147,37 +125,7 @@ def counted(samples: Samples) -> Row:
     return rounded(page().verdict(samples) | {"real": real})
 
 
-def rest() -> None:
-    """Real oxides among the new crystals of lowest energy, before and after they relax."""
-    record.fill(PATH, ("way",), [(way,) for way in RESTED], of_rest, under="rest")
-
-
-def of_rest(way: str) -> Row:
-    """The best of 500 samples, seed 0, by the potential."""
-    good = page().valid_of(made(way, N_JUDGED, 0))
-    new = imd.judge.unique(good) & imd.judge.novel(good, page().train.crystals)
-    good = good[np.flatnonzero(new)]
-    formed = hull.formation_energy(good.counts(), potential(JUDGE).energies(good), JUDGE)
-    best = good[np.argsort(formed, kind="stable")[:N_RESTED]]
-    rest = relaxation.relax(best, JUDGE, fmax=FMAX, steps=STEPS)
-    real = {"before": page().real_found(best), "after": page().real_found(rest.crystals)}
-    still = imd.judge.unique(rest.crystals) & imd.judge.novel(rest.crystals, page().train.crystals)
-    fell = np.median(np.sort(formed)[: len(best)]) - np.median(
-        hull.formation_energy(best.counts(), rest.energy, JUDGE)
-    )
-    return rounded(
-        {
-            "of": len(good),
-            "n": len(best),
-            "at rest": int(rest.converged.sum()),
-            "fell": float(fell),
-            "new": int(still.sum()),
-            "real": real,
-        }
-    )
-
-
-TASKS = (train, models, rungs, biases, more, rest)
+TASKS = (train, models, rungs, biases, more)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
