@@ -220,9 +220,7 @@ class Transfer:
             there[held].append(tuple(z))
         return {held: (np.array(rows[held]), np.array(there[held])) for held in rows}
 
-    def refilled(
-        self, wanted: np.ndarray, template: Find, asked: dict[str, np.ndarray]
-    ) -> Samples:
+    def refilled(self, wanted: np.ndarray, template: Find, asked: dict[str, np.ndarray]) -> Samples:
         """A crystal of each of n things, in the template that is found for it.
 
         Args:
@@ -251,7 +249,7 @@ class Transfer:
 def _nearest(
     apart: np.ndarray, rows: np.ndarray, there: np.ndarray, orders: np.ndarray, most: int
 ) -> list[tuple[int, np.ndarray]]:
-    """Rows and exchanges of the smallest of (crystals, orders) distances, of equal ones the first."""
+    """Rows and exchanges of the smallest of (crystals, orders) distances; of equals the first."""
     first = [apart.argmin()] if most == 1 else np.argsort(apart, axis=None, kind="stable")[:most]
     found = []
     for best, order in zip(*np.unravel_index(first, apart.shape), strict=True):

@@ -94,6 +94,9 @@ def test_the_template_is_the_nearest_by_all_exchanges_of_equal_places():
         row, swap = made.template(genes.written(225, orbits))
         assert salts.table["formula"][row] == "KBr"
         assert (swap[19], swap[35]) == (11, 17)
+        every = made.templates(genes.written(225, orbits), most=8)
+        assert [salts.table["formula"][k] for k, _ in every[:1]] == ["KBr"]
+        assert len(every) == 4  # two crystals, each with either element on a
 
 
 def test_genes_of_decoded_crystals_are_the_genes(some):
