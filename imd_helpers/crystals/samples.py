@@ -213,9 +213,9 @@ def in_places(crystals: CrystalBatch | None, ok: np.ndarray) -> CrystalBatch:
 
 def one_structure(given: Any) -> CrystalBatch | str:
     """A pymatgen structure as a batch of one, or the reason why it is no crystal."""
-    from pymatgen.core import Structure
+    from pymatgen.core import IStructure
 
-    if not isinstance(given, Structure):
+    if not isinstance(given, IStructure):
         return f"no crystal but a {type(given).__name__}"
     try:
         return CrystalBatch.from_structures([given])
