@@ -182,7 +182,7 @@ def lost(held: CrystalSet, written: np.ndarray, rows: np.ndarray) -> dict[str, R
     for row in rows:
         try:
             found = nearest.templates(written[row], most=NEXT)
-            alone = len({first for first, _ in found}) == 1
+            alone = len(nearest.rows[genes.occupation(*genes.read(written[row])).prototype()]) == 1
             kind = "its prototype has one crystal" if alone else "its prototype has several"
         except InputError as error:
             kind = "no gene" if str(error) != genes.UNKNOWN else "its prototype is unknown"
