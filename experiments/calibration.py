@@ -24,7 +24,7 @@ from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
 from imd_helpers.crystals import CrystalBatch, elements
 from imd_helpers.crystals.files import read
-from imd_helpers.energies import calibration, corrections, hull
+from imd_helpers.energies import calibration, hull
 from imd_helpers.energies.calibration import Calibration, features
 from imd_helpers.energies.potentials import POTENTIALS
 from imd_helpers.intervals import wilson
@@ -34,7 +34,6 @@ OUT = record.DATA / "calibration"
 WORK = record.BUILD / "calibration"
 CHUNK = 100
 THRESHOLDS = (0.0, 0.1)  # eV/atom
-RAW = ("sevennet_l3i5",)  # learned energies without the corrections MP2020
 RIDGE = 1e-3
 RESAMPLES, SEED = 400, 0
 FOLDS = 10
@@ -278,20 +277,6 @@ def errors(table: Table) -> Row:
     return out
 
 
-def corrected(table: Table, crystals: CrystalBatch, name: str) -> Row:
-    """What the corrections MP2020 change for a potential that did not learn them, eV/atom."""
-    added = corrections.mp2020(crystals)
-    found = hull.above_hull(table.counts, energies(crystals, name), name, added=added)
-    before, after = table.above(name), found.energy_above_hull
-    out: Row = {"moved_by_0.05": float((np.abs(after - before) > 0.05).mean())}
-    for label, above in (("without", before), ("with", after)):
-        off = above - table.dft
-        shares = {f"share_{t}": float((above <= t).mean()) for t in THRESHOLDS}
-        errors = {"median": np.median(off), "mean_absolute": np.abs(off).mean()}
-        out[label] = {key: float(value) for key, value in errors.items()} | shares
-    return out | {"verdicts_changed": int(((before <= 0) != (after <= 0)).sum())}
-
-
 # ---- the file
 
 
@@ -329,7 +314,6 @@ def fit(file: str) -> None:
         "pairs": pairs,
         "compared": compared,
         "errors": errors(table),
-        "corrected": {name: corrected(table, crystals_of(table.table), name) for name in RAW},
         "details": details,
     }
     record.write(OUT / "stability.json", rounded(results, 5))
