@@ -98,9 +98,8 @@ def random_search(
     oracle: Oracle, space: Space, rng: np.random.Generator, *, batch: int = 8
 ) -> None:
     """Draw, ask, forget."""
-    whole("batch", batch, least=1)
     while True:
-        asked(oracle, space.random(batch, rng))
+        asked(oracle, space.random(whole("batch", batch, least=1), rng))
 
 
 def basin_hopping(
@@ -210,28 +209,23 @@ def bayesian(
 ) -> None:
     """Fit a Gaussian process to all answers, and ask where it expects the largest improvement.
 
-    Where that was asked before, nothing new is learnt, and the next questions are random.
-
     Source:
         Jones, Schonlau and Welch, J. Global Optim. 13 (1998) 455.
     """
     points = space.random(whole("start", start, least=1), rng)
-    whole("batch", batch, least=1)
-    whole("candidates", candidates, least=2)
     ended, values = asked(oracle, points)
     while True:
         best = ended[np.argsort(values)[:5]]
-        near = best[rng.integers(len(best), size=candidates // 2)]
+        near = best[rng.integers(len(best), size=whole("candidates", candidates, least=2) // 2)]
         size = float(np.exp(rng.uniform(np.log(0.01), np.log(0.2))))
         pool = [space.random(candidates // 2, rng), space.moved(near, rng, size=size)]
         trial = np.concatenate(pool)
-        if not oracle.idle:
-            answered = values[values < WORST]
-            known = np.minimum(values, answered.max() if len(answered) else 0.0)
+        if not oracle.idle and values.min() < WORST:  # else nothing was learnt: ask at random
+            known = np.minimum(values, values[values < WORST].max())  # no answer: the worst
             mean, deviation = predicted(space.features(points), known, space.features(trial))
             gain = expected_improvement(mean, deviation, known.min())
             trial = trial[np.argsort(-gain, kind="stable")]
-        trial = trial[:batch]
+        trial = trial[: whole("batch", batch, least=1)]
         found, theirs = asked(oracle, trial)
         points, ended = np.concatenate([points, trial]), np.concatenate([ended, found])
         values = np.concatenate([values, theirs])

@@ -63,7 +63,7 @@ class Oracle:
         self.failed: dict[bytes, str] = {}  # why there is no answer
         self._costs: list[float] = []
         self._width = 1  # of the rows
-        self._keys, self._cost, self._dearest = keys or row_keys, cost, dearest
+        self._keys, self._cost, self._dearest = keys or row_keys, cost or (lambda _: 1.0), dearest
         # is told what each batch has cost, for a progress bar; may raise `BudgetError`
         self.watch: Callable[[float], Any] | None = None
         self._answer = answer if limit is None else Process(answer, limit)
@@ -125,11 +125,9 @@ class Oracle:
         for i, key in enumerate(keys):
             row, why = found[i] if i in found else kept[key.hex()]
             self.answers[key] = row
-            if why:
-                self.failed[key] = why
+            self.failed.update({key: why} if why else {})
             self._width = max(self._width, len(row))
-            cost = 1.0 if self._cost is None else self._cost(row)
-            self._costs.append(number("cost of an answer", cost, above=0))
+            self._costs.append(number("cost of an answer", self._cost(row), above=0))
             self.spent += self._costs[-1]
         if self._log is not None and found:
             self._log.add([(keys[i].hex(), *found[i]) for i in missing])
@@ -148,9 +146,8 @@ class Oracle:
             if n > 1:
                 return [self._tried(questions[np.array([i])])[0] for i in range(n)]
             return [(np.array([np.nan]), f"{type(error).__name__}: {error}")]
-        good = np.isfinite(rows).all(1)
-        why = "the answer is not finite"
-        return [(row, "" if ok else why) for row, ok in zip(rows, good, strict=True)]
+        why = np.where(np.isfinite(rows).all(1), "", "the answer is not finite").tolist()
+        return list(zip(rows, why, strict=True))
 
 
 def row_keys(points: np.ndarray) -> list[bytes]:

@@ -140,7 +140,7 @@ def test_what_cannot_be_searched_is_refused():
         ("bayesian", "start"), ("bayesian", "candidates"), ("bayesian", "batch"),
     ):  # fmt: skip
         with pytest.raises(InputError, match=f"{name}=0"):
-            minimise(method, Oracle(ackley, budget=9), Space(2), **{name: 0})
+            minimise(method, Oracle(ackley, budget=19), Space(2), **{name: 0})
     with pytest.raises(InputError, match="no budget"):
         minimise("random", Oracle(ackley), Space(2))
     with pytest.raises(
