@@ -7,11 +7,12 @@
 
 NAME is ``MODEL-VARIANT`` of any model that makes crystals, e.g. ``cubicgan-fixed``, or one of the
 samplers without learning: ``ion exchange``, ``substitution``, ``random cubic`` are given what
-CubicGAN learns from, ``ion exchange, 20 groups`` what PGCGM learns from; ``held out`` are real
-crystals. 10,000 samples go through the cheap gates, and a random 60 of what is new and valid
-through relaxation, hulls, elastic constants and phonons. Interrupted runs go on: finished pieces
-lie in `_build/validation/`. One thread needs about 3 to 12
-minutes a source. Needs the packages of the extras `judge` and `hull`.
+CubicGAN learns from, ``ion exchange, 20 groups`` what PGCGM learns from, and ``no network, best of
+100`` the positions that PGCGM ``placed`` is given; ``held out`` are real crystals. 10,000 samples
+go through the cheap gates, and a random 60 of what is new and valid through relaxation, hulls,
+elastic constants and phonons. Interrupted runs go on: finished pieces lie in `_build/validation/`.
+One thread needs about 3 to 12 minutes a source. Needs the packages of the extras `judge` and
+`hull`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import imd_helpers as imd
 from imd_helpers import baselines
 from imd_helpers.crystals import CrystalBatch, geometry, symmetry
 from imd_helpers.crystals.rules import geometry_valid
+from imd_helpers.crystals.samples import Samples
 from imd_helpers.descriptors.symmetry_sites import decode_sites
 from imd_helpers.energies.elastic import elastic as elastic_constants
 from imd_helpers.energies.phonons import dynamically_stable
@@ -42,9 +44,9 @@ RESULTS = record.CHECKPOINTS / "validation" / "results.json"
 N, DRAWN, SEED, MOST_ATOMS = 10_000, 60, 2021, 40
 HELD_OUT, N_HELD_OUT = "held out", 24
 TWENTY = "ion exchange, 20 groups"
-SOURCES = (
-    "cubicgan-fixed", "ion exchange", "substitution", "random cubic", "pgcgm-fixed", TWENTY,
-)  # fmt: skip
+LOT = "no network, best of 100"  # of PGCGM
+OF_TWENTY = ("pgcgm-fixed", "pgcgm-placed", TWENTY, LOT)  # groups instead of three
+SOURCES = ("cubicgan-fixed", "ion exchange", "substitution", "random cubic", *OF_TWENTY)
 MEASURED = {  # C11, C12, C44 in GPa at room temperature, and the space group: Kittel, chapter 3
     "MgO": (286, 87, 148, 225), "NaCl": (48.7, 12.4, 12.6, 225), "Si": (166, 63.9, 79.6, 227),
     "Ge": (128.5, 48.3, 68.0, 227), "Cu": (168.4, 121.4, 75.4, 225), "Al": (106.8, 60.7, 28.2, 225),
@@ -113,10 +115,25 @@ def generator(name: str) -> Any:
         page = pgcgm.page()
         templates = baselines.Templates(page.crystals_of(page.train), page.train.space_group)
         return baselines.IonExchange(templates)
+    if name == LOT:
+        return DrawnPositions()
     if name in BASELINES:
         return BASELINES[name](decode_sites(cubicgan.training_sites("train")).crystals)
     model, _, variant = name.partition("-")
     return imd.models.load(model, variant=variant or None)
+
+
+class DrawnPositions:
+    """Elements and positions as PGCGM `placed` is given them, filled by lot, without its network.
+
+    Of a hundred fillings that whose atoms are farthest apart counts; cells have the usual volume.
+    """
+
+    def sample(self, n: int, *, seed: int) -> Samples:
+        """Decoded as the network's are."""
+        model = imd.models.load("pgcgm", variant="placed")
+        lot = pgcgm.exchanged(model.raw(0, n, seed=seed), seed)["no network"]
+        return model.decode(pgcgm.best_of(pgcgm.BEST_OF[LOT], lot, seed))
 
 
 def source(name: str, drawn: str = str(DRAWN)) -> Row:
@@ -211,7 +228,7 @@ def table() -> None:
     protocol = PROTOCOLS["validation"]
     sources = {name: source(name) for name in (HELD_OUT, *SOURCES)}
     sources[HELD_OUT] |= {"crystals": beside_oqmd(sources[HELD_OUT]["crystals"]), "survivors": []}
-    for each in [s for name in SOURCES[-2:] for s in sources[name]["survivors"]]:
+    for each in [s for name in OF_TWENTY for s in sources[name]["survivors"]]:
         del each["bands"]  # of many atoms, and the page draws none of them
     results = {
         "made_by": "python experiments/validation.py table",
