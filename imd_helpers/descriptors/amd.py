@@ -19,7 +19,7 @@ from ..runtime import whole
 
 K = 100  # neighbours, as in the source
 MOST = 100_000  # neighbours, whose distances fit into memory
-EDGES = 1_000_000  # in memory at once
+EDGES = 20_000  # about how many of each site of some crystals are in memory at once
 FAR = 1e9  # Å
 
 
@@ -38,8 +38,7 @@ def average_minimum_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarr
     check_shapes(crystals)
     k = whole("k", k, least=1, most=MOST)
     out, sites = np.full((len(crystals), k), np.nan), measurable_sites(crystals)
-    most = EDGES // (k * crystals.numbers.shape[1])
-    for part in blocks(len(crystals), max(1, most)):
+    for part in blocks(len(crystals), max(1, EDGES // k)):
         n = part.stop - part.start
         some = (each[part] for each in sites)
         _, distance, n_edges = all_edges(*some, FAR, k, 0.0, 0.0, np.zeros(n, dtype=np.int64))
