@@ -7,7 +7,7 @@ with moved atoms and strained cells until half the set is full, and random cryst
 atoms. Mixed: real crystals of at most 20 sites, and as many of them in disguise: moved, turned,
 strained, scaled, noisy, in another order, in a skewed cell, as a supercell. Both roads get their
 own objects ready made; a crystal agrees if both roads put it into the group of the same first
-crystal.
+crystal. Beside the groups, the time of the average minimum distances of the mixed set.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from common import best_of, environment, save
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch
+from imd_helpers.descriptors.amd import average_minimum_distances
 from imd_helpers.matching.same import NONE, same_as_earlier
 
 REQUIRED = {"one formula": 30, "mixed": 5}
 REQUIRED_AGREEMENT = 0.999
+REQUIRED_AMD = 1e-4  # s a crystal
 Sites = tuple[np.ndarray, np.ndarray, np.ndarray]  # lattice, frac, numbers
 
 
@@ -157,15 +159,29 @@ def main() -> None:
     some = mixed(4)
     start = time.process_time()
     same_as_earlier(some)
+    average_minimum_distances(some)
     print(
         f"first call, compiling or reading what was compiled: {time.process_time() - start:.1f} s"
     )
     results = {"one formula": compare("one formula", one_formula(options.formula))}
-    results["mixed"] = compare("mixed", mixed(options.mixed))
+    batch = mixed(options.mixed)
+    results["mixed"] = compare("mixed", batch)
     for name, result in results.items():
         assert result["ratio_to_pymatgen"] >= REQUIRED[name]
+    seconds, _ = best_of(3, average_minimum_distances, batch)
+    small = batch[batch.n_sites.numpy() <= 20]
+    small_seconds, _ = best_of(3, average_minimum_distances, small)
+    print(
+        f"average minimum distances: {1e6 * seconds / len(batch):.0f} us a crystal, of at most 20"
+    )
+    print(f"  sites {1e6 * small_seconds / len(small):.0f} us")
+    assert small_seconds / len(small) <= REQUIRED_AMD
     if options.save:
-        result = {**results, "required": REQUIRED}
+        result = {
+            **results,
+            "seconds_per_amd": {"all": seconds / len(batch), "20": small_seconds / len(small)},
+            "required": REQUIRED,
+        }
         print("wrote", save("uniqueness", {**result, **environment("pymatgen", "numba", "scipy")}))
 
 

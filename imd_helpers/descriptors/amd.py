@@ -13,14 +13,11 @@ from __future__ import annotations
 import numpy as np
 
 from ..crystals.batch import CrystalBatch, check_shapes
-from ..crystals.compositions import blocks
 from ..crystals.rules import broken_crystals
 from ..runtime import whole
 
 K = 100  # neighbours, as in the source
 MOST = 100_000  # neighbours, whose distances fit into memory
-EDGES = 20_000  # about how many of each site of some crystals are in memory at once
-FAR = 1e9  # Å
 
 
 def average_minimum_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarray:
@@ -33,19 +30,11 @@ def average_minimum_distances(crystals: CrystalBatch, *, k: int = K) -> np.ndarr
     Raises:
         InputError: k is not positive.
     """
-    from ..kernels.edges import all_edges
+    from ..kernels.neighbours import mean_nearest
 
     check_shapes(crystals)
-    k = whole("k", k, least=1, most=MOST)
-    out, sites = np.full((len(crystals), k), np.nan), measurable_sites(crystals)
-    for part in blocks(len(crystals), max(1, EDGES // k)):
-        n = part.stop - part.start
-        some = (each[part] for each in sites)
-        _, distance, n_edges = all_edges(*some, FAR, k, 0.0, 0.0, np.zeros(n, dtype=np.int64))
-        ends = np.cumsum(n_edges)
-        for i in np.flatnonzero(n_edges).tolist():
-            rows = distance[ends[i] - n_edges[i] : ends[i]].reshape(-1, k)
-            out[part.start + i] = rows.mean(0)
+    out = np.empty((len(crystals), whole("k", k, least=1, most=MOST)))
+    mean_nearest(*measurable_sites(crystals), int(k), out)
     return out
 
 

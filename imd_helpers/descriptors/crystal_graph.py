@@ -26,7 +26,6 @@ from .amd import MOST, measurable_sites
 
 CUTOFF, NEIGHBOURS = 8.0, 12  # Å and sites, as published
 STEP = 0.2  # Å, between the centres of the Gaussians, as published
-SAME_PLACE = 1e-3  # Å; atoms that are nearer overlap
 TIE = 0.01  # Å; neighbours of one shell differ by less: rounded coordinates of the data
 REASONS = (
     "",
@@ -151,7 +150,6 @@ def crystal_graph(
         float(cutoff),
         0 if neighbours is None else int(neighbours),
         float(tie),
-        SAME_PLACE,
         status,
     )
     mask = numbers > 0

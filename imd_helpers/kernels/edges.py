@@ -10,8 +10,9 @@ from .border import border
 from .crystals import half_of_cells, reduced_sites
 from .linear import determinant, entry, jit
 
-EXTRA = 1.35  # how many more points than k the first sphere should hold on average
+EXTRA = 1.6  # how many more points than k the first sphere should hold on average
 GROW = 1.2  # how much wider the next sphere is, where a site saw too few
+SAME_PLACE = 1e-6  # Å^2; two atoms nearer than 0.001 Å
 FINE, BROKEN, LONELY, OVERLAP, ELONGATED = 0, 1, 2, 3, 4
 
 
@@ -27,7 +28,7 @@ def _cells_within(basis, radius, half):
 
 
 @jit
-def _around(i, n, cart, basis, cells, n_cells, radius, apart, squares, to, cell):
+def _around(i, n, cart, basis, cells, n_cells, radius, squares, to, cell):
     """Squared distances from site i, the sites and the cells; -1: no room, -2: an overlap."""
     found, limit = 0, radius * radius
     for m in range(n_cells):
@@ -40,7 +41,7 @@ def _around(i, n, cart, basis, cells, n_cells, radius, apart, squares, to, cell)
             d = x * x + y * y + z * z
             if d > limit or (j == i and a == 0 and b == 0 and c == 0):
                 continue
-            if d < apart * apart:
+            if d < SAME_PLACE:
                 return -2
             if found == len(squares):
                 return -1
@@ -96,11 +97,10 @@ def _longer(edges, distance):
     cutoff="0:",
     k="0:",
     tie="0:",
-    apart="0:",
     status="out crystals",
 )
 @entry
-def all_edges(lattice, frac, n_sites, cutoff, k, tie, apart, status):
+def all_edges(lattice, frac, n_sites, cutoff, k, tie, status):
     """Edges of many crystals, centre by centre and near ones first.
 
     Args:
@@ -108,7 +108,6 @@ def all_edges(lattice, frac, n_sites, cutoff, k, tie, apart, status):
         cutoff: longest edge, Å.
         k: neighbours a site; 0: all within the cutoff.
         tie: neighbours this much farther than the k-th, Å, are kept too; 0: exactly k.
-        apart: sites nearer than this, Å, overlap.
         status: (n,) filled with FINE, BROKEN, LONELY, OVERLAP or ELONGATED.
 
     Returns:
@@ -139,7 +138,7 @@ def all_edges(lattice, frac, n_sites, cutoff, k, tie, apart, status):
             if n_cells < 0:
                 status[c] = ELONGATED
                 break
-            found = _around(i, n, cart, basis, cells, n_cells, radius, apart, squares, to, cell)
+            found = _around(i, n, cart, basis, cells, n_cells, radius, squares, to, cell)
             if found == -1:
                 squares, to, cell = _room(2 * len(squares))
                 continue

@@ -33,7 +33,8 @@ ENTRIES = {  # what each compiled function takes, right
     "crystals.expand_orbits": (
         FRAC[0], *symmetry.operations(2), 0.01, np.zeros((6, 3)), ints(6),
     ),
-    "edges.all_edges": (CELLS, FRAC, np.array([2, 3]), 5.0, 4, 0.01, 1e-3, ints(2)),
+    "neighbours.mean_nearest": (CELLS, FRAC, np.array([2, 3]), 4, np.zeros((2, 4))),
+    "edges.all_edges": (CELLS, FRAC, np.array([2, 3]), 5.0, 4, 0.01, ints(2)),
     "formulas.parse_batch": (
         np.frombuffer(b"NaClO", dtype=np.uint8), np.array([4, 5]), ints(26, 27), ints(2, 119),
     ),
