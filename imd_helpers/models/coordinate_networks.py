@@ -97,7 +97,7 @@ class Critic(nn.Module):
     def __init__(self, config: MgMnOConfig) -> None:
         super().__init__()
         c = [config.channels(n) for n in (512, 512, 256)]
-        self.far = config.sees == "distances"
+        self.far, self.reduced = config.sees == "distances", config.cells == "reduced"
         inputs = 3 + 2 * NEAREST * len(SLOTS) * self.far
         bent = ConstantSlope(0.2)
         steps = [(RowDense(a, b), bent) for a, b in itertools.pairwise([inputs, *c])]
@@ -118,7 +118,7 @@ class Critic(nn.Module):
         matrix = for_network(matrix, DESCRIPTOR.shape, self)
         if not self.far:
             return matrix
-        near = neighbours(matrix)
+        near = neighbours(matrix, reduced=self.reduced)
         atoms = torch.cat([near, STEEP * near**STEEPNESS], dim=2)
         cell = functional.pad(matrix[:, :CELL_ROWS], (0, atoms.shape[2]))
         return torch.cat([cell, functional.pad(atoms, (3, 0))], dim=1)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..crystals.geometry import reduce_lattice
+from ..descriptors.base import SMALLEST_VOLUME
 from ..descriptors.coordinate_matrix import (
     ANGLE_MAX,
     CELL_ROWS,
@@ -19,7 +21,7 @@ from ..descriptors.coordinate_matrix import (
     squeeze,
     unsqueeze,
 )
-from .periodic import nearest
+from .periodic import ALONG, SHIFTS, nearest
 
 DESCRIPTOR = CoordinateMatrix()
 NUMBERS, SLOTS = DESCRIPTOR.numbers, DESCRIPTOR.slots  # Mg, Mn, O: 8, 8 and 12 rows
@@ -34,18 +36,40 @@ def n_atoms(matrix: Tensor) -> tuple[Tensor, Tensor]:
     return present, torch.stack(counts, dim=1)
 
 
-def neighbours(matrix: Tensor) -> Tensor:
+def neighbours(matrix: Tensor, *, reduced: bool = True) -> Tensor:
     """(n, 28, 15) how near the neighbours of each row of (n, 30, 3) are, 0 at 6 Å and beyond.
 
-    Five of each element, over 27 cells, which may miss some in a skewed cell; zeros for rows
-    without an atom.
+    Five of each element; zeros for rows without an atom.
+
+    Args:
+        matrix: (n, 30, 3).
+        reduced: look into the 27 cells around the reduced cell and four more along its shortest
+            edge; else into 27 cells as they come, which misses neighbours in skewed and in thin
+            cells.
     """
     present, _ = n_atoms(matrix)
-    lattice, _ = lattice_of(matrix[:, 0] * LENGTH_MAX, matrix[:, 1] * ANGLE_MAX)
+    lattice, closes = lattice_of(matrix[:, 0] * LENGTH_MAX, matrix[:, 1] * ANGLE_MAX)
+    frac, shifts = unsqueeze(matrix[:, CELL_ROWS:]), SHIFTS
+    if reduced:
+        lattice, frac = in_reduced(lattice, frac, closes)
+        shifts = torch.cat([SHIFTS, ALONG])
     kind = torch.arange(len(SLOTS)).repeat_interleave(torch.tensor(SLOTS)).to(matrix.device)
-    near = nearest(lattice, unsqueeze(matrix[:, CELL_ROWS:]), present, kind)
+    near = nearest(lattice, frac, present, kind, shifts=shifts)
     how = near.nearness * present[:, near.used, None]
     return how.new_zeros(len(how), N_ATOMS, how.shape[2]).index_copy(1, near.used, how)
+
+
+def in_reduced(lattice: Tensor, frac: Tensor, closes: Tensor) -> tuple[Tensor, Tensor]:
+    """The same crystals in reduced cells, their shortest edge first, with gradients.
+
+    Of (n, 3, 3) and (n, rows, 3); where (n,) says that the angles make no cell, and where there is
+    no volume, as they came.
+    """
+    volume = lattice.detach().det()
+    whole = closes & (volume > SMALLEST_VOLUME) & (volume < torch.inf)
+    one = torch.eye(3).to(lattice)
+    _, change = reduce_lattice(torch.where(whole[:, None, None], lattice.detach(), one))
+    return change @ lattice, frac @ torch.linalg.inv(change.double()).round().to(frac)
 
 
 def augmented(matrix: Tensor, copies: int, *, skip_populous: bool, rng: torch.Generator) -> Tensor:

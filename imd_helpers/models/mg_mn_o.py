@@ -41,6 +41,7 @@ class MgMnOConfig(GanConfig):
         "supercells": ("none", "scrambled", "right"),
         "rows": ("row sum", "classifier", "asked"),
         "sees": ("rows", "distances"),
+        "cells": ("as they come", "reduced"),
         "penalised": ("sum", "mean"),
     }
     latent: int = 512
@@ -57,6 +58,7 @@ class MgMnOConfig(GanConfig):
     supercells: str = "scrambled"  # doubled cells with the elements of their atoms mixed up
     rows: str = "row sum"  # what tells an atom from an empty row; "asked": as many as asked for
     sees: str = "rows"  # what the critic knows of an atom: its row, or its distances
+    cells: str = "as they come"  # in which it looks for neighbours, if it sees distances
     train: TrainConfig = TrainConfig(
         steps=32_565,
         lr_generator=5e-5,
@@ -78,6 +80,7 @@ FIXED = MgMnOConfig(
     supercells="right",
     rows="asked",
     sees="distances",
+    cells="reduced",
     batch=16,
     train=TrainConfig(steps=16_000, critic_steps=3, lr_generator=5e-4, lr_critic=1e-3, ema=0.995),
 )

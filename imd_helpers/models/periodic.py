@@ -13,6 +13,7 @@ N_KINDS = 3
 NEAREST = 5  # neighbours of each kind that a network sees
 FAR = 6.0  # Å; a neighbour beyond counts as here
 SHIFTS = torch.tensor(list(itertools.product((0.0, -1.0, 1.0), repeat=3)))  # itself first
+ALONG = torch.tensor([[k, 0.0, 0.0] for k in (-3.0, -2.0, 2.0, 3.0)])  # of a short first edge
 
 
 class Near(NamedTuple):
@@ -29,21 +30,26 @@ class Near(NamedTuple):
         return (1 - self.distance / FAR).flatten(2)
 
 
-def nearest(lattice: Tensor, frac: Tensor, present: Tensor, kind: Tensor) -> Near:
+def nearest(
+    lattice: Tensor, frac: Tensor, present: Tensor, kind: Tensor, *, shifts: Tensor = SHIFTS
+) -> Near:
     """Where the nearest neighbours of atoms are, over 27 cells, with gradients.
 
-    A row without an atom has no neighbours, and is none. Right for reduced cells.
+    A row without an atom has no neighbours, and is none. Over 27 cells the nearest of a kind is
+    right in a reduced cell; the others may lie further along an edge below 3 Å.
 
     Args:
         lattice: (n, 3, 3) Å.
         frac: (n, rows, 3).
         present: (n, rows) bool, which rows hold an atom.
         kind: (rows,) 0, 1 or 2.
+        shifts: (cells, 3) the cells that are looked into, itself first.
     """
     used = present.any(0).nonzero()[:, 0]
     frac, kind = frac[:, used], kind[used]
     with torch.no_grad():  # who is near; the distances below have gradients
-        partner, shift, missing = _search(lattice, frac, present[:, used], kind)
+        shifts = shifts.to(frac)
+        partner, shift, missing = _search(lattice, frac, present[:, used], kind, shifts)
     n = len(partner)
     there = frac.gather(1, partner.view(n, -1, 1).expand(-1, -1, 3)).view_as(shift)
     vector = (there - frac[:, :, None, None] + shift).flatten(1, 3)
@@ -53,17 +59,16 @@ def nearest(lattice: Tensor, frac: Tensor, present: Tensor, kind: Tensor) -> Nea
 
 
 def _search(
-    lattice: Tensor, frac: Tensor, present: Tensor, kind: Tensor
+    lattice: Tensor, frac: Tensor, present: Tensor, kind: Tensor, shifts: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Partners (n, atoms, 3, 5), the cells they lie in (n, atoms, 3, 5, 3), and which lack."""
-    shifts = SHIFTS.to(frac)
     delta = frac[:, None] - frac[:, :, None]  # (n, atoms, atoms, 3)
     home = -delta.round()
-    cart, images = (delta + home).flatten(1, 2) @ lattice, shifts @ lattice  # (n, 27, 3)
+    cart, images = (delta + home).flatten(1, 2) @ lattice, shifts @ lattice  # (n, cells, 3)
     both = (present[:, :, None] & present[:, None, :]).flatten(1)
     apart = cart.square().sum(2).masked_fill(~both, torch.inf)[..., None]  # inf: not a pair
     squared = apart + torch.baddbmm(images.square().sum(2)[:, None], cart, images.mT, alpha=2)
-    squared = squared.unflatten(1, delta.shape[1:3])  # (n, atoms, atoms, 27)
+    squared = squared.unflatten(1, delta.shape[1:3])  # (n, atoms, atoms, cells)
     squared[..., 0].diagonal(dim1=1, dim2=2).fill_(torch.inf)
     values, places = [], []
     for k in range(N_KINDS):
