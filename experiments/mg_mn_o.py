@@ -2,6 +2,7 @@
 
     python experiments/mg_mn_o.py train VARIANT    weights and run.json
     python experiments/mg_mn_o.py arms             what each habit is worth, three seeds
+    python experiments/mg_mn_o.py full             `fixed` at its length, cells reduced or not
     python experiments/mg_mn_o.py longer           the mended recipe, up to four times as many steps
     python experiments/mg_mn_o.py rungs            the same verdicts without learning
     python experiments/mg_mn_o.py critics          how restless a critic is, before and after
@@ -30,6 +31,7 @@ from imd_helpers.models.mg_mn_o import MgMnOGan
 PATH = CHECKPOINTS / "mg_mn_o" / "results.json"
 N_JUDGED, SEEDS, ASKED = 1_000, (0, 1, 2), ("known", "hidden")  # compositions
 STEPS = 500  # of the arms
+COME = {"cells": "as they come"}
 MENDED = {"rows": "classifier", "sees": "rows"}  # the published recipe without its habits
 HABITS: dict[str, Row] = {
     "epsilon of 0.8": {"norm_eps": 0.8},
@@ -46,9 +48,11 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     **{name: ("fixed", {**MENDED, **habit}) for name, habit in HABITS.items()},
     "mended": ("fixed", MENDED),
     "composition given": ("fixed", {"sees": "rows"}),
-    "critic sees distances": ("fixed", {}),
-    "volume given": ("fixed", {}),
+    "critic sees distances": ("fixed", COME),
+    "volume given": ("fixed", COME),
+    "reduced cells": ("fixed", {}),
 }
+FULL = (("as they come", 0), *(("reduced", seed) for seed in SEEDS))  # cells and seed of `full`
 LOOKS = (500, 1_000, 2_000)  # steps of `longer`
 GIVEN = ("composition given", "critic sees distances")
 OXIDES = (  # formula, space group
@@ -131,6 +135,31 @@ def arms() -> None:
     record.fill(PATH, ("arm", "seed"), jobs, of_arm, under="arms")
 
 
+def full() -> None:
+    """`fixed` at its full length: what it makes, and what its critic would overlook of that."""
+    record.one_thread()
+
+    def of_training(cells: str, seed: int) -> Row:
+        folder = record.BUILD / "mg_mn_o" / f"{cells}-{seed}".replace(" ", "-")
+        how = {"profile": "full", "seed": seed, "folder": folder, "resume": True}
+        model, history = MgMnOGan.train("fixed", changes={"cells": cells}, progress=False, **how)
+        return {"steps": history.rows[-1]["step"]} | {
+            asked: lasting(of_model(model, asked, N_JUDGED, 1)) for asked in ASKED
+        }
+
+    record.fill(PATH, ("cells", "seed"), FULL, of_training, under="full")
+
+
+def lasting(samples: Samples) -> Row:
+    """The verdict, the same cells with their atoms elsewhere, and what a critic overlooks."""
+    crystals, names = samples.valid(), page()
+    return verdict(samples) | {
+        "elsewhere": int(imd.judge.geometry_valid(names.elsewhere(crystals)).sum()),
+        "room": rounded(names.room_of(crystals), 1),
+        "overlooked": names.overlooked(crystals),
+    }
+
+
 def longer() -> None:
     """Does the mended recipe obey when it learns for longer?"""
     record.one_thread()
@@ -203,7 +232,7 @@ def oxides() -> None:
     record.fill(PATH, ("oxide", "group"), OXIDES, of_oxide, under="oxides")
 
 
-TASKS = (train, arms, longer, rungs, critics, energies, oxides)
+TASKS = (train, arms, full, longer, rungs, critics, energies, oxides)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
