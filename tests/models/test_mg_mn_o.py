@@ -184,10 +184,29 @@ def test_the_sum_is_ten_times_the_mean(oxides):
     assert torch.allclose(of_sum, 10 * of_mean, atol=1e-6)
 
 
-def test_neighbours_are_those_of_pymatgen(oxides, matrices):
+def skewed_and_thin():
+    """(24, 30, 3) matrices of one Mg, one Mn and two O in cells that are far from reduced."""
+    rng = torch.Generator().manual_seed(0)
+    matrix = torch.zeros(240, 30, 3, dtype=torch.float64)
+    cell = torch.rand(240, 2, 3, generator=rng, dtype=torch.float64)
+    matrix[:, 0], matrix[:, 1] = (2 + 6 * cell[:, 0]) / 30, (30 + 120 * cell[:, 1]) / 180
+    matrix[:, [2, 10, 18, 19]] = 0.1 + 0.8 * torch.rand(240, 4, 3, generator=rng).double()
+    sound = coordinate_rows.lattice_of(30 * matrix[:, 0], 180 * matrix[:, 1])[1]
+    return matrix[sound][:24]
+
+
+@pytest.mark.parametrize("of", ["oxides", "skewed and thin"])
+def test_neighbours_are_those_of_pymatgen(of, oxides, matrices):
     """All distances to the five nearest atoms of each element, up to 6 Å."""
-    near = periodic.FAR * (1 - coordinate_rows.neighbours(matrices[:12].double()))
-    for i, known in enumerate(oxides[:12].structures()):
+    if of != "oxides":
+        matrices = skewed_and_thin()
+        oxides = DESCRIPTOR.decode(matrices).crystals
+    seen, plain = (
+        coordinate_rows.neighbours(matrices[:24].double(), reduced=how) for how in (True, False)
+    )
+    near, missed = periodic.FAR * (1 - seen), (seen - plain > 0.01).flatten(1).any(1)
+    assert missed.double().mean() > 0.5 if of != "oxides" else missed.double().mean() < 0.3
+    for i, known in enumerate(oxides[:24].structures()):
         rows = coordinate_rows.n_atoms(matrices)[0][i].nonzero()[:, 0]
         assert (near[i].amin(1) == periodic.FAR).sum() == len(near[i]) - len(rows)
         sites = sorted(known, key=lambda site: NUMBERS.index(site.specie.Z))
@@ -207,6 +226,10 @@ def test_what_a_critic_sees_it_sees_once(matrices):
     assert seen[:, 2:, :3].abs().max() == 0
     assert torch.equal(critic.see(seen), seen)
     assert torch.equal(critic(seen), critic(matrices))
+    for cells in ("as they come", "reduced"):
+        other = MgMnOGan(mg_mn_o.FIXED.but(width=1 / 8, cells=cells)).critic.see(matrices)
+        near = coordinate_rows.neighbours(matrices, reduced=cells == "reduced")
+        assert torch.equal(other[:, 2:, 3:18], near)
     assert seen[:, :2, 3:].abs().max() == 0  # the cell has no neighbours
     assert torch.allclose(seen[:, 2:, 18:], 10 * seen[:, 2:, 3:18] ** 6)
     origin = (matrices[:, 2:].sum(2, keepdim=True) > 0) * torch.tensor([0.1, 0.2, 0.05])
