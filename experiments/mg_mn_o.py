@@ -31,7 +31,6 @@ from imd_helpers.models.mg_mn_o import MgMnOGan
 PATH = CHECKPOINTS / "mg_mn_o" / "results.json"
 N_JUDGED, SEEDS, ASKED = 1_000, (0, 1, 2), ("known", "hidden")  # compositions
 STEPS = 500  # of the arms
-COME = {"cells": "as they come"}
 MENDED = {"rows": "classifier", "sees": "rows"}  # the published recipe without its habits
 HABITS: dict[str, Row] = {
     "epsilon of 0.8": {"norm_eps": 0.8},
@@ -48,9 +47,9 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     **{name: ("fixed", {**MENDED, **habit}) for name, habit in HABITS.items()},
     "mended": ("fixed", MENDED),
     "composition given": ("fixed", {"sees": "rows"}),
-    "critic sees distances": ("fixed", COME),
-    "volume given": ("fixed", COME),
-    "reduced cells": ("fixed", {}),
+    "critic sees distances": ("fixed", {}),
+    "volume given": ("fixed", {}),
+    "reduced cells": ("fixed", {"cells": "reduced"}),
 }
 FULL = (("as they come", 0), *(("reduced", seed) for seed in SEEDS))  # cells and seed of `full`
 LOOKS = (500, 1_000, 2_000)  # steps of `longer`
@@ -153,6 +152,8 @@ def full() -> None:
 def lasting(samples: Samples) -> Row:
     """The verdict, the same cells with their atoms elsewhere, and what a critic overlooks."""
     crystals, names = samples.valid(), page()
+    if not len(crystals):
+        return verdict(samples)
     return verdict(samples) | {
         "elsewhere": int(imd.judge.geometry_valid(names.elsewhere(crystals)).sum()),
         "room": rounded(names.room_of(crystals), 1),

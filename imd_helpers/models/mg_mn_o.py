@@ -80,7 +80,6 @@ FIXED = MgMnOConfig(
     supercells="right",
     rows="asked",
     sees="distances",
-    cells="reduced",
     batch=16,
     train=TrainConfig(steps=16_000, critic_steps=3, lr_generator=5e-4, lr_critic=1e-3, ema=0.995),
 )
