@@ -152,9 +152,11 @@ def full() -> None:
 def lasting(samples: Samples) -> Row:
     """The verdict, the same cells with their atoms elsewhere, and what a critic overlooks."""
     crystals, names = samples.valid(), page()
+    flat = {"no_cell": sum("make no cell" in reason for reason in samples.reasons)}
     if not len(crystals):
-        return verdict(samples)
+        return verdict(samples) | flat
     return verdict(samples) | {
+        **flat,
         "elsewhere": int(imd.judge.geometry_valid(names.elsewhere(crystals)).sum()),
         "room": rounded(names.room_of(crystals), 1),
         "overlooked": names.overlooked(crystals),
