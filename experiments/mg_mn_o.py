@@ -25,8 +25,9 @@ from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.models.coordinate_rows import NUMBERS
+from imd_helpers.models.coordinate_rows import NUMBERS, n_atoms, neighbours
 from imd_helpers.models.mg_mn_o import MgMnOGan
+from imd_helpers.models.periodic import FAR
 
 PATH = CHECKPOINTS / "mg_mn_o" / "results.json"
 N_JUDGED, SEEDS, ASKED = 1_000, (0, 1, 2), ("known", "hidden")  # compositions
@@ -142,11 +143,17 @@ def full() -> None:
         folder = record.BUILD / "mg_mn_o" / f"{cells}-{seed}".replace(" ", "-")
         how = {"profile": "full", "seed": seed, "folder": folder, "resume": True}
         model, history = MgMnOGan.train("fixed", changes={"cells": cells}, progress=False, **how)
-        return {"steps": history.rows[-1]["step"]} | {
-            asked: lasting(of_model(model, asked, N_JUDGED, 1)) for asked in ASKED
-        }
+        about = {"steps": history.rows[-1]["step"], "nearest": nearest(model)}
+        return about | {asked: lasting(of_model(model, asked, N_JUDGED, 1)) for asked in ASKED}
 
     record.fill(PATH, ("cells", "seed"), FULL, of_training, under="full")
+
+
+def nearest(model: MgMnOGan) -> float:
+    """Median distance, Å, from a generated atom to the nearest other that the critic sees."""
+    matrix = model.raw(0, N_JUDGED, seed=1)[0]
+    near = neighbours(matrix, reduced=model.config.cells == "reduced").amax(2)
+    return rounded(FAR * (1 - float(near[n_atoms(matrix)[0]].median())), 2)
 
 
 def lasting(samples: Samples) -> Row:
