@@ -2,7 +2,8 @@
 
     python experiments/leaderboard.py cubic      the ladder, CubicGAN, PGCGM and two models of genes
                                                  on cubic ternaries
-    python experiments/leaderboard.py runs [NAME …]    two more runs of these, e.g. cubicgan-fixed
+    python experiments/leaderboard.py runs [NAME …]    two more runs of these entries, e.g.
+                                                 cubic-cubicgan-fixed; of cubic ternaries if none
     python experiments/leaderboard.py chemistry NAME   those of one chemistry: v_o, bi_se, mg_mn_o
                                                  or hydrides
     python experiments/leaderboard.py formulas   those that make formulas, given a structure
@@ -110,15 +111,26 @@ def cubic() -> None:
 
 
 def runs(*names: str) -> None:
-    """Two more trainings of each network, and two more draws of each sampler."""
-    wanted = {slug(name): name for name in (*rungs(), *CUBIC_NETWORKS)}
-    for each in names or wanted:
-        name = wanted[lookup("entry", each, wanted)]
+    """Two more trainings of each network, and two more draws of each sampler of the cubic table."""
+    wanted = further()
+    for each in names or [name for name in wanted if name.startswith("cubic")]:
+        source = wanted[lookup("entry", each, wanted)]
         for seed in MORE:
-            file = FOLDER / f"cubic-{each}" / f"run-{seed + 1}" / SAMPLES
+            file = FOLDER / each / f"run-{seed + 1}" / SAMPLES
             if not file.exists():
-                write_atomic(file, packed(run(name, seed)))
-                print(f"wrote {file.parent.name} of {name}", flush=True)
+                write_atomic(file, packed(source(seed)))
+                print(f"wrote {file.parent.name} of {each}", flush=True)
+
+
+def further() -> dict[str, Callable[[int], Samples]]:
+    """Folder of each entry that can be run again, and its samples by the seed of the run."""
+    out = {f"cubic-{slug(name)}": partial(run, name) for name in (*rungs(), *CUBIC_NETWORKS)}
+    for chemistry, (_, networks, _) in CHEMISTRIES.items():
+        for name in networks:
+            out[f"{chemistry}-{slug(name)}"] = partial(of_chemistry, chemistry, name)
+    for name, (kind, variant) in OF_FORMULAS.items():
+        out[f"formulas-{slug(name)}"] = partial(of_formulas, kind, variant)
+    return out
 
 
 @cache
@@ -132,13 +144,14 @@ def run(name: str, seed: int = 0) -> Samples:
     if name in rungs():
         return rungs()[name].sample(N, seed=SEED + seed)
     kind, variant, _ = CUBIC_NETWORKS[name]
-    if seed:
-        model, _ = record.train(type(imd.models.load(kind, variant=variant)), variant, seed=seed)
-    else:
-        model = imd.models.load(kind, variant=variant)
-    if kind == "cubicgan":
-        return model.sample(N, seed=SEED)
-    return of_groups(model)
+    model = trained(kind, variant, seed)
+    return model.sample(N, seed=SEED) if kind == "cubicgan" else of_groups(model)
+
+
+def trained(kind: str, variant: str, seed: int) -> Any:
+    """The committed weights, or another training."""
+    model = imd.models.load(kind, variant=variant)
+    return record.train(type(model), variant, seed=seed)[0] if seed else model
 
 
 def of_groups(model: Any) -> Samples:
@@ -160,36 +173,37 @@ def ternaries(model: GeneModel, wanted: int, asked: Row) -> Samples:
     return model.decode(tokens[np.flatnonzero(np.array(kinds) == 3)[:wanted]])
 
 
-def network(model: str, variant: str, n: int) -> Source:
-    """Samples of committed weights."""
-    return lambda: imd.models.load(model, variant=variant).sample(n, seed=SEED)
-
-
 def chemistry(name: str) -> None:
     """Everything that makes crystals of a few given elements."""
     symbols, networks, learned = CHEMISTRIES[lookup("made crystals", name, CHEMISTRIES)]
     about = {"chemistry": symbols, "made": name}
     for each in networks:
-        title, variant = each.rsplit(" ", 1)
-        model = name if name == "mg_mn_o" else title.lower()
-        made = (any_composition if name == "mg_mn_o" else network)(model, variant, FEW)
-        made, weights = of_elements(made, symbols), f"{model}-{variant}"
-        entry(name, each, symbols, "network", learned, made, weights=weights, **about)
+        source, weights = partial(of_chemistry, name, each), "-".join(network_of(name, each))
+        entry(name, each, symbols, "network", learned, source, weights=weights, **about)
     rungs = hydrides(learned) if name == "hydrides" else ladder(name, symbols, learned)
     for rung, told, source in rungs:
         entry(name, rung, symbols, "rung", told, of_elements(source, symbols), **about)
 
 
-def any_composition(name: str, variant: str, n: int) -> Source:
-    """Of the GAN that is asked for numbers of atoms: any of the data, hidden ones included."""
-    counts = imd.datasets.load("mg_mn_o").crystals.counts()[:, list(NUMBERS)]
+def network_of(chemistry: str, name: str) -> tuple[str, str]:
+    """Model and variant of an entry."""
+    title, variant = name.rsplit(" ", 1)
+    return chemistry if chemistry == "mg_mn_o" else title.lower(), variant
 
-    def asked() -> Samples:
-        model = imd.models.load(name, variant=variant)
+
+def of_chemistry(chemistry: str, name: str, seed: int = 0) -> Samples:
+    """Samples of one network of a chemistry, by the seed of its training."""
+    model = trained(*network_of(chemistry, name), seed)
+    if chemistry == "mg_mn_o":  # asked for any composition of the data, hidden ones included
+        counts = imd.datasets.load("mg_mn_o").crystals.counts()[:, list(NUMBERS)]
         model.learnt["compositions"] = torch.unique(counts, dim=0)
-        return model.sample(n, seed=SEED)
+    source = partial(model.sample, FEW, seed=SEED)
+    return of_elements(source, CHEMISTRIES[chemistry][0])()
 
-    return asked
+
+def of_formulas(kind: str, variant: str, seed: int) -> Samples:
+    """Formulas of another training, given a structure."""
+    return given_structure(partial(trained, kind, variant, seed))
 
 
 def ladder(name: str, symbols: str, learned: str) -> list[tuple[str, str, Source]]:
