@@ -66,8 +66,8 @@ CUBIC_NETWORKS = {  # name: model, variant, what it learned from
     "CubicGAN fixed": ("cubicgan", "fixed", LEARNED),
     "CubicGAN paper": ("cubicgan", "paper", LEARNED),
     "PGCGM fixed": ("pgcgm", "fixed", OF_TWENTY),
+    "PGCGM free": ("pgcgm", "free", OF_TWENTY),
     "PGCGM paper": ("pgcgm", "paper", OF_TWENTY),
-    "PGCGM placed": ("pgcgm", "placed", OF_TWENTY),
     "gene transformer": ("gene_transformer", "icsd", OF_GENES),
     "gene diffusion": ("gene_diffusion", "icsd", OF_GENES),
 }

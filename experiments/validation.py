@@ -8,7 +8,7 @@
 NAME is ``MODEL-VARIANT`` of any model that makes crystals, e.g. ``cubicgan-fixed``, or one of the
 samplers without learning: ``ion exchange``, ``substitution``, ``random cubic`` are given what
 CubicGAN learns from, ``ion exchange, 20 groups`` what PGCGM learns from, and ``no network, best of
-100`` the positions that PGCGM ``placed`` is given; ``held out`` are real crystals. 10,000 samples
+100`` the positions that PGCGM ``fixed`` is given; ``held out`` are real crystals. 10,000 samples
 go through the cheap gates, and a random 60 of what is new and valid through relaxation, hulls,
 elastic constants and phonons. Interrupted runs go on: finished pieces lie in `_build/validation/`.
 One thread needs about 3 to 12 minutes a source. Needs the packages of the extras `judge` and
@@ -45,7 +45,7 @@ N, DRAWN, SEED, MOST_ATOMS = 10_000, 60, 2021, 40
 HELD_OUT, N_HELD_OUT = "held out", 24
 TWENTY = "ion exchange, 20 groups"
 LOT = "no network, best of 100"  # of PGCGM
-OF_TWENTY = ("pgcgm-fixed", "pgcgm-placed", TWENTY, LOT)  # groups instead of three
+OF_TWENTY = ("pgcgm-free", "pgcgm-fixed", TWENTY, LOT)  # groups instead of three
 SOURCES = ("cubicgan-fixed", "ion exchange", "substitution", "random cubic", *OF_TWENTY)
 MEASURED = {  # C11, C12, C44 in GPa at room temperature, and the space group: Kittel, chapter 3
     "MgO": (286, 87, 148, 225), "NaCl": (48.7, 12.4, 12.6, 225), "Si": (166, 63.9, 79.6, 227),
@@ -124,14 +124,14 @@ def generator(name: str) -> Any:
 
 
 class DrawnPositions:
-    """Elements and positions as PGCGM `placed` is given them, filled by lot, without its network.
+    """Elements and positions as PGCGM `fixed` is given them, filled by lot, without its network.
 
     Of a hundred fillings that whose atoms are farthest apart counts; cells have the usual volume.
     """
 
     def sample(self, n: int, *, seed: int) -> Samples:
         """Decoded as the network's are."""
-        model = imd.models.load("pgcgm", variant="placed")
+        model = imd.models.load("pgcgm", variant="fixed")
         lot = pgcgm.exchanged(model.raw(0, n, seed=seed), seed)["no network"]
         return model.decode(pgcgm.best_of(pgcgm.BEST_OF[LOT], lot, seed))
 
