@@ -130,13 +130,14 @@ def dates(year: str = "2004") -> None:
 def dated(data: CrystalSet, year: int, *, n: int = N) -> pd.DataFrame:
     """A row a rung: hidden crystals found among n samples, and the share by siblings."""
     here = page()
-    train, later = map(here.cubic_sites, here.by_year(data, year))
-    hidden = here.unlike(train, later)
-    if not len(train) or not len(hidden):
+    before, after = here.by_year(data, year)
+    if not len(before) or not len(after):
         raise InputError(
-            f"{len(train)} cubic ternaries before {year}, and {len(hidden)} later: give another "
-            "year, or a larger data set"
+            f"{len(before)} crystals before {year} and {len(after)} with new formulas later: "
+            "give another year"
         )
+    train, later = here.cubic_sites(before), here.cubic_sites(after)
+    hidden = here.unlike(train, later)
     near = here.siblings(train, hidden)
     group = np.digitize(near, (1, 4, 8))
     table = {}
