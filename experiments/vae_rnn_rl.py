@@ -1,10 +1,12 @@
 """Train what the chapter on VAE, RNN and reinforcement learning loads, and measure the policies.
 
-python experiments/vae_rnn_rl.py networks   weights of the VAE, the RNN and three policies; in
-                                            run.json settings, curves, and what each policy
-                                            writes, for five seeds; four minutes of one core
-python experiments/vae_rnn_rl.py seeds      what two more trainings of VAE and RNN write, into
-                                            seeds.json
+    python experiments/vae_rnn_rl.py networks   weights of the VAE, the RNN and three policies; in
+                                                run.json settings, curves, and what each policy
+                                                writes, for five seeds; four minutes of one core
+    python experiments/vae_rnn_rl.py seeds      what VAE and RNN of three trainings write, into
+                                                seeds.json; resumable
+
+Weights of further trainings are not kept.
 """
 
 from __future__ import annotations
