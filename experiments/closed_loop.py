@@ -448,9 +448,10 @@ def of_verdict(genes: list[list[int]], of: str, arm: str) -> Row:
     said = answers()(sites)
     crystals = decode_sites(replace(sites, length=said[:, 0])).crystals
     second = lattice_scan(crystals, JUDGES[1], coarse=False)
-    first = above_by(JUDGES[0], sites, said[:, 1])
-    other = hull.above_hull(crystals.counts(), second.energy, JUDGES[1]).energy_above_hull
-    x = calibration.features(np.stack([first, other], axis=1), said[:, 1])
+    first, counts = above_by(JUDGES[0], sites, said[:, 1]), crystals.counts().numpy()
+    other = hull.above_hull(counts, second.energy, JUDGES[1]).energy_above_hull
+    metals = calibration.metals_alone(counts)
+    x = calibration.features(np.stack([first, other], axis=1), said[:, 1], metals)
     ready = calibration.calibration(JUDGES, 0.1)
     expected = ready.expected(x)
     return rounded({

@@ -9,6 +9,8 @@
     python experiments/leaderboard.py formula_counts   the same, more of them, without energies,
                                                  into results.json
     python experiments/leaderboard.py judge      reports of what has none; goes on if stopped
+    python experiments/leaderboard.py expected   what DFT is expected to say, anew from the reports:
+                                                 after the calibration was fitted again
     python experiments/leaderboard.py protocols  one entry by other protocols, into results.json
     python experiments/leaderboard.py coverage   of held-out cubic ternaries, into results.json
 
@@ -21,6 +23,7 @@ import json
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
@@ -39,16 +42,21 @@ from imd_helpers.crystals import CrystalBatch, elements, files
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.datasets import formula_sets
 from imd_helpers.descriptors.symmetry_sites import SPACE_GROUPS, decode_sites, find_sites
-from imd_helpers.judge import distributions
+from imd_helpers.energies import calibration
+from imd_helpers.energies.potentials import JUDGES
+from imd_helpers.judge import Report, distributions
 from imd_helpers.judge import leaderboard as boards
+from imd_helpers.judge.engine import Run
 from imd_helpers.judge.leaderboard import CARD, HIDDEN, KIND, SAMPLES
-from imd_helpers.judge.samples import sets_of
+from imd_helpers.judge.numbers import expected as expectations
+from imd_helpers.judge.protocols import PROTOCOLS as JUDGED_BY
+from imd_helpers.judge.samples import Sets, sets_of
 from imd_helpers.models import cubicgan, formula_models
 from imd_helpers.models.coordinate_rows import NUMBERS
 from imd_helpers.models.gene_models import GeneModel
 from imd_helpers.models.genes import WIDTH, Transfer, recorded
 from imd_helpers.runtime import lookup
-from imd_helpers.work import write_atomic
+from imd_helpers.work import Workers, write_atomic
 
 FOLDER = DATA / "leaderboard"
 RESULTS = CHECKPOINTS / "leaderboard" / "results.json"
@@ -366,6 +374,44 @@ def judge() -> None:
     print(boards.leaderboard(progress=False))
 
 
+def expected() -> None:
+    """What DFT is expected to say, anew from what the reports hold, where the calibration moved."""
+    sets = cache(sets_of)
+    for file in sorted(FOLDER.glob(f"*/{CARD}")):
+        card = boards.read_card(file)
+        for path in sorted(file.parent.rglob(boards.REPORT)):
+            report = Report.from_json(path.read_text(encoding="utf-8"))
+            samples = files.read(path.parent / SAMPLES)
+            report = with_metals(report, samples.crystals.counts().numpy())
+            report = expected_anew(report, samples, sets(card.chemistry, card.made))
+            write_atomic(path, report.to_json().encode())
+
+
+def with_metals(report: Report, counts: np.ndarray) -> Report:
+    """The same, with whether each sample that was asked for a hull is of metals alone."""
+    asked = report.facts["hull"] >= 0
+    if not asked.any():
+        return report
+    metals = np.where(asked, calibration.metals_alone(counts), np.nan)
+    return replace(report, values={**report.values, calibration.METALS: metals})
+
+
+def expected_anew(report: Report, samples: Samples, sets: Sets) -> Report:
+    """The same, with the expectations of today's calibration; what else they mean stays."""
+    known = {"reference": sets.known, "training": sets.training}
+    known = {kind: each for kind, each in known.items() if each is not None}
+    protocol = JUDGED_BY[report.protocol]
+    run = Run(samples, protocol, known, JUDGES, Workers(1), progress=False)
+    run.facts, run.values = dict(report.facts), dict(report.values)
+    run.seconds = dict.fromkeys(run.facts, 0.0)
+    new = {each.name: each for each in expectations(run)}
+    for each in (k for k in report.numbers if k.name in new):
+        of = {key: new[each.name].definition[key] for key in ("calibrated", "coefficients")}
+        new[each.name] = replace(new[each.name], definition={**each.definition, **of})
+    told = tuple(new.get(each.name, each) for each in report.numbers)
+    return replace(report, numbers=told)
+
+
 def protocols() -> None:
     """The same samples by other protocols: one model, many shares."""
     jobs = [(protocol,) for protocol in PROTOCOLS]
@@ -427,7 +473,7 @@ def of_held_out(kinds: tuple[bool, ...]) -> distributions.Fingerprints:
     return distributions.fingerprints(held[np.flatnonzero(np.isin(on, kinds))])
 
 
-TASKS = (cubic, runs, chemistry, formulas, formula_counts, judge, protocols, coverage)
+TASKS = (cubic, runs, chemistry, formulas, formula_counts, judge, expected, protocols, coverage)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
