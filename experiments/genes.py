@@ -3,8 +3,9 @@
     python experiments/genes.py read          genes of oqmd_icsd, into data/genes
     python experiments/genes.py train SEED    both models; the weights of seed 0 are kept
     python experiments/genes.py transfer      held-out crystals from their genes alone
-    python experiments/genes.py relaxed [N]   some of them, or the first N, by four templates and a
-                                              potential
+    python experiments/genes.py relaxed       some of them before and after relaxation
+    python experiments/genes.py chosen [N]    some of them, or the first N, each by the one of four
+                                              relaxed templates that a potential prefers
     python experiments/genes.py nats [SEED …]    held-out genes by the models
     python experiments/genes.py samples [SEED …] 10,000 samples of models and rungs, three seeds
 
@@ -45,7 +46,8 @@ MAKERS = (*MODELS, *(f"{name}, elements only" for name in MODELS), *RUNGS)
 SEEDS, N, MOST = (0, 1, 2), 10_000, GeneTransformer.Config().orbits
 BACK = 1_000  # crystals to bring back
 NEXT = 8  # nearest templates of a crystal that did not come back from the first
-RELAXED = (40, 30, 30)  # to relax: that did not come back, that did, without a known prototype
+RELAXED = (40, 20)  # to relax: that did not come back, that did
+CHOSEN = (40, 30, 30)  # to choose for: the same, and without a known prototype
 TEMPLATES, AMONG = 4, 24  # different templates that are relaxed, among so many nearest
 STEPS = (30, 70)  # of each of them, and then of the one of lowest energy
 
@@ -212,24 +214,47 @@ def templates_for(
     return kind, nearest.refilled(np.arange(len(found)), found.__getitem__, {})
 
 
-def relaxed(*pieces: str) -> None:
+def relaxed() -> None:
+    """Of those that did not come back, and of those that did, some after CHGNet."""
+    held, written = drawn()
+    made = genes.training_transfer().decode(written)
+    same, _ = compared(made, held)
+    groups = [np.flatnonzero(made.ok & (same == back))[:n] for back, n in enumerate(RELAXED)]
+    jobs = [(int(row),) for row in np.sort(np.concatenate(groups))]
+    record.fill(FOLDER / "relaxed.json", ("row",), jobs, lambda row: at_rest(held, made, row))
+
+
+def at_rest(held: CrystalSet, made: Samples, row: int) -> Row:
+    """One crystal: is it the true one before and after, and how far is its volume?"""
+    from imd_helpers.energies.relaxation import relax
+
+    start, truth = made[[row]].crystals, held[[row]].crystals
+    rest = relax(start, steps=100)
+    found = {"formula": truth.formulas()[0], "sites": int(truth.n_sites[0])}
+    for name, crystal in (("before", start), ("after", rest.crystals)):
+        found[name] = bool(each_same(crystal, truth)[0])
+        found[f"volume {name}"] = float(geometry.volume(crystal) / geometry.volume(truth))
+    return rounded(found | {"converged": bool(rest.converged[0])})
+
+
+def chosen(*pieces: str) -> None:
     """Crystals by what a user would do: relax some templates, keep the one of lowest energy."""
     held, written = drawn()
     made = genes.training_transfer().decode(written)
     same, _ = compared(made, held)
     kinds = (made.ok & ~same, made.ok & same, ~made.ok)
-    drawn_of = [np.flatnonzero(kind)[:n] for kind, n in zip(kinds, RELAXED, strict=True)]
+    drawn_of = [np.flatnonzero(kind)[:n] for kind, n in zip(kinds, CHOSEN, strict=True)]
     # each kind in its order, all kinds from the start: stopped early, it is a smaller draw
     when = np.concatenate([np.arange(len(rows)) / len(rows) for rows in drawn_of])
     order = np.argsort(when, kind="stable")
     jobs = [(int(row),) for row in np.concatenate(drawn_of)[order]]
     jobs = jobs[: int(pieces[0])] if pieces else jobs
     about = {"templates": TEMPLATES, "among": AMONG, "steps": STEPS}
-    path = FOLDER / "relaxed.json"
-    record.fill(path, ("row",), jobs, lambda row: at_rest(held, written, row), about=about)
+    path = FOLDER / "chosen.json"
+    record.fill(path, ("row",), jobs, lambda row: of_lowest(held, written, row), about=about)
 
 
-def at_rest(held: CrystalSet, written: np.ndarray, row: int) -> Row:
+def of_lowest(held: CrystalSet, written: np.ndarray, row: int) -> Row:
     """One crystal: is it the true one before, after a few steps by template, and at the end?
 
     The true crystal is looked at after the choice. Where the choice is wrong it is relaxed too.
@@ -411,7 +436,7 @@ def rungs() -> dict[str, Any]:
     return {name: kind(templates) for name, kind in zip(RUNGS, kinds, strict=True)}
 
 
-TASKS = (read, train, transfer, relaxed, nats, samples)
+TASKS = (read, train, transfer, relaxed, chosen, nats, samples)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
