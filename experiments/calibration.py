@@ -11,7 +11,7 @@ that was used holds 1,446 crystals of the repository Bartel-Group/matgen_baselin
 from __future__ import annotations
 
 import hashlib
-from itertools import pairwise, permutations
+from itertools import combinations, pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GroupKFold, LeaveOneGroupOut
 
 from imd_helpers.crystals import CrystalBatch, elements
-from imd_helpers.crystals.files import read
 from imd_helpers.energies import calibration, hull
 from imd_helpers.energies.calibration import Calibration, features
 from imd_helpers.energies.potentials import POTENTIALS
@@ -34,6 +33,7 @@ OUT = record.DATA / "calibration"
 WORK = record.BUILD / "calibration"
 CHUNK = 100
 THRESHOLDS = (0.0, 0.1)  # eV/atom
+WHOLE = len(calibration.FEATURES)
 RIDGE = 1e-3
 RESAMPLES, SEED = 400, 0
 FOLDS = 10
@@ -82,10 +82,11 @@ class Table:
         """(n,) eV/atom."""
         return self.stands[name].energy_above_hull
 
-    def features(self, pair: tuple[str, str]) -> np.ndarray:
-        """(n, 4), see `imd_helpers.energies.calibration.FEATURES`."""
+    def features(self, pair: tuple[str, str], k: int = WHOLE) -> np.ndarray:
+        """(n, k), the first of `imd_helpers.energies.calibration.FEATURES`."""
         above = np.stack([self.above(name) for name in pair], axis=1)
-        return features(above, self.stands[pair[0]].formation_energy)
+        formation = self.stands[pair[0]].formation_energy
+        return features(above, formation, calibration.metals_alone(self.counts))[:, :k]
 
 
 # ---- fitting
@@ -121,9 +122,11 @@ def between(exponent: np.ndarray, stable: np.ndarray, method: np.ndarray) -> flo
     return float(np.sqrt(max(np.var(shifts, ddof=1) - np.mean(errors), 0.0)))
 
 
-def fit_of(table: Table, pair: tuple[str, str], threshold: float, rows: np.ndarray) -> Calibration:
-    """A calibration on some rows."""
-    x, stable = table.features(pair)[rows], table.dft[rows] <= threshold
+def fit_of(
+    table: Table, pair: tuple[str, str], threshold: float, rows: np.ndarray, k: int = WHOLE
+) -> Calibration:
+    """A calibration on some rows, with the first k features."""
+    x, stable = table.features(pair, k)[rows], table.dft[rows] <= threshold
     coefficients = fitted(x, stable)
     tau = between(x @ coefficients, stable, table.method[rows])
     covariance = spread(x, stable, table.system[rows])
@@ -135,14 +138,11 @@ def fit_of(table: Table, pair: tuple[str, str], threshold: float, rows: np.ndarr
 # ---- predicting what was left out
 
 
-def left_out(table: Table, pair: tuple[str, str], threshold: float, by: str) -> np.ndarray:
-    """(n,) probability of each crystal by a fit without its group."""
-    return predicted(table.features(pair), table.dft <= threshold, table, by)
-
-
-def predicted(x: np.ndarray, stable: np.ndarray, table: Table, by: str) -> np.ndarray:
-    """The same from any features (n, k)."""
-    groups = getattr(table, by)
+def left_out(
+    table: Table, pair: tuple[str, str], threshold: float, by: str, k: int = WHOLE
+) -> np.ndarray:
+    """(n,) probability of each crystal by a fit without its group, with the first k features."""
+    x, stable, groups = table.features(pair, k), table.dft <= threshold, getattr(table, by)
     folds = GroupKFold(FOLDS) if by == "system" else LeaveOneGroupOut()
     out = np.zeros(len(stable))
     for rest, held in folds.split(x, groups=groups):
@@ -150,7 +150,7 @@ def predicted(x: np.ndarray, stable: np.ndarray, table: Table, by: str) -> np.nd
     return out
 
 
-def scores(table: Table, pair: tuple[str, str], threshold: float) -> Row:
+def scores(table: Table, pair: tuple[str, str], threshold: float, k: int = WHOLE) -> Row:
     """Brier scores and log losses beside the base rate and the raw verdicts."""
     stable = table.dft <= threshold
     raw = {name: table.above(name) <= threshold for name in pair}
@@ -158,7 +158,7 @@ def scores(table: Table, pair: tuple[str, str], threshold: float) -> Row:
     out: Row = {"raw": {name: float((said != stable).mean()) for name, said in raw.items()}}
     out["base rate"] = float(stable.mean() * (1 - stable.mean()))
     for by in ("system", "method"):
-        p = left_out(table, pair, threshold, by)
+        p = left_out(table, pair, threshold, by, k)
         loss = -np.log(np.where(stable, p, 1 - p))
         out[by] = {"brier": float(((p - stable) ** 2).mean()), "log_loss": float(loss.mean())}
     return out
@@ -177,12 +177,12 @@ def reliability(table: Table, pair: tuple[str, str], threshold: float) -> list[R
     return rows
 
 
-def generators(table: Table, pair: tuple[str, str], threshold: float) -> Row:
+def generators(table: Table, pair: tuple[str, str], threshold: float, k: int = WHOLE) -> Row:
     """Each generator: what DFT and each potential say, and what a fit without it expects."""
-    x, out = table.features(pair), {}
+    x, out = table.features(pair, k), {}
     for one in np.unique(table.method):
         mine = table.method == one
-        without = fit_of(table, pair, threshold, np.flatnonzero(~mine))
+        without = fit_of(table, pair, threshold, np.flatnonzero(~mine), k)
         hits, n = int((table.dft[mine] <= threshold).sum()), int(mine.sum())
         raw = {name: float((table.above(name)[mine] <= threshold).mean()) for name in POTENTIALS}
         agree = np.all([table.above(name)[mine] <= threshold for name in pair], axis=0)
@@ -217,38 +217,39 @@ def chemistry(table: Table, pair: tuple[str, str], threshold: float) -> Row:
     return out
 
 
-def fifth(table: Table, pair: tuple[str, str], threshold: float) -> Row:
-    """A fifth coefficient, of metals alone: what it would be worth, and what the board would say.
+def four(table: Table, pair: tuple[str, str], threshold: float) -> Row:
+    """The same fit without the coefficient of metals: what it was worth, what the board would say.
 
-    ``board`` has for each entry of the leaderboard its expected share, and that with the fifth,
-    means over its runs.
+    ``metals`` has what both expect of metals alone, chemical systems left out; ``board`` for each
+    entry of the leaderboard its expected share with four coefficients and with five, means over
+    its runs.
     """
-    x, stable = table.features(pair), table.dft <= threshold
-    wide = np.column_stack([x, chemistries(table.counts)["metals alone"]])
-    ways = [(some, fitted(some, stable)) for some in (x, wide)]
-    out: Row = {"coefficients": ways[1][1].tolist()}
-    for by in ("system", "method"):
-        p = predicted(wide, stable, table, by)
-        loss = -np.log(np.where(stable, p, 1 - p))
-        out[by] = {"brier": float(((p - stable) ** 2).mean()), "log_loss": float(loss.mean())}
+    k, stable = WHOLE - 1, table.dft <= threshold
+    alone = calibration.metals_alone(table.counts)
+    ways = [fitted(table.features(pair, some), stable) for some in (k, WHOLE)]
     runs: dict[str, list[list[float]]] = {}
     folder = record.DATA / "leaderboard"
     for file in sorted(folder.rglob("report.json")):
         report = Report.from_json(file.read_text(encoding="utf-8"))
-        asked = report.facts.get("metastable", np.zeros(0)) > -1
-        if not asked.any():
-            continue
-        above = [report.values[f"energy_above_hull {name}"][asked] for name in pair]
-        some = features(np.stack(above, axis=1), report.values["formation_energy"][asked])
-        counts = read(file.parent / "samples.zip").crystals.counts().numpy()[asked]
-        more = np.column_stack([some, chemistries(counts)["metals alone"]])
-        found = [
-            1 / (1 + np.exp(-each @ b)) for each, (_, b) in zip((some, more), ways, strict=True)
-        ]
-        entry = file.relative_to(folder).parts[0]
-        runs.setdefault(entry, []).append([float(np.nansum(p) / report.n) for p in found])
-    board = {entry: np.mean(each, axis=0).tolist() for entry, each in runs.items()}
-    return out | {"board": board}
+        asked = np.flatnonzero(report.facts["metastable"] >= 0)
+        if len(asked):
+            x = calibration.features_in(report.values, pair, asked)
+            p = [1 / (1 + np.exp(-x[:, : len(b)] @ b)) for b in ways]
+            entry = file.relative_to(folder).parts[0]
+            runs.setdefault(entry, []).append([float(np.nansum(one) / report.n) for one in p])
+    return {
+        "coefficients": ways[0].tolist(),
+        "compared": scores(table, pair, threshold, k),
+        "generators": {
+            name: {key: row[key] for key in ("n", "dft", "expected")}
+            for name, row in generators(table, pair, threshold, k).items()
+        },
+        "metals": [
+            float(left_out(table, pair, threshold, "system", some)[alone].mean())
+            for some in (k, WHOLE)
+        ],
+        "board": {entry: np.mean(each, axis=0).tolist() for entry, each in runs.items()},
+    }
 
 
 def chemistries(counts: np.ndarray) -> dict[str, np.ndarray]:
@@ -257,7 +258,7 @@ def chemistries(counts: np.ndarray) -> dict[str, np.ndarray]:
     kinds |= {"nitrides to antimonides": "N P As Sb", "hydrides, borides, carbides": "H B C"}
     numbers = {name: [elements.number(s) for s in text.split()] for name, text in kinds.items()}
     out = {name: (counts[:, some] > 0).any(1) for name, some in numbers.items()}
-    return out | {"metals alone": ~(counts[:, list(calibration.ANIONS)] > 0).any(1)}
+    return out | {calibration.METALS: calibration.metals_alone(counts)}
 
 
 def errors(table: Table) -> Row:
@@ -293,13 +294,14 @@ def fit(file: str) -> None:
         fits = [fit_of(table, pair, t, everything) for t in THRESHOLDS]
         pairs[" + ".join(pair)] = {"fits": [as_data(each) for each in fits]}
     loss = {pair: sum(s["method"]["log_loss"] for s in c.values()) for pair, c in compared.items()}
-    best = min(loss, key=lambda pair: loss[pair])
+    # the cheaper one of two relaxes, so it stands first; the order hardly changes the loss
+    best = min(map(" + ".join, combinations(POTENTIALS, 2)), key=loss.__getitem__)
     details = {
         str(t): {
             "generators": generators(table, tuple(best.split(" + ")), t),
             "reliability": reliability(table, tuple(best.split(" + ")), t),
             "chemistry": chemistry(table, tuple(best.split(" + ")), t),
-            "fifth": fifth(table, tuple(best.split(" + ")), t),
+            "four": four(table, tuple(best.split(" + ")), t),
         }
         for t in THRESHOLDS
     }

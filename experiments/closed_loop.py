@@ -3,6 +3,7 @@
     python experiments/closed_loop.py runs [SEEDS]   every arm on both problems, resumable
     python experiments/closed_loop.py rewards        reinforcement and its rungs, resumable
     python experiments/closed_loop.py verdicts [OF]  what was found, before both potentials
+    python experiments/closed_loop.py expected       their chances anew, after a new calibration
 
 The record is results.json. What the potential has answered lies in `_build/closed_loop`, shared
 by all arms, so that a question costs time once; each arm pays a call for it all the same.
@@ -24,7 +25,7 @@ from record import BUILD, CHECKPOINTS, Row, once, rounded
 import imd_helpers as imd
 from imd_helpers.baselines.exchange import exchange_pairs
 from imd_helpers.baselines.random_crystals import grid_orbits
-from imd_helpers.crystals import symmetry
+from imd_helpers.crystals import compositions, symmetry
 from imd_helpers.crystals.wyckoff import occupations
 from imd_helpers.descriptors import symmetry_sites
 from imd_helpers.descriptors.gene_pool import GenePool
@@ -450,17 +451,28 @@ def of_verdict(genes: list[list[int]], of: str, arm: str) -> Row:
     second = lattice_scan(crystals, JUDGES[1], coarse=False)
     first = above_by(JUDGES[0], sites, said[:, 1])
     other = hull.above_hull(crystals.counts(), second.energy, JUDGES[1]).energy_above_hull
-    x = calibration.features(np.stack([first, other], axis=1), said[:, 1])
-    ready = calibration.calibration(JUDGES, 0.1)
-    expected = ready.expected(x)
-    return rounded({
+    return with_expected(rounded({
         "formula": crystals.formulas(), "genes": genes, "formation_energy": said[:, 1],
-        "chgnet": first, "sevennet_l3i5": other, "chance": ready.probability(x),
-        "expected": list(expected),
-    }, 4)  # fmt: skip
+        "chgnet": first, "sevennet_l3i5": other,
+    }, 4))  # fmt: skip
 
 
-TASKS = (runs, rewards, verdicts)
+def with_expected(row: Row) -> Row:
+    """A verdict with the chance of each crystal to be near DFT's hull, and the expected share."""
+    above = np.array([row[name] for name in JUDGES], dtype=float).T
+    metals = calibration.metals_alone(compositions.amounts(row["formula"]))
+    x = calibration.features(above, row["formation_energy"], metals)
+    ready = calibration.calibration(JUDGES, 0.1)
+    return row | rounded({"chance": ready.probability(x), "expected": list(ready.expected(x))}, 4)
+
+
+def expected() -> None:
+    """What DFT is expected to say, anew from the recorded distances: after a new calibration."""
+    found = record.read(PATH)
+    record.write(PATH, found | {"verdicts": [with_expected(row) for row in found["verdicts"]]})
+
+
+TASKS = (runs, rewards, verdicts, expected)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -4,6 +4,8 @@
     python experiments/genes.py train SEED    both models; the weights of seed 0 are kept
     python experiments/genes.py transfer      held-out crystals from their genes alone
     python experiments/genes.py relaxed       some of them before and after relaxation
+    python experiments/genes.py chosen [N]    some of them, or the first N, each by the one of four
+                                              relaxed templates that a potential prefers
     python experiments/genes.py nats [SEED …]    held-out genes by the models
     python experiments/genes.py samples [SEED …] 10,000 samples of models and rungs, three seeds
 
@@ -12,6 +14,7 @@ Interrupted work goes on where it stopped. Everything learns from the training s
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from functools import cache
 from typing import Any
@@ -41,8 +44,12 @@ MODELS = {kind.name: kind for kind in (GeneTransformer, GeneDiffusion)}
 RUNGS = ("ion exchange", "site marginals", "substitution")
 MAKERS = (*MODELS, *(f"{name}, elements only" for name in MODELS), *RUNGS)
 SEEDS, N, MOST = (0, 1, 2), 10_000, GeneTransformer.Config().orbits
-BACK, RELAXED = 1_000, (40, 20)  # crystals to bring back; to relax: that did not come, that did
+BACK = 1_000  # crystals to bring back
 NEXT = 8  # nearest templates of a crystal that did not come back from the first
+RELAXED = (40, 20)  # to relax: that did not come back, that did
+CHOSEN = (40, 30, 30)  # to choose for: the same, and without a known prototype
+TEMPLATES, AMONG = 4, 24  # different templates that are relaxed, among so many nearest
+STEPS = (30, 70)  # of each of them, and then of the one of lowest energy
 
 
 def read() -> None:
@@ -177,26 +184,34 @@ def lost(held: CrystalSet, written: np.ndarray, rows: np.ndarray) -> dict[str, R
 
     Where the prototype is known these are the eight nearest of it, else crystals of equal amounts.
     """
-    nearest, out = genes.training_transfer(), {}
-    amounts = reduced(held.crystals.counts().numpy())
+    out: dict[str, Row] = {}
     for row in rows:
-        try:
-            found = nearest.templates(written[row], most=NEXT)
-            alone = len(nearest.rows[genes.occupation(*genes.read(written[row])).prototype()]) == 1
-            kind = "its prototype has one crystal" if alone else "its prototype has several"
-        except InputError as error:
-            kind = "no gene" if str(error) != genes.UNKNOWN else "its prototype is unknown"
-            try:
-                found = nearest.templates_of_formula(amounts[row], most=NEXT)
-            except InputError:
-                kind, found = "its amounts are unknown", []
+        kind, made = templates_for(held, written, row, most=NEXT)
         counted = out.setdefault(kind, {"n": 0, f"right in one of {NEXT}": 0})
         counted["n"] += 1
-        if found:
-            made = nearest.refilled(np.arange(len(found)), found.__getitem__, {})
-            same, _ = compared(made, held[np.full(len(found), row)])
+        if len(made):
+            same, _ = compared(made, held[np.full(len(made), row)])
             counted[f"right in one of {NEXT}"] += int(same.any())
     return out
+
+
+def templates_for(
+    held: CrystalSet, written: np.ndarray, row: int, *, most: int
+) -> tuple[str, Samples]:
+    """What is known of a crystal's prototype, and it in the nearest templates."""
+    nearest = genes.training_transfer()
+    try:
+        found = nearest.templates(written[row], most=most)
+        alone = len(nearest.rows[genes.occupation(*genes.read(written[row])).prototype()]) == 1
+        kind = "its prototype has one crystal" if alone else "its prototype has several"
+    except InputError as error:
+        kind = "no gene" if str(error) != genes.UNKNOWN else "its prototype is unknown"
+        try:
+            amounts = reduced(held[[row]].crystals.counts().numpy())[0]
+            found = nearest.templates_of_formula(amounts, most=most)
+        except InputError:
+            kind, found = "its amounts are unknown", []
+    return kind, nearest.refilled(np.arange(len(found)), found.__getitem__, {})
 
 
 def relaxed() -> None:
@@ -220,6 +235,70 @@ def at_rest(held: CrystalSet, made: Samples, row: int) -> Row:
         found[name] = bool(each_same(crystal, truth)[0])
         found[f"volume {name}"] = float(geometry.volume(crystal) / geometry.volume(truth))
     return rounded(found | {"converged": bool(rest.converged[0])})
+
+
+def chosen(*pieces: str) -> None:
+    """Crystals by what a user would do: relax some templates, keep the one of lowest energy."""
+    held, written = drawn()
+    made = genes.training_transfer().decode(written)
+    same, _ = compared(made, held)
+    kinds = (made.ok & ~same, made.ok & same, ~made.ok)
+    drawn_of = [np.flatnonzero(kind)[:n] for kind, n in zip(kinds, CHOSEN, strict=True)]
+    # each kind in its order, all kinds from the start: stopped early, it is a smaller draw
+    when = np.concatenate([np.arange(len(rows)) / len(rows) for rows in drawn_of])
+    order = np.argsort(when, kind="stable")
+    jobs = [(int(row),) for row in np.concatenate(drawn_of)[order]]
+    jobs = jobs[: int(pieces[0])] if pieces else jobs
+    about = {"templates": TEMPLATES, "among": AMONG, "steps": STEPS}
+    path = FOLDER / "chosen.json"
+    record.fill(path, ("row",), jobs, lambda row: of_lowest(held, written, row), about=about)
+
+
+def of_lowest(held: CrystalSet, written: np.ndarray, row: int) -> Row:
+    """One crystal: is it the true one before, after a few steps by template, and at the end?
+
+    The true crystal is looked at after the choice. Where the choice is wrong it is relaxed too.
+    """
+    from imd_helpers.energies.relaxation import relax
+
+    began, truth = time.process_time(), held[[row]].crystals
+    kind, made = templates_for(held, written, row, most=AMONG)
+    out: Row = {"formula": truth.formulas()[0], "sites": int(truth.n_sites[0]), "kind": kind}
+    if not len(made):
+        return out | {"before": False, "starts": [], "after": False}
+    start = made[different(made.crystals)[:TEMPLATES]].crystals
+    few, rest = STEPS
+    tried = relax(start, steps=few)
+    best = int(np.nan_to_num(tried.energy, nan=np.inf).argmin())
+    end = relax(tried.crystals[[best]], steps=rest)
+    theirs = truth[[0] * len(start)]
+    out["before"] = bool(each_same(start[[0]], truth)[0])
+    out["starts"] = [
+        {"energy": float(energy), "same": bool(same)}
+        for energy, same in zip(tried.energy, each_same(tried.crystals, theirs), strict=True)
+    ]
+    after = bool(each_same(end.crystals, truth)[0])
+    out |= {"best": best, "energy": float(end.energy[0]), "after": after}
+    out["converged"] = bool(end.converged[0])
+    out["volume"] = float(geometry.volume(end.crystals) / geometry.volume(truth)) * float(
+        truth.n_sites[0] / end.crystals.n_sites[0]
+    )
+    out["seconds"] = time.process_time() - began
+    if not after:
+        true = relax(truth, steps=few + rest)
+        out["true energy"] = float(true.energy[0])
+        out["true stays"] = bool(each_same(true.crystals, truth)[0])
+    return rounded(out)
+
+
+def different(crystals: CrystalBatch) -> list[int]:
+    """The first of each group of crystals that match, in their order; all have one formula."""
+    reduced_cells = cells.reduce_cells(crystals)
+    by_sites: dict[int, list[int]] = {}
+    for i, n in enumerate(reduced_cells.n_sites.tolist()):
+        by_sites.setdefault(n, []).append(i)
+    found = cells.first_matches(reduced_cells, [np.array(each) for each in by_sites.values()])
+    return np.flatnonzero((found == cells.NONE) | (found == np.arange(len(crystals)))).tolist()
 
 
 # ---- the models
@@ -357,7 +436,7 @@ def rungs() -> dict[str, Any]:
     return {name: kind(templates) for name, kind in zip(RUNGS, kinds, strict=True)}
 
 
-TASKS = (read, train, transfer, relaxed, nats, samples)
+TASKS = (read, train, transfer, relaxed, chosen, nats, samples)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -2,13 +2,16 @@
 
     python experiments/leaderboard.py cubic      the ladder, CubicGAN, PGCGM and two models of genes
                                                  on cubic ternaries
-    python experiments/leaderboard.py runs [NAME …]    two more runs of these, e.g. cubicgan-fixed
+    python experiments/leaderboard.py runs [NAME …]    two more runs of these entries, e.g.
+                                                 cubic-cubicgan-fixed; of cubic ternaries if none
     python experiments/leaderboard.py chemistry NAME   those of one chemistry: v_o, bi_se, mg_mn_o
                                                  or hydrides
     python experiments/leaderboard.py formulas   those that make formulas, given a structure
     python experiments/leaderboard.py formula_counts   the same, more of them, without energies,
                                                  into results.json
     python experiments/leaderboard.py judge      reports of what has none; goes on if stopped
+    python experiments/leaderboard.py expected   what DFT is expected to say, anew from the reports:
+                                                 after the calibration was fitted again
     python experiments/leaderboard.py protocols  one entry by other protocols, into results.json
     python experiments/leaderboard.py coverage   of held-out cubic ternaries, into results.json
 
@@ -21,6 +24,7 @@ import json
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
@@ -39,16 +43,21 @@ from imd_helpers.crystals import CrystalBatch, elements, files
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.datasets import formula_sets
 from imd_helpers.descriptors.symmetry_sites import SPACE_GROUPS, decode_sites, find_sites
-from imd_helpers.judge import distributions
+from imd_helpers.energies import calibration
+from imd_helpers.energies.potentials import JUDGES
+from imd_helpers.judge import Report, distributions
 from imd_helpers.judge import leaderboard as boards
+from imd_helpers.judge.engine import Run
 from imd_helpers.judge.leaderboard import CARD, HIDDEN, KIND, SAMPLES
-from imd_helpers.judge.samples import sets_of
+from imd_helpers.judge.numbers import expected as expectations
+from imd_helpers.judge.protocols import PROTOCOLS as JUDGED_BY
+from imd_helpers.judge.samples import Sets, sets_of
 from imd_helpers.models import cubicgan, formula_models
 from imd_helpers.models.coordinate_rows import NUMBERS
 from imd_helpers.models.gene_models import GeneModel
 from imd_helpers.models.genes import WIDTH, Transfer, recorded
 from imd_helpers.runtime import lookup
-from imd_helpers.work import write_atomic
+from imd_helpers.work import Workers, write_atomic
 
 FOLDER = DATA / "leaderboard"
 RESULTS = CHECKPOINTS / "leaderboard" / "results.json"
@@ -65,8 +74,8 @@ CUBIC_NETWORKS = {  # name: model, variant, what it learned from
     "CubicGAN fixed": ("cubicgan", "fixed", LEARNED),
     "CubicGAN paper": ("cubicgan", "paper", LEARNED),
     "PGCGM fixed": ("pgcgm", "fixed", OF_TWENTY),
+    "PGCGM free": ("pgcgm", "free", OF_TWENTY),
     "PGCGM paper": ("pgcgm", "paper", OF_TWENTY),
-    "PGCGM placed": ("pgcgm", "placed", OF_TWENTY),
     "gene transformer": ("gene_transformer", "icsd", OF_GENES),
     "gene diffusion": ("gene_diffusion", "icsd", OF_GENES),
 }
@@ -110,15 +119,26 @@ def cubic() -> None:
 
 
 def runs(*names: str) -> None:
-    """Two more trainings of each network, and two more draws of each sampler."""
-    wanted = {slug(name): name for name in (*rungs(), *CUBIC_NETWORKS)}
-    for each in names or wanted:
-        name = wanted[lookup("entry", each, wanted)]
+    """Two more trainings of each network, and two more draws of each sampler of the cubic table."""
+    wanted = further()
+    for each in names or [name for name in wanted if name.startswith("cubic")]:
+        source = wanted[lookup("entry", each, wanted)]
         for seed in MORE:
-            file = FOLDER / f"cubic-{each}" / f"run-{seed + 1}" / SAMPLES
+            file = FOLDER / each / f"run-{seed + 1}" / SAMPLES
             if not file.exists():
-                write_atomic(file, packed(run(name, seed)))
-                print(f"wrote {file.parent.name} of {name}", flush=True)
+                write_atomic(file, packed(source(seed)))
+                print(f"wrote {file.parent.name} of {each}", flush=True)
+
+
+def further() -> dict[str, Callable[[int], Samples]]:
+    """Folder of each entry that can be run again, and its samples by the seed of the run."""
+    out = {f"cubic-{slug(name)}": partial(run, name) for name in (*rungs(), *CUBIC_NETWORKS)}
+    for chemistry, (_, networks, _) in CHEMISTRIES.items():
+        for name in networks:
+            out[f"{chemistry}-{slug(name)}"] = partial(of_chemistry, chemistry, name)
+    for name, (kind, variant) in OF_FORMULAS.items():
+        out[f"formulas-{slug(name)}"] = partial(of_formulas, kind, variant)
+    return out
 
 
 @cache
@@ -132,13 +152,14 @@ def run(name: str, seed: int = 0) -> Samples:
     if name in rungs():
         return rungs()[name].sample(N, seed=SEED + seed)
     kind, variant, _ = CUBIC_NETWORKS[name]
-    if seed:
-        model, _ = record.train(type(imd.models.load(kind, variant=variant)), variant, seed=seed)
-    else:
-        model = imd.models.load(kind, variant=variant)
-    if kind == "cubicgan":
-        return model.sample(N, seed=SEED)
-    return of_groups(model)
+    model = trained(kind, variant, seed)
+    return model.sample(N, seed=SEED) if kind == "cubicgan" else of_groups(model)
+
+
+def trained(kind: str, variant: str, seed: int) -> Any:
+    """The committed weights, or another training."""
+    model = imd.models.load(kind, variant=variant)
+    return record.train(type(model), variant, seed=seed)[0] if seed else model
 
 
 def of_groups(model: Any) -> Samples:
@@ -160,36 +181,37 @@ def ternaries(model: GeneModel, wanted: int, asked: Row) -> Samples:
     return model.decode(tokens[np.flatnonzero(np.array(kinds) == 3)[:wanted]])
 
 
-def network(model: str, variant: str, n: int) -> Source:
-    """Samples of committed weights."""
-    return lambda: imd.models.load(model, variant=variant).sample(n, seed=SEED)
-
-
 def chemistry(name: str) -> None:
     """Everything that makes crystals of a few given elements."""
     symbols, networks, learned = CHEMISTRIES[lookup("made crystals", name, CHEMISTRIES)]
     about = {"chemistry": symbols, "made": name}
     for each in networks:
-        title, variant = each.rsplit(" ", 1)
-        model = name if name == "mg_mn_o" else title.lower()
-        made = (any_composition if name == "mg_mn_o" else network)(model, variant, FEW)
-        made, weights = of_elements(made, symbols), f"{model}-{variant}"
-        entry(name, each, symbols, "network", learned, made, weights=weights, **about)
+        source, weights = partial(of_chemistry, name, each), "-".join(network_of(name, each))
+        entry(name, each, symbols, "network", learned, source, weights=weights, **about)
     rungs = hydrides(learned) if name == "hydrides" else ladder(name, symbols, learned)
     for rung, told, source in rungs:
         entry(name, rung, symbols, "rung", told, of_elements(source, symbols), **about)
 
 
-def any_composition(name: str, variant: str, n: int) -> Source:
-    """Of the GAN that is asked for numbers of atoms: any of the data, hidden ones included."""
-    counts = imd.datasets.load("mg_mn_o").crystals.counts()[:, list(NUMBERS)]
+def network_of(chemistry: str, name: str) -> tuple[str, str]:
+    """Model and variant of an entry."""
+    title, variant = name.rsplit(" ", 1)
+    return chemistry if chemistry == "mg_mn_o" else title.lower(), variant
 
-    def asked() -> Samples:
-        model = imd.models.load(name, variant=variant)
+
+def of_chemistry(chemistry: str, name: str, seed: int = 0) -> Samples:
+    """Samples of one network of a chemistry, by the seed of its training."""
+    model = trained(*network_of(chemistry, name), seed)
+    if chemistry == "mg_mn_o":  # asked for any composition of the data, hidden ones included
+        counts = imd.datasets.load("mg_mn_o").crystals.counts()[:, list(NUMBERS)]
         model.learnt["compositions"] = torch.unique(counts, dim=0)
-        return model.sample(n, seed=SEED)
+    source = partial(model.sample, FEW, seed=SEED)
+    return of_elements(source, CHEMISTRIES[chemistry][0])()
 
-    return asked
+
+def of_formulas(kind: str, variant: str, seed: int) -> Samples:
+    """Formulas of another training, given a structure."""
+    return given_structure(partial(trained, kind, variant, seed))
 
 
 def ladder(name: str, symbols: str, learned: str) -> list[tuple[str, str, Source]]:
@@ -366,6 +388,44 @@ def judge() -> None:
     print(boards.leaderboard(progress=False))
 
 
+def expected() -> None:
+    """What DFT is expected to say, anew from what the reports hold, where the calibration moved."""
+    sets = cache(sets_of)
+    for file in sorted(FOLDER.glob(f"*/{CARD}")):
+        card = boards.read_card(file)
+        for path in sorted(file.parent.rglob(boards.REPORT)):
+            report = Report.from_json(path.read_text(encoding="utf-8"))
+            samples = files.read(path.parent / SAMPLES)
+            report = with_metals(report, samples.crystals.counts().numpy())
+            report = expected_anew(report, samples, sets(card.chemistry, card.made))
+            write_atomic(path, report.to_json().encode())
+
+
+def with_metals(report: Report, counts: np.ndarray) -> Report:
+    """The same, with whether each sample that was asked for a hull is of metals alone."""
+    asked = report.facts["hull"] >= 0
+    if not asked.any():
+        return report
+    metals = np.where(asked, calibration.metals_alone(counts), np.nan)
+    return replace(report, values={**report.values, calibration.METALS: metals})
+
+
+def expected_anew(report: Report, samples: Samples, sets: Sets) -> Report:
+    """The same, with the expectations of today's calibration; what else they mean stays."""
+    known = {"reference": sets.known, "training": sets.training}
+    known = {kind: each for kind, each in known.items() if each is not None}
+    protocol = JUDGED_BY[report.protocol]
+    run = Run(samples, protocol, known, JUDGES, Workers(1), progress=False)
+    run.facts, run.values = dict(report.facts), dict(report.values)
+    run.seconds = dict.fromkeys(run.facts, 0.0)
+    new = {each.name: each for each in expectations(run)}
+    for each in (k for k in report.numbers if k.name in new):
+        of = {key: new[each.name].definition[key] for key in ("calibrated", "coefficients")}
+        new[each.name] = replace(new[each.name], definition={**each.definition, **of})
+    told = tuple(new.get(each.name, each) for each in report.numbers)
+    return replace(report, numbers=told)
+
+
 def protocols() -> None:
     """The same samples by other protocols: one model, many shares."""
     jobs = [(protocol,) for protocol in PROTOCOLS]
@@ -427,7 +487,7 @@ def of_held_out(kinds: tuple[bool, ...]) -> distributions.Fingerprints:
     return distributions.fingerprints(held[np.flatnonzero(np.isin(on, kinds))])
 
 
-TASKS = (cubic, runs, chemistry, formulas, formula_counts, judge, protocols, coverage)
+TASKS = (cubic, runs, chemistry, formulas, formula_counts, judge, expected, protocols, coverage)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

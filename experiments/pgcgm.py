@@ -1,14 +1,14 @@
 """Train PGCGM, and measure what the chapter compares it with.
 
     python experiments/pgcgm.py train VARIANT    weights and run.json
-    python experiments/pgcgm.py models           verdicts on trainings, three seeds of fixed
-    python experiments/pgcgm.py ablation         each loss, briefly, three seeds
+    python experiments/pgcgm.py models           verdicts on trainings, three seeds of free
+    python experiments/pgcgm.py ablation         each loss of free, briefly, three seeds
     python experiments/pgcgm.py longer           both losses and that on the cell, at full length
     python experiments/pgcgm.py rungs            the same verdicts without learning
     python experiments/pgcgm.py cubic            the three cubic groups, beside CubicGAN
-    python experiments/pgcgm.py parts            sites or cells of fixed from elsewhere
+    python experiments/pgcgm.py parts            sites or cells of free from elsewhere
     python experiments/pgcgm.py room             CubicGAN and drawn positions in equal room
-    python experiments/pgcgm.py placed [STEPS]   on positions drawn by lot, three seeds
+    python experiments/pgcgm.py fixed [STEPS]    on positions drawn by lot, three seeds
     python experiments/pgcgm.py rounding         what two decimals do to real crystals
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
@@ -39,14 +39,14 @@ PATH = CHECKPOINTS / "pgcgm" / "results.json"
 N_JUDGED, SEEDS = 1_000, (0, 1, 2)
 STEPS = 300  # of the ablation
 BEST_OF = {"no network, best of 10": 10, "no network, best of 100": 100}  # draws of coordinates
-TRAINED = (("fixed", 0), ("paper", 0), ("fixed", 1), ("fixed", 2))
+TRAINED = (("free", 0), ("paper", 0), ("free", 1), ("free", 2))
 ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
-    "penalty only": ("fixed", {"inter": False, "intra": False}),
-    "inter": ("fixed", {"intra": False}),
-    "intra": ("fixed", {"inter": False}),
-    "both": ("fixed", {}),
-    "both, cell": ("fixed", {"cell": 2.0}),
-    "both, cell, no gap": ("fixed", {"cell": 2.0, "merged": 0.75}),
+    "penalty only": ("free", {"inter": False, "intra": False}),
+    "inter": ("free", {"intra": False}),
+    "intra": ("free", {"inter": False}),
+    "both": ("free", {}),
+    "both, cell": ("free", {"cell": 2.0}),
+    "both, cell, no gap": ("free", {"cell": 2.0, "merged": 0.75}),
     "paper": ("paper", {}),
 }
 CUBIC = (225, 216, 221)
@@ -67,7 +67,7 @@ def train(variant: str) -> None:
 
 
 def models() -> None:
-    """Verdicts on the committed weights, and on two more trainings of `fixed`."""
+    """Verdicts on the committed weights, and on two more trainings of `free`."""
     record.fill(PATH, ("variant", "seed"), TRAINED, of_training, under="models")
 
 
@@ -98,13 +98,13 @@ def places(samples: Samples, seed: int) -> Row:
 
 
 def ablation() -> None:
-    """What each loss is worth; briefly, equally, three seeds."""
+    """What each loss of `free` is worth; briefly, equally, three seeds."""
     jobs = [(arm, seed) for arm in ARMS for seed in SEEDS]
     record.fill(PATH, ("arm", "seed"), jobs, of_arm, about={"steps": STEPS}, under="ablation")
 
 
 def longer() -> None:
-    """The arm with the right room, as long as `fixed`, and in the cubic groups; three seeds."""
+    """The arm with the right room, as long as `free`, and in the cubic groups; three seeds."""
     jobs = [("both, cell", seed) for seed in SEEDS]
     record.fill(PATH, ("arm", "seed"), jobs, of_long, under="longer")
 
@@ -150,7 +150,7 @@ def rungs() -> None:
 
 def cubic() -> None:
     """The three groups that CubicGAN knows as well, on the same judge."""
-    sources = ("PGCGM fixed", "PGCGM paper", "CubicGAN fixed", "CubicGAN paper", "ion exchange")
+    sources = ("PGCGM free", "PGCGM paper", "CubicGAN fixed", "CubicGAN paper", "ion exchange")
     jobs = [(name, seed) for seed in SEEDS for name in sources]
     record.fill(PATH, ("source", "seed"), jobs, of_cubic, under="cubic")
 
@@ -195,7 +195,7 @@ def raw_of_groups(model: Pgcgm, known: BaseSites, seed: int) -> BaseSites:
 
 
 def parts() -> None:
-    """Samples of `fixed` with sites or cells from elsewhere; all groups, and the cubic ones."""
+    """Samples of `free` with sites or cells from elsewhere; all groups, and the cubic ones."""
     names, lots = list(exchanged(known_cubes()[:4], 0)), ("no network", *BEST_OF)
     jobs = [(name, 0) for name in names[:-1]] + [(name, seed) for name in lots for seed in SEEDS]
     record.fill(PATH, ("part", "seed"), jobs, of_part, under="parts")
@@ -203,7 +203,7 @@ def parts() -> None:
 
 def of_part(name: str, seed: int) -> Row:
     """Verdicts on samples with one part from elsewhere."""
-    model = imd.models.load("pgcgm", variant="fixed")
+    model = imd.models.load("pgcgm", variant="free")
     every = model.raw(0, N_JUDGED, seed=seed)
     found = {}
     for key, raw in (("all", every), ("cubic", raw_of_groups(model, known_cubes(), seed))):
@@ -279,7 +279,7 @@ def of_room(seed: int) -> Row:
     filled = np.where(samples.ok, fullness(crystals), 1.0)
     lattice = crystals.lattice * torch.as_tensor(filled ** (-1 / 3))[:, None, None]
     usual = replace(samples, content=CrystalBatch(lattice, crystals.frac, crystals.numbers))
-    model = imd.models.load("pgcgm", variant="fixed")
+    model = imd.models.load("pgcgm", variant="free")
     lot = exchanged(raw_of_groups(model, known_cubes(), seed), seed)["no network"]
     as_tight = np.random.default_rng(seed).choice(filled[samples.ok], size=len(lot)) ** (1 / 3)
     tight = model.decode(replace(lot, lengths=lot.lengths * as_tight[:, None]))
@@ -298,15 +298,15 @@ def fullness(crystals: CrystalBatch) -> np.ndarray:
     return crystals.lattice.det().abs().numpy() / np.maximum(usual, 1e-9)
 
 
-def placed(steps: str = str(STEPS)) -> None:
+def fixed(steps: str = str(STEPS)) -> None:
     """Trainings on positions drawn by lot, of as many steps as those of `ablation` or as given."""
     jobs = [(int(steps), seed) for seed in SEEDS]
-    record.fill(PATH, ("steps", "seed"), jobs, of_placed, under="placed")
+    record.fill(PATH, ("steps", "seed"), jobs, of_fixed, under="fixed")
 
 
-def of_placed(steps: int, seed: int) -> Row:
+def of_fixed(steps: int, seed: int) -> Row:
     """One training on drawn positions, judged in all groups and in the cubic ones."""
-    model = trained(("placed", {}), seed, steps=steps)
+    model = trained(("fixed", {}), seed, steps=steps)
     cubes = page().verdict(of_groups(model, known_cubes(), seed))
     return rounded(page().verdict(model.sample(N_JUDGED, seed=seed)) | {"cubic": cubes})
 
@@ -324,7 +324,7 @@ def rounding() -> None:
     )  # fmt: skip
 
 
-TASKS = (train, models, ablation, longer, rungs, cubic, parts, room, placed, rounding)
+TASKS = (train, models, ablation, longer, rungs, cubic, parts, room, fixed, rounding)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -3,6 +3,8 @@
     python experiments/time_split.py rungs      every rung on every split, three seeds
     python experiments/time_split.py networks   CubicGAN `fixed`, trained on each split
     python experiments/time_split.py wider      formulas of another list that the same samples hold
+    python experiments/time_split.py dates YEAR    the rungs on what was known before a year, and
+                                                what came later; needs the data set mpts_52
 
 Rows that are there are kept. The page `5_judging/time_split` says how crystals are hidden.
 """
@@ -14,10 +16,15 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import record
 from record import BUILD, CHECKPOINTS, Row
 
+import imd_helpers as imd
+from imd_helpers import baselines
 from imd_helpers.crystals import CrystalBatch
+from imd_helpers.datasets.store import CrystalSet
 from imd_helpers.descriptors.symmetry_sites import Sites, decode_sites, prototype
 from imd_helpers.models.cubicgan import CubicGan
 from imd_helpers.networks import fit
@@ -112,7 +119,39 @@ def formulas(made: Sites | CrystalBatch) -> list[str]:
     return (decode_sites(made).crystals if isinstance(made, Sites) else made).formulas()
 
 
-TASKS = (rungs, networks, wider)
+# ---- data with dates
+
+
+def dates(year: str = "2004") -> None:
+    """Print what each rung finds of the crystals that came in a year or later."""
+    print(dated(imd.datasets.load("mpts_52"), int(year)).to_string())
+
+
+def dated(data: CrystalSet, year: int, *, n: int = N) -> pd.DataFrame:
+    """A row a rung: hidden crystals found among n samples, and the share by siblings."""
+    here = page()
+    before, after = here.by_year(data, year)
+    if not len(before) or not len(after):
+        raise InputError(
+            f"{len(before)} crystals before {year} and {len(after)} with new formulas later: "
+            "give another year"
+        )
+    train, later = here.cubic_sites(before), here.cubic_sites(after)
+    hidden = here.unlike(train, later)
+    near = here.siblings(train, hidden)
+    group = np.digitize(near, (1, 4, 8))
+    table = {}
+    for name, rung in baselines.ladder(decode_sites(train).crystals).items():
+        hits = here.times_found(rung.sample(n, seed=0).crystals, hidden) > 0
+        row = {"known": len(train), "hidden": len(hidden), "found": int(hits.sum())}
+        for k, siblings in enumerate(("0", "1 to 3", "4 to 7", "8 or more")):
+            some = group == k
+            row[f"{siblings} siblings"] = f"{hits[some].sum()} of {some.sum()}"
+        table[name] = row
+    return pd.DataFrame(table).T
+
+
+TASKS = (rungs, networks, wider, dates)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -1,9 +1,12 @@
 """Train what the chapter on VAE, RNN and reinforcement learning loads, and measure the policies.
 
-    python experiments/vae_rnn_rl.py
+    python experiments/vae_rnn_rl.py networks   weights of the VAE, the RNN and three policies; in
+                                                run.json settings, curves, and what each policy
+                                                writes, for five seeds; four minutes of one core
+    python experiments/vae_rnn_rl.py seeds      what VAE and RNN of three trainings write, into
+                                                seeds.json; resumable
 
-Writes `<name>.safetensors` for the VAE, the RNN and three policies, and `run.json` with settings,
-curves, and what each policy writes, for five seeds. About four minutes on one CPU core.
+Weights of further trainings are not kept.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ WEIGHTS = (0.0, 1.0, 3.0)  # eV a nat
 SEEDS = range(5)
 SAVED = {"free": 0.0, "anchored": 1.0}  # of the first seed
 N, BEST, ROWS = 2_000, 200, 15_000
+TRAININGS, N_JUDGED = range(3), 10_000  # seeds; the first is that of the weights that are kept
 
 
 class Gaps:
@@ -171,7 +175,43 @@ def networks() -> None:
     record.write(HERE / "run.json", record.rounded(found))
 
 
-TASKS = (networks,)
+# ---- further trainings
+
+
+def seeds() -> None:
+    """What VAE and RNN of three trainings write."""
+    jobs = [(name, seed) for name in ("vae", "rnn") for seed in TRAININGS]
+    record.fill(HERE / "seeds.json", ("name", "seed"), jobs, one_seed)
+
+
+def one_seed(name: str, seed: int) -> Row:
+    """Counts of the chapter's questions, and hidden formulas found."""
+    model = trained(name, seed) if seed else fm.load(HERE / f"{name}.safetensors")
+    made = model.sample(N_JUDGED, seed=1).counts
+    unique = ft.distinct(made)
+    good = compositions.keys(unique[PAGE.neutral(unique)])
+    seen, hidden = (set(compositions.keys(counts)) for counts in (PAGE.train, PAGE.hidden))
+    return {
+        "n": len(made),
+        "formula": int(made.any(1).sum()),
+        "neutral": int(PAGE.neutral(made).sum()),
+        "and distinct": len(good),
+        "and new": len(set(good) - seen),
+        "hidden found": len(set(compositions.keys(unique)) & hidden),
+        "n_hidden": len(hidden),
+    }
+
+
+def trained(name: str, seed: int) -> fm.FormulaVae | fm.FormulaRnn:
+    """The same settings from another seed."""
+    torch.manual_seed(seed)
+    model = fm.FormulaVae() if name == "vae" else fm.FormulaRnn()
+    options = {**VAE, "beta": BETA} if name == "vae" else RNN
+    fm.train_epochs(model, PAGE.train, **{**options, "seed": seed})
+    return model
+
+
+TASKS = (networks, seeds)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ def read_set(entry: RemoteSet, paths: Sequence[Path], split: str | None) -> Any:
     """Read the files of a registry entry; of published parts only the one that is asked for.
 
     Raises:
-        InputError: a crystal cannot be used, or the files have no part of that name.
+        InputError: no crystal can be used, or the files have no part of that name. Rows of a
+            published file that cannot be read are left out, with a warning.
     """
     if entry.kind == "json":
         return _read_json(entry, paths[0])
@@ -102,20 +104,26 @@ def _assemble(entry: RemoteSet, table: pd.DataFrame, source: Iterable[Any]) -> C
 
     table = table.rename(columns=dict(entry.columns))
     labels = table["entry"] if "entry" in table else range(len(table))
-    lattice, frac, numbers = [], [], []
+    lattice, frac, numbers, kept, broken = [], [], [], [], []
     rows = zip(labels, source, strict=True)
-    for label, item in tqdm(rows, total=len(table), desc=entry.name, disable=None, leave=False):
+    bar = tqdm(rows, total=len(table), desc=entry.name, disable=None, leave=False)
+    for row, (label, item) in enumerate(bar):
         crystal = files.structure(item)
         if isinstance(crystal, str):
-            raise InputError(
-                f"{entry.name}, entry {label} cannot be read: {crystal}; remove or repair this row"
-            )
+            broken.append(f"entry {label} cannot be read: {crystal}")
+            if not entry.files:  # a file of one's own can be repaired, a published one cannot
+                raise InputError(f"{entry.name}, {broken[0]}; remove or repair this row")
+            continue
+        kept.append(row)
         lattice.append(crystal.lattice[0].numpy())
         frac.append(crystal.frac[0].numpy())
         numbers.append(crystal.numbers[0].numpy().astype(np.uint8))
     if not numbers:
-        raise InputError(f"{entry.name} has no rows: is the file complete?")
-    columns = _columns(table, numbers)
+        why = f"no row that can be read: {broken[0]}" if broken else "no rows"
+        raise InputError(f"{entry.name} has {why}; is the file complete?")
+    if broken:
+        warnings.warn(f"{entry.name}: {len(broken)} rows left out, {broken[0]}", stacklevel=2)
+    columns = _columns(table.iloc[kept].reset_index(drop=True), numbers)
     flat = (np.array(lattice), np.concatenate(numbers), np.concatenate(frac))
     return CrystalSet.from_flat(entry.name, columns, *flat)
 

@@ -5,18 +5,19 @@ their distances from the hull were compared with decomposition energies by DFT o
 generators proposed (Szymanski and Bartel, Mater. Horiz. 2025, doi:10.1039/D5MH00010F), and a
 logistic regression was fitted for each threshold,
 
-    P(DFT <= t) = 1 / (1 + exp(-(b_0 + b_1 m + b_2 d + b_3 f))),
+    P(DFT <= t) = 1 / (1 + exp(-(b_0 + b_1 m + b_2 d + b_3 f + b_4 a))),
 
 with the mean m of both distances, their difference d and the formation energy f by the first
-potential, all in eV/atom. Generators differ beyond that: each adds something of its own to the
-exponent, of which a handful of generators tells the spread. `data/calibration` holds the numbers,
-and how well they predict crystals of generators and of chemical systems that were left out.
+potential, all in eV/atom, and a = 1 for a crystal of metals alone, else 0. Generators differ
+beyond that: each adds something of its own to the exponent, of which a handful of generators tells
+the spread. `data/calibration` holds the numbers, and how well they predict crystals of generators
+and of chemical systems that were left out.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -25,7 +26,8 @@ from numpy.typing import ArrayLike
 
 from ..runtime import InputError, data_path, lookup, whole
 
-FEATURES = ("one", "mean distance", "difference", "formation energy")
+METALS = "metals alone"  # what the judge calls it: 1 yes, 0 no, NaN not asked
+FEATURES = ("one", "mean distance", "difference", "formation energy", METALS)
 LOWEST, HIGHEST = -0.3, 0.6  # eV/atom; mean distances beyond count as these
 LARGEST_DIFFERENCE = 0.3  # eV/atom, likewise
 ANIONS = (1, 5, 6, 7, 8, 9, 15, 16, 17, 33, 34, 35, 51, 52, 53)  # H B C N O F P S Cl As … I
@@ -39,8 +41,8 @@ class Calibration:
 
     potentials: tuple[str, str]  # names of the two; the order counts
     threshold: float  # eV/atom above DFT's hull
-    coefficients: np.ndarray  # (4,) of `FEATURES`
-    covariance: np.ndarray  # (4, 4) of the coefficients, by a bootstrap over chemical systems
+    coefficients: np.ndarray  # (5,) of `FEATURES`
+    covariance: np.ndarray  # (5, 5) of the coefficients, by a bootstrap over chemical systems
     between: float  # standard deviation of the generators' own shifts of the exponent
     generators: int  # how many it was estimated from
     seen: np.ndarray  # (119,) bool, elements of the crystals that it was fitted to
@@ -50,24 +52,16 @@ class Calibration:
         return _logistic(features @ self.coefficients)
 
     def doubts(self, held: np.ndarray) -> list[str]:
-        """What to know of samples about which the table says little, or the fit too much.
+        """What to know of samples about which the table says nothing.
 
         Args:
             held: (n, 119) bool, the elements of each sample.
         """
         strange = int((held & ~self.seen).any(1).sum())
-        metals = int((held.any(1) & ~held[:, list(ANIONS)].any(1)).sum())
-        return [
-            text
-            for k, text in (
-                (strange, f"{strange} samples hold elements that the calibration never saw"),
-                (metals, f"{metals} are of metals alone, of which DFT may have half as many"),
-            )
-            if k
-        ]
+        return [f"{strange} samples hold elements that the calibration never saw"] * bool(strange)
 
     def drawn(self, *features: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
-        """Probabilities (`DRAWS`, k) of the samples (k, 4) of each of several generators.
+        """Probabilities (`DRAWS`, k) of the samples (k, 5) of each of several generators.
 
         In a draw all have the same coefficients, and each generator a shift of its own.
         """
@@ -90,7 +84,7 @@ class Calibration:
         expectation.
 
         Args:
-            features: (k, 4) of the samples that count; rows with NaN count as not stable.
+            features: (k, 5) of the samples that count; rows with NaN count as not stable.
             n: the denominator; default: k.
             alike: (k,) whole numbers, equal for samples that share their luck, as copies of one
                 crystal do; default: each has its own.
@@ -153,17 +147,47 @@ def calibrated(potentials: Sequence[str], threshold: float) -> bool:
     return True
 
 
-def features(above: ArrayLike, formation: ArrayLike) -> np.ndarray:
-    """(n, 4) of what `FEATURES` lists.
+def metals_alone(counts: ArrayLike) -> np.ndarray:
+    """(n,) bool: no element is one of `ANIONS`; a sample without atoms is no metal.
+
+    Args:
+        counts: (n, 119) atoms of each element.
+    """
+    held = np.asarray(counts) > 0
+    return held.any(1) & ~held[:, list(ANIONS)].any(1)
+
+
+def features(above: ArrayLike, formation: ArrayLike, metals: ArrayLike) -> np.ndarray:
+    """(n, 5) of what `FEATURES` lists.
 
     Args:
         above: (n, 2) eV/atom above the hull, by both potentials in the order of the pair.
         formation: (n,) eV/atom, formation energy by the first.
+        metals: (n,) whether the crystal is of `metals_alone`.
     """
     above = np.asarray(above, dtype=float)
     mean = np.clip(above.mean(1), LOWEST, HIGHEST)
     difference = np.minimum(np.abs(above[:, 0] - above[:, 1]), LARGEST_DIFFERENCE)
-    return np.stack([np.ones(len(above)), mean, difference, np.asarray(formation, float)], axis=1)
+    said = np.ones(len(above)), mean, difference, *np.array([formation, metals], dtype=float)
+    return np.stack(said, axis=1)
+
+
+def features_in(
+    values: Mapping[str, np.ndarray], pair: Sequence[str], rows: np.ndarray
+) -> np.ndarray:
+    """(k, 5) of some samples, from the values of a judge's run or report.
+
+    Args:
+        values: quantity -> (n,), see `imd_helpers.judge.Report`; one that is not there is NaN.
+        pair: names of both potentials.
+        rows: (k,) places of the samples.
+    """
+
+    def of(name: str) -> np.ndarray:
+        return values[name][rows] if name in values else np.full(len(rows), np.nan)
+
+    above = np.stack([of(f"energy_above_hull {name}") for name in pair], axis=1)
+    return features(above, of("formation_energy"), of(METALS))
 
 
 def _logistic(x: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ import torch
 from ..crystals import CrystalBatch, compositions, elements, symmetry
 from ..crystals.compositions import first_rows, member
 from ..crystals.rules import GeometryRule, broken_crystals, geometry_verdict
+from ..energies import calibration
 from ..energies.potentials import GATE
 from ..matching import same
 from ..matching.same import MatchSettings
@@ -438,6 +439,9 @@ class Hull(Fact):
         missing = np.setdiff1d(run.left, rows)
         why = dict.fromkeys(missing.tolist(), "no energy")
         run.note(self, missing, np.zeros(len(missing), dtype=bool), why)
+        run.value(calibration.METALS)[rows] = calibration.metals_alone(
+            safe_counts(run.content[rows])
+        )
         above = np.stack([self._above(run, k, rows) for k in range(len(run.potentials))])
         run.values["energy_above_hull"] = above[0].copy()
         if adds(run):

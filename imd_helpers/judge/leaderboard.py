@@ -305,12 +305,9 @@ def _fit(one: Entry, name: str) -> calibration.Calibration:
 
 
 def _features(report: Report, pair: tuple[str, ...]) -> np.ndarray:
-    """(k, 4) of the samples that were asked whether they lie near the hull."""
-    asked = report.facts["metastable"] >= 0
-    if not asked.any():
-        return np.zeros((0, len(calibration.FEATURES)))
-    above = np.stack([report.values[f"energy_above_hull {name}"][asked] for name in pair], axis=1)
-    return calibration.features(above, report.values["formation_energy"][asked])
+    """(k, 5) of the samples that were asked whether they lie near the hull."""
+    asked = np.flatnonzero(report.facts["metastable"] >= 0)
+    return calibration.features_in(report.values, pair, asked)
 
 
 # ---- from folders

@@ -41,8 +41,7 @@ def likely(run: Run) -> tuple[np.ndarray, dict[int, str]]:
         above = run.value("energy_above_hull")[run.left]
         why = {int(i): f"{x:.3f} eV/atom above hull" for i, x in zip(run.left, above, strict=True)}
         return above <= limit, why
-    above = np.stack([run.value(f"energy_above_hull {name}")[run.left] for name in pair], axis=1)
-    x = calibration.features(above, run.value("formation_energy")[run.left])
+    x = calibration.features_in(run.values, pair, run.left)
     held = safe_counts(run.content[run.left]) > 0
     for name, threshold in THRESHOLDS.items():
         run.value(name)[run.left] = calibration.calibration(pair, threshold).probability(x)

@@ -26,6 +26,13 @@ LOW = ("stable", "metastable")
 NEAR = 0.1  # eV/atom above both hulls, for which there is a calibration
 
 
+def expected(run: Run) -> list[Number]:
+    """What DFT is expected to say, from facts and values alone."""
+    shares = [each for each in run.protocol.numbers if isinstance(each, Share)]
+    asked = [each for each in shares if run.asked(*each.where, *each.but_not, *each.of)]
+    return [number for each in asked for number in _calibrated(run, each)]
+
+
 def numbers(run: Run, *, distributions: bool = True) -> list[Number]:
     """The protocol's numbers; one whose condition or denominator was not asked is left out.
 
@@ -74,20 +81,19 @@ def _calibrated(run: Run, share: Share) -> list[Number]:
     if share.but_not or not known or not calibration.calibrated(pair, limit):
         return []
     first = next(step.fact for step, _ in run.steps if step.fact in LOW)
-    rows = (run.facts[first] >= 0) & run.holds([*others, *share.of])
-    above = np.stack([run.values[f"energy_above_hull {name}"][rows] for name in pair], axis=1)
-    x = calibration.features(above, run.value("formation_energy")[rows])
+    rows = np.flatnonzero((run.facts[first] >= 0) & run.holds([*others, *share.of]))
+    x = calibration.features_in(run.values, pair, rows)
     fit, n = calibration.calibration(pair, limit), int(run.holds(share.of).sum())
     if not n:
         return []
-    held = safe_counts(run.content[np.flatnonzero(rows)]) > 0
+    held = safe_counts(run.content[rows]) > 0
     raw, without = _share(run, share), int((~np.isfinite(x)).any(1).sum())
     note = "; ".join([f"the potentials say {raw.value:.1%}", *fit.doubts(held)])
     if without:
         note += f"; {without} samples without both energies count as not stable"
     meaning = {**raw.definition, "calibrated": list(pair), "coefficients": list(fit.coefficients)}
     name = f"{share.name}, expected by DFT"
-    ends = fit.expected(x, n, alike=_alike(run, np.flatnonzero(rows), first, others))
+    ends = fit.expected(x, n, alike=_alike(run, rows, first, others))
     return [Number(name, ends[0], n, *ends[1:], "calibration", SHARE, meaning, 0.0, note)]
 
 
@@ -128,14 +134,15 @@ def at_rest(row: Mapping[str, Any]) -> dict[str, Any]:
     One that was pushed and fell by more than 0.001 eV/atom counts where it came to rest.
 
     Args:
-        row: ``n``, ``found_at_rest``, and for each of ``crystals`` whether it ``converged``, its
-            ``above_hull`` and ``formation_energy`` by the judge's pair of potentials, eV/atom, and
-            the same again under ``rattled`` if it was pushed.
+        row: ``n``, ``found_at_rest``, and for each of ``crystals`` its ``formula``, whether it
+            ``converged``, its ``above_hull`` and ``formation_energy`` by the judge's pair of
+            potentials, eV/atom, and the same again under ``rattled`` if it was pushed.
 
     Returns:
         The cells of a table; shares with their 95 % interval.
     """
-    from ..energies.calibration import calibration, features
+    from ..crystals.compositions import amounts
+    from ..energies.calibration import calibration, features, metals_alone
     from ..energies.potentials import JUDGES
 
     ends, fell = [], 0
@@ -147,7 +154,8 @@ def at_rest(row: Mapping[str, Any]) -> dict[str, Any]:
     formed = np.array([end["formation_energy"][0] for end in ends], dtype=float)
     hits = int((above.max(1) <= NEAR).sum())
     low, high = wilson(hits, row["n"])
-    expected = calibration(JUDGES, NEAR).expected(features(above, formed))
+    metals = metals_alone(amounts([end["formula"] for end in row["crystals"]]))
+    expected = calibration(JUDGES, NEAR).expected(features(above, formed, metals))
     return {
         "relaxed": row["n"],
         "at rest": sum(c["converged"] for c in row["crystals"]),

@@ -81,7 +81,7 @@ class PgcgmConfig(GanConfig):
 
 
 PAPER = PgcgmConfig()
-FIXED = PgcgmConfig(
+FREE = PgcgmConfig(  # no Wyckoff position is drawn: the network finds its own
     width=0.25,
     blind=False,
     decimals=None,
@@ -91,7 +91,7 @@ FIXED = PgcgmConfig(
         steps=5_000, critic_steps=3, lr_generator=5e-4, lr_critic=1e-3, fall=0.3, ema=0.995
     ),
 )
-PLACED = FIXED.but(placed=True)
+FIXED = FREE.but(placed=True)
 SMOKE = {"width": 1 / 16, "batch": 16, "steps": 20, "log_every": 5, "save_every": 20}
 SIZES: dict[str, dict[str, Any]] = {
     "smoke": SMOKE | {"most_sites": 5},
@@ -99,7 +99,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "full": {"log_every": 50},
 }
 # a quarter of the published width: at the full one a step takes 0.8 s of a processor core; as
-# many minutes as `fixed`
+# many minutes as `free`
 PUBLISHED = {name: {"width": 0.25, "steps": 1_200} | more for name, more in SIZES.items()}
 
 
@@ -116,7 +116,7 @@ class Pgcgm(Gan):
 
     name, format = "pgcgm", "imd-pgcgm-1"
     Config = PgcgmConfig
-    VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED, "placed": PLACED}
+    VARIANTS: ClassVar = {"paper": PAPER, "fixed": FIXED, "free": FREE}
     PROFILES: ClassVar = {"": SIZES, "paper": PUBLISHED}
     LEARNT = ("elements", "labels.group", "labels.element", "positions")
     ONLY_IF: ClassVar = {"positions": "placed"}

@@ -352,6 +352,17 @@ def test_a_split_by_year_shows_no_formula_of_the_future():
     assert left_out.any()
 
 
+def test_a_crystal_without_a_year_is_on_neither_side():
+    data = imd.datasets.load("oqmd_icsd")[np.arange(6)]
+    data.table["year"] = [1990, None, 2010, "unknown", 2011, 1995]
+    before, after = page_functions(TIME, "by_year")["by_year"](data, 2000)
+    assert before.table["year"].tolist() == [1990, 1995]
+    known = set(data.table["formula"][[0, 1, 3, 5]])
+    assert after.table["formula"].tolist() == [
+        f for f in data.table["formula"][[2, 4]] if f not in known
+    ]
+
+
 @verifies("eq-leaderboard-best", BOARD, "best_of")
 def test_the_best_of_every_choice_of_samples(agrees):
     """All choices of N of 7 samples, one after the other, the best m of each."""

@@ -173,6 +173,28 @@ def test_crystals_with_dates(registered, crystals):
     assert data.table["year"].tolist() == years
 
 
+def test_rows_of_a_published_file_that_cannot_be_read_are_left_out(registered, crystals):
+    some = crystals[np.arange(4)]
+    structures = [structure.as_dict() for structure in some.structures()]
+    half = json.loads(json.dumps(structures[1]))
+    half["sites"][0]["species"][0]["occu"] = 0.5
+    years = [1990, 1991, None, 1993]
+    columns = {"structure": [structures[0], half, structures[2], None], "year": years}
+    content = {"toy.json.gz": pack({"material_id": [f"mp-{i}" for i in range(4)], **columns})}
+    entry = REGISTRY["mpts_52"]
+    registered("dated", entry.kind, content, columns=entry.columns)
+    with pytest.warns(UserWarning, match="dated: 2 rows left out, entry mp-1 cannot be read"):
+        data = datasets.load("dated")
+    assert data.table["entry"].tolist() == ["mp-0", "mp-2"]
+    assert data.table["formula"].tolist() == [some.table["formula"].iloc[i] for i in (0, 2)]
+    assert data.table["year"][0] == 1990
+    assert np.isnan(data.table["year"][1])
+    broken = {"structure": [half], "material_id": ["mp-9"]}
+    registered("broken", entry.kind, {"toy.json.gz": pack(broken)}, columns=entry.columns)
+    with pytest.raises(InputError, match="broken has no row that can be read: entry mp-9"):
+        datasets.load("broken")
+
+
 def test_json_without_structures(registered):
     content = pack({"formula": ["Co2MnSi", "NaN", "Fe3Al"], "e_form": [-0.4, -0.1, -0.2]})
     columns = REGISTRY["heusler_magnetic"].columns

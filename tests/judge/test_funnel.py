@@ -189,6 +189,7 @@ def test_bad_input(known):
 def test_a_crystal_that_falls_when_pushed_counts_where_it_came_to_rest():
     def crystal(above, formed, **more):
         return {
+            "formula": "NaCl",
             "above_hull": above,
             "formation_energy": [formed, formed],
             "converged": True,

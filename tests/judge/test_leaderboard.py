@@ -310,7 +310,9 @@ def test_rank_is_the_sum_of_calibrated_probabilities(agrees) -> None:
                 continue
             mean, apart = np.clip(np.mean(above), -0.3, 0.6), min(abs(np.subtract(*above)), 0.3)
             b = calibration.calibration(PAIR, 0.1).coefficients
-            total += 1 / (1 + np.exp(-(b[0] + b[1] * mean + b[2] * apart + b[3] * formed)))
+            metals = one.report.values["metals alone"][i]
+            exponent = b @ [1, mean, apart, formed, metals]
+            total += 1 / (1 + np.exp(-exponent))
         agrees(
             one.report["S.U.N. within 0.1, expected by DFT"].value,
             total / one.report.n,

@@ -8,7 +8,7 @@ from pymatgen.core import Lattice, Structure
 from imd_helpers import datasets
 from imd_helpers.crystals import symmetry
 from imd_helpers.models import pgcgm_crystals, pgcgm_networks, pgcgm_sites
-from imd_helpers.models.pgcgm import FIXED, PAPER, PLACED, Pgcgm
+from imd_helpers.models.pgcgm import FIXED, FREE, PAPER, Pgcgm
 from imd_helpers.models.pgcgm_sites import PAIRS, SPACE_GROUPS, BaseSites
 from imd_helpers.runtime import InputError
 
@@ -28,7 +28,7 @@ def sites():
 
 @pytest.fixture(scope="module")
 def data():
-    return Pgcgm.read(FIXED.but(most_sites=4))
+    return Pgcgm.read(FREE.but(most_sites=4))
 
 
 def tensors(sites):
@@ -155,7 +155,7 @@ def test_lengths_and_their_codes(agrees):
 # ---- decoding
 
 
-@pytest.mark.parametrize(("config", "least"), [(PAPER, 0.9), (FIXED, 0.95)])
+@pytest.mark.parametrize(("config", "least"), [(PAPER, 0.9), (FREE, 0.95)])
 def test_real_crystals_come_back(config, least, sites, data):
     """Through rounding and clusters, or through the projection."""
     made = model_of(data, config).decode(sites)
@@ -197,14 +197,14 @@ def test_images_between_both_published_bounds_are_merged_where_asked(data):
     for merged, n, ok in ((0.6, 10, False), (0.75, 5, True)):
         whole = pgcgm_crystals.expanded(sites, decimals=None, projects=True, merged=merged)
         assert int(whole.n_sites[0]) == n
-        assert model_of(data, FIXED, merged=merged).decode(sites).ok.tolist() == [ok]
+        assert model_of(data, FREE, merged=merged).decode(sites).ok.tolist() == [ok]
 
 
 def test_one_bad_sample_does_not_stop_the_rest(sites, data):
     some = BaseSites(sites.space_group, sites.numbers, sites.lengths.copy(), sites.frac.copy())
     some.lengths[0, 0], some.lengths[1, 1], some.frac[2, 0, 0] = -1.0, 1e9, np.nan
     some.frac[3, 1] = some.frac[3, 0]
-    for config in (PAPER, FIXED):
+    for config in (PAPER, FREE):
         made = model_of(data, config).decode(some)
         assert not made.ok[:4].any()
         assert "edges of" in made.reasons[0]
@@ -226,7 +226,7 @@ def test_sizes_are_the_published_ones(data):
 
 def test_blind_spots_of_the_published_generator(data):
     """Coordinates do not change with the group, nor lengths with the elements."""
-    for config, blind in ((PAPER, True), (FIXED, False)):
+    for config, blind in ((PAPER, True), (FREE, False)):
         model = model_of(data, config)
         model.generator.eval()
         noise, features = torch.randn(4, model.config.latent), torch.rand(4, 3, 23)
@@ -241,7 +241,7 @@ def test_blind_spots_of_the_published_generator(data):
 
 
 def test_what_the_losses_say_goes_into_the_generators_loss(data):
-    for config in (PAPER, FIXED):
+    for config in (PAPER, FREE):
         found = []
         for inter, intra in ((False, False), (True, False), (False, True)):
             model = model_of(data, config, inter=inter, intra=intra, strength=2.0)
@@ -254,7 +254,7 @@ def test_what_the_losses_say_goes_into_the_generators_loss(data):
 
 def test_the_loss_on_the_room_of_atoms(data):
     """Zero within one deviation of the training cells, and linear in ln(volume) beyond."""
-    model = model_of(data, FIXED, cell=3.0, inter=False, intra=False)
+    model = model_of(data, FREE, cell=3.0, inter=False, intra=False)
     mean, deviation = model.usual
     real = model.data
     model.scorer = lambda labels: lambda seen: seen[:, :1]
@@ -272,7 +272,7 @@ def test_the_loss_on_the_room_of_atoms(data):
 
 def test_sites_on_drawn_positions(data, tmp_path):
     """Each made site is on the position of a training crystal of its group, also after a file."""
-    model = model_of(data, PLACED)
+    model = model_of(data, FIXED)
     for each in (model, Pgcgm.load(model.save(tmp_path / "model.safetensors"))):
         made = each.raw(0, 20, seed=3)
         found = pgcgm_crystals.positions(made).float()
@@ -286,7 +286,7 @@ def test_sites_on_drawn_positions(data, tmp_path):
 
 
 def test_what_is_asked_for_is_made(data):
-    for config in (PAPER, FIXED, PLACED):
+    for config in (PAPER, FIXED, FREE):
         model = model_of(data, config)
         made = model.raw(0, 6, condition={"space_group": 139, "elements": ("O", "Cs", "Cu")})
         assert set(made.space_group.tolist()) == {139}
@@ -321,7 +321,7 @@ def test_bad_settings_are_named():
     wrong |= {"cell": -1}
     for name, value in wrong.items():
         with pytest.raises(InputError, match=name):
-            FIXED.but(**{name: value})
+            FREE.but(**{name: value})
 
 
 def test_structures_of_the_groups_are_found_again():
