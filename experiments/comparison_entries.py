@@ -28,12 +28,11 @@ from imd_helpers.descriptors import (
     voxel_grid,
 )
 from imd_helpers.descriptors.crystal_graph import crystal_graph
+from imd_helpers.models.pgcgm_sites import MEAN_LOG, SPACE_GROUPS, affine, group_index
 from imd_helpers.networks.graphs import mean_by_graph
 
 MOST_SITES = 20
-PGCGM_GROUPS = (139, 194, 71, 225, 227, 62, 191, 148, 166, 221, 167, 164, 123, 63, 129, 216, 122,
-                186, 141, 140)  # fmt: skip
-PGCGM_MU = np.array([1.5237, 1.5237, 1.9051])  # of the logarithms of the lengths in Å
+PGCGM_MU = MEAN_LOG.numpy()  # of the logarithms of the lengths in Å
 PGCGM_SIZE = 9 + 3 + 69 + 192 * 16
 UNIT_WIDTH = 7 + 4 * MOST_SITES  # group, lengths, angles, and Z with coordinates of each orbit
 N_CODED, CELL_CODE, SITE_CODE = 300, 25, 200  # crystals of the linear coder, numbers of its codes
@@ -275,14 +274,14 @@ def pgcgm_entry(decimals: int | None) -> Entry:
         maybe = np.flatnonzero((batch.counts() > 0).sum(1).numpy() == 3)
         some = symmetry.orbits(batch[maybe]) if len(maybe) else []
         for i, orbit in zip(maybe, some, strict=True):
-            if orbit is None or orbit.space_group not in PGCGM_GROUPS or len(orbit.numbers) != 3:
+            if orbit is None or orbit.space_group not in SPACE_GROUPS or len(orbit.numbers) != 3:
                 continue
             if len(set(orbit.numbers.tolist())) == 3:
                 parts = [
                     (orbit.frac.ravel() - 0.5) / 0.5,
                     (np.log(np.linalg.norm(orbit.lattice, axis=1)) - PGCGM_MU) / PGCGM_MU,
                     table[orbit.numbers].numpy().ravel(),
-                    affine(orbit.space_group).ravel(),
+                    affine()[group_index(orbit.space_group)].numpy().ravel(),
                 ]
                 numbers[i], ok[i] = torch.as_tensor(np.concatenate(parts)), True
                 group[i], kinds[i] = orbit.space_group, orbit.numbers
@@ -304,16 +303,6 @@ def pgcgm_entry(decimals: int | None) -> Entry:
         return samples(in_places(crystals, ok), ok)
 
     return Entry("symmetry", "crystal", PGCGM_SIZE, write, read, decimals is None)
-
-
-@cache
-def affine(group: int) -> np.ndarray:
-    """(192, 4, 4) operations, padded with zeros."""
-    rotations, translations = symmetry.operations(group)
-    out = np.zeros((192, 4, 4))
-    out[: len(rotations), :3, :3], out[: len(rotations), :3, 3] = rotations, translations
-    out[: len(rotations), 3, 3] = 1
-    return out
 
 
 # ---- without a way back

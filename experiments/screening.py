@@ -168,10 +168,10 @@ def in_window(counts: np.ndarray, model: BoostedEnsemble) -> Row:
     return {"keep": likely > 0, "gap": said.mean, "in window": likely, "not in": -likely}
 
 
-def near_hull(counts: np.ndarray, model: BoostedEnsemble, phases: hull.Formulas) -> Row:
+def near_hull(counts: np.ndarray, model: BoostedEnsemble) -> Row:
     """Distance from the hull of known phases, and the chance that it is small."""
     said = model.predict(counts)
-    lowest = np.array([phases.hull(row / row.sum()) for row in counts.astype(float)])
+    lowest = known_lowest(counts)
     near = said.below(lowest + NEAR)
     told = {"energy": said.mean, "above hull": said.mean - lowest, "near": near}
     return {"keep": near > 0, "not near": -near, **told}
@@ -204,7 +204,7 @@ def funnel() -> None:
             "gap in the window", partial(in_window, model=gap), best=("not in", HULLS), about=about
         ),
         Filter(
-            "near the hull", partial(near_hull, model=energy, phases=known_hull()),
+            "near the hull", partial(near_hull, model=energy),
             piece=500, best=("not near", 1_000), about=about,
         ),
     ]  # fmt: skip
@@ -231,16 +231,8 @@ def key() -> None:
     truth = {"energy": listed()["formation_energy"].to_numpy()[rows], "above hull": above}
     truth["gap"] = listed()["band_gap"].to_numpy()[rows]
     told = {name: rounded(score, 4) for name, score in scores(places).items()}
-    say(
-        "key",
-        {
-            "n": len(places),
-            "of": len(both),
-            "asked": len(asked),
-            "truth": rounded(truth, 4),
-            "said": told,
-        },
-    )
+    counts = {"n": len(places), "of": len(both), "asked": len(asked)}
+    say("key", counts | {"truth": rounded(truth, 4), "said": told})
 
 
 def scores(places: np.ndarray) -> Row:
@@ -252,11 +244,6 @@ def scores(places: np.ndarray) -> Row:
         gap = surrogate("band_gap", seed).predict(some.counts)
         energy = surrogate("formation_energy", seed).predict(some.counts)
         window = gap.below(WINDOW[1]) - gap.below(WINDOW[0])
-        if seed == 0:
-            lowest = np.array(
-                [known_hull().hull(row / row.sum()) for row in some.counts.astype(float)]
-            )
-            out["hull of known"] = lowest
         out[f"surrogates {seed}"] = energy.below(lowest + NEAR) * window
         out[f"predicted above hull {seed}"] = energy.mean - lowest
         out[f"predicted gap {seed}"] = gap.mean

@@ -17,12 +17,20 @@ def pytest_configure(config):
     config.addinivalue_line("markers", MARK)
 
 
-def pytest_collection_modifyitems(items):
+PAGE = "tests/book/test_equations.py::test_the_page_is_what_the_tests_say_today"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests of equations measure an error; where the test of their page runs, it runs them."""
     for item in items:
         if item.get_closest_marker("equation") and "agrees" not in item.fixturenames:
             raise pytest.UsageError(
                 f"{item.nodeid} is marked as an equation's test but measures no error: use agrees"
             )
+    if any(item.nodeid == PAGE for item in items):
+        marked = [item for item in items if item.get_closest_marker("equation")]
+        items[:] = [item for item in items if item not in marked]
+        config.hook.pytest_deselected(items=marked)
 
 
 class Agreement:

@@ -1,4 +1,5 @@
 import os
+import random
 import warnings
 from pathlib import Path
 
@@ -36,12 +37,17 @@ def share_that_matches(crystals, back):
     return np.mean([matcher.fit(one, two) for one, two in pairs])
 
 
-def test_round_trip_of_all_small_crystals():
+def test_round_trip_of_small_crystals():
+    """A third of all, which every run of the test draws anew, and K8NO3; some are matched."""
     data = imd.datasets.load("oqmd_icsd").select(max_sites=20)
     assert len(data) == 20_988
-    crystals = data.crystals
-    back = check_round_trip(crystals)
-    some = np.arange(0, len(data), 100)
+    seed = random.SystemRandom().randrange(10**6)
+    print("seed", seed)  # shown if the test fails
+    drawn = np.random.default_rng(seed).choice(len(data), len(data) // 3, replace=False)
+    rounds = np.flatnonzero(data.table["formula"] == "K8NO3")
+    matched = np.arange(0, len(data), 100)
+    crystals = data.crystals[np.concatenate([matched, rounds, drawn])]
+    back, some = check_round_trip(crystals), np.arange(len(matched))
     assert share_that_matches(crystals[some], back[some]) == 1.0
 
 

@@ -10,6 +10,7 @@ import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, elements, symmetry
 from imd_helpers.descriptors import symmetry_sites
 from imd_helpers.descriptors.symmetry_sites import SPACE_GROUPS, Sites, SymmetrySites
+from imd_helpers.matching.same import same_as_reference
 from imd_helpers.runtime import InputError
 
 # Translations of the Euclidean normaliser (International Tables A, 15.2.1), in quarters of the
@@ -43,7 +44,7 @@ def test_counts_of_the_filter(cubic, found):
 
 @pytest.mark.parametrize("published", [False, True])
 def test_encode_decode_gives_the_same_crystals(cubic, found, published):
-    """At least 99.5 % by StructureMatcher's defaults; measured: 943 of 943."""
+    """At least 99.5 % of 943 by our matcher, and all of some by StructureMatcher, its defaults."""
     from pymatgen.analysis.structure_matcher import StructureMatcher
 
     sites, kept = found
@@ -51,9 +52,12 @@ def test_encode_decode_gives_the_same_crystals(cubic, found, published):
     crystals = cubic[kept].crystals
     decoded = descriptor.decode(descriptor.encode(crystals))
     assert decoded.ok.all()
-    matcher = StructureMatcher()
-    pairs = zip(crystals.structures(), decoded.crystals.structures(), strict=True)
-    assert sum(matcher.fit(a, b) for a, b in pairs) >= 0.995 * 943
+    found_again = same_as_reference(decoded.crystals, crystals).first
+    itself = same_as_reference(crystals, crystals).first
+    assert (found_again == itself).mean() >= 0.995
+    matcher, some = StructureMatcher(), np.arange(0, 943, 8)
+    pairs = zip(crystals[some].structures(), decoded.crystals[some].structures(), strict=True)
+    assert all(matcher.fit(a, b) for a, b in pairs)
 
 
 def test_sites_come_back_exactly(found, descriptor):

@@ -187,12 +187,14 @@ def test_there_are_enough_kinds(report):
 
 @pytest.mark.parametrize("protocol", CRYSTAL_PROTOCOLS)
 def test_no_protocol_stops_at_them(all_of_them, protocol, monkeypatch):
+    """The fakes answer in the place of all potentials, of those of the protocol too."""
     use_fake_hull(monkeypatch)
+    spring = Spring(volume={"NaCl": A**3 / 8})
     report = judge(
         all_of_them,
         reference=KNOWN,
-        protocol=protocol,
-        potentials=(Spring(volume={"NaCl": A**3 / 8}),),
+        protocol=dataclasses.replace(PROTOCOLS[protocol], witnesses=(spring,)),
+        potentials=(spring,),
         distributions=False,
     )
     failed = ~report.passed

@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -187,7 +188,7 @@ print(repr(value))
 """
 
 
-def test_a_search_that_is_killed_goes_on_to_the_same_end(tmp_path):
+def test_a_search_that_is_killed_goes_on_to_the_same_end(tmp_path, monkeypatch, capsys):
     script, log = tmp_path / "search.py", tmp_path / "log.jsonl"
     script.write_text(KILLED)
     command = [sys.executable, str(script), str(log)]
@@ -199,9 +200,9 @@ def test_a_search_that_is_killed_goes_on_to_the_same_end(tmp_path):
     done = log.read_text().count("\n") - 1
     assert done < 60
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
-    whole = subprocess.run([*command[:2], str(tmp_path / "other.jsonl")], capture_output=True,
-                           text=True, check=True)  # fmt: skip
-    assert ended.stdout == whole.stdout != ""
+    monkeypatch.setattr(sys, "argv", [str(script), str(tmp_path / "other.jsonl")])
+    runpy.run_path(str(script))
+    assert ended.stdout == capsys.readouterr().out != ""
     assert log.read_text() == (tmp_path / "other.jsonl").read_text()
 
 

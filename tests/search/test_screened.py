@@ -156,15 +156,22 @@ SLOW = """
 """
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_a_killed_run_goes_on_and_gives_the_same_table(tmp_path, workers):
-    script = tmp_path / "slow.py"
+@pytest.fixture(scope="module")
+def script_and_table(tmp_path_factory):
+    """The script, and what it prints when nobody stops it."""
+    script = tmp_path_factory.mktemp("whole") / "slow.py"
     script.write_text(textwrap.dedent(SLOW))
+    command = [sys.executable, str(script), str(script.parent / "kept"), "fast", "1"]
+    return script, subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    def run(folder, pace, workers=workers):
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_killed_run_goes_on_and_gives_the_same_table(script_and_table, tmp_path, workers):
+    script, table = script_and_table
+
+    def run(folder, pace):
         return [sys.executable, str(script), str(tmp_path / folder), pace, str(workers)]
 
-    whole = subprocess.run(run("whole", "fast", 1), capture_output=True, text=True, check=True)
     process = subprocess.Popen(run("killed", "slow"))
     deadline = time.time() + 120
     while len(list((tmp_path / "killed").rglob("*.npz"))) < 4:
@@ -176,7 +183,7 @@ def test_a_killed_run_goes_on_and_gives_the_same_table(tmp_path, workers):
     kept = {file: os.stat(file).st_mtime_ns for file in (tmp_path / "killed").rglob("*.npz")}
     assert 4 <= len(kept) < 35
     again = subprocess.run(run("killed", "fast"), capture_output=True, text=True, check=True)
-    assert again.stdout == whole.stdout
+    assert again.stdout == table
     assert "1000/1000" in again.stderr  # the bar
     assert all(os.stat(file).st_mtime_ns == then for file, then in kept.items())
 
