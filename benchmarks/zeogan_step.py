@@ -30,7 +30,7 @@ from torch.utils.flop_counter import flop_registry
 
 from imd_helpers.models import zeogan_networks
 from imd_helpers.models.zeogan import ZeoGan
-from imd_helpers.models.zeogan_networks import KERNEL, PeriodicConvTranspose
+from imd_helpers.models.zeogan_networks import KERNEL, PeriodicConv, PeriodicConvTranspose
 
 REQUIRED = {"plain torch": 1.05}
 TIMES, SIZE = 12, 1024
@@ -74,9 +74,10 @@ def in_place(x: Tensor, size: int) -> Tensor:
     return x
 
 
-def padded(x: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """What `zeogan_networks.repeated` does for all three axes, by torch's padding."""
-    return functional.pad(x, 2 * len(axes) * [KERNEL // 2], mode="circular")
+def padded(layer: PeriodicConv, x: Tensor) -> Tensor:
+    """What `PeriodicConv` does, by torch's padding."""
+    wide = functional.pad(x, 6 * [KERNEL // 2], mode="circular")
+    return functional.conv3d(wide, layer.weight, layer.bias, layer.stride)
 
 
 def transposed(layer: PeriodicConvTranspose, x: Tensor) -> Tensor:
@@ -86,7 +87,8 @@ def transposed(layer: PeriodicConvTranspose, x: Tensor) -> Tensor:
 
 def plain(model: ZeoGan) -> Tensor:
     """A step as torch alone writes it."""
-    ways = {(zeogan_networks, "folded"): in_place, (zeogan_networks, "repeated"): padded}
+    ways: dict[tuple[Any, str], Any] = {(zeogan_networks, "folded"): in_place}
+    ways |= {(zeogan_networks, "pointwise"): lambda x: x, (PeriodicConv, "forward"): padded}
     ways[PeriodicConvTranspose, "by_taps"] = transposed
     with ExitStack() as stack:
         for (where, name), way in ways.items():
