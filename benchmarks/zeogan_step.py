@@ -35,8 +35,8 @@ from imd_helpers.models import zeogan_networks
 from imd_helpers.models.zeogan import ZeoGan
 from imd_helpers.models.zeogan_networks import KERNEL, PeriodicConv, PeriodicConvTranspose
 
-REQUIRED = {"plain torch": 1.05}
-TIMES, SIZE = 12, 1024
+REQUIRED = {"plain torch": 1.15}
+TIMES, SIZE = 8, 1024
 
 
 class Operations(TorchDispatchMode):

@@ -15,7 +15,6 @@ from __future__ import annotations
 from functools import cache
 from types import ModuleType
 
-import numpy as np
 import record
 from record import CHECKPOINTS, Row, rounded
 

@@ -36,7 +36,7 @@ class PeriodicConv(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, into, n, n, n) to (batch, out, n / stride, …)."""
         few = self.in_channels == CHANNELS and self.stride[0] == 2
-        if few and x.requires_grad:
+        if few and x.is_cpu and x.requires_grad:
             return self.by_neighbours(x)
         return super().forward(repeated(x, (2, 3, 4)))
 
