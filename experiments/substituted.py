@@ -2,6 +2,7 @@
 
     python experiments/substituted.py relax NAME [PART OF]    finished pieces are kept
     python experiments/substituted.py table NAME              NAME.npz of all that is finished
+    python experiments/substituted.py compare NAME            what is tried beside what is not
 
 NAME is one of SYSTEMS; the hydrides of four metals lie in one folder. Several processes share the
 work as parts 0, 1, ... of so many. What is in the file already is not
@@ -18,6 +19,7 @@ import numpy as np
 import record
 import torch
 from scipy.optimize import nnls
+from scipy.stats import ks_2samp
 
 import imd_helpers as imd
 from imd_helpers.crystals import CrystalBatch, elements, symmetry
@@ -240,7 +242,26 @@ def table(name: str) -> None:
     print(f"{name}: {len(kept)} of {len(candidates(name))} tried, {kept.sum()} kept")
 
 
-TASKS = (relax, table)
+def compare(name: str) -> None:
+    """Means of candidates that were relaxed and of the others, and whether these differ."""
+    made, above = candidates(name), imd.datasets.load("oqmd_icsd").table["energy_above_hull"]
+    tried, size = done(name, made), made.crystals.n_sites.numpy()
+    anion = elements.number(SYSTEMS[name].symbols[-1])
+    columns = {
+        "atoms": size,
+        "share of the anion": made.crystals.counts()[:, anion].numpy() / size,
+        "volume per atom (Å^3)": made.crystals.lattice.det().abs().numpy() / size,
+        "parent above its hull (eV/atom)": above.to_numpy()[made.parent],
+        "order of the elements": made.order,
+    }
+    print(f"{tried.sum()} of {len(made)} tried")
+    for what, value in columns.items():
+        p = ks_2samp(value[tried], value[~tried]).pvalue
+        means = f"{value[tried].mean():.3f} tried, {value[~tried].mean():.3f} not"
+        print(f"{what}: {means}; Kolmogorov-Smirnov p = {p:.2f}")
+
+
+TASKS = (relax, table, compare)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -179,7 +179,7 @@ class ZeoGan(Gan):
 
     def made(self) -> tuple[Tensor, Tensor]:
         """A batch of grids and lengths as the critic sees them, with gradients."""
-        grids, lengths = self.generator(self.noise(self.config.batch))
+        grids, lengths = self.generator(self.noise(self.config.batch), learns=True)
         return self.moved(grids, lengths) if self.config.both_moved else (grids, lengths)
 
     def critic_terms(self) -> dict[str, Tensor]:
