@@ -5,6 +5,7 @@
     python experiments/screening.py funnel      all candidates through all filters
     python experiments/screening.py key         ways to rank, on candidates that OQMD has computed
     python experiments/screening.py verify      the best 24 of each way, by two potentials
+    python experiments/screening.py expected    their chances anew, after a new calibration
     python experiments/screening.py timing      charge neutrality, one process and two
     python experiments/screening.py million     two million, killed on the way and resumed
 
@@ -40,9 +41,10 @@ from imd_helpers.crystals import symmetry
 from imd_helpers.crystals.compositions import amounts, keys, member, reduced
 from imd_helpers.crystals.samples import Samples
 from imd_helpers.descriptors.crystal_graph import crystal_graph
-from imd_helpers.energies import hull
+from imd_helpers.energies import calibration, hull
+from imd_helpers.energies.potentials import JUDGES
 from imd_helpers.intervals import bootstrap
-from imd_helpers.judge import charge_neutral, judge
+from imd_helpers.judge import charge_neutral, judge, mechanics
 from imd_helpers.judge.protocols import PROTOCOLS
 from imd_helpers.predictors import BoostedEnsemble, GraphPredictor
 from imd_helpers.search import Filter, screened
@@ -327,6 +329,34 @@ def verified(way: str) -> Row:
     }
 
 
+def expected() -> None:
+    """How likely each is to be metastable, anew from the recorded distances."""
+    for name, part in record.read(PATH).items():
+        if name.startswith("verified"):
+            say(name, with_chances(part))
+
+
+def with_chances(part: Row) -> Row:
+    """The same crystals by today's calibration; the gate that asks it is the last."""
+    values, last = part["values"], part["gates"][-1]
+    above = np.array([values[f"energy_above_hull {name}"] for name in JUDGES], dtype=float).T
+    metals = calibration.metals_alone(amounts(part["formula"]))
+    x = calibration.features(above, values["formation_energy"], metals)
+    chance = {
+        name: calibration.calibration(JUDGES, limit).probability(x)
+        for name, limit in mechanics.THRESHOLDS.items()
+    }
+    likely, stopped = chance["probability within 0.1"], list(part["stopped"])
+    for i, why in enumerate(stopped):
+        if not why or why.startswith(last["gate"]):
+            low = likely[i] < mechanics.EVEN
+            of = f"DFT finds it within 0.1 eV/atom of its hull with probability {likely[i]:.2f}"
+            stopped[i] = f"{last['gate']}: {of}" if low else ""
+    gates = [*part["gates"][:-1], last | {"passed": stopped.count("")}]
+    told = {name: rounded(p, 4) for name, p in chance.items()}
+    return part | {"values": values | told, "stopped": stopped, "gates": gates}
+
+
 # ---- surrogates beside published ones
 
 
@@ -484,7 +514,7 @@ def say(name: str, what: Any) -> None:
     record.write(PATH, head | record.read(PATH, {}) | {name: rounded(what)}, indent=None)
 
 
-TASKS = (errors, graphs, funnel, key, verify, timing, million, resumed)
+TASKS = (errors, graphs, funnel, key, verify, expected, timing, million, resumed)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)
