@@ -244,14 +244,15 @@ def table(name: str) -> None:
 
 def compare(name: str) -> None:
     """Means of candidates that were relaxed and of the others, and whether these differ."""
-    made, above = candidates(name), imd.datasets.load("oqmd_icsd").table["energy_above_hull"]
+    made, known = candidates(name), imd.datasets.load("oqmd_icsd").table
     tried, size = done(name, made), made.crystals.n_sites.numpy()
     anion = elements.number(SYSTEMS[name].symbols[-1])
     columns = {
         "atoms": size,
         "share of the anion": made.crystals.counts()[:, anion].numpy() / size,
         "volume per atom (Å^3)": made.crystals.lattice.det().abs().numpy() / size,
-        "parent above its hull (eV/atom)": above.to_numpy()[made.parent],
+        "parent above its hull (eV/atom)": known["energy_above_hull"].to_numpy()[made.parent],
+        "space group of the parent": known["space_group"].to_numpy()[made.parent],
         "order of the elements": made.order,
     }
     print(f"{tried.sum()} of {len(made)} tried")
