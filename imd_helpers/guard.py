@@ -21,7 +21,8 @@ from typing import Any
 from .runtime import InputError, shown
 
 PACKAGE = f"{__package__}."
-OWN = tuple(PACKAGE + name for name in ("kernels", "judge.facts"))  # called from inside alone
+# called from inside alone
+OWN = tuple(PACKAGE + name for name in ("kernels", "judge.facts", "judge.mechanics"))
 FOREIGN = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from imd_helpers.crystals.samples import Samples
 from imd_helpers.energies import potentials
 from imd_helpers.energies.phonons import phonons
 from imd_helpers.judge import PROTOCOLS, mechanics
+from imd_helpers.judge.facts import AtOnce
 from imd_helpers.judge.validation import cards, validate
 from imd_helpers.runtime import InputError
 
@@ -143,6 +145,13 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_cards(expected, tmp_path, m
     carried(tmp_path)
     assert cards_of(tmp_path) == expected[1]
     assert all(path.stat().st_mtime_ns == then for path, then in before.items())
+
+
+def test_every_question_can_be_asked_in_another_process():
+    asked = [fact for facts in mechanics.FACTS.values() for fact in facts.values()]
+    for fact in asked:
+        if not isinstance(fact, AtOnce):  # these are answered where they stand
+            assert pickle.loads(pickle.dumps(fact.answer)) is not None, fact.name
 
 
 def test_two_runs_do_not_write_the_same_cards(tmp_path):
