@@ -3,7 +3,7 @@
     python experiments/validation.py elastic                 tabulated elastic constants
     python experiments/validation.py controls                crystals whose answer is known
     python experiments/validation.py source NAME [DRAWN]     one source of candidates
-    python experiments/validation.py best [SECONDS]          chosen candidates, through the shell
+    python experiments/validation.py best [SECONDS]          chosen ones, into best.json
     python experiments/validation.py table                   all of it into results.json
 
 NAME is ``MODEL-VARIANT`` of any model that makes crystals, e.g. ``cubicgan-fixed``, or one of the
@@ -218,16 +218,16 @@ def volume(crystals: CrystalBatch) -> Row:
 # ---- the best of many, and the shell
 
 
-def best(seconds: str = "0") -> Row | None:
+def best(seconds: str = "0") -> None:
     """The lowest of each source before relaxation, all in one call of the shell."""
-    folder, given = WORK / "best", []
+    folder = WORK / "best"
     about = {name: once(folder / f"{name}.json", chosen, name) for name in CHOSEN}
     given = [folder / f"{name}.extxyz" for name in CHOSEN]
     if not shell(given, folder, float(seconds)):
-        return None
+        return
     part = files.write(folder / "part.extxyz", files.read(given).crystals[:PART])
     imd_validate([part], folder / "part", 1).wait()
-    return once(folder / "result.json", told, about, given, folder)
+    record.write(RESULTS.with_name("best.json"), told(about, given, folder), indent=None)
 
 
 def chosen(name: str) -> Row:
@@ -300,7 +300,6 @@ def told(about: Row, given: list[Path], folder: Path) -> Row:
             "gates": counted(mine, [s.name for s in report.stages]),
             "volume_per_atom": volume(samples.crystals[[row["number"] for row in mine]]),
             "crystals": [slim(row) for row in mine],
-            "survivors": [survivor(row, report) for row in mine if row["survives"]],
         }
     same = [(folder / "part" / p.parent.name / p.name).read_bytes() == p.read_bytes()
             for p in sorted((folder / "cards").glob("*/card.md"))[:PART]]  # fmt: skip
@@ -356,11 +355,7 @@ def table() -> None:
     protocol = PROTOCOLS["validation"]
     sources = {name: source(name) for name in (HELD_OUT, *SOURCES)}
     sources[HELD_OUT] |= {"crystals": beside_oqmd(sources[HELD_OUT]["crystals"]), "survivors": []}
-    lowest = best()
-    if lowest is None:
-        raise SystemExit("the shell ended with an error: read what it said, and call again")
-    undrawn = [sources[name] for name in OF_TWENTY] + list(lowest["sources"].values())
-    for each in [s for of in undrawn for s in of["survivors"]]:
+    for each in [s for name in OF_TWENTY for s in sources[name]["survivors"]]:
         del each["bands"]  # of many atoms, and the page draws none of them
     results = {
         "made_by": "python experiments/validation.py table",
@@ -373,7 +368,6 @@ def table() -> None:
         "elastic": elastic(),
         "controls": controls(),
         "sources": sources,
-        "best": lowest,
     }
     record.write(RESULTS, results, indent=None)
 
