@@ -5,6 +5,7 @@
     python experiments/imatgen.py rungs            the same verdicts without learning
     python experiments/imatgen.py biases           the published coders without and with biases
     python experiments/imatgen.py more             verdicts on ten times as many samples
+    python experiments/imatgen.py rest             real oxides found after a relaxation
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
 """
@@ -18,6 +19,9 @@ import record
 from record import CHECKPOINTS, Row, rounded
 
 import imd_helpers as imd
+from imd_helpers.energies import relaxation
+from imd_helpers.energies.potentials import JUDGES
+from imd_helpers.matching.same import MatchSettings
 from imd_helpers.models.imatgen import IMatGen
 from imd_helpers.networks import fit
 
@@ -26,6 +30,9 @@ N_JUDGED, SEEDS = 500, (0, 1, 2)
 TRAINED = (("fixed", 0), ("paper", 0), ("fixed", 1), ("fixed", 2))
 FIRST = 60  # steps with grids, of `biases`
 N_MORE, MORE = 5_000, ("around, 10 spreads", "between")  # ways that make new crystals
+RESTED = (*MORE[::-1], "ion exchange", "substitution", "varied copies")
+FMAX, RELAX_STEPS = 0.05, 100  # of a relaxation, as in `substituted.py`
+NEAR = MatchSettings(ltol=0.4, stol=0.7, angle_tol=15.0)  # of a real oxide, from where to relax
 
 
 @cache
@@ -116,7 +123,37 @@ def of_more(way: str) -> Row:
     return rounded(page().verdict(samples) | {"anywhere": page().verdict(loose)})
 
 
-TASKS = (train, models, rungs, biases, more)
+# ---- at rest
+
+
+def rest() -> None:
+    """Real oxides among the samples before and after these relax."""
+    record.fill(PATH, ("sampler",), [(name,) for name in RESTED], of_rest, under="rest")
+
+
+def of_rest(name: str) -> Row:
+    """One sampler: its new crystals that a far too tolerant matcher takes for a real oxide."""
+    if name in page().WAYS:
+        samples = page().drawn(imd.models.load("imatgen", variant="fixed"), name, N_JUDGED, 0)
+    else:
+        samples = page().RUNGS[name](N_JUDGED, 0)
+    good, hidden = page().valid_of(samples), page().hidden
+    new = imd.judge.unique(good) & imd.judge.novel(good, page().train.crystals)
+    near = good[(new & ~imd.judge.novel(good, hidden, settings=NEAR)).nonzero()[0]]
+    rest = relaxation.relax(near, JUDGES[0], fmax=FMAX, steps=RELAX_STEPS)
+    known = ~imd.judge.novel(rest.crystals, page().train.crystals)
+    return {
+        "n": N_JUDGED,
+        "new": int(new.sum()),
+        "near": len(near),
+        "at rest": int(rest.converged.sum()),
+        "real before": page().real_found(near),
+        "real after": page().real_found(rest.crystals),
+        "training crystals after": int(known.sum()),
+    }
+
+
+TASKS = (train, models, rungs, biases, more, rest)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

@@ -291,7 +291,8 @@ def _of_children() -> float:
 def told(about: Row, given: list[Path], folder: Path) -> Row:
     """What the cards say, source by source, and what the runs cost."""
     samples = files.read(given)
-    report = validation.validate(samples, folder / "cards", name=given[0].stem)
+    out, name = folder / "cards", given[0].stem
+    report = validation.validate(samples, out, name=name, draw=imd.show.bands)
     rows, start, sources = validation.cards(report, "oqmd_icsd"), 0, {}
     for name, each in about.items():
         mine = rows[start : start + each["chosen"]]
