@@ -1,7 +1,12 @@
-"""The mark ``equation`` and the fixture ``agrees``: tests of equations, and their errors."""
+"""The mark ``equation`` and the fixture ``agrees``: tests of equations, and their errors.
 
+And the fixture ``experiment``, which imports a script of `experiments/`.
+"""
+
+import importlib
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +36,15 @@ def pytest_collection_modifyitems(config, items):
         marked = [item for item in items if item.get_closest_marker("equation")]
         items[:] = [item for item in items if item not in marked]
         config.hook.pytest_deselected(items=marked)
+
+
+@pytest.fixture(scope="session")
+def experiment():
+    """Imports a script of `experiments/` by its name."""
+    folder = str(Path(__file__).resolve().parents[1] / "experiments")
+    sys.path.insert(0, folder)
+    yield importlib.import_module
+    sys.path.remove(folder)
 
 
 class Agreement:

@@ -1,25 +1,16 @@
 """The OPTIMADE server of the chapter on databases: answers, pages, questions that break down."""
 
-import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 
-REPO = Path(__file__).resolve().parents[2]
 pytest.importorskip("optimade.server")
 
 
 @pytest.fixture(scope="module")
-def page():
+def page(experiment):
     """The chapter up to its first answer, its server running."""
-    sys.path.insert(0, str(REPO / "experiments"))
-    try:
-        import record
-
-        names = record.chapter("1_foundations/databases", until="### An answer")
-    finally:
-        sys.path.remove(str(REPO / "experiments"))
+    names = experiment("record").chapter("1_foundations/databases", until="### An answer")
     yield names
     names.server.should_exit = True
 

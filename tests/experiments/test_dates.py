@@ -2,8 +2,6 @@
 
 import gzip
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,19 +12,12 @@ from imd_helpers.datasets import parsing
 from imd_helpers.datasets.registry import REGISTRY
 from imd_helpers.runtime import InputError
 
-REPO = Path(__file__).resolve().parents[2]
 N_DATED = 240
 
 
 @pytest.fixture(scope="module")
-def script():
-    sys.path.insert(0, str(REPO / "experiments"))
-    try:
-        import time_split
-
-        yield time_split
-    finally:
-        sys.path.remove(str(REPO / "experiments"))
+def script(experiment):
+    return experiment("time_split")
 
 
 @pytest.fixture(scope="module")

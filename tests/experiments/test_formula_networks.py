@@ -1,9 +1,5 @@
 """Networks that only the experiment on formulas trains: the twin, and draws all at once."""
 
-import importlib
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -15,13 +11,8 @@ from imd_helpers.models.sequence_gan import ICSD
 
 
 @pytest.fixture(scope="module")
-def script():
-    folder = str(Path(__file__).resolve().parents[2] / "experiments")
-    sys.path.insert(0, folder)
-    try:
-        yield importlib.import_module("matgan")
-    finally:
-        sys.path.remove(folder)
+def script(experiment):
+    return experiment("matgan")
 
 
 def test_the_autoencoder_learns_a_few_compositions(script):

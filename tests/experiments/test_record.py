@@ -14,14 +14,8 @@ CHAPTER = re.compile(r'record\.chapter[(,]\s*"([^"]+)",\s*until=(.+?)\s*\)\n', r
 
 
 @pytest.fixture(scope="module")
-def record():
-    sys.path.insert(0, str(REPO / "experiments"))
-    try:
-        import record
-
-        yield record
-    finally:
-        sys.path.remove(str(REPO / "experiments"))
+def record(experiment):
+    return experiment("record")
 
 
 def test_rows_that_are_there_are_kept_and_missing_ones_come_in_order(record, tmp_path):
