@@ -11,9 +11,8 @@ Everything but the weights goes into results.json. PAIR is ``mg_ti_h`` or ``pd_n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import cache
-from types import ModuleType
+from collections.abc import Iterable
+from functools import partial
 
 import numpy as np
 import record
@@ -45,12 +44,9 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
 NO_TEMPLATE = ("pd_ni_h", "ion exchange")  # no known hydride is one exchange away
 RUNGS = ("ion exchange", "recoloured", "overlaid and pushed apart", "overlaid", "random")
 SOURCES = ("fixed", *RUNGS[:3], "two GANs, no cycle", "no third step")  # what is relaxed
-
-
-@cache
-def page() -> ModuleType:
-    """Functions of the chapter."""
-    return record.chapter("4_models/crystalgan", until="## Train it")
+# functions of the chapter, and its maps between two clouds of points
+page = partial(record.chapter, "4_models/crystalgan", until="## Train it")
+clouds = partial(record.chapter, "4_models/crystalgan", until="### Eight seeds")
 
 
 def train(variant: str) -> None:
@@ -58,11 +54,10 @@ def train(variant: str) -> None:
     record.train(CrystalGan, variant)
 
 
-def maps() -> None:
-    """The chapter's maps between two clouds: does the way there and back say which way?"""
-    names = record.chapter("4_models/crystalgan", until="### Eight seeds")
-    jobs = [(arm, seed) for arm in names.ARMS for seed in range(8)]
-    record.fill(PATH, ("arm", "seed"), jobs, lambda *job: rounded(names.mapped(*job)), under="maps")
+@record.rows(PATH, lambda: [(arm, seed) for arm in clouds().ARMS for seed in range(8)])
+def maps(arm: str, seed: int) -> Row:
+    """Does the way there and back say which way?"""
+    return rounded(clouds().mapped(arm, seed))
 
 
 # ---- verdicts
@@ -128,7 +123,7 @@ def made(pair: str, arm: str, seed: int) -> Samples:
     return model.decode(both[torch.randperm(len(both))[:N_JUDGED]])
 
 
-def rung(pair: str, name: str, seed: int = 0) -> Samples:
+def without_learning(pair: str, name: str, seed: int = 0) -> Samples:
     """Samples of one sampler that learns nothing."""
     if name == "ion exchange":
         known = imd.datasets.load("oqmd_icsd").select(elements=["H"], nelements=3).crystals
@@ -149,21 +144,21 @@ def rung(pair: str, name: str, seed: int = 0) -> Samples:
     return makers[name](maps, N_JUDGED, np.random.default_rng(seed))
 
 
-def fill(pair: str, kind: str, names: Iterable[str], make: Callable[..., Samples]) -> None:
-    """The verdicts of arms or rungs, for three seeds."""
-    jobs = [(pair, name, seed) for seed in SEEDS for name in names if (pair, name) != NO_TEMPLATE]
-    keys, under = ("pair", kind, "seed"), f"{kind}s {pair}"
-    record.fill(PATH, keys, jobs, lambda *job: verdict(make(*job), pair), under=under)
+def three_seeds(names: Iterable[str], pair: str) -> list[tuple[str, str, int]]:
+    """Pair, name and seed of what can be made."""
+    return [(pair, name, seed) for seed in SEEDS for name in names if (pair, name) != NO_TEMPLATE]
 
 
-def arms(pair: str) -> None:
+@record.rows(PATH, partial(three_seeds, ARMS), under="arms {}")
+def arms(pair: str, arm: str, seed: int) -> Row:
     """What each part of CrystalGAN is worth."""
-    fill(pair, "arm", ARMS, made)
+    return verdict(made(pair, arm, seed), pair)
 
 
-def rungs(pair: str) -> None:
+@record.rows(PATH, partial(three_seeds, RUNGS), under="rungs {}")
+def rungs(pair: str, rung: str, seed: int) -> Row:
     """The same verdicts for samplers that learn nothing."""
-    fill(pair, "rung", RUNGS, rung)
+    return verdict(without_learning(pair, rung, seed), pair)
 
 
 # ---- energies
@@ -178,7 +173,7 @@ def energies(pair: str) -> None:
 def of_source(source: str, pair: str) -> Row:
     """Some valid crystals of one source."""
     if source in RUNGS:
-        samples = rung(pair, source, 1)
+        samples = without_learning(pair, source, 1)
     elif (pair, source) == ("mg_ti_h", "fixed"):
         samples = imd.models.load("crystalgan").sample(N_JUDGED, seed=1)
     else:

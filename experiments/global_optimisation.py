@@ -9,8 +9,7 @@ Everything goes into results.json; each run also leaves a log in `_build`, from 
 
 from __future__ import annotations
 
-from functools import cache
-from types import ModuleType
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -115,34 +114,24 @@ def known_energy(formula: str) -> float:
     return next(row["energy"] for row in record.read(PATH)["known"] if row["formula"] == formula)
 
 
-def known() -> None:
+@record.rows(PATH, [(formula,) for formula in SYSTEMS])
+def known(formula: str) -> Row:
     """The known structures, relaxed by the same potential until nothing pulls."""
-
-    def of_known(formula: str) -> Row:
-        done = relax(truth(formula), "chgnet", steps=200, fmax=0.01)
-        group = symmetry.space_group_numbers(done.crystals, symprec=0.1)[0]
-        return rounded({"energy": float(done.energy[0]), "space_group": int(group)})
-
-    record.fill(PATH, ("formula",), [(name,) for name in SYSTEMS], of_known, under="known")
+    done = relax(truth(formula), "chgnet", steps=200, fmax=0.01)
+    group = symmetry.space_group_numbers(done.crystals, symprec=0.1)[0]
+    return rounded({"energy": float(done.energy[0]), "space_group": int(group)})
 
 
 # ---- the composition problem
 
 
-@cache
-def page() -> ModuleType:
-    """The chapter's scout, target and pool."""
-    return record.chapter("1_foundations/global_optimisation", until=UNTIL)
+# the chapter's scout, target and pool
+page = partial(record.chapter, "1_foundations/global_optimisation", until=UNTIL)
 
 
-def composition() -> None:
-    """Each method on the target of the first chapter."""
-    jobs = [(how, seed) for how in optimisers.METHODS for seed in SEEDS]
-    record.fill(PATH, ("method", "seed"), jobs, of_composition, under="composition")
-
-
-def of_composition(method: str, seed: int) -> Row:
-    """Hits among the questions of one search, and when the first came."""
+@record.rows(PATH, [(how, seed) for how in optimisers.METHODS for seed in SEEDS])
+def composition(method: str, seed: int) -> Row:
+    """Each method on the target of the first chapter: hits, and when the first came."""
     distance = page().search_composition(method, seed, QUESTIONS)
     hits = np.flatnonzero(distance <= 1)
     first = int(hits[0]) + 1 if len(hits) else None

@@ -7,8 +7,7 @@ The searches are the chapter's own; results.json has a row for each target, meth
 
 from __future__ import annotations
 
-from functools import cache
-from types import ModuleType
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,12 +28,8 @@ TARGETS = (
 )
 METHODS = ("exchange", "exchange, all alike", "columns", "evolution", "generator")
 UNTIL = "distinct, energy, agree, right, rows = {}, {}, {}, {}, []"
-
-
-@cache
-def page() -> ModuleType:
-    """The chapter's data, scout and searches."""
-    return record.chapter("1_foundations/inverse_design", until=UNTIL)
+# the chapter's data, scout and searches
+page = partial(record.chapter, "1_foundations/inverse_design", until=UNTIL)
 
 
 def aim(wanted: tuple[float, ...]) -> Any:
@@ -59,20 +54,17 @@ def aim(wanted: tuple[float, ...]) -> Any:
     return target
 
 
-def targets() -> None:
-    """Each method at each target: calls, predicted hits, and those with the right energy."""
-    keys = ("length", "energy", "length_window", "energy_window", "method", "seed")
-    jobs = [(*wanted, how, seed) for wanted in TARGETS for how in METHODS for seed in SEEDS]
-    record.fill(PATH, keys, jobs, of_search)
+JOBS = [(*wanted, how, seed) for wanted in TARGETS for how in METHODS for seed in SEEDS]
 
 
-def of_search(
-    length: float, energy: float, length_window: float, energy_window: float, how: str, seed: int
+@record.rows(PATH, JOBS, under="runs")
+def targets(
+    length: float, energy: float, length_window: float, energy_window: float, method: str, seed: int
 ) -> Row:
-    """One search of a method."""
+    """Each method at each target: calls, predicted hits, and those with the right energy."""
     target, p = aim((length, energy, length_window, energy_window)), page()
-    search = {"evolution": p.search_evolution, "generator": p.search_generator}.get(how)
-    ask = search(seed) if search else p.search_list(how, seed)
+    search = {"evolution": p.search_evolution, "generator": p.search_generator}.get(method)
+    ask = search(seed) if search else p.search_list(method, seed)
     hits = p.new_hits(ask)
     off = np.abs(p.energies_of(p.keyed_sites(hits)) - target.energy) if hits else np.zeros(0)
     right, told = (off <= target.energy_window).sum(), np.isfinite(off).sum()

@@ -14,9 +14,8 @@ Everything but the weights goes into results.json.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import record
@@ -59,17 +58,13 @@ OXIDES = (  # formula, space group
     *(("MgO", 225), ("MnO", 225), ("Mn3O4", 141), ("Mn2O3", 206), ("MnO2", 87)),
     *(("Mg6MnO8", 225), ("MgMn2O4", 141)),
 )
-
-
-@cache
-def page() -> ModuleType:
-    """Functions of the chapter."""
-    return record.chapter("4_models/mg_mn_o", until="## Equation ↔ code")
+SAMPLED = ("fixed", "recoloured", "ion exchange", "random places")  # what is relaxed
+# functions of the chapter
+page = partial(record.chapter, "4_models/mg_mn_o", until="## Equation ↔ code")
 
 
 def train(variant: str) -> None:
     """Weights and run.json of one variant."""
-    record.one_thread()
     record.train(MgMnOGan, variant)
 
 
@@ -123,30 +118,21 @@ def of_model(model: MgMnOGan, asked: str, n: int, seed: int) -> Samples:
     return model.sample(n, seed=seed)
 
 
-def arms() -> None:
+@record.rows(PATH, [(arm, seed) for seed in SEEDS for arm in ARMS])
+def arms(arm: str, seed: int) -> Row:
     """What each habit is worth."""
-    record.one_thread()
-
-    def of_arm(arm: str, seed: int) -> Row:
-        model = made(arm, seed)
-        return {asked: verdict(of_model(model, asked, N_JUDGED, seed)) for asked in ASKED}
-
-    jobs = [(arm, seed) for seed in SEEDS for arm in ARMS]
-    record.fill(PATH, ("arm", "seed"), jobs, of_arm, under="arms")
+    model = made(arm, seed)
+    return {asked: verdict(of_model(model, asked, N_JUDGED, seed)) for asked in ASKED}
 
 
-def full() -> None:
+@record.rows(PATH, FULL)
+def full(cells: str, seed: int) -> Row:
     """`fixed` at its full length: what it makes, and what its critic would overlook of that."""
-    record.one_thread()
-
-    def of_training(cells: str, seed: int) -> Row:
-        folder = record.BUILD / "mg_mn_o" / f"{cells}-{seed}".replace(" ", "-")
-        how = {"profile": "full", "seed": seed, "folder": folder, "resume": True}
-        model, history = MgMnOGan.train("fixed", changes={"cells": cells}, progress=False, **how)
-        about = {"steps": history.rows[-1]["step"], "nearest": nearest(model)}
-        return about | {asked: lasting(of_model(model, asked, N_JUDGED, 1)) for asked in ASKED}
-
-    record.fill(PATH, ("cells", "seed"), FULL, of_training, under="full")
+    folder = record.BUILD / "mg_mn_o" / f"{cells}-{seed}".replace(" ", "-")
+    how = {"profile": "full", "seed": seed, "folder": folder, "resume": True}
+    model, history = MgMnOGan.train("fixed", changes={"cells": cells}, progress=False, **how)
+    about = {"steps": history.rows[-1]["step"], "nearest": nearest(model)}
+    return about | {asked: lasting(of_model(model, asked, N_JUDGED, 1)) for asked in ASKED}
 
 
 def nearest(model: MgMnOGan) -> float:
@@ -170,56 +156,38 @@ def lasting(samples: Samples) -> Row:
     }
 
 
-def longer() -> None:
+@record.rows(PATH, [(0, steps) for steps in LOOKS])
+def longer(seed: int, steps: int) -> Row:
     """Does the mended recipe obey when it learns for longer?"""
-    record.one_thread()
-
-    def looked(seed: int, steps: int) -> Row:
-        model = made("mended", seed, steps, record.BUILD / "mg_mn_o" / f"mended-{seed}")
-        return verdict(of_model(model, "known", N_JUDGED, seed))
-
-    record.fill(PATH, ("seed", "steps"), [(0, steps) for steps in LOOKS], looked, under="longer")
+    model = made("mended", seed, steps, record.BUILD / "mg_mn_o" / f"mended-{seed}")
+    return verdict(of_model(model, "known", N_JUDGED, seed))
 
 
-def rungs() -> None:
+@record.rows(
+    PATH,
+    lambda: [(rung, asked, seed) for seed in SEEDS for rung in page().RUNGS for asked in ASKED],
+)
+def rungs(rung: str, asked: str, seed: int) -> Row:
     """The same verdicts for samplers that learn nothing."""
-    record.one_thread()
-
-    def of_rung(rung: str, asked: str, seed: int) -> Row:
-        rng = np.random.default_rng(seed)
-        samples = page().RUNGS[rung](page().triples[asked], N_JUDGED, rng)
-        return verdict(samples) if len(samples) else {"n": 0}
-
-    jobs = [(name, asked, seed) for seed in SEEDS for name in page().RUNGS for asked in ASKED]
-    record.fill(PATH, ("rung", "asked", "seed"), jobs, of_rung, under="rungs")
+    rng = np.random.default_rng(seed)
+    samples = page().RUNGS[rung](page().triples[asked], N_JUDGED, rng)
+    return verdict(samples) if len(samples) else {"n": 0}
 
 
-def critics() -> None:
+@record.rows(PATH, [(arm, seed) for seed in SEEDS for arm in GIVEN])
+def critics(arm: str, seed: int) -> Row:
     """How much the score of held-out crystals moves with axes and origin, trained and not."""
-    record.one_thread()
-
-    def of_critic(arm: str, seed: int) -> Row:
-        model = made(arm, seed)
-        fresh = MgMnOGan(model.config, model.learnt, seed=seed)
-        both = {"trained": model, "untrained": fresh}
-        return {name: rounded(page().restlessness(each.critic)) for name, each in both.items()}
-
-    jobs = [(arm, seed) for seed in SEEDS for arm in GIVEN]
-    record.fill(PATH, ("arm", "seed"), jobs, of_critic, under="critics")
+    model = made(arm, seed)
+    both = {"trained": model, "untrained": MgMnOGan(model.config, model.learnt, seed=seed)}
+    return {name: rounded(page().restlessness(each.critic)) for name, each in both.items()}
 
 
 # ---- energies
 
 
-def energies() -> None:
+@record.rows(PATH, [(source,) for source in SAMPLED])
+def energies(source: str) -> Row:
     """A few different valid crystals of hidden compositions, at rest, above both hulls."""
-    record.one_thread()
-    jobs = [(name,) for name in ("fixed", "recoloured", "ion exchange", "random places")]
-    record.fill(PATH, ("source",), jobs, of_source, under="energies")
-
-
-def of_source(source: str) -> Row:
-    """Of one source."""
     if source == "fixed":
         samples = of_model(imd.models.load("mg_mn_o"), "hidden", 4 * N_JUDGED, 1)
     else:
@@ -230,16 +198,12 @@ def of_source(source: str) -> Row:
     return relaxed(crystals[np.flatnonzero(good)], page().real)
 
 
-def oxides() -> None:
+@record.rows(PATH, OXIDES)
+def oxides(oxide: str, group: int) -> Row:
     """Known oxides, whose free energies are tabulated, and both real crystals."""
-    record.one_thread()
-
-    def of_oxide(formula: str, space_group: int) -> Row:
-        known = imd.datasets.load("oqmd_icsd").select(formulas=formula, space_groups=space_group)
-        lowest = known.table["energy_above_hull"].to_numpy().argmin()
-        return above_both_hulls(at_rest(known[[lowest]].crystals))[0]
-
-    record.fill(PATH, ("oxide", "group"), OXIDES, of_oxide, under="oxides")
+    known = imd.datasets.load("oqmd_icsd").select(formulas=oxide, space_groups=group)
+    lowest = known.table["energy_above_hull"].to_numpy().argmin()
+    return above_both_hulls(at_rest(known[[lowest]].crystals))[0]
 
 
 TASKS = (train, arms, full, longer, rungs, critics, energies, oxides)

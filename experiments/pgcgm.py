@@ -17,8 +17,7 @@ Everything but the weights goes into results.json. Interrupted work goes on wher
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from functools import cache
-from types import ModuleType
+from functools import partial
 
 import numpy as np
 import record
@@ -50,12 +49,9 @@ ARMS: dict[str, tuple[str, Row]] = {  # name: variant, and what is changed
     "paper": ("paper", {}),
 }
 CUBIC = (225, 216, 221)
-
-
-@cache
-def page() -> ModuleType:
-    """Functions of the chapter, and its crystals."""
-    return record.chapter("4_models/pgcgm", until="## Equation ↔ code")
+SOURCES = ("PGCGM free", "PGCGM paper", "CubicGAN fixed", "CubicGAN paper", "ion exchange")
+# functions of the chapter, and its crystals
+page = partial(record.chapter, "4_models/pgcgm", until="## Equation ↔ code")
 
 
 def train(variant: str) -> None:
@@ -66,13 +62,12 @@ def train(variant: str) -> None:
 # ---- trained models
 
 
-def models() -> None:
-    """Verdicts on the committed weights, and on two more trainings of `free`."""
-    record.fill(PATH, ("variant", "seed"), TRAINED, of_training, under="models")
+@record.rows(PATH, TRAINED)
+def models(variant: str, seed: int) -> Row:
+    """The committed weights and two more trainings of `free`: verdicts on their samples.
 
-
-def of_training(variant: str, seed: int) -> Row:
-    """One training: its samples, its cells with other places, its numbers decoded otherwise."""
+    Also on their cells with other places, and on their numbers decoded otherwise.
+    """
     if seed:
         model, _ = record.train(Pgcgm, variant, seed=seed, progress=False)
     else:
@@ -97,28 +92,21 @@ def places(samples: Samples, seed: int) -> Row:
 # ---- losses
 
 
-def ablation() -> None:
+@record.rows(PATH, [(arm, seed) for arm in ARMS for seed in SEEDS], about={"steps": STEPS})
+def ablation(arm: str, seed: int) -> Row:
     """What each loss of `free` is worth; briefly, equally, three seeds."""
-    jobs = [(arm, seed) for arm in ARMS for seed in SEEDS]
-    record.fill(PATH, ("arm", "seed"), jobs, of_arm, about={"steps": STEPS}, under="ablation")
+    samples = trained(ARMS[arm], seed, steps=STEPS).sample(N_JUDGED, seed=seed)
+    return rounded(page().verdict(samples))
 
 
-def longer() -> None:
+@record.rows(PATH, [("both, cell", seed) for seed in SEEDS])
+def longer(arm: str, seed: int) -> Row:
     """The arm with the right room, as long as `free`, and in the cubic groups; three seeds."""
-    jobs = [("both, cell", seed) for seed in SEEDS]
-    record.fill(PATH, ("arm", "seed"), jobs, of_long, under="longer")
+    return everywhere(trained(ARMS[arm], seed), seed)
 
 
-def of_arm(arm: str, seed: int) -> Row:
-    """One short training."""
-    return rounded(
-        page().verdict(trained(ARMS[arm], seed, steps=STEPS).sample(N_JUDGED, seed=seed))
-    )
-
-
-def of_long(arm: str, seed: int) -> Row:
-    """One training of full length."""
-    model = trained(ARMS[arm], seed)
+def everywhere(model: Pgcgm, seed: int) -> Row:
+    """Verdicts on samples of all groups, and of the cubic ones."""
     cubes = page().verdict(of_groups(model, known_cubes(), seed))
     return rounded(page().verdict(model.sample(N_JUDGED, seed=seed)) | {"cubic": cubes})
 
@@ -137,26 +125,16 @@ def trained(arm: tuple[str, Row], seed: int, **steps: int) -> Pgcgm:
 # ---- without learning
 
 
-def rungs() -> None:
+@record.rows(PATH, lambda: [(rung, seed) for seed in SEEDS for rung in page().RUNGS])
+def rungs(rung: str, seed: int) -> Row:
     """The same verdicts for samplers that learn nothing."""
-
-    def of_rung(rung: str, seed: int) -> Row:
-        samples = page().RUNGS[rung](N_JUDGED, seed)
-        return rounded(page().verdict(samples) | {"places": places(samples, seed)})
-
-    jobs = [(rung, seed) for seed in SEEDS for rung in page().RUNGS]
-    record.fill(PATH, ("rung", "seed"), jobs, of_rung, under="rungs")
+    samples = page().RUNGS[rung](N_JUDGED, seed)
+    return rounded(page().verdict(samples) | {"places": places(samples, seed)})
 
 
-def cubic() -> None:
+@record.rows(PATH, [(source, seed) for seed in SEEDS for source in SOURCES])
+def cubic(source: str, seed: int) -> Row:
     """The three groups that CubicGAN knows as well, on the same judge."""
-    sources = ("PGCGM free", "PGCGM paper", "CubicGAN fixed", "CubicGAN paper", "ion exchange")
-    jobs = [(name, seed) for seed in SEEDS for name in sources]
-    record.fill(PATH, ("source", "seed"), jobs, of_cubic, under="cubic")
-
-
-def of_cubic(source: str, seed: int) -> Row:
-    """Samples of one source, judged."""
     known = known_cubes()
     name, _, variant = source.partition(" ")
     if source == "ion exchange":
@@ -194,27 +172,28 @@ def raw_of_groups(model: Pgcgm, known: BaseSites, seed: int) -> BaseSites:
 # ---- what a sample owes to its sites and to its cell
 
 
-def parts() -> None:
+def all_parts() -> list[tuple[str, int]]:
+    """Names and seeds; what is drawn by lot is drawn three times."""
+    *names, lot = exchanged(known_cubes()[:4], 0)
+    lots = [(name, seed) for name in (lot, *BEST_OF) for seed in SEEDS]
+    return [(name, 0) for name in names] + lots
+
+
+@record.rows(PATH, all_parts)
+def parts(part: str, seed: int) -> Row:
     """Samples of `free` with sites or cells from elsewhere; all groups, and the cubic ones."""
-    names, lots = list(exchanged(known_cubes()[:4], 0)), ("no network", *BEST_OF)
-    jobs = [(name, 0) for name in names[:-1]] + [(name, seed) for name in lots for seed in SEEDS]
-    record.fill(PATH, ("part", "seed"), jobs, of_part, under="parts")
-
-
-def of_part(name: str, seed: int) -> Row:
-    """Verdicts on samples with one part from elsewhere."""
     model = imd.models.load("pgcgm", variant="free")
     every = model.raw(0, N_JUDGED, seed=seed)
     found = {}
     for key, raw in (("all", every), ("cubic", raw_of_groups(model, known_cubes(), seed))):
-        sites = part(name, raw, seed)
+        sites = changed(part, raw, seed)
         whole = pgcgm_crystals.expanded(sites, decimals=None, projects=True)
         atoms = float(np.median(whole.n_sites.numpy()))
         found[key] = page().verdict(model.decode(sites)) | {"atoms": atoms}
     return rounded(found)
 
 
-def part(name: str, raw: BaseSites, seed: int) -> BaseSites:
+def changed(name: str, raw: BaseSites, seed: int) -> BaseSites:
     """One of `exchanged`, or the best of several draws."""
     found = exchanged(raw, seed)
     if name in BEST_OF:
@@ -266,14 +245,12 @@ def scaled(sites: BaseSites) -> BaseSites:
     return replace(sites, lengths=sites.lengths * fullness(whole)[:, None] ** (-1 / 3))
 
 
-def room() -> None:
-    """CubicGAN in cells of the usual volume, and drawn positions in cells as tight as its own."""
-    jobs = [(seed,) for seed in SEEDS]
-    record.fill(PATH, ("seed",), jobs, of_room, under="room")
+@record.rows(PATH, [(seed,) for seed in SEEDS])
+def room(seed: int) -> Row:
+    """CubicGAN in cells of the usual volume, and drawn positions in cells as tight as its own.
 
-
-def of_room(seed: int) -> Row:
-    """Both, with the median of the volume over the usual one."""
+    With the median of the volume over the usual one.
+    """
     samples = imd.models.load("cubicgan", variant="fixed").sample(N_JUDGED, seed=seed)
     crystals, verdict = samples.crystals, page().verdict
     filled = np.where(samples.ok, fullness(crystals), 1.0)
@@ -298,30 +275,20 @@ def fullness(crystals: CrystalBatch) -> np.ndarray:
     return crystals.lattice.det().abs().numpy() / np.maximum(usual, 1e-9)
 
 
-def fixed(steps: str = str(STEPS)) -> None:
+@record.rows(PATH, lambda steps=STEPS: [(int(steps), seed) for seed in SEEDS])
+def fixed(steps: int, seed: int) -> Row:
     """Trainings on positions drawn by lot, of as many steps as those of `ablation` or as given."""
-    jobs = [(int(steps), seed) for seed in SEEDS]
-    record.fill(PATH, ("steps", "seed"), jobs, of_fixed, under="fixed")
-
-
-def of_fixed(steps: int, seed: int) -> Row:
-    """One training on drawn positions, judged in all groups and in the cubic ones."""
-    model = trained(("fixed", {}), seed, steps=steps)
-    cubes = page().verdict(of_groups(model, known_cubes(), seed))
-    return rounded(page().verdict(model.sample(N_JUDGED, seed=seed)) | {"cubic": cubes})
+    return everywhere(trained(("fixed", {}), seed, steps=steps), seed)
 
 
 # ---- real crystals
 
 
-def rounding() -> None:
+@record.rows(PATH, [("val",), ("test",)])
+def rounding(split: str) -> Row:
     """Of all real crystals that were kept aside."""
-    sets = {"val": page().val, "test": page().test}
-    record.fill(
-        PATH, ("split",), [(name,) for name in sets],
-        lambda name: rounded({"n": len(sets[name]), **page().rounding(sets[name])}),
-        under="rounding",
-    )  # fmt: skip
+    aside = {"val": page().val, "test": page().test}[split]
+    return rounded({"n": len(aside), **page().rounding(aside)})
 
 
 TASKS = (train, models, ablation, longer, rungs, cubic, parts, room, fixed, rounding)

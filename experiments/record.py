@@ -8,6 +8,7 @@ A script lists its tasks in ``TASKS``: functions that take what follows their na
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 import json
 import os
@@ -15,7 +16,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -119,6 +120,32 @@ def fill(
         for k, found in where.map(_made, [(make, job) for job in todo], len(todo)):
             rows = [*there(), dict(zip(keys, todo[k], strict=True)) | found]
             write(path, read(path, {}) | (about or {}) | {under: sorted(rows, key=place)})
+
+
+def rows(
+    path: Path,
+    jobs: Sequence[tuple] | Callable[..., Sequence[tuple]],
+    *,
+    about: Row | None = None,
+    under: str = "",
+) -> Callable[[Callable[..., Row]], Callable[..., None]]:
+    """Make the function of a job a task, which fills a record with the rows that it returns.
+
+    Its parameters name the keys of a job. Jobs that wait for a chapter or for the command line are
+    a function of what follows the task's name. Rows are called as the task, or as ``under`` says.
+    """
+
+    def task_of(make: Callable[..., Row]) -> Callable[..., None]:
+        keys, name = tuple(inspect.signature(make).parameters), under or make.__name__
+
+        @wraps(make)
+        def task(*given: str) -> None:
+            some = jobs(*given) if callable(jobs) else jobs
+            fill(path, keys, some, make, about=about, under=name.format(*given))
+
+        return task
+
+    return task_of
 
 
 def _made(task: tuple[Callable[..., Row], tuple]) -> Row:

@@ -38,6 +38,20 @@ def test_rows_that_are_there_are_kept_and_missing_ones_come_in_order(record, tmp
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_function_of_a_job_becomes_a_task(record, tmp_path):
+    path = tmp_path / "run.json"
+
+    @record.rows(path, lambda case, most="2": [(case, n) for n in range(int(most))], under="of {}")
+    def squares(case, n):
+        """What it says."""
+        return {"square": n * n}
+
+    squares("a")
+    squares("a", "3")
+    rows = [{"case": "a", "n": n, "square": n * n} for n in range(3)]
+    assert (record.read(path), squares.__name__) == ({"of a": rows}, "squares")
+
+
 def test_what_was_computed_once_is_read(record, tmp_path):
     path = tmp_path / "pieces" / "one.json"
     assert record.once(path, lambda n: {"n": n}, 3) == {"n": 3}
