@@ -39,17 +39,17 @@ SETTINGS: dict[str, dict[str, Any]] = {**structures.SETTINGS, UNRELAXED: COLD}
 # ---- structure prediction
 
 
-def crystals() -> None:
-    """Each method on each compound; a call is one evaluation of the potential."""
+JOBS = [(name, how, seed) for seed in SEEDS for name in SYSTEMS for how in SETTINGS]
+JOBS.sort(key=lambda job: job[1] == UNRELAXED)  # the longest runs come last
+
+
+@record.rows(PATH, JOBS, about={"systems": SYSTEMS, "settings": SETTINGS})
+def crystals(formula: str, method: str, seed: int) -> Row:
+    """Each method on each compound: its curve, and when the known structure was met.
+
+    A call is one evaluation of the potential.
+    """
     potential("chgnet").model.requires_grad_(False)  # the same numbers, in five sixths of the time
-    jobs = [(name, how, seed) for seed in SEEDS for name in SYSTEMS for how in SETTINGS]
-    jobs.sort(key=lambda job: job[1] == UNRELAXED)  # the longest runs come last
-    about = {"systems": SYSTEMS, "settings": SETTINGS}
-    record.fill(PATH, ("formula", "method", "seed"), jobs, of_run, about=about, under="crystals")
-
-
-def of_run(formula: str, method: str, seed: int) -> Row:
-    """One search: its curve, and when the known structure was met."""
     units, steps, budget = SYSTEMS[formula]
     space = structures.Structures(formula, units=units)
     relaxed = structures.Energy(space, steps=steps)

@@ -9,7 +9,6 @@
     python experiments/pgcgm.py parts            sites or cells of free from elsewhere
     python experiments/pgcgm.py room             CubicGAN and drawn positions in equal room
     python experiments/pgcgm.py fixed [STEPS]    on positions drawn by lot, three seeds
-    python experiments/pgcgm.py rounding         what two decimals do to real crystals
 
 Everything but the weights goes into results.json. Interrupted work goes on where it stopped.
 """
@@ -281,17 +280,7 @@ def fixed(steps: int, seed: int) -> Row:
     return everywhere(trained(("fixed", {}), seed, steps=steps), seed)
 
 
-# ---- real crystals
-
-
-@record.rows(PATH, [("val",), ("test",)])
-def rounding(split: str) -> Row:
-    """Of all real crystals that were kept aside."""
-    aside = {"val": page().val, "test": page().test}[split]
-    return rounded({"n": len(aside), **page().rounding(aside)})
-
-
-TASKS = (train, models, ablation, longer, rungs, cubic, parts, room, fixed, rounding)
+TASKS = (train, models, ablation, longer, rungs, cubic, parts, room, fixed)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

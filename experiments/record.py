@@ -12,6 +12,7 @@ import inspect
 import io
 import json
 import os
+import pickle
 import re
 import sys
 import time
@@ -65,15 +66,21 @@ def write_arrays(path: Path, **arrays: Any) -> None:
 def once(path: Path, make: Callable[..., Any], *arguments: Any) -> Any:
     """What ``make`` returns for the arguments: computed once, then read from the file.
 
-    An ``npz`` file holds named arrays, any other what JSON can hold.
+    An ``npz`` file holds named arrays, a ``pickle`` anything, any other what JSON can hold.
     """
-    arrays = path.suffix == ".npz"
     if not path.exists():
         began = time.process_time()
         made = make(*arguments)
-        write_arrays(path, **made) if arrays else write(path, made, indent=None)
+        if path.suffix == ".npz":
+            write_arrays(path, **made)
+        elif path.suffix == ".pickle":
+            write_atomic(path, pickle.dumps(made))
+        else:
+            write(path, made, indent=None)
         print(f"{path.stem}: {time.process_time() - began:.0f} s", flush=True)
-    return dict(np.load(path)) if arrays else read(path)
+    if path.suffix == ".pickle":
+        return pickle.loads(path.read_bytes())
+    return dict(np.load(path)) if path.suffix == ".npz" else read(path)
 
 
 def said(potential: str, crystals: Any) -> dict[str, np.ndarray]:
@@ -126,7 +133,7 @@ def rows(
     path: Path,
     jobs: Sequence[tuple] | Callable[..., Sequence[tuple]],
     *,
-    about: Row | None = None,
+    about: Row | Callable[[], Row] | None = None,
     under: str = "",
 ) -> Callable[[Callable[..., Row]], Callable[..., None]]:
     """Make the function of a job a task, which fills a record with the rows that it returns.
@@ -141,7 +148,8 @@ def rows(
         @wraps(make)
         def task(*given: str) -> None:
             some = jobs(*given) if callable(jobs) else jobs
-            fill(path, keys, some, make, about=about, under=name.format(*given))
+            told = about() if callable(about) else about
+            fill(path, keys, some, make, about=told, under=name.format(*given))
 
         return task
 

@@ -17,12 +17,10 @@ needs about 30 minutes. Needs the packages of the extras `judge` and `hull`.
 
 from __future__ import annotations
 
-import pickle
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
 from hashlib import sha256
@@ -92,7 +90,7 @@ def parent_rows() -> np.ndarray:
 def parents() -> baselines.IonExchange:
     """These crystals, and which elements replace each other among them."""
     known = imd.datasets.load("oqmd_icsd").crystals[parent_rows()]
-    ion = pickled("parents", baselines.IonExchange, known)
+    ion = once(WORK / "parents.pickle", baselines.IonExchange, known)
     assert len(ion.training) == len(parent_rows())  # the symmetry of all was found
     return ion
 
@@ -125,7 +123,7 @@ def known_hull() -> hull.Formulas:
 
 def surrogate(target: str, seed: int = 0) -> BoostedEnsemble:
     """Fitted to the charge-neutral compounds of the training split."""
-    return pickled(f"{target}-{seed}", fitted, target, seed)
+    return once(WORK / f"{target}-{seed}.pickle", fitted, target, seed)
 
 
 def fitted(target: str, seed: int) -> BoostedEnsemble:
@@ -135,14 +133,6 @@ def fitted(target: str, seed: int) -> BoostedEnsemble:
     rows &= (counts > 0).sum(1) > 1
     model = BoostedEnsemble(members=4, trees=150, seed=seed)
     return model.fit(counts[rows], t[target].to_numpy()[rows])
-
-
-def pickled(name: str, make: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``make`` returns, computed once."""
-    file = WORK / f"{name}.pickle"
-    if not file.exists():
-        record.write_atomic(file, pickle.dumps(make(*arguments)))
-    return pickle.loads(file.read_bytes())
 
 
 # ---- questions
@@ -364,23 +354,24 @@ CUTS = ("rows", "systems", "rows, asked of systems", "formulas")
 LARGE = ("mp_gap", "mp_e_form")
 
 
-def errors(seeds: str = "1") -> None:
-    """Each set and cut: error, coverage, and what chemistry costs; the small set three times."""
+def cuts(seeds: str = "1") -> list[tuple[str, str, int]]:
+    """Each set and cut, with so many seeds of the large sets; the small one three times."""
     jobs = [("expt_gap", cut, seed) for seed in SEEDS for cut in CUTS[:3]]
-    some = range(int(seeds))  # of the large ones
+    some = range(int(seeds))
     jobs += [(name, "rows", seed) for seed in some for name in LARGE]
-    jobs += [(name, cut, seed) for seed in some for name in LARGE for cut in CUTS[1:]]
-    record.fill(PATH, ("set", "split", "seed"), jobs, of_split, under="errors")
+    return jobs + [(name, cut, seed) for seed in some for name in LARGE for cut in CUTS[1:]]
 
 
-def of_split(name: str, split: str, seed: int) -> Row:
-    """A fifth is held out; intervals are calibrated on a part of the rest that is cut likewise.
+@record.rows(PATH, cuts)
+def errors(set: str, split: str, seed: int) -> Row:
+    """Error, coverage, and what chemistry costs, of a fifth that is held out.
 
-    In the last split the calibration is by rows, but the fifth is of new systems.
+    Intervals are calibrated on a part of the rest that is cut likewise; in the last split by rows,
+    though the fifth is of new systems.
     """
-    table = imd.datasets.load(name).table
+    table = imd.datasets.load(set).table
     counts = amounts(table["formula"].tolist()).astype(np.int16)
-    values = table[SETS[name]].to_numpy()
+    values = table[SETS[set]].to_numpy()
     systems = np.unique(counts > 0, axis=0, return_inverse=True)[1].ravel()
     groups = {"rows": np.arange(len(table)), "formulas": table["formula"].to_numpy()}
     mine = groups.get(split, systems)
@@ -388,7 +379,7 @@ def of_split(name: str, split: str, seed: int) -> Row:
     fold = np.random.default_rng(seed).permutation(label.max() + 1)[label] % FOLDS
     test = fold == 0
     began = time.process_time()
-    model = BoostedEnsemble(**SIZE.get(name, SIZE[""]), seed=seed)
+    model = BoostedEnsemble(**SIZE.get(set, SIZE[""]), seed=seed)
     model.fit(counts[~test], values[~test], groups=None if "," in split else label[~test])
     said = model.predict(counts[test])
     off = np.abs(said.mean - values[test])
@@ -418,7 +409,7 @@ def graphed() -> tuple[Any, Any]:
     """Graphs of all small crystals, and their table."""
     known = imd.datasets.load("oqmd_icsd")
     known = known[(known.n_sites <= SITES) & (known.table["formation_energy"].abs() < -hull.LOWEST)]
-    return pickled("graphs", crystal_graph, known.crystals), known.table
+    return once(WORK / "graphs.pickle", crystal_graph, known.crystals), known.table
 
 
 def of_graph(part: int, steps: int, seed: int) -> Row:

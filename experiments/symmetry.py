@@ -30,8 +30,9 @@ SETTINGS = {  # of the page
     "batch": 64, "rate": 5e-3, "width": 32, "convolutions": 2,
     "gaussians_stop": 8.0, "gaussians_step": 0.4,
 }  # fmt: skip
-
-
+PATH = record.CHECKPOINTS / "symmetry" / "run.json"
+JOBS = [(kind, n, seed) for n, seeds in SEEDS_AT.items() for seed in range(seeds)
+        for kind in ("composition", "graph")]  # fmt: skip
 UNTIL = 'train, test = (imd.datasets.load("oqmd_icsd", split=s).select(max_sites=20)'
 # the graphs and the training of the chapter
 page = partial(record.chapter, "2_descriptors/symmetry", until=UNTIL)
@@ -47,20 +48,26 @@ def errors(
     return ((found - energy).abs() * scale).numpy()
 
 
-def judged(kind: str, n: int, seed: int) -> Row:
-    """Train on n crystals drawn by the seed, and judge on the test split."""
+def about() -> Row:
+    """Settings of the page, and where and by which code."""
+    return {"settings": SETTINGS, **record.stamp("numpy")}
+
+
+@record.rows(PATH, JOBS, about=about, under="rows")
+def curves(kind: str, n_train: int, seed: int) -> Row:
+    """Train on so many crystals drawn by the seed, and judge on the test split."""
     graph_of = {"graph": crystal_graph, "composition": page().composition_graph}[kind]
     parts = {}
     for split in ("train", "test"):
         data = imd.datasets.load("oqmd_icsd", split=split).select(max_sites=20)
         rows = np.random.default_rng(seed).permutation(len(data))
-        data = data[rows[:n]] if split == "train" else data
+        data = data[rows[:n_train]] if split == "train" else data
         energy = torch.as_tensor(data.table["formation_energy"].to_numpy(np.float32))
         parts[split] = graph_of(data.crystals).checked(), energy
     graph, energy = parts["train"]
     mean, scale = energy.mean(), float(energy.std())
     began, cpu = time.perf_counter(), time.process_time()
-    epochs = EPOCHS if n < ALL_CRYSTALS else EPOCHS_ALL
+    epochs = EPOCHS if n_train < ALL_CRYSTALS else EPOCHS_ALL
     network, _ = page().fit(graph, (energy - mean) / scale, epochs, seed)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - began
     graph, energy = parts["test"]
@@ -71,20 +78,6 @@ def judged(kind: str, n: int, seed: int) -> Row:
         "median": float(np.median(off)), "weights": sum(p.numel() for p in network.parameters()),
         "cpu_seconds": round(cpu, 1), "wall_seconds": round(wall, 1),
     }  # fmt: skip
-
-
-def curves() -> None:
-    """Run what is missing."""
-    jobs = [(kind, n, seed) for n, seeds in SEEDS_AT.items() for seed in range(seeds)
-            for kind in ("composition", "graph")]  # fmt: skip
-    record.fill(
-        record.CHECKPOINTS / "symmetry" / "run.json",
-        ("kind", "n_train", "seed"),
-        jobs,
-        judged,
-        about={"settings": SETTINGS, **record.stamp("numpy")},
-        under="rows",
-    )
 
 
 TASKS = (curves,)
