@@ -31,7 +31,6 @@ from imd_helpers.crystals.samples import Samples
 from imd_helpers.models import pgcgm_crystals
 from imd_helpers.models.pgcgm import Pgcgm
 from imd_helpers.models.pgcgm_sites import ONE, TWO, BaseSites, contacts, group_index, radius_of
-from imd_helpers.networks import fit
 
 PATH = CHECKPOINTS / "pgcgm" / "results.json"
 N_JUDGED, SEEDS = 1_000, (0, 1, 2)
@@ -113,12 +112,8 @@ def everywhere(model: Pgcgm, seed: int) -> Row:
 def trained(arm: tuple[str, Row], seed: int, **steps: int) -> Pgcgm:
     """A model of a variant with the changes of an arm; no weights are kept."""
     variant, changes = arm
-    config = Pgcgm.recipe(variant, profile="full").but(**changes, **steps, seed=seed)
-    model = Pgcgm.from_data(page().train, config, seed=seed)
-    history = fit(model, config.train, progress=False)
-    if history.ema is not None:
-        model.generator.load_state_dict(history.ema.state_dict())
-    return model
+    how = {"profile": "full", "seed": seed, "progress": False}
+    return Pgcgm.train(variant, changes={**changes, **steps}, **how)[0]
 
 
 # ---- without learning
