@@ -15,9 +15,9 @@ games of one seed share coders and constraint with the committed weights of `fix
 
 from __future__ import annotations
 
+import itertools
 import time
-from functools import cache
-from types import ModuleType
+from functools import cache, partial
 
 import numpy as np
 import record
@@ -43,12 +43,8 @@ N_BACK = 100  # crystals of a split that are written and read
 FMAX, STEPS = 0.05, 100  # of a relaxation, as in `substituted.py`
 RESTED = ("ion exchange", "substitution", "random", "training copies")
 ARMS = {"crystals as they come": {"varied": False}}  # changes of `fixed`
-
-
-@cache
-def page() -> ModuleType:
-    """Functions of the chapter, and its crystals."""
-    return record.chapter("4_models/ccdcgan", until="## Equation ↔ code")
+# functions of the chapter, and its crystals
+page = partial(record.chapter, "4_models/ccdcgan", until="## Equation ↔ code")
 
 
 @cache
@@ -65,23 +61,15 @@ def train(variant: str) -> None:
 # ---- coders
 
 
-def coders() -> None:
+@record.rows(PATH, [("fixed",), ("paper",)])
+def coders(variant: str) -> Row:
     """Crystals that come back from their pictures, and errors of the constraint."""
-    record.fill(PATH, ("variant",), [("fixed",), ("paper",)], of_coders, under="coders")
-
-
-def of_coders(variant: str) -> Row:
-    """One variant, on what it has seen and what it has not."""
     return of_model(imd.models.load("ccdcgan", variant=variant))
 
 
-def arms() -> None:
-    """Coders of `fixed`, of which one thing is another."""
-    record.fill(PATH, ("arm",), [(arm,) for arm in ARMS], of_arm, under="arms")
-
-
-def of_arm(arm: str) -> Row:
-    """One training of coders and constraint."""
+@record.rows(PATH, [(arm,) for arm in ARMS])
+def arms(arm: str) -> Row:
+    """Coders and constraint of `fixed`, of which one thing is another."""
     config = Ccdcgan.recipe("fixed", profile="full").but(**ARMS[arm])
     return of_model(Ccdcgan.from_data(Ccdcgan.read(config), config))
 
@@ -99,12 +87,6 @@ def of_model(model: Ccdcgan) -> Row:
 
 
 # ---- games
-
-
-def games() -> None:
-    """Trainings of the players with three factors of the constraint, looked at on the way."""
-    jobs = [(strength, seed) for seed in SEEDS for strength in STRENGTHS]
-    record.fill(PATH, ("strength", "seed"), jobs, of_game, under="games")
 
 
 def played(strength: float, seed: int, curve: list[Row] | None = None) -> Ccdcgan:
@@ -128,8 +110,12 @@ def played(strength: float, seed: int, curve: list[Row] | None = None) -> Ccdcga
     return model
 
 
-def of_game(strength: float, seed: int) -> Row:
-    """Verdict on one game, its energies, and those of what the constraint likes best of many."""
+@record.rows(PATH, [(strength, seed) for seed in SEEDS for strength in STRENGTHS])
+def games(strength: float, seed: int) -> Row:
+    """Trainings of the players with three factors of the constraint, looked at on the way.
+
+    Verdicts, energies, and those of what the constraint likes best of many.
+    """
     curve: list[Row] = []
     model = played(strength, seed, curve)
     pool = torch.cat([model.raw(k, n, seed=seed + 100) for k, n in model.pieces(POOL)])
@@ -193,28 +179,25 @@ def anywhere(samples: Samples, seed: int) -> Row:
     return {"valid": len(good), "atoms anywhere": int(left)}
 
 
-def paper() -> None:
+@record.rows(PATH, [(0,)])
+def paper(seed: int) -> Row:
     """Samples of the committed weights of `paper`."""
-
-    def of_paper(seed: int) -> Row:
-        model = imd.models.load("ccdcgan", variant="paper")
-        return rounded(of_pictures(model, model.raw(0, N_PAPER, seed=seed), seed))
-
-    record.fill(PATH, ("seed",), [(0,)], of_paper, under="paper")
+    model = imd.models.load("ccdcgan", variant="paper")
+    return rounded(of_pictures(model, model.raw(0, N_PAPER, seed=seed), seed))
 
 
 # ---- without learning
 
 
-def rungs() -> None:
-    """The same verdicts and energies for samplers that learn nothing, and for training copies."""
+def all_rungs() -> list[tuple[str, int]]:
+    """Names and seeds."""
     names = (*page().rungs(), *page().PICTURES, "training copies")
-    jobs = [(rung, seed) for seed in SEEDS for rung in names]
-    record.fill(PATH, ("rung", "seed"), jobs, of_rung, under="rungs")
+    return [(rung, seed) for seed in SEEDS for rung in names]
 
 
-def of_rung(rung: str, seed: int) -> Row:
-    """One sampler."""
+@record.rows(PATH, all_rungs)
+def rungs(rung: str, seed: int) -> Row:
+    """The same verdicts and energies for samplers that learn nothing, and for training copies."""
     if rung in page().PICTURES:
         return rounded(of_pictures(base(), page().PICTURES[rung](N_JUDGED, seed), seed))
     samples = without_learning(rung, seed)
@@ -234,27 +217,21 @@ def without_learning(rung: str, seed: int) -> Samples:
     return Samples.of(page().known[rows])
 
 
-def rest() -> None:
+@record.rows(PATH, [(rung,) for rung in RESTED])
+def rest(rung: str) -> Row:
     """What becomes of valid crystals of the samplers that learn nothing when they relax."""
-    record.fill(PATH, ("rung",), [(rung,) for rung in RESTED], of_rest, under="rest")
-
-
-def of_rest(rung: str) -> Row:
-    """One sampler, seed 0."""
     return rounded(at_rest(base(), page().valid_of(without_learning(rung, 0))[:N_ENERGIES]))
 
 
 # ---- speed
 
 
-def speed() -> None:
-    """Seconds of a processor core for a step of each variant, with and without the constraint."""
-    jobs = [(variant, strength) for variant in ("fixed", "paper") for strength in (True, False)]
-    record.fill(PATH, ("variant", "constraint"), jobs, of_speed, under="speed")
+@record.rows(PATH, list(itertools.product(("fixed", "paper"), (True, False))))
+def speed(variant: str, constraint: bool) -> Row:
+    """Seconds of a core for a step of each variant, with and without the constraint.
 
-
-def of_speed(variant: str, constraint: bool) -> Row:
-    """The median of five short trainings."""
+    The median of five short trainings.
+    """
     model = imd.models.load("ccdcgan", variant=variant)
     crystals = Ccdcgan.read(model.config).crystals[:64]
     strength = model.config.strength if constraint else 0.0

@@ -12,8 +12,7 @@ Everything but the weights goes into results.json. Interrupted work goes on wher
 
 from __future__ import annotations
 
-from functools import cache
-from types import ModuleType
+from functools import partial
 
 import record
 from record import CHECKPOINTS, Row, rounded
@@ -33,12 +32,8 @@ N_MORE, MORE = 5_000, ("around, 10 spreads", "between")  # ways that make new cr
 RESTED = (*MORE[::-1], "ion exchange", "substitution", "varied copies")
 FMAX, RELAX_STEPS = 0.05, 100  # of a relaxation, as in `substituted.py`
 NEAR = MatchSettings(ltol=0.4, stol=0.7, angle_tol=15.0)  # of a real oxide, from where to relax
-
-
-@cache
-def page() -> ModuleType:
-    """Functions of the chapter, and its crystals."""
-    return record.chapter("4_models/imatgen", until="## Equation ↔ code")
+# functions of the chapter, and its crystals
+page = partial(record.chapter, "4_models/imatgen", until="## Equation ↔ code")
 
 
 def train(variant: str) -> None:
@@ -49,13 +44,9 @@ def train(variant: str) -> None:
 # ---- trained models
 
 
-def models() -> None:
+@record.rows(PATH, TRAINED)
+def models(variant: str, seed: int) -> Row:
     """What comes back, the classifier, and samples of four trainings."""
-    record.fill(PATH, ("variant", "seed"), TRAINED, of_training, under="models")
-
-
-def of_training(variant: str, seed: int) -> Row:
-    """One training."""
     if seed:
         model, _ = record.train(IMatGen, variant, seed=seed, progress=False)
     else:
@@ -77,27 +68,18 @@ def of_training(variant: str, seed: int) -> Row:
 # ---- without learning
 
 
-def rungs() -> None:
+@record.rows(PATH, lambda: [(rung, seed) for seed in SEEDS for rung in page().RUNGS])
+def rungs(rung: str, seed: int) -> Row:
     """The same verdicts for samplers that learn nothing."""
-    jobs = [(rung, seed) for seed in SEEDS for rung in page().RUNGS]
-    record.fill(PATH, ("rung", "seed"), jobs, of_rung, under="rungs")
-
-
-def of_rung(rung: str, seed: int) -> Row:
-    """One sampler."""
     return rounded(page().verdict(page().RUNGS[rung](N_JUDGED, seed)))
 
 
 # ---- biases
 
 
-def biases() -> None:
+@record.rows(PATH, [(False,), (True,)])
+def biases(biased: bool) -> Row:
     """Errors of the published coders of grids, step by step, without and with biases."""
-    record.fill(PATH, ("biased",), [(False,), (True,)], of_biases, under="biases")
-
-
-def of_biases(biased: bool) -> Row:
-    """The start of a training of `paper`."""
     config = IMatGen.recipe("paper", profile="full")
     config = config.but(biased=biased, steps=FIRST + 1, grids=FIRST / (FIRST + 1), log_every=4)
     model = IMatGen.from_data(page().train, config)
@@ -111,13 +93,9 @@ def of_biases(biased: bool) -> Row:
 # ---- more samples
 
 
-def more() -> None:
+@record.rows(PATH, [(way,) for way in MORE])
+def more(way: str) -> Row:
     """Verdicts on ten times as many samples, as made and with each atom anywhere."""
-    record.fill(PATH, ("way",), [(way,) for way in MORE], of_more, under="more")
-
-
-def of_more(way: str) -> Row:
-    """One way."""
     samples = page().drawn(imd.models.load("imatgen", variant="fixed"), way, N_MORE, 0)
     loose = page().anywhere(samples, 0)
     return rounded(page().verdict(samples) | {"anywhere": page().verdict(loose)})
@@ -126,29 +104,28 @@ def of_more(way: str) -> Row:
 # ---- at rest
 
 
-def rest() -> None:
-    """Real oxides among the samples before and after these relax."""
-    record.fill(PATH, ("sampler",), [(name,) for name in RESTED], of_rest, under="rest")
+@record.rows(PATH, [(name,) for name in RESTED])
+def rest(sampler: str) -> Row:
+    """Real oxides among the samples before and after these relax.
 
-
-def of_rest(name: str) -> Row:
-    """One sampler: its new crystals that a far too tolerant matcher takes for a real oxide."""
-    if name in page().WAYS:
-        samples = page().drawn(imd.models.load("imatgen", variant="fixed"), name, N_JUDGED, 0)
+    Those relax that are new, and that a far too tolerant matcher takes for a real oxide.
+    """
+    if sampler in page().WAYS:
+        samples = page().drawn(imd.models.load("imatgen", variant="fixed"), sampler, N_JUDGED, 0)
     else:
-        samples = page().RUNGS[name](N_JUDGED, 0)
+        samples = page().RUNGS[sampler](N_JUDGED, 0)
     good, hidden = page().valid_of(samples), page().hidden
     new = imd.judge.unique(good) & imd.judge.novel(good, page().train.crystals)
     near = good[(new & ~imd.judge.novel(good, hidden, settings=NEAR)).nonzero()[0]]
-    rest = relaxation.relax(near, JUDGES[0], fmax=FMAX, steps=RELAX_STEPS)
-    known = ~imd.judge.novel(rest.crystals, page().train.crystals)
+    ended = relaxation.relax(near, JUDGES[0], fmax=FMAX, steps=RELAX_STEPS)
+    known = ~imd.judge.novel(ended.crystals, page().train.crystals)
     return {
         "n": N_JUDGED,
         "new": int(new.sum()),
         "near": len(near),
-        "at rest": int(rest.converged.sum()),
+        "at rest": int(ended.converged.sum()),
         "real before": page().real_found(near),
-        "real after": page().real_found(rest.crystals),
+        "real after": page().real_found(ended.crystals),
         "training crystals after": int(known.sum()),
     }
 

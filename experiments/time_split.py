@@ -12,8 +12,7 @@ Rows that are there are kept. The page `5_judging/time_split` says how crystals 
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
-from types import ModuleType
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -35,13 +34,8 @@ N, SEEDS = 10_000, (0, 1, 2)
 STEPS = 500  # of each training, an eighth of those of the committed weights
 NETWORK = "CubicGAN fixed"
 TRAINED = ("Heusler", "half-Heusler", "perovskite", "formula", "system")
-KEYS = ("split", "maker", "seed")
-
-
-@cache
-def page() -> ModuleType:
-    """Splits, rungs and the count of hits, as the page builds them."""
-    return record.chapter("5_judging/time_split", until="### The estimate")
+# splits, rungs and the count of hits, as the page builds them
+page = partial(record.chapter, "5_judging/time_split", until="### The estimate")
 
 
 @cache
@@ -50,27 +44,21 @@ def samplers(split: str) -> dict[str, Any]:
     return page().samplers(split)
 
 
-def rungs() -> None:
-    """What learns nothing."""
+def all_rungs() -> list[tuple[str, str, int]]:
+    """Split, rung and seed."""
     names = list(samplers("formula"))
-    jobs = [(split, name, seed) for split in page().HELD for name in names for seed in SEEDS]
-    record.fill(PATH, KEYS, jobs, of_rung, under="rungs")
+    return [(split, name, seed) for split in page().HELD for name in names for seed in SEEDS]
 
 
-def of_rung(split: str, name: str, seed: int) -> Row:
-    """How often each hidden crystal was drawn; a rung that cannot be asked finds none."""
+@record.rows(PATH, all_rungs)
+def rungs(split: str, maker: str, seed: int) -> Row:
+    """How often what learns nothing drew each hidden crystal; what cannot be asked finds none."""
     _, hidden = page().divided(split)
     try:
-        times = page().times_found(samplers(split)[name](N, seed), hidden)
+        times = page().times_found(samplers(split)[maker](N, seed), hidden)
     except InputError:
         return {"n": N, "refused": True, "times": [0] * len(hidden)}
     return {"n": N, "refused": False, "times": times.tolist()}
-
-
-def networks() -> None:
-    """CubicGAN `fixed`, at an eighth of the published width."""
-    jobs = [(split, NETWORK, 0) for split in TRAINED]
-    record.fill(PATH, KEYS, jobs, of_network, under="networks")
 
 
 def trained(split: str, seed: int) -> CubicGan:
@@ -85,8 +73,12 @@ def trained(split: str, seed: int) -> CubicGan:
     return model
 
 
-def of_network(split: str, name: str, seed: int) -> Row:
-    """The same count; also asked for the space group of the hidden prototype."""
+@record.rows(PATH, [(split, NETWORK, 0) for split in TRAINED])
+def networks(split: str, maker: str, seed: int) -> Row:
+    """The same count of CubicGAN `fixed`, at an eighth of the published width.
+
+    Also asked for the space group of the hidden prototype.
+    """
     _, hidden = page().divided(split)
     group = page().GROUP.get(split)
     asked = None if group is None else {"space_group": int(group)}
@@ -97,18 +89,18 @@ def of_network(split: str, name: str, seed: int) -> Row:
     return {"n": N, "steps": STEPS, "placed": placed, "times": times}
 
 
-def wider() -> None:
-    """Formulas near the hull of the Materials Project that the ICSD set lacks."""
-    jobs = [(name, seed) for name in samplers("formula") for seed in SEEDS] + [(NETWORK, 0)]
-    record.fill(PATH, ("maker", "seed"), jobs, of_list, under="wider")
+def all_makers() -> list[tuple[str, int]]:
+    """Every rung three times, and the network."""
+    return [(name, seed) for name in samplers("formula") for seed in SEEDS] + [(NETWORK, 0)]
 
 
-def of_list(name: str, seed: int) -> Row:
-    """How often each formula that was found came up."""
-    if name == NETWORK:
+@record.rows(PATH, all_makers)
+def wider(maker: str, seed: int) -> Row:
+    """How often formulas near the hull of the Materials Project that the ICSD set lacks came up."""
+    if maker == NETWORK:
         made = trained("formula", seed).sample_sites(N, seed=seed)
     else:
-        made = samplers("formula")[name](N, seed)
+        made = samplers("formula")[maker](N, seed)
     wanted = page().wider_list()
     counts = Counter(formulas(made))
     return {"n": N, "of": len(wanted), "times": sorted(counts[f] for f in wanted & set(counts))}

@@ -178,14 +178,13 @@ def networks() -> None:
 # ---- further trainings
 
 
-def seeds() -> None:
-    """What VAE and RNN of three trainings write."""
-    jobs = [(name, seed) for name in ("vae", "rnn") for seed in TRAININGS]
-    record.fill(HERE / "seeds.json", ("name", "seed"), jobs, one_seed)
-
-
-def one_seed(name: str, seed: int) -> Row:
-    """Counts of the chapter's questions, and hidden formulas found."""
+@record.rows(
+    HERE / "seeds.json",
+    [(name, seed) for name in ("vae", "rnn") for seed in TRAININGS],
+    under="runs",
+)
+def seeds(name: str, seed: int) -> Row:
+    """What VAE and RNN of three trainings write: counts of the chapter's questions, and finds."""
     model = trained(name, seed) if seed else fm.load(HERE / f"{name}.safetensors")
     made = model.sample(N_JUDGED, seed=1).counts
     unique = ft.distinct(made)

@@ -16,8 +16,7 @@ results.json. Interrupted work goes on where it stopped.
 from __future__ import annotations
 
 import time
-from functools import cache
-from types import ModuleType
+from functools import partial
 
 import numpy as np
 import record
@@ -44,12 +43,8 @@ MEASURED = ("AST", "CHA", "CFI", "IFR")  # with small primitive cells, of which 
 DECODED = ("JBW", "ABW", "BIK", "ACO")  # small ones that were held out
 FMAX, STEPS = 0.05, 150  # of a relaxation
 KJ_MOL = 96.485  # of an eV
-
-
-@cache
-def page() -> ModuleType:
-    """Functions of the chapter, and its frameworks."""
-    return record.chapter("4_models/zeogan", until="## Equation ↔ code")
+# functions of the chapter, and its frameworks
+page = partial(record.chapter, "4_models/zeogan", until="## Equation ↔ code")
 
 
 def train(variant: str) -> None:
@@ -71,13 +66,12 @@ def known() -> None:
     record.write(PATH, record.read(PATH, {}) | {"known": content})
 
 
-def sizes() -> None:
-    """How many real frameworks come back from grids of so many points, by their longest edge."""
-    record.fill(PATH, ("points",), [(points,) for points in POINTS], of_size, under="sizes")
+@record.rows(PATH, [(points,) for points in POINTS])
+def sizes(points: int) -> Row:
+    """How many real frameworks come back from grids of so many points, by their longest edge.
 
-
-def of_size(points: int) -> Row:
-    """All frameworks with right angles and edges up to 25 Å."""
+    All with right angles and edges up to 25 Å.
+    """
     real = ZeoGan.read(zeogan.FIXED.but(longest=25.0), None)
     longest = real.lattice.norm(dim=2).amax(1).numpy()
     grids = MethaneGrid(points=points).encode(real).float()
@@ -97,24 +91,17 @@ def of_size(points: int) -> Row:
 # ---- trained models
 
 
-def models() -> None:
+@record.rows(PATH, TRAINED)
+def models(variant: str, seed: int) -> Row:
     """Verdicts on each training."""
-    record.fill(PATH, ("variant", "seed"), TRAINED, of_training, under="models")
-
-
-def again() -> None:
-    """Verdicts on `fixed` trained with other seeds, and on what goes on from each."""
-
-    def of_whole(variant: str, seed: int) -> Row:
-        first, _ = record.train(ZeoGan, "fixed", seed=seed, progress=False)
-        return of_model(first if variant == "fixed" else gone_on(variant, seed, first), seed)
-
-    record.fill(PATH, ("variant", "seed"), AGAIN, of_whole, under="again")
-
-
-def of_training(variant: str, seed: int) -> Row:
-    """One training."""
     return of_model(trained(variant, seed), seed)
+
+
+@record.rows(PATH, AGAIN)
+def again(variant: str, seed: int) -> Row:
+    """Verdicts on `fixed` trained with other seeds, and on what goes on from each."""
+    first, _ = record.train(ZeoGan, "fixed", seed=seed, progress=False)
+    return of_model(first if variant == "fixed" else gone_on(variant, seed, first), seed)
 
 
 def of_model(model: ZeoGan, seed: int) -> Row:
@@ -150,13 +137,12 @@ def gone_on(variant: str, seed: int, first: ZeoGan | None = None) -> ZeoGan:
 # ---- the published network
 
 
-def published() -> None:
-    """Weights of `paper` in full, and processor seconds of one step, five turns of the critic."""
-    record.fill(PATH, ("points",), [(32,), (64,)], of_step, under="published")
+@record.rows(PATH, [(32,), (64,)])
+def published(points: int) -> Row:
+    """Weights of `paper` in full, and processor seconds of one step, five turns of the critic.
 
-
-def of_step(points: int) -> Row:
-    """One step with a batch of two grids."""
+    The step has a batch of two grids.
+    """
     config = zeogan.PAPER.but(points=points, batch=2, steps=1, log_every=1)
     model = ZeoGan.from_data(page().train[:2], config)
     began = time.process_time()
@@ -170,33 +156,27 @@ def of_step(points: int) -> Row:
 # ---- without learning
 
 
-def rungs() -> None:
+@record.rows(PATH, lambda: [(rung,) for rung in page().RUNGS])
+def rungs(rung: str) -> Row:
     """The same verdicts for grids that no network made."""
-
-    def of_rung(rung: str) -> Row:
-        grids, lengths = page().RUNGS[rung](100, 0)
-        return rounded({"heats": page().heat_of(grids), "decoded": page().verdict(grids, lengths)})
-
-    record.fill(PATH, ("rung",), [(rung,) for rung in page().RUNGS], of_rung, under="rungs")
+    grids, lengths = page().RUNGS[rung](100, 0)
+    return rounded({"heats": page().heat_of(grids), "decoded": page().verdict(grids, lengths)})
 
 
 # ---- energies
 
 
-def energies() -> None:
+LISTED = [(code, "listed") for code in ("quartz", *MEASURED, *DECODED)]
+
+
+@record.rows(PATH, LISTED + [(code, "decoded") for code in DECODED])
+def energies(framework: str, cell: str) -> Row:
     """Energies of quartz and of real frameworks, as listed and as decoded, and how far they fall.
 
-    Relaxed by the first potential, and asked of the second where they come to rest.
+    Relaxed by the first potential, and asked of the second where they come to rest; kJ/mol of SiO2.
     """
-    jobs = [(code, "listed") for code in ("quartz", *MEASURED, *DECODED)]
-    jobs += [(code, "decoded") for code in DECODED]
-    record.fill(PATH, ("framework", "cell"), jobs, of_energy, under="energies")
-
-
-def of_energy(code: str, cell: str) -> Row:
-    """One framework, kJ/mol of SiO2."""
-    listed = quartz() if code == "quartz" else zeolite(code)
-    one = listed if cell == "listed" else decoded(code)
+    listed = quartz() if framework == "quartz" else zeolite(framework)
+    one = listed if cell == "listed" else decoded(framework)
     began = potential(JUDGES[0]).energies(one, gate=None)
     rest = relaxation.relax(one, JUDGES[0], fmax=FMAX, steps=STEPS)
     second = potential(JUDGES[1]).energies(rest.crystals, gate=None)
