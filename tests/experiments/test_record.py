@@ -56,6 +56,8 @@ def test_what_was_computed_once_is_read(record, tmp_path):
     path = tmp_path / "pieces" / "one.json"
     assert record.once(path, lambda n: {"n": n}, 3) == {"n": 3}
     assert record.once(path, lambda n: {"n": n}, 4) == {"n": 3}
+    anything = path.with_suffix(".pickle")
+    assert [record.once(anything, lambda n: {n}, n) for n in (3, 4)] == [{3}, {3}]
 
 
 def test_numbers_are_rounded_however_deep(record):
