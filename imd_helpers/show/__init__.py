@@ -9,16 +9,19 @@ from .slides import slides
 from .trajectory import trajectory
 from .volumes import grids
 
+JUDGED = {"bands": "charts", "reports": "charts", "candidates": "cards"}  # they load the judge
+
 
 def __getattr__(name: str) -> Any:
-    if name in ("bands", "reports"):  # they load the judge
-        return getattr(import_module(f"{__name__}.charts"), name)
+    if name in JUDGED:
+        return getattr(import_module(f"{__name__}.{JUDGED[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
     "PALETTE",
     "bands",
+    "candidates",
     "crystal",
     "crystals",
     "grids",
