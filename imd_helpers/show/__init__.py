@@ -6,6 +6,7 @@ from typing import Any
 from .crystal import crystal, crystals
 from .figures import PALETTE, style
 from .slides import slides
+from .tables import worded
 from .trajectory import trajectory
 from .volumes import grids
 
@@ -29,4 +30,5 @@ __all__ = [
     "slides",
     "style",
     "trajectory",
+    "worded",
 ]
