@@ -114,7 +114,7 @@ def _picture(drawing: Drawing) -> str:
 
 
 def _energies(row: Row) -> str:
-    """Each potential's distance from the hull, with its usual error, on one scale."""
+    """Each potential's distance from the hull, where it has one, with its usual error."""
 
     def at(energy: float) -> float:
         return round(WIDE / 2 * (1 + float(np.clip(energy / REACH, -1, 1))), 1)
@@ -122,7 +122,8 @@ def _energies(row: Row) -> str:
     words = ((0, "start", "below"), (WIDE / 2, "middle", "hull"), (WIDE, "end", "above"))
     marks = [f'<text x="{x}" y="10" text-anchor="{end}">{word}</text>' for x, end, word in words]
     inks = (PALETTE["blue"], PALETTE["orange"])
-    for k, ((name, above), ink) in enumerate(zip(row["by_potential"].items(), inks, strict=False)):
+    found = [(name, above) for name, above in row["by_potential"].items() if above is not None]
+    for k, ((name, above), ink) in enumerate(zip(found, inks, strict=False)):
         y, error = 38 + 34 * k, row["error_of_generated"][name] or 0.0
         said = f"{_label(name)} {above:+.2f} ± {error:.2f} eV/atom".replace("-0.", "−0.")
         ends = f'x1="{at(above - error)}" x2="{at(above + error)}" y1="{y}" y2="{y}"'
