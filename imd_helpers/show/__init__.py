@@ -6,19 +6,23 @@ from typing import Any
 from .crystal import crystal, crystals
 from .figures import PALETTE, style
 from .slides import slides
+from .tables import worded
 from .trajectory import trajectory
 from .volumes import grids
 
+JUDGED = {"bands": "charts", "reports": "charts", "candidates": "cards"}  # they load the judge
+
 
 def __getattr__(name: str) -> Any:
-    if name in ("bands", "reports"):  # they load the judge
-        return getattr(import_module(f"{__name__}.charts"), name)
+    if name in JUDGED:
+        return getattr(import_module(f"{__name__}.{JUDGED[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 __all__ = [
     "PALETTE",
     "bands",
+    "candidates",
     "crystal",
     "crystals",
     "grids",
@@ -26,4 +30,5 @@ __all__ = [
     "slides",
     "style",
     "trajectory",
+    "worded",
 ]

@@ -146,9 +146,9 @@ def publish(
         columns=columns,
         grey=GREY,
         words=html.escape("; ".join(words), quote=True),
-        titles="".join(f"<span>{_subscripts(title)}</span>" for title in titles),
+        titles="".join(f"<span>{subscripts(title)}</span>" for title in titles),
         elements=" ".join(dot.format(colour, name) for name, colour in legend.items()),
-        cell=_subscripts(words[0]) if len(words) == 1 else "",
+        cell=subscripts(words[0]) if len(words) == 1 else "",
     )
     display({"text/html": page, "text/plain": "\n".join(words)}, raw=True)
 
@@ -195,7 +195,7 @@ def _point(position: np.ndarray) -> dict[str, float]:
     return {axis: round(float(value), 4) for axis, value in zip("xyz", position, strict=True)}
 
 
-def _subscripts(text: str) -> str:
+def subscripts(text: str) -> str:
     """Escape for HTML, and set the numbers of a formula low."""
     head, comma, tail = html.escape(text).partition(",")
     return re.sub(r"(?<=[A-Za-z)])(\d+)", r"<sub>\1</sub>", head) + comma + tail

@@ -23,8 +23,8 @@ PALETTE: dict[str, str] = {
     "purple": "#CC79A7",
     "orange": "#E69F00",
     "sky": "#56B4E9",
-    "yellow": "#F0E442",
     "black": "#000000",
+    "yellow": "#F0E442",  # last: as a line it is hardly seen on white
 }
 GREY = "#72777b"  # 4.5 to 1 against white and against black
 ALIKE = 0.25  # colours nearer than this in red, green and blue, 0 to 1, are taken for one

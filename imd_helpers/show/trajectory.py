@@ -129,7 +129,7 @@ def _strip(drawings: Sequence[Drawing], names: Sequence[str], most: int) -> Figu
     fig, axes = plt.subplots(lines, across, figsize=size, squeeze=False, layout="constrained")
     for ax in axes.flat[n:]:
         ax.set_axis_off()
-    flat = [_projected(drawings[i]) for i in rows]
+    flat = [projected(drawings[i]) for i in rows]
     reach = max(np.abs(corners[..., :2]).max() for _, corners in flat) + 0.8  # Å
     colours = element_colours(kinds(drawings))
     for ax, i, (atoms, corners) in zip(axes.flat[:n], rows, flat, strict=True):
@@ -144,7 +144,7 @@ def _strip(drawings: Sequence[Drawing], names: Sequence[str], most: int) -> Figu
     return fig
 
 
-def _projected(drawing: Drawing) -> tuple[np.ndarray, np.ndarray]:
+def projected(drawing: Drawing) -> tuple[np.ndarray, np.ndarray]:
     """Atoms (atoms, 3) and edges (12, 2, 3), turned as in the 3-D view, about the middle."""
     from scipy.spatial.transform import Rotation
 

@@ -66,7 +66,7 @@ def test_few_frames_make_a_short_strip(frames, still):
 
 def test_the_strip_turns_the_crystal_and_keeps_its_lengths(frames):
     drawing = imd.show.drawn.draw(frames, 0)
-    atoms, edges = module._projected(drawing)
+    atoms, edges = module.projected(drawing)
     np.testing.assert_allclose(np.linalg.norm(edges[:, 0] - edges[:, 1], axis=1), 4.0)
     apart = np.linalg.norm(atoms[0] - atoms, axis=1)
     np.testing.assert_allclose(
