@@ -6,8 +6,8 @@
     python experiments/genes.py relaxed       some of them before and after relaxation
     python experiments/genes.py chosen [N]    some of them, or the first N, each by the one of four
                                               relaxed templates that a potential prefers
-    python experiments/genes.py searched [N]  the same without a template: random cells and
-                                              coordinates, of which a potential keeps a few
+    python experiments/genes.py searched      those without a known prototype: random coordinates
+                                              and cells, of which a potential keeps a few
     python experiments/genes.py nats [SEED …]    held-out genes by the models
     python experiments/genes.py samples [SEED …] 10,000 samples of models and rungs, three seeds
 
@@ -49,7 +49,7 @@ SEEDS, N, MOST = (0, 1, 2), 10_000, GeneTransformer.Config().orbits
 BACK = 1_000  # crystals to bring back
 NEXT = 8  # nearest templates of a crystal that did not come back from the first
 RELAXED = (40, 20)  # to relax: that did not come back, that did
-CHOSEN = (40, 30, 30)  # to choose for: the same, and without a known prototype
+CHOSEN = (40, 100, 30)  # to choose for: the same, and without a known prototype
 TEMPLATES, AMONG = 4, 24  # different templates that are relaxed, among so many nearest
 STEPS = (30, 70)  # of each of them, and then of the one of lowest energy
 ROOM = 10  # free coordinates of a gene that is searched, at most
@@ -245,23 +245,22 @@ def at_rest(held: CrystalSet, made: Samples, row: int) -> Row:
 def chosen(*pieces: str) -> None:
     """Crystals by what a user would do: relax some templates, keep the one of lowest energy."""
     held, written = drawn()
-    jobs = [job for job, _ in tried(held, written)]
+    rows = kinds(held, written)
+    # each kind in its order, all kinds from the start: stopped early, it is a smaller draw
+    when = np.concatenate([np.arange(len(kind)) / len(kind) for kind in rows])
+    jobs = [(int(row),) for row in np.concatenate(rows)[np.argsort(when, kind="stable")]]
     jobs = jobs[: int(pieces[0])] if pieces else jobs
     about = {"templates": TEMPLATES, "among": AMONG, "steps": STEPS}
     path = FOLDER / "chosen.json"
     record.fill(path, ("row",), jobs, lambda row: of_lowest(held, written, row), about=about)
 
 
-def tried(held: CrystalSet, written: np.ndarray) -> list[tuple[tuple[int], bool]]:
-    """Rows of crystals of three kinds, and whether their prototype is known."""
+def kinds(held: CrystalSet, written: np.ndarray) -> list[np.ndarray]:
+    """Some rows of three kinds: not the same from the nearest template, the same, without one."""
     made = genes.training_transfer().decode(written)
     same, _ = compared(made, held)
-    kinds = (made.ok & ~same, made.ok & same, ~made.ok)
-    drawn_of = [np.flatnonzero(kind)[:n] for kind, n in zip(kinds, CHOSEN, strict=True)]
-    # each kind in its order, all kinds from the start: stopped early, it is a smaller draw
-    when = np.concatenate([np.arange(len(rows)) / len(rows) for rows in drawn_of])
-    order = np.argsort(when, kind="stable")
-    return [((int(row),), bool(made.ok[row])) for row in np.concatenate(drawn_of)[order]]
+    every = (made.ok & ~same, made.ok & same, ~made.ok)
+    return [np.flatnonzero(kind)[:n] for kind, n in zip(every, CHOSEN, strict=True)]
 
 
 def of_lowest(held: CrystalSet, written: np.ndarray, row: int) -> Row:
@@ -311,11 +310,10 @@ def different(crystals: CrystalBatch) -> list[int]:
     return np.flatnonzero((found == cells.NONE) | (found == np.arange(len(crystals)))).tolist()
 
 
-def searched(*pieces: str) -> None:
-    """The same crystals without a template, those without a known prototype first."""
+def searched() -> None:
+    """Those without a known prototype from their genes alone."""
     held, written = drawn()
-    jobs = [job for job, _ in sorted(tried(held, written), key=lambda each: each[1])]
-    jobs = jobs[: int(pieces[0])] if pieces else jobs
+    jobs = [(int(row),) for row in kinds(held, written)[-1]]
     about = {"room": ROOM, "starts": STARTS, "per_free": PER_FREE, "halving": HALVING}
     path = FOLDER / "searched.json"
     record.fill(path, ("row",), jobs, lambda row: by_search(held, written, row), about=about)
