@@ -32,7 +32,6 @@ from imd_helpers.baselines.cells import atomic_volumes
 from imd_helpers.crystals import CrystalBatch, geometry
 from imd_helpers.crystals.compositions import reduced
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.crystals.wyckoff import wyckoff_positions
 from imd_helpers.datasets.store import CrystalSet
 from imd_helpers.judge import charge
 from imd_helpers.matching import cells
@@ -156,15 +155,8 @@ def free_parameters(gene: np.ndarray) -> int:
     if not gene[0]:
         return -1
     group, orbits = genes.read(gene)
-    found = free_by_letter(group)
-    return sum(found[letter] for letter, _ in orbits)
-
-
-@cache
-def free_by_letter(group: int) -> dict[str, int]:
-    """Free parameters of each letter: letters rise with the multiplicity, then the freedom."""
-    ranked = sorted((w.multiplicity, w.free) for w in wyckoff_positions(group))
-    return {genes.LETTERS[i]: free for i, (_, free) in enumerate(ranked)}
+    found = gene_search.positions(group)
+    return sum(found[letter].free for letter, _ in orbits)
 
 
 def by_distance(written: np.ndarray, ok: np.ndarray, same: np.ndarray) -> list[Row]:
