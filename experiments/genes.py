@@ -6,6 +6,8 @@
     python experiments/genes.py relaxed       some of them before and after relaxation
     python experiments/genes.py chosen [N]    some of them, or the first N, each by the one of four
                                               relaxed templates that a potential prefers
+    python experiments/genes.py searched      those without a known prototype: random coordinates
+                                              and cells, of which a potential keeps a few
     python experiments/genes.py nats [SEED …]    held-out genes by the models
     python experiments/genes.py samples [SEED …] 10,000 samples of models and rungs, three seeds
 
@@ -30,12 +32,11 @@ from imd_helpers.baselines.cells import atomic_volumes
 from imd_helpers.crystals import CrystalBatch, geometry
 from imd_helpers.crystals.compositions import reduced
 from imd_helpers.crystals.samples import Samples
-from imd_helpers.crystals.wyckoff import wyckoff_positions
 from imd_helpers.datasets.store import CrystalSet
 from imd_helpers.judge import charge
 from imd_helpers.matching import cells
 from imd_helpers.matching.same import NONE, same_as_reference
-from imd_helpers.models import genes
+from imd_helpers.models import gene_search, genes
 from imd_helpers.models.gene_models import GeneDiffusion, GeneTransformer
 from imd_helpers.runtime import InputError
 
@@ -47,9 +48,12 @@ SEEDS, N, MOST = (0, 1, 2), 10_000, GeneTransformer.Config().orbits
 BACK = 1_000  # crystals to bring back
 NEXT = 8  # nearest templates of a crystal that did not come back from the first
 RELAXED = (40, 20)  # to relax: that did not come back, that did
-CHOSEN = (40, 30, 30)  # to choose for: the same, and without a known prototype
+CHOSEN = (40, 100, 30)  # to choose for: the same, and without a known prototype
 TEMPLATES, AMONG = 4, 24  # different templates that are relaxed, among so many nearest
 STEPS = (30, 70)  # of each of them, and then of the one of lowest energy
+ROOM = 10  # free coordinates of a gene that is searched, at most
+STARTS, PER_FREE = 48, 6  # at most, and for each free number of cell and coordinates
+HALVING = ((STARTS, 12), (12, 25), (4, 60))  # crystals and steps
 
 
 def read() -> None:
@@ -151,15 +155,8 @@ def free_parameters(gene: np.ndarray) -> int:
     if not gene[0]:
         return -1
     group, orbits = genes.read(gene)
-    found = free_by_letter(group)
-    return sum(found[letter] for letter, _ in orbits)
-
-
-@cache
-def free_by_letter(group: int) -> dict[str, int]:
-    """Free parameters of each letter: letters rise with the multiplicity, then the freedom."""
-    ranked = sorted((w.multiplicity, w.free) for w in wyckoff_positions(group))
-    return {genes.LETTERS[i]: free for i, (_, free) in enumerate(ranked)}
+    found = gene_search.positions(group)
+    return sum(found[letter].free for letter, _ in orbits)
 
 
 def by_distance(written: np.ndarray, ok: np.ndarray, same: np.ndarray) -> list[Row]:
@@ -240,18 +237,22 @@ def at_rest(held: CrystalSet, made: Samples, row: int) -> Row:
 def chosen(*pieces: str) -> None:
     """Crystals by what a user would do: relax some templates, keep the one of lowest energy."""
     held, written = drawn()
-    made = genes.training_transfer().decode(written)
-    same, _ = compared(made, held)
-    kinds = (made.ok & ~same, made.ok & same, ~made.ok)
-    drawn_of = [np.flatnonzero(kind)[:n] for kind, n in zip(kinds, CHOSEN, strict=True)]
+    rows = kinds(held, written)
     # each kind in its order, all kinds from the start: stopped early, it is a smaller draw
-    when = np.concatenate([np.arange(len(rows)) / len(rows) for rows in drawn_of])
-    order = np.argsort(when, kind="stable")
-    jobs = [(int(row),) for row in np.concatenate(drawn_of)[order]]
+    when = np.concatenate([np.arange(len(kind)) / len(kind) for kind in rows])
+    jobs = [(int(row),) for row in np.concatenate(rows)[np.argsort(when, kind="stable")]]
     jobs = jobs[: int(pieces[0])] if pieces else jobs
     about = {"templates": TEMPLATES, "among": AMONG, "steps": STEPS}
     path = FOLDER / "chosen.json"
     record.fill(path, ("row",), jobs, lambda row: of_lowest(held, written, row), about=about)
+
+
+def kinds(held: CrystalSet, written: np.ndarray) -> list[np.ndarray]:
+    """Some rows of three kinds: not the same from the nearest template, the same, without one."""
+    made = genes.training_transfer().decode(written)
+    same, _ = compared(made, held)
+    every = (made.ok & ~same, made.ok & same, ~made.ok)
+    return [np.flatnonzero(kind)[:n] for kind, n in zip(every, CHOSEN, strict=True)]
 
 
 def of_lowest(held: CrystalSet, written: np.ndarray, row: int) -> Row:
@@ -299,6 +300,55 @@ def different(crystals: CrystalBatch) -> list[int]:
         by_sites.setdefault(n, []).append(i)
     found = cells.first_matches(reduced_cells, [np.array(each) for each in by_sites.values()])
     return np.flatnonzero((found == cells.NONE) | (found == np.arange(len(crystals)))).tolist()
+
+
+def searched() -> None:
+    """Those without a known prototype from their genes alone."""
+    held, written = drawn()
+    jobs = [(int(row),) for row in kinds(held, written)[-1]]
+    about = {"room": ROOM, "starts": STARTS, "per_free": PER_FREE, "halving": HALVING}
+    path = FOLDER / "searched.json"
+    record.fill(path, ("row",), jobs, lambda row: by_search(held, written, row), about=about)
+
+
+def by_search(held: CrystalSet, written: np.ndarray, row: int) -> Row:
+    """One crystal from its gene alone: the last few, and is each the true one?
+
+    The true crystal is looked at after the search. `gene`: has it the gene that was asked for?
+    """
+    from imd_helpers.energies.relaxation import relax
+
+    began, truth, gene = time.process_time(), held[[row]].crystals, written[row]
+    free = free_parameters(gene)
+    out: Row = {"formula": truth.formulas()[0], "free": free, "starts": 0, "ends": []}
+    if not 0 <= free <= ROOM:
+        return out
+    out["starts"] = min(STARTS, PER_FREE * (free + free_lengths(gene[0])))
+    crystals = gene_search.placements(gene, out["starts"])
+    for most, steps in HALVING:
+        rest = relax(crystals[:most], steps=steps)
+        order = np.argsort(rest.energy)  # NaN comes last
+        order = order[: int(np.isfinite(rest.energy).sum())]
+        if not len(order):
+            return out
+        order = order[different(rest.crystals[order])]
+        crystals, energy, converged = (
+            each[order] for each in (rest.crystals, rest.energy, rest.converged)
+        )
+    named = (genes.genes_of(crystals).tensor.numpy() == gene).all(1)
+    same = each_same(crystals, truth[[0] * len(crystals)])
+    out["ends"] = [
+        dict(zip(("energy", "same", "gene", "converged"), each, strict=True))
+        for each in zip(map(float, energy), map(bool, same), map(bool, named),
+                        map(bool, converged), strict=True)
+    ]  # fmt: skip
+    return rounded(out | {"seconds": time.process_time() - began})
+
+
+def free_lengths(group: int) -> int:
+    """Free numbers of the cell of a space group."""
+    first = (195, 143, 75, 16, 3, 1)
+    return next(n for n, low in zip((1, 2, 2, 3, 4, 6), first, strict=True) if group >= low)
 
 
 # ---- the models
@@ -436,7 +486,7 @@ def rungs() -> dict[str, Any]:
     return {name: kind(templates) for name, kind in zip(RUNGS, kinds, strict=True)}
 
 
-TASKS = (read, train, transfer, relaxed, chosen, nats, samples)
+TASKS = (read, train, transfer, relaxed, chosen, searched, nats, samples)
 
 if __name__ == "__main__":
     record.command(TASKS, __doc__)

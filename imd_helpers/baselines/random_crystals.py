@@ -190,9 +190,7 @@ class RandomWyckoff(RandomCrystals):
         """One crystal for each space group, and which are good."""
         plans = [_plan(int(group), recipes, rng) for group in groups]
         tried, good = self._built(groups, plans, rng)
-        radius = np.nan_to_num(elements.column("covalent_radius"), nan=LARGEST_RADIUS)
-        scale = np.maximum(MIN_CONTACT * radius, 1e-6)
-        good &= geometry.closest_contact(tried, scale=scale)[0] >= 1.0
+        good &= contacts(tried) >= MIN_CONTACT
         if good.any():
             found = symmetry.space_group_numbers(tried[good], symprec=symmetry.FOUND_WITHIN)
             good[good] = found == groups[good]
@@ -221,18 +219,41 @@ class RandomWyckoff(RandomCrystals):
     ) -> tuple[CrystalBatch, np.ndarray]:
         """Crystals with random parameters and cells, and whether each orbit has its size."""
         flat = [orbit for plan in plans for orbit in plan]
-        numbers = np.array([z for z, _ in flat])
-        sites = np.array([position.multiplicity for _, position in flat])
-        origins = np.stack([position.origin for _, position in flat])
-        directions = np.stack([position.directions for _, position in flat])  # (orbits, 3, 3)
-        moved = np.einsum("oi,oij->oj", rng.random((len(flat), 3)), directions)
-        sizes = [len(plan) for plan in plans]
-        cells = self._cells(groups, self.volumes[numbers] * sites, sizes, rng)
-        # a batch of orbits has the form of a batch of crystals
-        padded = CrystalBatch.from_ragged(cells, origins + moved, numbers, sizes)
-        crystals, _ = symmetry.expand(groups, cells, padded.frac.numpy(), padded.numbers.numpy())
+        rooms = np.array([self.volumes[z] * position.multiplicity for z, position in flat])
+        free = rng.random((len(flat), 3))
+        cells = self._cells(groups, rooms, [len(plan) for plan in plans], rng)
+        crystals, good = placed(groups, plans, cells, free)
         stuck = np.array([plan[0][1] is STUCK for plan in plans])
-        return crystals, ~stuck & (crystals.n_sites.numpy() == _sums(sites, sizes))
+        return crystals, ~stuck & good
+
+
+def placed(
+    groups: np.ndarray, plans: Sequence[Plan], cells: np.ndarray, free: np.ndarray
+) -> tuple[CrystalBatch, np.ndarray]:
+    """Crystals of given free parameters, and (n,) whether each orbit has all its sites.
+
+    Args:
+        groups: (n,) space groups.
+        plans: element and position of each orbit of each crystal.
+        cells: (n, 3, 3) conventional cells, Å.
+        free: (orbits, 3) parameters of all orbits, 0 to 1; those that are not free do not count.
+    """
+    flat = [orbit for plan in plans for orbit in plan]
+    origins = np.stack([position.origin for _, position in flat])
+    directions = np.stack([position.directions for _, position in flat])  # (orbits, 3, 3)
+    moved = np.einsum("oi,oij->oj", free, directions)
+    sizes, numbers = [len(plan) for plan in plans], np.array([z for z, _ in flat])
+    # a batch of orbits has the form of a batch of crystals
+    padded = CrystalBatch.from_ragged(cells, origins + moved, numbers, sizes)
+    crystals, _ = symmetry.expand(groups, cells, padded.frac.numpy(), padded.numbers.numpy())
+    sites = np.array([position.multiplicity for _, position in flat])
+    return crystals, crystals.n_sites.numpy() == _sums(sites, sizes)
+
+
+def contacts(crystals: CrystalBatch) -> np.ndarray:
+    """(n,) the shortest distance of two atoms over the sum of their covalent radii."""
+    radius = np.nan_to_num(elements.column("covalent_radius"), nan=LARGEST_RADIUS)
+    return geometry.closest_contact(crystals, scale=np.maximum(radius, 1e-6))[0]
 
 
 def _plan(group: int, recipes: Recipes, rng: np.random.Generator) -> Plan:
