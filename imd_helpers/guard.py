@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from numbers import Real
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any
 
 from .runtime import InputError, shown
@@ -61,7 +61,7 @@ def _guarded(function: Callable[..., Any], told_by: Any) -> Callable[..., Any]:
 
     @functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
-        if sys._getframe(1).f_globals.get("__name__", "").startswith(PACKAGE):
+        if _inside(sys._getframe(1)):
             return function(*args, **kwargs)
         signature, rules = known()
         given = _given(signature.bind(*args, **kwargs))
@@ -82,6 +82,13 @@ def _guarded(function: Callable[..., Any], told_by: Any) -> Callable[..., Any]:
             ) from error
 
     return call
+
+
+def _inside(frame: FrameType) -> bool:
+    """Is it the package that calls, be it by way of torch, which calls ``forward``?"""
+    while frame.f_back and frame.f_globals.get("__name__", "").startswith("torch."):
+        frame = frame.f_back
+    return frame.f_globals.get("__name__", "").startswith(PACKAGE)
 
 
 def _given(bound: inspect.BoundArguments) -> list[tuple[str, Any]]:

@@ -27,7 +27,7 @@ from ..runtime import InputError, number, settle, whole
 from . import load
 from .gan import Condition, Gan, GanConfig
 from .zeogan_frameworks import frameworks
-from .zeogan_networks import Critic, Generator
+from .zeogan_networks import Critic, Generator, grids_of, pointwise, rows_of
 
 LONGEST = 150.0  # Å, the length that is written as 1 in the published code
 TEMPERATURES = (298.0, 0.06, 0.06)  # of the Boltzmann statistics: K, and of the densities
@@ -35,6 +35,7 @@ CELL_CRITIC, CELL_GENERATOR = 1.0, 0.1  # factors of the cross-entropies of the 
 LEAST_HEAT = 5.0  # kJ/mol, as which a smaller one counts in the target
 TINY = 1e-6
 CALIBRATION = 32  # batches from which the batch norms of the generator take their statistics
+ORDERS = [[0, 1, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0], [0, 2, 1], [1, 0, 2]]  # whole turns first
 SIZES = (6, 8, 12, 16, 24, 32, 48, 64)  # points that are 3 or 4, doubled
 
 
@@ -161,7 +162,8 @@ class ZeoGan(Gan):
 
         With ``start`` the weights are those of that trained variant.
         """
-        self.grids = MethaneGrid(points=self.config.points).encode(data).float().to(self.device)
+        grids = MethaneGrid(points=self.config.points).encode(data).float().to(self.device)
+        self.grids = pointwise(grids)
         self.lengths = (data.lattice.norm(dim=2) / self.config.scale).float().to(self.device)
         self.statistics = statistics(self.grids)  # of every framework, wherever its origin
         if self.config.start:
@@ -173,9 +175,7 @@ class ZeoGan(Gan):
 
     def moved(self, grids: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """A batch, each with another origin and other axes first, see `augmented`."""
-        only = self.config.one_axis_order
-        pairs = [augmented(*each, turns_only=only) for each in zip(grids, lengths, strict=True)]
-        return torch.stack([a for a, _ in pairs]), torch.stack([b for _, b in pairs])
+        return augmented(grids, lengths, turns_only=self.config.one_axis_order)
 
     def made(self) -> tuple[Tensor, Tensor]:
         """A batch of grids and lengths as the critic sees them, with gradients."""
@@ -190,8 +190,9 @@ class ZeoGan(Gan):
         real, lengths = self.moved(self.grids[rows], self.lengths[rows])
         with torch.no_grad():
             fake, _ = self.made()
-        features = self.critic.read(real)
-        wasserstein = losses.critic_loss(self.critic.score(features), self.critic(fake))
+        features = self.critic.read(torch.cat([real, fake]))  # at once: many small operations
+        score, features = self.critic.score(features), features[: len(real)]
+        wasserstein = losses.critic_loss(*score.tensor_split(2))
         penalty = losses.gradient_penalty(self.critic, real, fake, mixing=self.mixing)
         cell = functional.binary_cross_entropy_with_logits(self.critic.cell(features), lengths)
         loss = wasserstein + self.penalty * penalty + CELL_CRITIC * cell
@@ -246,21 +247,25 @@ class ZeoGan(Gan):
 
 
 def augmented(grids: Tensor, lengths: Tensor, *, turns_only: bool) -> tuple[Tensor, Tensor]:
-    """The same framework with another origin and another order of the axes, at random.
+    """The same frameworks, each with another origin and another order of the axes, at random.
 
     Args:
-        grids: (3, n, n, n).
-        lengths: (3,).
+        grids: (batch, 3, n, n, n).
+        lengths: (batch, 3).
         turns_only: the three cyclic orders of the axes, as published, instead of all six.
     """
-    n = grids.shape[-1]
-    shift = torch.randint(n, (3,)).tolist()
-    first = int(torch.randint(3, (1,)))
-    order = [first, (first + 1) % 3, (first + 2) % 3]
-    if not turns_only and torch.rand(1) < 0.5:
-        order.reverse()
-    rolled = torch.roll(grids, shift, (1, 2, 3))
-    return rolled.permute(0, *(1 + axis for axis in order)), lengths[order]
+    batch, n = len(grids), grids.shape[-1]
+    points, each = torch.arange(n, device=grids.device), torch.arange(batch, device=grids.device)
+    order = torch.tensor(ORDERS[: 3 if turns_only else 6], device=grids.device)
+    order = order[torch.randint(len(order), (batch,), device=grids.device)]  # (batch, 3)
+    shift = torch.randint(n, (batch, 3, 1), device=grids.device)
+    # of the points that come to a place, what its number along each new axis adds to theirs
+    along = (points - shift) % n * (n ** (2 - order))[..., None]
+    first, second, third = along.unbind(1)  # (batch, n) each
+    rows = first[:, :, None, None] + second[:, None, :, None] + third[:, None, None, :]
+    rows = rows + n**3 * each[:, None, None, None]
+    moved = rows_of(grids).index_select(0, rows.flatten())
+    return grids_of(moved, batch, grids.shape[2:]), lengths.gather(1, order)
 
 
 # ---- statistics of Boltzmann
