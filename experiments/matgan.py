@@ -11,9 +11,8 @@
     python experiments/matgan.py condition        asked for a property, with weights
 
 VARIANT is paper or fixed, of `matgan`, or icsd, neutral, oqmd or mp, of `sequence_gan`; the other
-tasks come after `train`. For `seeds` it may be rnn, the recurrent network of the ladder, with a
-record of its own. What was interrupted goes on where it stopped. Everything learns from training
-splits only.
+tasks come after `train`. What was interrupted goes on where it stopped. Everything learns from
+training splits only.
 """
 
 from __future__ import annotations
@@ -225,19 +224,9 @@ def judge(variant: str) -> None:
 
 
 def seeds(variant: str) -> None:
-    """Verdicts on as many samples of two more trainings; no weights are kept."""
-    path = HERE / "rnn.json" if variant == "rnn" else folder(variant) / "run.json"
-    jobs = [(seed,) for seed in MORE_SEEDS]
-    make = one_rnn if variant == "rnn" else partial(one_seed, variant)
-    record.fill(path, ("seed",), jobs, make, under="seeds")
-
-
-def one_rnn(seed: int) -> Row:
-    """Train the ladder's recurrent network once more, and judge as `baselines` does."""
-    from vae_rnn_rl import trained  # runs a part of its chapter
-
-    found = verdicts(in_pieces(trained("rnn", seed)), *sets_of("icsd"), name="RNN")
-    return {key: found[key] for key in OF_A_SEED}
+    """Verdicts on as many samples of two more trainings, into run.json; no weights are kept."""
+    path, jobs = folder(variant) / "run.json", [(seed,) for seed in MORE_SEEDS]
+    record.fill(path, ("seed",), jobs, partial(one_seed, variant), under="seeds")
 
 
 def one_seed(variant: str, seed: int) -> Row:
@@ -280,12 +269,6 @@ def million(variant: str) -> None:
 # ---- without a GAN
 
 
-def in_pieces(maker: Any) -> Samples:
-    """As many samples of a baseline as are judged, each piece with a seed of its own."""
-    pieces = [maker.sample(IN_ONE, seed=SEED + k) for k in range(0, N_JUDGED, IN_ONE)]
-    return Samples.cat(pieces)
-
-
 def baselines() -> None:
     """The same verdicts for samplers without a GAN, and the shares of the training sets."""
     training, hidden = sets_of("icsd")
@@ -296,7 +279,8 @@ def baselines() -> None:
     }
     found = {}
     for name, maker in makers.items():
-        found[name] = verdicts(in_pieces(maker), training, hidden, name=name)
+        pieces = [maker.sample(IN_ONE, seed=SEED + k) for k in range(0, N_JUDGED, IN_ONE)]
+        found[name] = verdicts(Samples.cat(pieces), training, hidden, name=name)
     sets = {}
     for variant in ("icsd", "neutral", "oqmd", "mp"):
         counts, hidden = sets_of(variant)
