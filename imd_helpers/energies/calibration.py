@@ -20,6 +20,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -118,7 +119,7 @@ def calibration(potentials: Sequence[str], threshold: float = 0.0) -> Calibratio
         UnknownNameError: no such pair of potentials, in this order.
         InputError: no such threshold.
     """
-    known = json.loads(data_path("calibration", "stability.json").read_text(encoding="utf-8"))
+    known = _record()
     pair = lookup("calibrated pair", " + ".join(potentials), known["pairs"])
     fits = {fit["threshold"]: fit for fit in known["pairs"][pair]["fits"]}
     if threshold not in fits:
@@ -136,6 +137,27 @@ def calibration(potentials: Sequence[str], threshold: float = 0.0) -> Calibratio
         fit["generators"],
         seen,
     )
+
+
+@cache
+def _record() -> dict[str, Any]:
+    """Everything that was fitted and measured."""
+    return json.loads(data_path("calibration", "stability.json").read_text(encoding="utf-8"))
+
+
+def flattery(potentials: Sequence[str], threshold: float) -> tuple[float, float] | None:
+    """How many times as many of the table's crystals as DFT potentials put at or below a threshold.
+
+    Returns:
+        The first alone, and both together; None for a pair of which that is not recorded.
+    """
+    known = _record()
+    if known["best"] != " + ".join(potentials):
+        return None
+    rows = known["details"][str(float(threshold))]["generators"].values()
+    true = sum(row["n"] * row["dft"][0] for row in rows)
+    first = sum(row["n"] * row["raw"][potentials[0]] for row in rows)
+    return first / true, sum(row["n"] * row["both"] for row in rows) / true
 
 
 def calibrated(potentials: Sequence[str], threshold: float) -> bool:

@@ -88,7 +88,11 @@ def _calibrated(run: Run, share: Share) -> list[Number]:
         return []
     held = safe_counts(run.content[rows]) > 0
     raw, without = _share(run, share), int((~np.isfinite(x)).any(1).sum())
-    note = "; ".join([f"the potentials say {raw.value:.1%}", *fit.doubts(held)])
+    said = f"the potentials say {raw.value:.1%}"
+    if factors := calibration.flattery(pair, limit):
+        said += "; of generated crystals the first alone says {:.1f}, both together {:.1f} times "
+        said = f"{said.format(*factors)}what DFT says"
+    note = "; ".join([said, *fit.doubts(held)])
     if without:
         note += f"; {without} samples without both energies count as not stable"
     meaning = {**raw.definition, "calibrated": list(pair), "coefficients": list(fit.coefficients)}

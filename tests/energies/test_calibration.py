@@ -185,3 +185,11 @@ def test_a_small_chance_is_not_told_as_none(n):
     value, low, high = made_up().expected(samples(1) + [0.0, 0.3, 0.0, 0.0, 0.0], n=n)
     assert 0.0 < value < 0.025 / n
     assert (low, high) == (0.0, pytest.approx(1 / n))
+
+
+def test_how_far_the_default_pair_flatters_is_recorded():
+    """One alone is kinder than both together, and both are kinder than DFT."""
+    for threshold in (0.0, 0.1):
+        alone, both = calibration.flattery(BEST, threshold)
+        assert alone > both > 1.5
+    assert calibration.flattery(BEST[::-1], 0.1) is None
