@@ -211,7 +211,8 @@ def whole(steps: str = "10") -> None:
 def whole_until(steps: int) -> Row:
     """Go on to so many iterations; the last one's losses, and the funnel.
 
-    ``seconds`` are those of all iterations, ``cpu_seconds`` those since the look before.
+    ``seconds`` are those of all iterations, ``cpu_seconds`` those since the look before, or since
+    this process began.
     """
     plain, schedule = cubicgan.PAPER, cubicgan.PAPER.train
     changes = {"width": plain.width, "batch": plain.batch, "steps": steps}
