@@ -142,6 +142,7 @@ def publish(
         view=view._make_html(),
         id=view.uniqueid,
         width=size[0] * columns,
+        high=size[1] * rows,
         rows=rows,
         columns=columns,
         grey=GREY,

@@ -56,6 +56,7 @@ def _surfaces(view: Any, grid: np.ndarray, edges: np.ndarray, place: dict[str, A
         if channel.max() > at > channel.min():
             view.addVolumetricData(cube(channel, edges), "cube", look, **place)
     add_cell(view, np.diag(edges), place)
+    view.zoom(1.25, **place)  # corners of a cell need less room than the sphere around it
 
 
 def cube(values: np.ndarray, edges: np.ndarray) -> str:
