@@ -25,7 +25,11 @@ from ..crystals import CrystalBatch
 from ..crystals.rules import RULES, GeometryRule, geometry_verdict
 from ..runtime import InputError, lookup, need, whole
 
-POTENTIALS = ("chgnet", "sevennet", "sevennet_l3i5")
+POTENTIALS = {  # names, and what a reader calls them
+    "chgnet": "CHGNet",
+    "sevennet": "SevenNet-0",
+    "sevennet_l3i5": "SevenNet-l3i5",
+}
 JUDGES = ("chgnet", "sevennet_l3i5")  # the pair that DFT bears out best, see `data/calibration`
 GATE: GeometryRule = RULES["imd"]
 GPA = 160.21766208  # GPa in 1 eV/Å^3

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..crystals.batch import CrystalBatch
 from ..crystals.elements import SYMBOLS, column
+from ..energies.potentials import POTENTIALS
 from ..judge.validation import card
 from ..runtime import InputError, data_path
 from .crystal import BALL, STICK, as_batch, one_each, subscripts
@@ -22,7 +23,6 @@ from .trajectory import projected
 Row = dict[str, Any]
 REACH = 0.35  # eV/atom, the ends of the scale of energies
 WIDE, HIGH = 260, 130  # pixels of a picture
-LABELS = {"chgnet": "CHGNet", "sevennet": "SevenNet-0", "sevennet_l3i5": "SevenNet-l3i5"}
 
 
 def candidates(
@@ -173,4 +173,4 @@ def _file(row: Row, crystal: CrystalBatch) -> str:
 
 
 def _label(potential: str) -> str:
-    return escape(LABELS.get(potential, potential))
+    return escape(POTENTIALS.get(potential, potential))
